@@ -1,0 +1,161 @@
+"""The command line: `python -m minilima [verb] overrides…`, also installed as `minilima`.
+
+Verbs are taken off before Hydra sees the arguments. A single run is composed, checked and run here; sweeps (`-m`) and
+Hydra's own flags (`--cfg job`, `--info`) go through Hydra, after every point has been checked.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from minilima import __version__, console
+from minilima.errors import MinilimaError, explain, options
+
+VERBS = {
+    "run": "build what is missing and report (the default)",
+    "plan": "show what a run would build and reuse, without doing it",
+    "fetch": "fetch the embedded models into the user's cache",
+}
+
+HELP = """\
+minilima: from seed tasks to an aligned model and a win rate, in one command.
+
+  python -m minilima +experiment=quickstart                     everything, on a laptop, without network or keys
+  python -m minilima plan +experiment=lima_1k                   what would be built, before anything is spent
+  python -m minilima +experiment=lima_1k data.size=300          any setting can be overridden
+  python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination
+  python -m minilima --cfg job +experiment=quickstart           all settings as they are
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 1 for what the user can mend, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        console.say("\nStopped. What was finished is kept; the same command goes on from here.")
+        return 130
+    except Exception as error:
+        if (mistake := explain(error)) is None:
+            raise
+        console.complain(mistake)
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if "--help" in arguments or "-h" in arguments:
+        return _help()
+    if "--version" in arguments:
+        console.say_raw(f"minilima {__version__}")
+        return 0
+    verb = "run"
+    if arguments and "=" not in arguments[0] and not arguments[0].startswith(("-", "+", "~")):
+        verb = arguments.pop(0)
+    if verb not in VERBS:
+        raise MinilimaError(
+            f"There is no command {verb!r}.", f"The commands are: {options(VERBS)}.", "Settings are written key=value."
+        )
+    if verb == "fetch":
+        return _fetch()
+    config_dir, arguments = _take_config_dir(arguments)
+    overrides = [item for item in arguments if not item.startswith("-")]
+    flags = [item for item in arguments if item.startswith("-")]
+    if "-m" in flags or "--multirun" in flags:
+        return _sweep(verb, overrides, config_dir)
+    if flags or (verb == "run" and "job" in overrides):
+        return _hydra(arguments, config_dir)
+    return _one(verb, overrides, config_dir)
+
+
+def _one(verb: str, overrides: list[str], config_dir: str | None) -> int:
+    from minilima.compose import load_config
+
+    config = load_config(overrides, config_dir=config_dir)
+    if verb == "plan":
+        from minilima import plan
+        from minilima.planning import show
+
+        show(config, plan(config))
+        return 0
+    from minilima.pipeline import run
+
+    run(config)
+    return 0
+
+
+def _sweep(verb: str, overrides: list[str], config_dir: str | None) -> int:
+    from minilima.compose import expand_sweep, load_config
+
+    points = [load_config(point, config_dir=config_dir) for point in expand_sweep(overrides)]
+    if verb == "plan":
+        from minilima import plan
+        from minilima.planning import plans_text, show
+
+        plans = [plan(config) for config in points]
+        for config, planned in zip(points, plans, strict=True):
+            show(config, planned)
+        console.say(plans_text(plans))
+        return 0
+    return _hydra(["--multirun", *overrides], config_dir)
+
+
+def _hydra(arguments: list[str], config_dir: str | None) -> int:
+    import hydra
+    from omegaconf import DictConfig
+
+    from minilima.compose import CONF, strict
+
+    def task(composed: DictConfig) -> float | None:
+        from minilima.pipeline import run
+
+        try:
+            return run(strict(composed)).score
+        except Exception as error:
+            # Hydra shows only the first failure of a sweep, at its end; each is shown where it happens.
+            if (mistake := explain(error)) is not None:
+                console.complain(mistake)
+            raise
+
+    extra = ["--config-dir", config_dir] if config_dir else []
+    sys.argv = [sys.argv[0], *extra, *arguments]
+    entry: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
+    entry()
+    return 0
+
+
+def _take_config_dir(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Takes `--config-dir FOLDER` or `--config-dir=FOLDER` out of the arguments."""
+    rest = list(arguments)
+    for place, item in enumerate(rest):
+        if item.startswith("--config-dir="):
+            del rest[place]
+            return item.partition("=")[2], rest
+        if item == "--config-dir" and place + 1 < len(rest):
+            folder = rest[place + 1]
+            del rest[place : place + 2]
+            return folder, rest
+    return None, rest
+
+
+def _help() -> int:
+    from minilima.groups import groups
+
+    lines = [HELP, "commands"]
+    lines += [f"  {verb:<12}{meaning}" for verb, meaning in VERBS.items()]
+    lines += ["", "groups (choose with group=option; experiments are added with +experiment=…)"]
+    lines += [f"  {group:<12}{'  '.join(names)}" for group, names in groups().items()]
+    lines += ["", "Every setting is explained in conf/<group>/<option>.yaml and in minilima/config.py."]
+    console.say_raw("\n".join(lines))
+    return 0
+
+
+def _fetch() -> int:
+    from minilima.embedded import EMBEDDED, fetch
+
+    for name, model in EMBEDDED.items():
+        console.say(f"{name} ({model.megabytes} MB, {model.licence}): {fetch(name)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""From command-line overrides to a strictly checked `Config`, and from Hydra's errors to one paragraph.
+
+Hydra merges groups < config.yaml < experiment < command line. The result is then merged into a fresh schema, since
+Hydra itself accepts any key that is added with `+`.
+"""
+
+import dataclasses
+import difflib
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from minilima.config import Config
+from minilima.errors import MinilimaError, options
+from minilima.groups import CONF, groups
+
+ConfigStore.instance().store("schema", node=Config)
+
+
+def load_config(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Config:
+    """Composes one experiment.
+
+    Args:
+        overrides: as on the command line: `["+experiment=quickstart", "sft.epochs=2"]`.
+        config_dir: a folder with groups of the user's own, searched after the packaged ones.
+
+    Raises:
+        MinilimaError: a key, value or option does not exist or has the wrong type; the valid ones are named.
+    """
+    extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            return strict(compose("config", overrides=[*overrides, *extra]))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, overrides) from None
+
+
+def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Every point of a sweep as plain overrides: `["data.size=10,20"]` -> `[["data.size=10"], ["data.size=20"]]`."""
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            loader = GlobalHydra.instance().config_loader()
+            parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, overrides) from None
+    axes = []
+    for override in parsed:
+        if override.is_sweep_override():
+            axes.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+        else:
+            axes.append([str(override.input_line)])
+    return [list(point) for point in itertools.product(*axes)]
+
+
+def strict(composed: DictConfig) -> Config:
+    """Merges a composed config into a fresh schema, so that no unknown key survives, and checks the ranges."""
+    values = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
+    assert isinstance(config, Config)
+    _check_ranges(config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as plain values, for JSON and YAML."""
+    values = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+_AT_LEAST_ONE = (
+    "generator.endpoint.concurrency data.instructions data.demonstrations data.instructions_per_request "
+    "data.requests_per_round data.max_rounds data.size sft.epochs sft.batch_size sft.max_tokens sft.lora_rank "
+    "compute.processes compute.micro_batch_tokens compute.generation_batch eval_set.size eval.max_tokens"
+).split()
+_SHARES = (
+    "data.saturation data.max_similarity generator.top_p eval.top_p sft.warmup_ratio sft.residual_dropout "
+    "sft.lora_dropout judge.embedding_weight judge.tie_margin"
+).split()
+
+
+def _check_ranges(config: Config) -> None:
+    for key in _AT_LEAST_ONE:
+        value = OmegaConf.select(OmegaConf.structured(config), key)
+        if value is not None and value < 1:
+            raise _out_of_range(key, value, "at least 1")
+    for key in _SHARES:
+        value = OmegaConf.select(OmegaConf.structured(config), key)
+        if not 0.0 <= value <= 1.0:
+            raise _out_of_range(key, value, "between 0 and 1")
+    if config.sft.learning_rate <= 0:
+        raise _out_of_range("sft.learning_rate", config.sft.learning_rate, "above 0")
+    if config.compute.zero_stage not in (None, 0, 1, 2, 3):
+        raise _out_of_range("compute.zero_stage", config.compute.zero_stage, "0, 1, 2 or 3")
+    if not re.fullmatch(r"[\w.-]+", config.name):
+        raise _out_of_range("name", config.name, "made of letters, digits, '.', '_' and '-': it names a folder")
+
+
+def _out_of_range(key: str, value: object, valid: str) -> MinilimaError:
+    return MinilimaError(f"{key}={value} is out of range.", f"It must be {valid}.", "Give another value for it.")
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> MinilimaError:
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, MissingConfigException) and link.missing_cfg_file:
+            return _unknown_option(str(link.missing_cfg_file))
+        if isinstance(link, OverrideParseException):
+            return MinilimaError(
+                f"The override {link.override!r} cannot be read.",
+                "An override is written key=value; a value with commas, brackets or spaces needs quotes.",
+                f"For example {options(['sft.epochs=2', '+experiment=quickstart'])}; `python -m minilima --help` lists the rest.",
+            )
+    for link in reversed(chain):
+        if isinstance(link, ConfigKeyError):
+            return _unknown_key(str(link.full_key or link.key))
+        if isinstance(link, ValidationError):
+            return _wrong_type(link, str(error))
+    return _no_such_group(error, overrides)
+
+
+def _unknown_option(missing: str) -> MinilimaError:
+    group, _, option = missing.removesuffix(".yaml").rpartition("/")
+    known = groups().get(group, [])
+    return MinilimaError(
+        f"There is no {group}={option}.",
+        f"The options of {group} are: {options(known)}." if known else f"conf/ has no group {group!r}: {options(groups())}.",
+        _closest(option, known, "{}") or f"Choose one of them, or put {option}.yaml into conf/{group}/ or --config-dir.",
+    )
+
+
+def _unknown_key(key: str) -> MinilimaError:
+    parent, _, leaf = key.rpartition(".")
+    names = [field.name for field in dataclasses.fields(_schema_at(parent))]
+    return MinilimaError(
+        f"There is no setting {key}.",
+        f"{parent or 'The top level'} has: {options(names)}.",
+        _closest(leaf, names, (f"{parent}." if parent else "") + "{}") or "Correct the name and run again.",
+    )
+
+
+def _schema_at(path: str) -> type:
+    owner: Any = Config
+    for part in filter(None, path.split(".")):
+        found = {field.name: field.type for field in dataclasses.fields(owner)}.get(part)
+        if not dataclasses.is_dataclass(found):
+            break
+        owner = found
+    return owner  # type: ignore[no-any-return]
+
+
+def _wrong_type(error: ValidationError, context: str) -> MinilimaError:
+    named = re.search(r"merging override '?([^'\s]+)'?", context)
+    reason = str(error).splitlines()[0].rstrip(".").replace("$VALUE_TYPE", "text").replace("'$VALUE'", "The value")
+    return MinilimaError(
+        f"{error.full_key or (named and named.group(1)) or 'A setting'} has a value of the wrong kind.",
+        f"{reason}.",
+        "Correct the value; `python -m minilima --cfg job` shows all settings as they are.",
+    )
+
+
+def _no_such_group(error: Exception, overrides: Sequence[str]) -> MinilimaError:
+    text = " ".join(str(error).split())
+    if named := re.search(r"Could not override '([^']+)'", text):
+        group = named.group(1)
+        if group in groups():
+            wrong = next((item for item in overrides if item.lstrip("+~").startswith(f"{group}=")), f"{group}=…")
+            return MinilimaError(
+                f"{wrong} cannot replace anything.", f"No {group} is chosen by default.", f"Add it instead: +{wrong.lstrip('+~')}"
+            )
+        if "." in group:
+            return _unknown_key(group)
+        top = [*groups(), *(field.name for field in dataclasses.fields(Config))]
+        return MinilimaError(
+            f"There is no group or setting {group}.",
+            f"There are: {options(set(top))}.",
+            _closest(group, top, "{}") or "Correct the name and run again.",
+        )
+    if named := re.search(r"Multiple values for ([\w/]+)", text):
+        group = named.group(1)
+        return MinilimaError(
+            f"{group} is given twice.", "Each group takes one option.", f"Leave one of them out, or write {group}=option without '+'."
+        )
+    return MinilimaError("The configuration cannot be composed.", f"{text.rstrip('.')}.", "Correct it and run again.")
+
+
+def _closest(word: str, names: Sequence[str], form: str) -> str:
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"Did you mean {form.format(near[0])}?" if near else ""
+

@@ -1,0 +1,309 @@
+"""The schema of every setting: meaning, unit, range. `conf/` holds the values; `compose.py` brings the two together.
+
+The dataclasses are typed so that Hydra refuses a wrong key or type, and stay mutable because Hydra 1.3 cannot compose
+frozen ones; the code treats them as values. What of a setting enters a stage's key is decided in `recipes.py` alone.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Until(StrEnum):
+    """The stage after which a run stops."""
+
+    pool = "pool"
+    dataset = "dataset"
+    model = "model"
+    answers = "answers"
+    verdicts = "verdicts"
+    report = "report"
+
+
+class GeneratorKind(StrEnum):
+    local = "local"
+    openai = "openai"
+
+
+class DataKind(StrEnum):
+    self_instruct = "self_instruct"
+    file = "file"
+
+
+class Method(StrEnum):
+    full = "full"
+    lora = "lora"
+
+
+class Schedule(StrEnum):
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class JudgeKind(StrEnum):
+    reference = "reference"
+    local = "local"
+    openai = "openai"
+
+
+class TrackingMode(StrEnum):
+    auto = "auto"
+    offline = "offline"
+    none = "none"
+
+
+@dataclass(kw_only=True)
+class EndpointConfig:
+    """An OpenAI-compatible server. How it is reached never enters a key; the model's name does."""
+
+    base_url: str | None = None
+    """Address of the API, for example http://localhost:8000/v1; None: OpenAI's own, or $OPENAI_BASE_URL."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key. The key itself never stands in a config."""
+    concurrency: int = 16
+    """Requests in flight at once, 1 or more."""
+    timeout_seconds: float = 120.0
+    """Longest wait for one reply, in seconds."""
+    max_retries: int = 6
+    """Tries again after 429, 5xx and broken connections, with growing pauses; Retry-After is honoured."""
+
+
+@dataclass(kw_only=True)
+class GeneratorConfig:
+    """Who writes the data."""
+
+    kind: GeneratorKind = GeneratorKind.local
+    """local: transformers on this machine; openai: any OpenAI-compatible endpoint."""
+    model: str | None = None
+    """Model name at the endpoint; for kind=local a folder or hub name, None = the experiment's base model."""
+    temperature: float = 0.7
+    """Sampling temperature for new instructions and instances, 0 or more."""
+    top_p: float = 0.9
+    """Nucleus sampling, 0 to 1."""
+    repetition_penalty: float | None = None
+    """Divides the scores of tokens already written; 1.1 to 1.3 keeps small models from looping. Local models only."""
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+
+
+@dataclass(kw_only=True)
+class SeedsConfig:
+    """The seed tasks."""
+
+    packaged: str | None = "minilima_175"
+    """Name of a set that ships with minilima."""
+    path: str | None = None
+    """A JSONL file in Self-Instruct's format; wins over `packaged`."""
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """How the pool of tasks is made or imported, and which of it becomes the data set."""
+
+    kind: DataKind = DataKind.self_instruct
+    """self_instruct: written from the seeds; file: an alpaca-format JSON or JSONL file."""
+    path: str | None = None
+    """The file to import with kind=file: objects with instruction, output and optionally input."""
+    instructions: int = 100
+    """Machine-written instructions to accept into the pool, 1 or more."""
+    demonstrations: int = 8
+    """Tasks shown in a prompt for new instructions (Self-Instruct: 8)."""
+    machine_demonstrations: int = 2
+    """How many of them are machine-written once there are any (Self-Instruct: 2)."""
+    instructions_per_request: int = 8
+    """New tasks asked for in one request."""
+    requests_per_round: int = 8
+    """Prompts drawn from the same state of the pool; their results are accepted in order."""
+    max_rounds: int = 50
+    """Rounds after which the generation stops even if the target was not met."""
+    saturation: float = 0.02
+    """Stop when fewer than this share of a round's candidates are accepted, three rounds running, 0 to 1."""
+    instruction_tokens: int = 512
+    """Longest reply with new instructions, in tokens."""
+    instance_tokens: int = 512
+    """Longest reply with a worked instance, in tokens; LIMA's answers need about 1,500."""
+    instance_demonstrations: int = 3
+    """Worked seed tasks shown before an instance is asked for."""
+    min_words: int = 3
+    """Instructions of fewer words than this are rejected."""
+    max_words: int = 150
+    """Instructions of more words than this are rejected."""
+    max_similarity: float = 0.7
+    """An instruction whose ROUGE-L F1 with any earlier one is above this is rejected, 0 to 1."""
+    blocked_words: list[str] = field(default_factory=list)
+    """An instruction with one of these as a whole word is rejected: a text model cannot draw."""
+    size: int | None = None
+    """Examples in the data set; None = all that pass. Sizes are nested: 100 lies inside 300 for the same seed."""
+    include_seeds: bool = True
+    """Whether the seed tasks themselves are examples too."""
+    decontaminate: bool = True
+    """Leave out examples that resemble a prompt of the evaluation set (same limit as max_similarity)."""
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The base model: `path` wins over `hub`, `hub` over `embedded`."""
+
+    embedded: str | None = None
+    """A model that comes from the package index: smollm2_135m."""
+    hub: str | None = None
+    """Owner and name on the Hugging Face hub."""
+    revision: str = "main"
+    """Branch, tag or commit on the hub; resolved to a commit before anything runs."""
+    path: str | None = None
+    """A folder with safetensors, tokenizer and config."""
+
+
+@dataclass(kw_only=True)
+class SftConfig:
+    """What is learned; every field enters the model's key."""
+
+    method: Method = Method.full
+    """full: all weights; lora: low-rank adapters, merged at the end."""
+    epochs: int = 3
+    """Passes over the data, 1 or more."""
+    batch_size: int = 32
+    """Examples in one optimizer step, whatever the hardware."""
+    learning_rate: float = 1e-5
+    """Peak learning rate."""
+    final_learning_rate: float = 0.0
+    """Learning rate at the last step, the floor of the schedule."""
+    schedule: Schedule = Schedule.linear
+    """Form of the decay from learning_rate to final_learning_rate."""
+    warmup_ratio: float = 0.0
+    """Share of the steps in which the rate rises from 0, 0 to 1."""
+    weight_decay: float = 0.0
+    """AdamW's decay; norms and biases are spared."""
+    beta1: float = 0.9
+    """AdamW's first moment decay."""
+    beta2: float = 0.999
+    """AdamW's second moment decay."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm; 0 = not at all."""
+    max_tokens: int = 2048
+    """Examples are cut to this many tokens, template included."""
+    train_on_prompt: bool = False
+    """Whether the loss covers the prompt too; by default only the answer and its end-of-turn token."""
+    residual_dropout: float = 0.0
+    """Dropout on the residual branches at the top layer, rising linearly from 0 at the bottom (LIMA, section 3)."""
+    lora_rank: int = 16
+    """Rank of the adapters (method=lora)."""
+    lora_alpha: int = 32
+    """Scale of the adapters: updates are multiplied by lora_alpha / lora_rank."""
+    lora_dropout: float = 0.0
+    """Dropout before the adapters, 0 to 1."""
+
+
+@dataclass(kw_only=True)
+class ComputeConfig:
+    """How it runs; no field enters a key."""
+
+    device: Device = Device.auto
+    """auto: the GPU if there is one."""
+    processes: int | None = None
+    """Training processes on this machine; None = one for each GPU, or one on a CPU."""
+    zero_stage: int | None = None
+    """DeepSpeed ZeRO stage 0 to 3; None = plain data parallelism without DeepSpeed."""
+    micro_batch_tokens: int = 8192
+    """Padded tokens that pass through the model at once in training; more is faster and takes more memory."""
+    generation_batch: int = 64
+    """Answers that a local model writes at once."""
+    checkpoint_seconds: float = 300.0
+    """Training writes a checkpoint after this many seconds, so that a kill loses no more."""
+
+
+@dataclass(kw_only=True)
+class EvalSetConfig:
+    """The prompts that both models answer: `path` wins over `hub_file`, `hub_file` over `packaged`."""
+
+    packaged: str | None = None
+    """Name of a set that ships with minilima."""
+    hub_file: str | None = None
+    """A file in a data set on the hub, written owner/name:file."""
+    path: str | None = None
+    """A JSON or JSONL file with instruction and, for the reference judge, output."""
+    size: int | None = None
+    """Use only the first rows, for a quick look; None = all."""
+
+
+@dataclass(kw_only=True)
+class EvalConfig:
+    """How answers are sampled; enters the answers' key."""
+
+    temperature: float = 0.7
+    """Sampling temperature; 0 = greedy."""
+    top_p: float = 0.9
+    """Nucleus sampling, 0 to 1."""
+    repetition_penalty: float | None = None
+    """Divides the scores of tokens already written (LIMA: 1.2)."""
+    max_tokens: int = 2048
+    """Longest answer, in tokens; cut answers are counted."""
+
+
+@dataclass(kw_only=True)
+class JudgeConfig:
+    """Who compares the tuned model's answers with the reference model's."""
+
+    kind: JudgeKind = JudgeKind.reference
+    """reference: the answer closer to the reference answer wins; local, openai: a language model is asked."""
+    model: str | None = None
+    """Model name at the endpoint; for kind=local a folder or hub name, None = the experiment's base model."""
+    prompt: str = "choose"
+    """Prompt file in minilima/prompts/judge: choose (one word) or explain (reasons first)."""
+    max_tokens: int = 8
+    """Longest reply of the judge, in tokens."""
+    both_orders: bool = True
+    """Ask with the answers in both orders and take the mean, which removes a preference for the first answer."""
+    embedding_weight: float = 0.5
+    """kind=reference: weight of the sentence embedding beside ROUGE-L, 0 to 1."""
+    tie_margin: float = 0.01
+    """kind=reference: a smaller difference of closeness than this is a tie, 0 to 1."""
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    """Weights & Biases: a view of the files, never needed by a run."""
+
+    mode: TrackingMode = TrackingMode.auto
+    """auto: online where logged in, else offline; none: off."""
+    project: str = "minilima"
+    """Project the run appears in."""
+    entity: str | None = None
+    """User or team; None = the default of the login."""
+
+
+@dataclass(kw_only=True)
+class PathsConfig:
+    """Where things are kept; no field enters a key."""
+
+    outputs: str = "outputs"
+    """Folder of store, reply cache, runs and W&B files."""
+
+
+@dataclass(kw_only=True)
+class Config:
+    """One experiment."""
+
+    name: str = "run"
+    """Names the run's folder and its W&B run."""
+    seed: int = 0
+    """Every random choice is drawn from this and the name of its stage."""
+    until: Until = Until.report
+    """Stop after this stage."""
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    eval_set: EvalSetConfig = field(default_factory=EvalSetConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)

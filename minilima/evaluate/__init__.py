@@ -1,0 +1,1 @@
+"""Stage 3: answers, verdicts, and what they say with how much certainty."""

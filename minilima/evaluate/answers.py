@@ -1,0 +1,89 @@
+"""Answers of one model to the evaluation set, and how surprising the reference answers are to it.
+
+Each answer is in the reply cache as soon as its batch is done, so a kill loses at most one batch. `model_outputs.json`
+is in AlpacaEval's format.
+"""
+
+import json
+from pathlib import Path
+
+from minilima.evaluate.prompts import load_eval_set
+from minilima.files import write_atomic, write_jsonl
+from minilima.llm.cache import CachedModel
+from minilima.llm.chat import Reply, Request, Sampling, ask
+from minilima.llm.local import LocalModel
+from minilima.records import Answer, EvalPrompt, Progress, ReferenceLoss, Tell
+from minilima.store import Outcome
+from minilima.worker import Job
+
+
+def build_answers(job: Job, tell: Tell) -> Outcome:
+    """Writes answers.jsonl, model_outputs.json and, where the set has reference answers, reference_loss.jsonl."""
+    config = job.config
+    prompts = load_eval_set(job.sources.eval_set, config.eval_set.size)
+    tuned = job.role == "answers"
+    location = str(job.inputs["model"]) if tuned else job.model_location(job.sources.base, "model")
+    name = job.inputs["model"].name if tuned else job.sources.base.identity
+    local = LocalModel(location, name, device=config.compute.device, batch=config.compute.generation_batch)
+    model = CachedModel(local, job.cache)
+    sampling = Sampling(
+        temperature=config.eval.temperature,
+        top_p=config.eval.top_p,
+        max_tokens=config.eval.max_tokens,
+        repetition_penalty=config.eval.repetition_penalty,
+    )
+    answers = _answer(prompts, model, sampling, config.seed, name if tuned else Path(location).name, tell)
+    write_jsonl(job.work / "answers.jsonl", answers)
+    _write_model_outputs(job, prompts, answers)
+    losses = _reference_losses(prompts, local, tell)
+    write_jsonl(job.work / "reference_loss.jsonl", losses)
+    metrics = {
+        "answers": len(answers),
+        "truncated": sum(answer.truncated for answer in answers),
+        "mean_words": sum(len(answer.output.split()) for answer in answers) / len(answers),
+        "reference_tokens": sum(loss.tokens for loss in losses),
+        "reference_nats": sum(loss.nats for loss in losses),
+    }
+    return Outcome(metrics=metrics, usage=model.usage)
+
+
+def _answer(
+    prompts: list[EvalPrompt], model: CachedModel, sampling: Sampling, seed: int, generator: str, tell: Tell
+) -> list[Answer]:
+    requests = [Request(messages=ask(prompt.instruction), sampling=sampling, sample=seed) for prompt in prompts]
+    done = 0
+
+    def count(index: int, reply: Reply) -> None:
+        nonlocal done
+        done += 1
+        tell(Progress(done=done, total=len(prompts), unit="answers"))
+
+    replies = model.reply_many(requests, count)
+    return [
+        Answer(
+            id=prompt.id,
+            instruction=prompt.instruction,
+            output=reply.text.strip(),
+            generator=generator,
+            tokens=reply.completion_tokens,
+            truncated=reply.finish == "length",
+        )
+        for prompt, reply in zip(prompts, replies, strict=True)
+    ]
+
+
+def _write_model_outputs(job: Job, prompts: list[EvalPrompt], answers: list[Answer]) -> None:
+    rows = [
+        {"dataset": prompt.category, "instruction": answer.instruction, "output": answer.output, "generator": answer.generator}
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    write_atomic(job.work / "model_outputs.json", json.dumps(rows, indent=1, ensure_ascii=False))
+
+
+def _reference_losses(prompts: list[EvalPrompt], model: LocalModel, tell: Tell) -> list[ReferenceLoss]:
+    asked = [(prompt.id, prompt.instruction, prompt.output) for prompt in prompts if prompt.output]
+    losses = []
+    for loss in model.reference_losses(asked):
+        losses.append(loss)
+        tell(Progress(done=len(losses), total=len(asked), unit="reference answers"))
+    return losses

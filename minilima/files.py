@@ -1,0 +1,113 @@
+"""Reading and writing files so that a crash never leaves half of one behind, and naming them by their content."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from minilima.errors import MinilimaError
+
+Json = None | bool | int | float | str | list["Json"] | Mapping[str, "Json"]
+
+
+def canonical_json(value: object) -> str:
+    """One text for one value: sorted keys, no spaces, None fields left out (so an added option changes no old key)."""
+    return json.dumps(_without_none(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value
+
+
+def sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint_directory(path: Path) -> str:
+    """sha256 over the names and contents of the files directly in `path`, hidden ones left out.
+
+    A file's hash is remembered beside the user's cache by (path, size, mtime), so that only the first plan reads gigabytes.
+    """
+    from minilima.embedded import user_cache
+
+    memory_file = user_cache() / "fingerprints.json"
+    memory: dict[str, str] = json.loads(memory_file.read_text()) if memory_file.is_file() else {}
+    hashes = []
+    for file in sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith(".")):
+        stat = file.stat()
+        identity = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+        if identity not in memory:
+            memory[identity] = sha256_file(file)
+        hashes.append([file.name, memory[identity]])
+    write_atomic(memory_file, json.dumps(memory))
+    return sha256_text(canonical_json(hashes))
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes `text` aside, syncs it and renames it over `path`: a reader sees the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or a directory entry to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
+    """One JSON object a line; dataclasses are written as their fields, None fields left out."""
+    lines = []
+    for row in rows:
+        fields = asdict(row) if is_dataclass(row) and not isinstance(row, type) else row
+        lines.append(json.dumps(_without_none(fields), ensure_ascii=False))
+    write_atomic(path, "".join(line + "\n" for line in lines))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file.
+
+    Raises:
+        MinilimaError: a line is not a JSON object; the line's number is named.
+    """
+    rows = []
+    # Not splitlines(): U+2028 and the like may stand inside a JSON string.
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="strict").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise _broken_line(path, number, f"{error.msg} at column {error.colno}") from None
+        if not isinstance(row, dict):
+            raise _broken_line(path, number, f"a JSON object is needed, this is a {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def _broken_line(path: Path, number: int, why: str) -> MinilimaError:
+    return MinilimaError(
+        f"Line {number} of {path} cannot be read.",
+        f"It is not a JSON object: {why}.",
+        f"Mend or delete that line (sed -n {number}p {path} shows it) and run the same command again.",
+    )

@@ -1,0 +1,1 @@
+"""Language models as seen by the stages: requests go in, replies come out, and every reply is kept."""

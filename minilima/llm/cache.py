@@ -1,0 +1,77 @@
+"""Every reply is kept the moment it arrives: a stage that is killed and started again asks nothing twice.
+
+One SQLite file (write-ahead log) serves all runs and processes. The key covers the model, the messages, the sampling
+and the sample's number; the address of the endpoint, time-outs and retries are left out. Empty and filtered replies are
+not kept. WAL needs a local disk: on a network file system set paths.outputs to a local one.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from minilima.errors import MinilimaError
+from minilima.llm.chat import ChatModel, OnReply, Reply, Request
+from minilima.records import Usage
+
+_KEYS_A_QUERY = 500
+
+
+class CachedModel:
+    """A model whose replies are looked up before it is asked, and stored when it answers."""
+
+    def __init__(self, model: ChatModel, file: Path) -> None:
+        self.model = model
+        self.usage = Usage()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._database = sqlite3.connect(file, timeout=30.0, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        except sqlite3.DatabaseError as error:
+            raise MinilimaError(
+                f"The reply cache {file} cannot be used.",
+                f"SQLite says: {error}.",
+                f"Move it away (mv {file} {file}.broken) and run again; its replies are then asked anew.",
+            ) from None
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    def reply_many(self, requests: Sequence[Request], on_reply: OnReply = lambda index, reply: None) -> list[Reply]:
+        """Replies from the cache, and from the model for those that are not in it."""
+        keys = [request.key(self.name) for request in requests]
+        replies = self._stored(keys)
+        for index, key in enumerate(keys):
+            if key in replies:
+                self.usage += Usage(cached=1)
+                on_reply(index, replies[key])
+        missing = [index for index, key in enumerate(keys) if key not in replies]
+
+        def keep(position: int, reply: Reply) -> None:
+            index = missing[position]
+            self.usage += reply.usage()
+            self._store(keys[index], reply)
+            on_reply(index, reply)
+
+        answered = self.model.reply_many([requests[index] for index in missing], keep) if missing else []
+        fresh = dict(zip(missing, answered, strict=True))
+        return [fresh[index] if index in fresh else replies[key] for index, key in enumerate(keys)]
+
+    def _stored(self, keys: Sequence[str]) -> dict[str, Reply]:
+        found = {}
+        for start in range(0, len(keys), _KEYS_A_QUERY):
+            part = keys[start : start + _KEYS_A_QUERY]
+            marks = ",".join("?" * len(part))
+            rows = self._database.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", part)
+            found.update({key: Reply(**json.loads(text)) for key, text in rows})
+        return found
+
+    def _store(self, key: str, reply: Reply) -> None:
+        if reply.text.strip() and reply.finish != "content_filter":
+            row = (key, json.dumps(asdict(reply), ensure_ascii=False))
+            self._database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", row)
+

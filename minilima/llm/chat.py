@@ -1,0 +1,75 @@
+"""The protocol all models speak: a batch of requests in, one reply each, in the same order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from minilima.files import canonical_json, sha256_text
+from minilima.records import Usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    role: str
+    """system, user or assistant."""
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    temperature: float
+    """0 = greedy."""
+    max_tokens: int
+    top_p: float = 1.0
+    repetition_penalty: float | None = None
+    """Local models only: chat endpoints have no such setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    sample: int = 0
+    """Tells apart requests that are otherwise equal, so that each is sampled anew."""
+    prefill: str | None = None
+    """How a local model's reply is made to begin; the reply's text includes it. Endpoints ignore it."""
+
+    def key(self, model: str) -> str:
+        """sha256 over the model's name and all that can change the reply."""
+        return sha256_text(canonical_json({"model": model, **asdict(self)}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    text: str
+    finish: str
+    """stop, length (cut by max_tokens), or content_filter."""
+    prompt_tokens: int
+    completion_tokens: int
+
+    def usage(self) -> Usage:
+        return Usage(calls=1, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+
+
+OnReply = Callable[[int, Reply], None]
+"""Called with the request's position as soon as its reply is there."""
+
+
+class ChatModel(Protocol):
+    """A language model, wherever it runs."""
+
+    @property
+    def name(self) -> str:
+        """Enters the reply cache's keys: two models with one name must give the same replies."""
+
+    def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
+        """Answers all requests.
+
+        Raises:
+            MinilimaError: the model cannot answer; replies already passed to `on_reply` are not lost.
+        """
+
+
+def ask(*texts: str) -> tuple[Message, ...]:
+    """A conversation from alternating user and assistant texts, the user first."""
+    return tuple(Message(role="assistant" if turn % 2 else "user", content=text) for turn, text in enumerate(texts))

@@ -1,0 +1,98 @@
+"""THE page to read: one experiment, from seed tasks to a report.
+
+    seeds ─> pool ─> dataset ─> model ─> answers ─> verdicts ─> report
+             │        │          │         │  └─ reference answers: the base model's
+             │        │          │         └─ eval_set
+             │        │          └─ base model, sft recipe
+             │        └─ size, seed
+             └─ generator
+
+Each arrow is a stage. What is in the store is reused; the rest is built in a process of its own, one after the other.
+This process never imports torch.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from minilima import console
+from minilima.config import Config, Until
+from minilima.evaluate.results import Results, compute_results
+from minilima.launch import run_stage
+from minilima.planning import check_ready, describe_outcome, make_plan, show
+from minilima.recipes import run_key, stages
+from minilima.report.summary import Summary, write_run
+from minilima.report.tracking import track
+from minilima.sources import Sources, resolve
+from minilima.store import Artifact, Outcome, Stage, Store
+from minilima.worker import Job
+
+
+def run(config: Config) -> Summary:
+    """Builds what is missing, reports, and returns what came out.
+
+    Raises:
+        MinilimaError: something the user can mend stands in the way; nothing that was finished is lost.
+    """
+    sources = resolve(config)
+    graph = stages(config, sources)
+    outputs = Path(config.paths.outputs)
+    store = Store(outputs / "store")
+    show(config, make_plan(config, sources, graph, store))
+    check_ready(config, sources, graph, store)
+
+    artifacts: dict[str, Artifact] = {}
+    for role, stage in graph.until(config.until):
+        artifacts[role] = _get_or_build(role, stage, config, sources, store, artifacts)
+
+    results = _results(artifacts, config)
+    folder = outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}"
+    summary = write_run(folder, config, artifacts, results)
+    summary = track(summary, config)
+    _show_end(summary)
+    return summary
+
+
+def _get_or_build(
+    role: str, stage: Stage, config: Config, sources: Sources, store: Store, ready: Mapping[str, Artifact]
+) -> Artifact:
+    """One stage, with its live line. Its inputs are in the store by now."""
+    if found := store.find(stage):
+        return found
+    with console.stage_line(role) as line:
+
+        def build(work: Path) -> Outcome:
+            inputs = {name: (store.root / source.directory).resolve() for name, source in stage.inputs.items()}
+            job = Job(
+                role=role,
+                key=stage.key,
+                work=work.resolve(),
+                inputs=inputs,
+                config=config,
+                sources=sources,
+                cache=(store.root.parent / "cache" / "replies.sqlite").resolve(),
+            )
+            return run_stage(job, line.update)
+
+        artifact = store.get_or_build(stage, build, line.wait_for)
+    seconds = artifact.manifest["seconds"]
+    console.say(f"{role:<18} {artifact.how} in {seconds:.0f} s: {describe_outcome(role, artifact.metrics)}")
+    return artifact
+
+
+def _results(artifacts: Mapping[str, Artifact], config: Config) -> Results | None:
+    if config.until not in (Until.verdicts, Until.report):
+        return None
+    return compute_results(
+        verdicts=artifacts["verdicts"].path, answers=artifacts["answers"].path, reference=artifacts["reference_answers"].path
+    )
+
+
+def _show_end(summary: Summary) -> None:
+    rows = [
+        (entry.role, entry.how, f"{entry.seconds:.1f}", describe_outcome(entry.role, entry.metrics)) for entry in summary.stages
+    ]
+    console.show_result(rows)
+    for line in summary.headlines():
+        console.say(line)
+
+

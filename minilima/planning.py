@@ -1,0 +1,151 @@
+"""What a run would do, before it does it: each stage, reused or built, and what stands in the way. Never imports torch.
+
+    python -m minilima plan +experiment=lima_1k
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minilima import console
+from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind
+from minilima.errors import MinilimaError
+from minilima.llm.keys import missing_key
+from minilima.recipes import Stages
+from minilima.sources import Sources
+from minilima.store import Store
+
+LOCALLY = "generator=local model=smollm2_135m eval_set=minilima_100 judge=reference"
+"""The overrides with which any experiment runs without keys and without the hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStage:
+    """One line of the plan. `status` is reuse, resume (an interrupted build was found) or build."""
+
+    role: str
+    status: str
+    directory: str
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    stages: tuple[PlannedStage, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def to_build(self) -> list[str]:
+        return [stage.role for stage in self.stages if stage.status != "reuse"]
+
+
+def make_plan(config: Config, sources: Sources, graph: Stages, store: Store) -> Plan:
+    """What `run` would do, without doing it. Reads manifests only."""
+    planned = []
+    for role, stage in graph.until(config.until):
+        work = store.work(stage)
+        interrupted = work.is_dir() and any(work.iterdir())
+        status = "reuse" if store.find(stage) else "resume" if interrupted else "build"
+        planned.append(
+            PlannedStage(role=role, status=status, directory=stage.directory, what=describe_stage(role, config, sources))
+        )
+    return Plan(stages=tuple(planned), notes=tuple(_notes(config, sources)))
+
+
+def show(config: Config, plan: Plan) -> None:
+    """Prints the plan."""
+    rows = [(stage.role, stage.status, stage.directory, stage.what) for stage in plan.stages]
+    console.show_plan(f"{config.name}: {_count(len(plan.to_build), 'stage')} to build", rows, plan.notes)
+
+
+def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -> None:
+    """Stops before anything is spent where a key or something on the hub is missing.
+
+    Raises:
+        MinilimaError: names what is missing and the overrides that run the experiment locally.
+    """
+    missing_stages = {role for role, stage in graph.until(config.until) if store.find(stage) is None}
+    lacking = sorted({endpoint.api_key_env for endpoint in _endpoints(config, missing_stages) if missing_key(endpoint)})
+    if lacking:
+        raise MinilimaError(
+            f"No API key: {' and '.join('$' + name for name in lacking)} is not set.",
+            "The generator or the judge of this experiment is a model behind an API; nothing was sent.",
+            f"Set it (export {lacking[0]}=…), or run it on this machine with: {LOCALLY}",
+        )
+    if missing_stages and sources.missing():
+        raise MinilimaError(
+            f"Not on this machine: {'; '.join(sources.missing())}.",
+            "The hub could not be reached, or HF_HUB_OFFLINE is set; nothing was started.",
+            f"Fetch it with `hf download` where there is a network (HF_ENDPOINT names a mirror), or run locally with: {LOCALLY}",
+        )
+
+
+def _endpoints(config: Config, to_build: set[str]) -> list[EndpointConfig]:
+    generates = config.data.kind == DataKind.self_instruct and config.generator.kind == GeneratorKind.openai
+    judges = config.judge.kind == JudgeKind.openai
+    used = [(config.generator.endpoint, "pool", generates), (config.judge.endpoint, "verdicts", judges)]
+    return [endpoint for endpoint, role, wanted in used if wanted and role in to_build]
+
+
+def _notes(config: Config, sources: Sources) -> list[str]:
+    notes = []
+    if sources.missing():
+        notes.append(f"Keys are provisional, not on this machine: {'; '.join(sources.missing())}.")
+    judge = config.judge
+    if judge.kind == JudgeKind.local and judge.model is None and config.model.embedded == "smollm2_135m":
+        notes.append("SmolLM2-135M as a judge is at chance (52 % ± 6 agreement with people); use judge=reference or a larger model.")
+    return notes
+
+
+def describe_stage(role: str, config: Config, sources: Sources) -> str:
+    """What a stage will do, in a few words."""
+    data, sft, judge = config.data, config.sft, config.judge
+    if role == "base":
+        return f"{config.model.embedded} from the package index, converted to safetensors"
+    if role == "pool":
+        if sources.seeds is None or data.kind == DataKind.file:
+            return f"rows of {sources.data.name if sources.data else ''}"
+        writer = config.generator.model or ("the base model" if config.generator.kind == GeneratorKind.local else "?")
+        return f"{data.instructions:,} instructions and instances, written by {writer} from {sources.seeds.name}"
+    if role == "dataset":
+        size = f"{data.size:,} examples" if data.size else "all examples that pass the filters"
+        return size + (", seeds among them" if data.include_seeds else "")
+    if role == "model":
+        steps = f", {sft.epochs * math.ceil(data.size / sft.batch_size):,} steps" if data.size else ""
+        return f"{sft.method} fine-tuning, {_count(sft.epochs, 'epoch')}{steps} of {sft.batch_size}, rate {sft.learning_rate:g}"
+    if role in ("answers", "reference_answers"):
+        who = "tuned" if role == "answers" else "base"
+        prompts = f"the first {config.eval_set.size} of " if config.eval_set.size else ""
+        return f"the {who} model on {prompts}{sources.eval_set.name}, up to {config.eval.max_tokens:,} tokens each"
+    orders = "both orders" if judge.both_orders and judge.kind != JudgeKind.reference else "symmetric"
+    return f"judge {judge.kind}{f' ({judge.model})' if judge.model else ''}, {orders}"
+
+
+def describe_outcome(role: str, metrics: dict[str, Any]) -> str:
+    """What came out of a stage, in a few words."""
+    if role == "base":
+        return f"{metrics['parameters'] / 1e6:.0f} M parameters"
+    if role == "pool":
+        rejected = f", {metrics['rejected']:,} rejected" if metrics.get("rejected") else ""
+        return f"{metrics['tasks']:,} machine-written tasks{rejected}" if "tasks" in metrics else f"{metrics['rows']:,} rows"
+    if role == "dataset":
+        return f"{metrics['examples']:,} examples ({metrics['seed']:,} seeds, {metrics['examples'] - metrics['seed']:,} other)"
+    if role == "model":
+        return f"{metrics['steps']:,} steps, loss {metrics['first_loss']:.2f} to {metrics['last_loss']:.2f}"
+    if role in ("answers", "reference_answers"):
+        return f"{metrics['answers']:,} answers, {metrics['mean_words']:.0f} words each, {metrics['truncated']:,} cut"
+    return f"{metrics['judged']:,} of {metrics['prompts']:,} judged: {metrics['wins']} won, {metrics['losses']} lost, {metrics['ties']} tied"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def plans_text(plans: Sequence[Plan]) -> str:
+    """The plans of a sweep in one line: how many stages there are, and how many of them are to be built."""
+    everything = {stage.directory: stage.status for plan in plans for stage in plan.stages}
+    to_build = sum(status != "reuse" for status in everything.values())
+    return f"{_count(len(plans), 'point')}, {_count(len(everything), 'stage')}, {to_build:,} to build"
+
+

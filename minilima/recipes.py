@@ -1,0 +1,138 @@
+"""What enters each stage's key: from a config and its resolved sources to the graph of stages. Pure.
+
+    base ─────────────┬──────────────┬───────────────┐
+    seeds ─> pool ─> dataset ─> model ─> answers ─> verdicts
+                        │                  │   └─ reference_answers (the base model's)
+                        └── eval_set ──────┘
+Only what changes a result is listed here. GPUs, micro-batches, concurrency, addresses and paths never are.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Method, Until
+from minilima.embedded import EMBEDDED
+from minilima.files import canonical_json, sha256_text
+from minilima.sources import ModelSource, Sources
+from minilima.store import Stage
+
+# Raised by hand when a stage's code or prompts change what it makes.
+VERSIONS = {"base": 1, "pool": 1, "dataset": 1, "model": 1, "answers": 1, "verdicts": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """The stages of one experiment, in the order in which they run. `base` is None for a model that needs no conversion."""
+
+    base: Stage | None
+    pool: Stage
+    dataset: Stage
+    model: Stage
+    reference_answers: Stage
+    answers: Stage
+    verdicts: Stage
+
+    def until(self, last: Until) -> list[tuple[str, Stage]]:
+        """(role, stage) of everything up to and including `last`; the base model only where something needs it."""
+        wanted: list[tuple[str, Stage]] = [("pool", self.pool)]
+        for name in ("dataset", "model", "reference_answers", "answers", "verdicts"):
+            stop = Until.answers if name == "reference_answers" else Until[name]
+            if list(Until).index(stop) <= list(Until).index(last):
+                wanted.append((name, getattr(self, name)))
+        needed = {stage.key for _, top in wanted for stage in top.inputs.values()}
+        if self.base is not None and self.base.key in needed:
+            wanted.insert(0, ("base", self.base))
+        return wanted
+
+
+def stages(config: Config, sources: Sources) -> Stages:
+    """The graph of one experiment."""
+    base = _embedded_stage(sources.base)
+    pool = _pool(config, sources)
+    dataset = _stage("dataset", _dataset_recipe(config, sources), pool=pool)
+    model = _stage("model", _model_recipe(config, sources), base=base, dataset=dataset)
+    asked = {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size, **_fields(config.eval), "seed": config.seed}
+    reference = _stage("answers", {**asked, "model": sources.base.recipe()}, model=base)
+    answers = _stage("answers", asked, model=model)
+    judge = _judge_recipe(config, sources)
+    own_judge = _embedded_stage(sources.judge) if sources.judge else None
+    judge_base = (own_judge or base) if config.judge.kind == JudgeKind.local else None
+    verdicts = _stage("verdicts", judge, answers=answers, reference=reference, judge=judge_base)
+    return Stages(
+        base=base, pool=pool, dataset=dataset, model=model, reference_answers=reference, answers=answers, verdicts=verdicts
+    )
+
+
+def _stage(name: str, recipe: dict[str, Any], **inputs: Stage | None) -> Stage:
+    given = {role: stage for role, stage in inputs.items() if stage is not None}
+    return Stage(name=name, version=VERSIONS[name], recipe=recipe, inputs=given)
+
+
+def _fields(section: Any, *names: str) -> dict[str, Any]:
+    values = vars(section)
+    return {name: values[name] for name in names or values}
+
+
+def _embedded_stage(source: ModelSource) -> Stage | None:
+    """The conversion of an embedded model to safetensors; models from the hub or a folder are loaded where they are."""
+    if source.kind != "embedded":
+        return None
+    return _stage("base", {"model": source.location, "files": EMBEDDED[source.location].files})
+
+
+def _pool(config: Config, sources: Sources) -> Stage:
+    if sources.data is not None:
+        return _stage("pool", {"kind": DataKind.file, "file": sources.data.sha256})
+    assert sources.seeds is not None
+    data = config.data
+    recipe: dict[str, Any] = {
+        "kind": data.kind,
+        "seeds": sources.seeds.sha256,
+        "seed": config.seed,
+        **_fields(config.generator, "kind", "temperature", "top_p", "repetition_penalty"),
+        **_fields(
+            data, "instructions", "demonstrations", "machine_demonstrations", "instructions_per_request", "requests_per_round",
+            "max_rounds", "saturation", "instruction_tokens", "instance_tokens", "instance_demonstrations", "min_words",
+            "max_words", "max_similarity", "blocked_words",
+        ),
+    }  # fmt: skip
+    if config.generator.kind == GeneratorKind.openai:
+        return _stage("pool", {**recipe, "model": config.generator.model})
+    source = sources.generator or sources.base
+    return _stage("pool", {**recipe, "model": source.recipe()}, generator=_embedded_stage(source))
+
+
+def _dataset_recipe(config: Config, sources: Sources) -> dict[str, Any]:
+    data = config.data
+    return {
+        "size": data.size,
+        "seed": config.seed,
+        "include_seeds": data.include_seeds,
+        "seeds": sources.seeds.sha256 if sources.seeds is not None and data.include_seeds else None,
+        "max_similarity": data.max_similarity,
+        "decontaminate": sources.eval_set.sha256 if data.decontaminate else None,
+    }
+
+
+def _model_recipe(config: Config, sources: Sources) -> dict[str, Any]:
+    sft = _fields(config.sft)
+    if config.sft.method != Method.lora:
+        sft = {name: value for name, value in sft.items() if not name.startswith("lora_")}
+    return {"base": sources.base.recipe(), "seed": config.seed, **sft}
+
+
+def _judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
+    judge = config.judge
+    if judge.kind == JudgeKind.reference:
+        files = EMBEDDED["all_minilm_l6_v2"].files if judge.embedding_weight else None
+        eval_set = {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size}
+        return {**_fields(judge, "kind", "embedding_weight", "tie_margin"), "embedding": files, **eval_set}
+    model: Any = judge.model
+    if judge.kind == JudgeKind.local:
+        model = (sources.judge or sources.base).recipe()
+    return {**_fields(judge, "kind", "prompt", "max_tokens", "both_orders"), "model": model}
+
+
+def run_key(graph: Stages, last: Until) -> str:
+    """Identifies a run by the results it leads to: the same settings always give the same run folder."""
+    return sha256_text(canonical_json([stage.key for _, stage in graph.until(last)]))[:8]

@@ -1,0 +1,128 @@
+"""The values that travel between stages: seed tasks, examples, answers, verdicts, and what model calls cost.
+
+Each is a frozen dataclass and one line of a JSONL file (`files.write_jsonl`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedTask:
+    """A task written by a person, with one worked instance (the format of Self-Instruct's seed_tasks.jsonl)."""
+
+    id: str
+    instruction: str
+    input: str
+    output: str
+    is_classification: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One row of a data set: what the model is asked and what it should answer."""
+
+    id: str
+    instruction: str
+    input: str
+    output: str
+    source: str
+    """`seed`, `machine` or `file`: who wrote it."""
+    is_classification: bool | None = None
+    nearest_id: str | None = None
+    """The row it resembles most among those that stood before it."""
+    nearest_rouge: float | None = None
+    """ROUGE-L F1 with that row's instruction, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """Something that was generated and left out, with the reason."""
+
+    id: str
+    text: str
+    reason: str
+    nearest_id: str | None = None
+    nearest_rouge: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalPrompt:
+    """One row of an evaluation set; `output` is the reference answer where the set has one."""
+
+    id: str
+    instruction: str
+    output: str | None = None
+    category: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A model's answer to an evaluation prompt."""
+
+    id: str
+    instruction: str
+    output: str
+    generator: str
+    tokens: int
+    truncated: bool
+    """True where the answer met the token limit before the end of the turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceLoss:
+    """How surprising the reference answer is to a model: negative log-likelihood in nats, summed over its tokens."""
+
+    id: str
+    nats: float
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A judge's comparison of the tuned model's answer with the reference model's.
+
+    `preference` follows AlpacaEval: 1 = the reference model's answer is better, 2 = the tuned model's, 1.5 = a tie,
+    None = the judge's reply could not be read.
+    """
+
+    id: str
+    preference: float | None
+    orders: tuple[float, ...] = ()
+    """The preference in each order of presentation, where the judge was asked in more than one."""
+    explanation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What model calls took. `usd` is None where no price is known; it is never guessed."""
+
+    calls: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float | None = None
+
+    def __add__(self, other: "Usage") -> "Usage":
+        known = [usd for usd in (self.usd, other.usd) if usd is not None]
+        return Usage(
+            calls=self.calls + other.calls,
+            cached=self.cached + other.cached,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            usd=sum(known) if known else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a stage is: `done` of `total` units (None: not known), with a note on how it goes."""
+
+    done: int
+    total: int | None
+    unit: str
+    note: str = ""
+
+
+Tell = Callable[[Progress], None]
+"""What a stage calls to report progress."""

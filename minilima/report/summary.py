@@ -1,0 +1,132 @@
+"""The folder of a run: settings, what each stage did, the figures, and the report.
+
+    outputs/runs/quickstart-1a2b3c4d/config.yaml  run.json  report.html
+The folder's name follows from the settings, so the same command always refreshes the same folder.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from minilima.compose import to_dict
+from minilima.config import Config, JudgeKind
+from minilima.evaluate.results import Results
+from minilima.files import write_atomic
+from minilima.report.html import write_report
+from minilima.store import Artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEntry:
+    """What one stage did in this run. `seconds` is the time it took here: 0 if it was reused."""
+
+    role: str
+    how: str
+    seconds: float
+    directory: str
+    metrics: dict[str, Any]
+    usage: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What came out of a run; `run.json` holds the same."""
+
+    name: str
+    folder: Path
+    stages: tuple[StageEntry, ...]
+    results: Results | None
+    judge: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> float | None:
+        """The win rate in percent, the objective of a search; None where there is none."""
+        found = self.results.win_rate if self.results else None
+        return found.win_rate.value if found else None
+
+    @property
+    def built(self) -> bool:
+        """Whether anything was built in this run."""
+        return any(stage.how == "built" for stage in self.stages)
+
+    def headlines(self) -> list[str]:
+        """The end of a run in a few lines: the figures with their uncertainty, the report, and what the judge is worth."""
+        lines = []
+        if self.results and (rate := self.results.win_rate):
+            estimate = rate.win_rate
+            lines.append(
+                f"Win rate of the tuned model against its base: {estimate.value:.1f} %  (95 % interval {estimate.low:.1f} to "
+                f"{estimate.high:.1f}; {rate.wins} won, {rate.losses} lost, {rate.ties} tied; {rate.judged} of {rate.prompts} judged)"
+            )
+        elif self.results:
+            lines.append("No verdict could be read, so there is no win rate.")
+        if self.results and (change := self.results.loss_change):
+            lines.append(
+                f"Loss per token on the reference answers: {change.base:.3f} to {change.tuned:.3f} nats, change {change.change.value:+.3f}  "
+                f"(95 % interval {change.change.low:+.3f} to {change.change.high:+.3f}, paired over {change.prompts} prompts; no judge involved)"
+            )
+        if self.results:
+            lines.append(f"What this judge is worth: {self.judge}")
+        if not self.built:
+            lines.append("Everything was reused; nothing was computed.")
+        lines.extend(self.notes)
+        lines.append(f"Report: {self.folder / 'report.html'}")
+        return lines
+
+
+def judge_worth(config: Config) -> str:
+    """One honest sentence on the judge."""
+    kind = config.judge.kind
+    if kind == JudgeKind.reference:
+        return (
+            "it only measures which answer is closer to a reference answer in words and meaning; it knows nothing of "
+            "correctness and does not stand for people's preferences."
+        )
+    if kind == JudgeKind.local:
+        return "its agreement with people has not been measured here; small models judge no better than a coin."
+    return f"{config.judge.model} was asked; its agreement with people has not been measured here."
+
+
+def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], results: Results | None) -> Summary:
+    """Writes the run's folder and returns what it says."""
+    entries = tuple(
+        StageEntry(
+            role=role,
+            how=artifact.how,
+            seconds=artifact.manifest["seconds"] if artifact.how == "built" else 0.0,
+            directory=artifact.stage.directory,
+            metrics=artifact.metrics,
+            usage=artifact.manifest["usage"],
+        )
+        for role, artifact in artifacts.items()
+    )
+    summary = Summary(name=config.name, folder=folder, stages=entries, results=results, judge=judge_worth(config))
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+    write_atomic(folder / "run.json", json.dumps(as_json(summary, config, artifacts), indent=2, ensure_ascii=False))
+    paths = {role: artifact.path for role, artifact in artifacts.items()}
+    write_report(folder / "report.html", config, artifacts, paths, results, summary.judge)
+    return summary
+
+
+def as_json(summary: Summary, config: Config, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """run.json: the configuration, each stage with its store entry (relative to the run's folder), and the figures."""
+    return {
+        "name": summary.name,
+        "config": to_dict(config),
+        "stages": [
+            {**asdict(entry), "path": os.path.relpath(artifacts[entry.role].path, summary.folder)} for entry in summary.stages
+        ],
+        "results": asdict(summary.results) if summary.results else None,
+        "judge": summary.judge,
+    }
+
+
+def with_note(summary: Summary, note: str) -> Summary:
+    """The summary with one more line for its end."""
+    return replace(summary, notes=(*summary.notes, note))

@@ -1,0 +1,201 @@
+"""Where external things come from, and what identifies them: packaged files, files of the user's, models, the hub.
+
+`resolve` turns the names in a config into `Sources`: paths for the stages to read, and identities (content hashes and
+commits) for the keys. What cannot be reached now is marked `unresolved`, so that a plan can still be shown.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilima.config import Config, DataKind, GeneratorKind, JudgeKind
+from minilima.embedded import EMBEDDED
+from minilima.errors import MinilimaError, options
+from minilima.files import canonical_json, fingerprint_directory, sha256_file, sha256_text
+
+DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSource:
+    """A file and its sha256; `path` is None and `missing` says why where it is not on this machine yet."""
+
+    name: str
+    path: Path | None
+    sha256: str
+    missing: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Weights from outside: `kind` is embedded, hub or path; `location` is what to load; `identity` enters keys."""
+
+    kind: str
+    location: str
+    identity: str
+    missing: str | None = None
+
+    def recipe(self) -> dict[str, str]:
+        return {"kind": self.kind, "identity": self.identity}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Everything external that an experiment uses. `data` is None unless a data set is imported."""
+
+    seeds: FileSource | None
+    data: FileSource | None
+    eval_set: FileSource
+    base: ModelSource
+    generator: ModelSource | None
+    judge: ModelSource | None
+
+    def missing(self) -> list[str]:
+        """What has to be reached before the experiment can run, in words."""
+        parts = (self.seeds, self.data, self.eval_set, self.base, self.generator, self.judge)
+        return [part.missing for part in parts if part is not None and part.missing]
+
+
+def resolve(config: Config) -> Sources:
+    """Finds and identifies every external source.
+
+    Raises:
+        MinilimaError: a file or folder that was named does not exist, or nothing was named.
+    """
+    generates = config.data.kind == DataKind.self_instruct
+    base = model_source(config.model.embedded, config.model.hub, config.model.path, config.model.revision)
+    own_generator = config.generator.model if config.generator.kind == GeneratorKind.local and generates else None
+    own_judge = config.judge.model if config.judge.kind == JudgeKind.local else None
+    return Sources(
+        seeds=_seeds(config) if generates or config.data.include_seeds else None,
+        data=None if generates else _local_file("data.path", config.data.path),
+        eval_set=_eval_set(config),
+        base=base,
+        generator=_named_model(own_generator),
+        judge=_named_model(own_judge),
+    )
+
+
+def _seeds(config: Config) -> FileSource:
+    if config.seeds.path is not None or config.seeds.packaged is None:
+        return _local_file("seeds.path", config.seeds.path)
+    return _packaged_file("seeds.packaged", config.seeds.packaged)
+
+
+def _eval_set(config: Config) -> FileSource:
+    chosen = config.eval_set
+    if chosen.path is not None or (chosen.hub_file is None and chosen.packaged is None):
+        return _local_file("eval_set.path", chosen.path)
+    if chosen.hub_file is not None:
+        return _hub_file(chosen.hub_file)
+    return _packaged_file("eval_set.packaged", str(chosen.packaged))
+
+
+def _packaged_file(setting: str, name: str) -> FileSource:
+    path = DATA / f"{name}.jsonl"
+    if not path.is_file():
+        known = options(file.stem for file in DATA.glob("*.jsonl"))
+        raise MinilimaError(f"{setting}={name} does not exist.", f"Packaged are: {known}.", "Choose one of them.")
+    return FileSource(name=name, path=path, sha256=sha256_file(path))
+
+
+def _local_file(setting: str, value: str | None) -> FileSource:
+    if value is None:
+        raise MinilimaError(f"{setting} is not set.", "The chosen option needs a file of yours.", f"Add {setting}=/your/file.")
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise MinilimaError(
+            f"There is no file {value}.", f"{setting} names it; paths count from {Path.cwd()}.", f"Correct {setting}=…"
+        )
+    return FileSource(name=path.stem, path=path.resolve(), sha256=sha256_file(path))
+
+
+def _hub_file(name: str) -> FileSource:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import LocalEntryNotFoundError
+
+    repository, _, filename = name.partition(":")
+    try:
+        path = Path(hf_hub_download(repository, filename, repo_type="dataset", local_files_only=True))
+    except LocalEntryNotFoundError:
+        missing = f"the file {filename} of the hub's data set {repository}"
+        return FileSource(name=Path(filename).stem, path=None, sha256=f"unresolved:{name}", missing=missing)
+    return FileSource(name=Path(filename).stem, path=path, sha256=sha256_file(path))
+
+
+def model_source(embedded: str | None, hub: str | None, path: str | None, revision: str) -> ModelSource:
+    """Identifies a model; `path` wins over `hub`, `hub` over `embedded`."""
+    if path is not None:
+        folder = Path(path).expanduser()
+        if not (folder / "config.json").is_file():
+            raise MinilimaError(
+                f"There is no model in {path}.",
+                "A model folder holds config.json, *.safetensors and the tokenizer's files.",
+                "Correct the path, or use model=smollm2_135m.",
+            )
+        return ModelSource(kind="path", location=str(folder.resolve()), identity=fingerprint_directory(folder))
+    if hub is not None:
+        return _hub_model(hub, revision)
+    if embedded is None:
+        raise MinilimaError("No model is set.", "model.embedded, model.hub and model.path are all empty.", "Set one of them.")
+    if embedded not in EMBEDDED:
+        raise MinilimaError(
+            f"There is no embedded model {embedded!r}.", f"There are: {options(EMBEDDED)}.", "Or use model.path=… or model.hub=…"
+        )
+    files = EMBEDDED[embedded].files
+    return ModelSource(kind="embedded", location=embedded, identity=sha256_text(canonical_json(files)))
+
+
+def _named_model(name: str | None) -> ModelSource | None:
+    """A generator's or judge's own model, given by one name: an embedded model, a folder, or a hub name."""
+    if name is None:
+        return None
+    if name in EMBEDDED:
+        return model_source(name, None, None, "main")
+    if Path(name).expanduser().is_dir():
+        return model_source(None, None, name, "main")
+    return _hub_model(name, "main")
+
+
+def _hub_model(name: str, revision: str) -> ModelSource:
+    """The commit behind a revision: from the local cache, or else asked of the hub ($HF_ENDPOINT is honoured)."""
+    commit = revision if _is_commit(revision) else _cached_commit(name, revision)
+    if commit is None and not os.environ.get("HF_HUB_OFFLINE"):
+        commit = _asked_commit(name, revision)
+    if commit is None:
+        missing = f"the model {name} on the hub (its revision {revision} could not be looked up)"
+        return ModelSource(kind="hub", location=name, identity=f"unresolved:{name}@{revision}", missing=missing)
+    return ModelSource(kind="hub", location=f"{name}@{commit}", identity=commit)
+
+
+def _is_commit(revision: str) -> bool:
+    return len(revision) == 40 and set(revision) <= set("0123456789abcdef")
+
+
+def _cached_commit(name: str, revision: str) -> str | None:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    reference = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / revision
+    return reference.read_text().strip() if reference.is_file() else None
+
+
+def _asked_commit(name: str, revision: str) -> str | None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        found: Any = HfApi().model_info(name, revision=revision, timeout=5.0).sha
+    except (GatedRepoError, RepositoryNotFoundError) as error:
+        raise MinilimaError(
+            f"The hub does not give out {name}.",
+            f"{type(error).__name__}: the name is wrong, or its licence must be accepted and you must be logged in.",
+            "Check the name, run `hf auth login`, or use model=smollm2_135m.",
+        ) from None
+    except (HfHubHTTPError, OSError, RuntimeError):
+        return None
+    except Exception as error:  # httpx's errors: the hub's client does not wrap all of them
+        if type(error).__module__.startswith(("httpx", "httpcore")):
+            return None
+        raise
+    return str(found) if found else None

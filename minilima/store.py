@@ -1,0 +1,186 @@
+"""The store: one directory for each result, named by the recipe that made it.
+
+A stage's key is a hash of its recipe and of its inputs' keys, so it is known before anything is built. A result is built
+aside under a stable name (a killed stage finds its own work again), described by a manifest, synced, and put in place by
+one rename. A directory that is in place is complete and never changes.
+
+    store/pool-3f2a…/manifest.json      done
+    store/.work/model-91bc…/            being built, or interrupted
+    store/.locks/model-91bc….lock       held by whoever builds it; the system frees it when that process dies
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from minilima import provenance
+from minilima.errors import MinilimaError
+from minilima.files import canonical_json, sha256_file, sha256_text, sync, write_atomic
+from minilima.records import Usage
+
+FULL_CHECK_BYTES = 4_000_000
+"""Files up to this size are hashed whenever a result is used, larger ones are checked by size."""
+
+SCRATCH = "scratch"
+"""A stage's own notes and checkpoints; left out of the published result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A result to be had: what it is made of and how. `version` is raised by hand when a stage's code changes meaning."""
+
+    name: str
+    version: int
+    recipe: Mapping[str, Any]
+    inputs: Mapping[str, "Stage"] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits over name, version, recipe and the inputs' keys."""
+        inputs = {role: stage.key for role, stage in self.inputs.items()}
+        content = {"stage": self.name, "version": self.version, "recipe": self.recipe, "inputs": inputs}
+        return sha256_text(canonical_json(content))[:16]
+
+    @property
+    def directory(self) -> str:
+        return f"{self.name}-{self.key}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What building a stage tells: figures for people and programs, and what model calls cost."""
+
+    metrics: dict[str, Any]
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A result in the store. `how` is `built`, `reused`, or `waited` (another process built it meanwhile)."""
+
+    stage: Stage
+    path: Path
+    manifest: dict[str, Any]
+    how: str
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        metrics: dict[str, Any] = self.manifest["metrics"]
+        return metrics
+
+
+class Store:
+    """All results under one folder, safe for many processes of one file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, stage: Stage) -> Artifact | None:
+        """The finished result, or None.
+
+        Raises:
+            MinilimaError: the directory is there but not what its manifest says.
+        """
+        path = self.root / stage.directory
+        if not path.is_dir():
+            return None
+        return Artifact(stage=stage, path=path, manifest=_checked_manifest(path), how="reused")
+
+    def work(self, stage: Stage) -> Path:
+        """Where the stage is built; there is something in it if a build was interrupted."""
+        return self.root / ".work" / stage.directory
+
+    def get_or_build(
+        self,
+        stage: Stage,
+        build: Callable[[Path], Outcome],
+        on_wait: Callable[[str], None] = lambda holder: None,
+    ) -> Artifact:
+        """Returns the stage's result, building it unless it is there or another process builds it meanwhile.
+
+        Args:
+            stage: what is wanted.
+            build: fills the directory it is given, which may hold what an interrupted build left.
+            on_wait: told who holds the lock, before waiting for it.
+        """
+        if found := self.find(stage):
+            return found
+        with self._locked(stage, on_wait) as waited:
+            if found := self.find(stage):
+                return Artifact(stage=stage, path=found.path, manifest=found.manifest, how="waited" if waited else "reused")
+            work = self.work(stage)
+            (work / SCRATCH).mkdir(parents=True, exist_ok=True)
+            started = time.time()
+            outcome = build(work)
+            self._publish(stage, work, outcome, started)
+        found = self.find(stage)
+        assert found is not None, f"{stage.directory} was published and is not there"
+        return Artifact(stage=stage, path=found.path, manifest=found.manifest, how="built")
+
+    @contextmanager
+    def _locked(self, stage: Stage, on_wait: Callable[[str], None]) -> Iterator[bool]:
+        lock_file = self.root / ".locks" / f"{stage.directory}.lock"
+        holder_file = lock_file.with_suffix(".holder")
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_file)
+        waited = False
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait(holder_file.read_text() if holder_file.is_file() else "another process")
+            waited = True
+            lock.acquire()
+        try:
+            write_atomic(holder_file, f"process {os.getpid()} on {provenance.host()}")
+            yield waited
+        finally:
+            lock.release()
+
+    def _publish(self, stage: Stage, work: Path, outcome: Outcome, started: float) -> None:
+        shutil.rmtree(work / SCRATCH, ignore_errors=True)
+        files = sorted(item for item in work.rglob("*") if item.is_file() and item.name != "manifest.json")
+        for file in files:
+            sync(file)
+        manifest = {
+            "stage": stage.name,
+            "key": stage.key,
+            "version": stage.version,
+            "recipe": stage.recipe,
+            "inputs": {role: source.directory for role, source in stage.inputs.items()},
+            "files": {str(f.relative_to(work)): {"bytes": f.stat().st_size, "sha256": sha256_file(f)} for f in files},
+            "metrics": outcome.metrics,
+            "usage": asdict(outcome.usage),
+            "seconds": round(time.time() - started, 2),
+            **provenance.describe(),
+        }
+        write_atomic(work / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False))
+        sync(work)
+        work.rename(self.root / stage.directory)
+        sync(self.root)
+
+
+def _checked_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        for name, expected in manifest["files"].items():
+            size = (path / name).stat().st_size
+            if size != expected["bytes"]:
+                raise ValueError(f"{name} has {size:,} bytes, {expected['bytes']:,} were written")
+            if size <= FULL_CHECK_BYTES and sha256_file(path / name) != expected["sha256"]:
+                raise ValueError(f"the contents of {name} have changed")
+    except (OSError, ValueError, KeyError) as error:
+        raise MinilimaError(
+            f"The store entry {path.name} is damaged.",
+            f"{error} (a result in the store must never be edited; copy it first).".replace("\n", " "),
+            f"Remove it and run the same command again, it will be rebuilt: rm -r {path}",
+        ) from None
+    return manifest

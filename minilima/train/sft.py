@@ -1,0 +1,266 @@
+"""Supervised fine-tuning: examples in, a model folder out that loads, answers and stops anywhere.
+
+    dataset.jsonl ─> tokens and labels ─> Trainer (full or LoRA, DDP or ZeRO) ─> safetensors + tokenizer + template
+
+Weights are kept in float32 while training; on a GPU the arithmetic runs in bfloat16 by autocast. (bfloat16 weights
+without a float32 master lose most updates at LIMA's learning rate: sft.md, C2.)
+"""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+
+from minilima.config import Config, Method, Schedule, SftConfig
+from minilima.errors import MinilimaError
+from minilima.files import read_jsonl, write_atomic, write_jsonl
+from minilima.llm.local import inference_dtype, load_model, load_tokenizer, pick_device
+from minilima.records import Example, Progress, Tell
+from minilima.store import Outcome
+from minilima.train.data import IGNORED, TokenizedExample, check_trained_ends, tokenize_example
+from minilima.train.deepspeed import deepspeed_config
+from minilima.train.dropout import add_residual_dropout
+from minilima.worker import Job
+
+COMPLETE = "complete"
+"""Marks a checkpoint as whole: written last."""
+
+
+def build_model(job: Job, tell: Tell) -> Outcome:
+    """Trains and saves the model; runs in every training process alike."""
+    config = job.config
+    set_seed(config.seed)
+    location = job.model_location(job.sources.base, "base")
+    tokenizer = load_tokenizer(location)
+    rows = read_jsonl(job.inputs["dataset"] / "dataset.jsonl")
+    examples = [
+        tokenize_example(Example(**row), tokenizer, config.sft.max_tokens, train_on_prompt=config.sft.train_on_prompt)
+        for row in rows
+    ]
+    ends = check_trained_ends(examples, tokenizer.eos_token_id, config.sft.max_tokens)
+    arguments = training_arguments(config, examples, job.scratch)
+    # After the arguments: with ZeRO-3 they decide how the weights are loaded.
+    model = _prepared(load_model(location, torch.float32, torch.device("cpu")), config.sft)
+    trainer = SftTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=[vars(example) for example in examples],
+        data_collator=_Collator(tokenizer.pad_token_id),
+        callbacks=[_Reporter(tell, config.compute.checkpoint_seconds)],
+        sft=config.sft,
+    )
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=newest_checkpoint(job.scratch / "checkpoints"))
+    seconds = time.monotonic() - started
+    _save(trainer, tokenizer, job.work, config.sft)
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    write_jsonl(job.work / "training_log.jsonl", history)
+    tokens = sum(len(example.input_ids) for example in examples)
+    metrics = {
+        "steps": trainer.state.global_step,
+        "first_loss": history[0]["loss"],
+        "last_loss": history[-1]["loss"],
+        "tokens_per_epoch": tokens,
+        "trained_tokens_per_epoch": sum(label != IGNORED for example in examples for label in example.labels),
+        "examples_with_end_of_turn": ends,
+        "processes": arguments.world_size,
+        "train_seconds": round(seconds, 1),
+    }
+    return Outcome(metrics=metrics)
+
+
+class SftTrainer(Trainer):  # type: ignore[misc]
+    """`transformers.Trainer` with a learning-rate floor and checkpoints that are either whole or not taken."""
+
+    def __init__(self, *, sft: SftConfig, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.sft = sft
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule with its floor. transformers' own with a floor fail under DeepSpeed (sft.md, C1.2)."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, lambda step: rate_factor(step, num_training_steps, self.sft)
+            )
+        return self.lr_scheduler
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            write_atomic(folder / COMPLETE, str(self.state.global_step))
+            for older in folder.parent.glob("checkpoint-*"):
+                if older != folder:
+                    shutil.rmtree(older, ignore_errors=True)
+
+
+def rate_factor(step: int, steps: int, sft: SftConfig) -> float:
+    """Learning rate at a step, 0-based, divided by the peak: warm-up from 0, then decay to the floor at the last step."""
+    warmup = round(sft.warmup_ratio * steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    floor = sft.final_learning_rate / sft.learning_rate
+    progress = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
+    if sft.schedule == Schedule.constant:
+        return 1.0
+    if sft.schedule == Schedule.cosine:
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+    return floor + (1 - floor) * (1 - progress)
+
+
+def training_arguments(config: Config, examples: Sequence[TokenizedExample], scratch: Path) -> TrainingArguments:
+    """The Trainer's settings; every one that matters is set here, none is left to a default that may change.
+
+    Raises:
+        MinilimaError: the batch cannot be divided among the processes.
+    """
+    sft, compute = config.sft, config.compute
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if sft.batch_size % world:
+        raise MinilimaError(
+            f"A batch of {sft.batch_size} examples cannot be divided among {world} processes.",
+            "Every step takes exactly sft.batch_size examples, whatever the hardware.",
+            f"Choose compute.processes so that it divides {sft.batch_size}.",
+        )
+    device = pick_device(compute.device)
+    bf16 = inference_dtype(device) == torch.bfloat16
+    micro = micro_batch(sft.batch_size // world, max(len(example.input_ids) for example in examples), compute.micro_batch_tokens)
+    accumulation = sft.batch_size // world // micro
+    zero = None
+    if compute.zero_stage is not None:
+        zero = deepspeed_config(
+            stage=compute.zero_stage, micro_batch=micro, accumulation=accumulation, world=world,
+            max_grad_norm=sft.max_grad_norm, bf16=bf16, on_gpu=device.type == "cuda",
+        )  # fmt: skip
+    return TrainingArguments(
+        output_dir=str(scratch / "checkpoints"),
+        num_train_epochs=sft.epochs,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=sft.learning_rate,
+        weight_decay=sft.weight_decay,
+        adam_beta1=sft.beta1,
+        adam_beta2=sft.beta2,
+        adam_epsilon=1e-8,
+        max_grad_norm=sft.max_grad_norm,
+        optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
+        seed=config.seed,
+        data_seed=config.seed,
+        bf16=bf16,
+        use_cpu=device.type == "cpu",
+        deepspeed=zero,
+        ddp_find_unused_parameters=False,
+        logging_steps=1,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=device.type == "cuda",
+    )
+
+
+def micro_batch(share: int, longest: int, tokens: int) -> int:
+    """The largest divisor of a process's share of the batch that stays within `tokens` padded tokens."""
+    fitting = [size for size in range(1, share + 1) if share % size == 0 and size * longest <= tokens]
+    return max(fitting, default=1)
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """The latest checkpoint that was written whole; what a kill left half-written is removed."""
+    whole = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / COMPLETE).is_file():
+            whole.append((int(checkpoint.name.split("-")[1]), checkpoint))
+        elif int(os.environ.get("RANK", "0")) == 0:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return str(max(whole)[1]) if whole else None
+
+
+def _prepared(model: Any, sft: SftConfig) -> Any:
+    model.config.use_cache = False
+    if sft.residual_dropout:
+        add_residual_dropout(model.get_decoder().layers, sft.residual_dropout)
+    if sft.method == Method.full:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    adapters = LoraConfig(
+        r=sft.lora_rank,
+        lora_alpha=sft.lora_alpha,
+        lora_dropout=sft.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, adapters)
+
+
+def _save(trainer: SftTrainer, tokenizer: Any, folder: Path, sft: SftConfig) -> None:
+    """Merged weights in bfloat16, tokenizer with template, and a generation config that stops at the end of the turn."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    trainer.accelerator.wait_for_everyone()
+    if not trainer.args.should_save:
+        return
+    if sft.method == Method.lora:
+        # Under ZeRO-3 the gathered tensors have to be put back before they can be merged.
+        model.load_state_dict(weights, strict=True, assign=True)
+        model = model.merge_and_unload()
+        weights = model.state_dict()
+    model.config.use_cache = True
+    model.config.dtype = torch.bfloat16
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    halves = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
+    model.save_pretrained(folder, state_dict=halves)
+    tokenizer.save_pretrained(folder)
+
+
+class _Collator:
+    """Pads to the longest of a micro-batch; labels are made from the data, never from the padding token."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        width = max(len(row["input_ids"]) for row in rows)
+
+        def padded(values: list[int], filler: int) -> list[int]:
+            return values + [filler] * (width - len(values))
+
+        return {
+            "input_ids": torch.tensor([padded(row["input_ids"], self.pad_id) for row in rows]),
+            "attention_mask": torch.tensor([padded([1] * len(row["input_ids"]), 0) for row in rows]),
+            "labels": torch.tensor([padded(row["labels"], IGNORED) for row in rows]),
+        }
+
+
+class _Reporter(TrainerCallback):  # type: ignore[misc]
+    """Tells how the training goes, and asks for a checkpoint when enough seconds have passed."""
+
+    def __init__(self, tell: Tell, checkpoint_seconds: float) -> None:
+        self.tell = tell
+        self.checkpoint_seconds = checkpoint_seconds
+        self.saved_at = time.monotonic()
+        self.loss = math.nan
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any) -> None:
+        self.loss = (logs or {}).get("loss", self.loss)
+        self.tell(Progress(done=state.global_step, total=state.max_steps, unit="steps", note=f"loss {self.loss:.3f}"))
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # With several processes each has its own clock: they save together after fixed numbers of steps instead.
+        due = time.monotonic() - self.saved_at > self.checkpoint_seconds if args.world_size == 1 else state.global_step % 100 == 0
+        if due and state.global_step < state.max_steps:
+            control.should_save = True
+            self.saved_at = time.monotonic()
+
+

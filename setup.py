@@ -1,0 +1,69 @@
+"""Metadata of the package; tools are configured in pyproject.toml, the tested versions stand in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "minilima" / "__init__.py").read_text(encoding="utf-8"))
+assert VERSION is not None
+
+setup(
+    name="minilima",
+    version=VERSION.group(1),
+    description="How few examples, and which, align a model? From seed tasks to a win rate with its uncertainty.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["minilima", "minilima.*"]), "minilima.conf"],
+    package_dir={"minilima.conf": "conf"},
+    package_data={
+        "minilima": ["data/*.jsonl", "prompts/**/*.j2", "report/*.j2", "py.typed"],
+        "minilima.conf": ["**/*.yaml"],
+    },
+    entry_points={"console_scripts": ["minilima=minilima.__main__:main"]},
+    install_requires=[
+        # Configuration. omegaconf 2.4 belongs to Hydra 1.4.
+        "hydra-core>=1.3.2,<1.4",
+        "omegaconf>=2.3,<2.4",
+        # Models and training.
+        "torch>=2.11",
+        "transformers>=5.17,<6",
+        "peft>=0.21",
+        "accelerate>=1.15",
+        "deepspeed>=0.19",
+        "datasets>=4",
+        "gguf>=0.17",
+        # Model endpoints and judging. alpaca-eval 0.6.6 imports pkg_resources and breaks with newer pandas and scikit-learn.
+        "openai>=2",
+        "alpaca-eval>=0.6.6",
+        "setuptools<82",
+        "pandas<3",
+        "scikit-learn<1.10",
+        # The rest.
+        "wandb>=0.19",
+        "numpy>=2",
+        "rapidfuzz>=3.9",
+        "filelock>=3.13",
+        "jinja2>=3.1",
+        "platformdirs>=4",
+        "rich>=13",
+    ],
+    extras_require={
+        "dev": ["mypy>=1.15", "pytest>=8", "rouge-score>=0.1.2", "ruff>=0.9"],
+        "joblib": ["hydra-joblib-launcher>=1.2"],
+        "slurm": ["hydra-submitit-launcher>=1.2"],
+        "ray": ["hydra-ray-launcher>=1.2.2"],  # pins cloudpickle<3
+        "vllm": ["vllm"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Typing :: Typed",
+    ],
+)
