@@ -1,7 +1,7 @@
 """minilima: how few examples, and which, align a model? From seed tasks to a win rate with its uncertainty.
 
-    from minilima import load_config, plan, run
-    summary = run(load_config(["+experiment=quickstart"]))
+from minilima import load_config, plan, run
+summary = run(load_config(["+experiment=quickstart"]))
 """
 
 from typing import TYPE_CHECKING, Any

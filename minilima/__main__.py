@@ -103,7 +103,8 @@ def _hydra(arguments: list[str], config_dir: str | None) -> int:
     import hydra
     from omegaconf import DictConfig
 
-    from minilima.compose import CONF, strict
+    from minilima.compose import strict
+    from minilima.groups import CONF
 
     def task(composed: DictConfig) -> float | None:
         from minilima.pipeline import run

@@ -79,14 +79,35 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 _AT_LEAST_ONE = (
-    "generator.endpoint.concurrency data.instructions data.demonstrations data.instructions_per_request "
-    "data.requests_per_round data.max_rounds data.size sft.epochs sft.batch_size sft.max_tokens sft.lora_rank "
-    "compute.processes compute.micro_batch_tokens compute.generation_batch eval_set.size eval.max_tokens"
-).split()
+    "generator.endpoint.concurrency",
+    "judge.endpoint.concurrency",
+    "data.instructions",
+    "data.demonstrations",
+    "data.instructions_per_request",
+    "data.requests_per_round",
+    "data.max_rounds",
+    "data.size",
+    "sft.epochs",
+    "sft.batch_size",
+    "sft.max_tokens",
+    "sft.lora_rank",
+    "compute.processes",
+    "compute.micro_batch_tokens",
+    "compute.generation_batch",
+    "eval_set.size",
+    "eval.max_tokens",
+)
 _SHARES = (
-    "data.saturation data.max_similarity generator.top_p eval.top_p sft.warmup_ratio sft.residual_dropout "
-    "sft.lora_dropout judge.embedding_weight judge.tie_margin"
-).split()
+    "data.saturation",
+    "data.max_similarity",
+    "generator.top_p",
+    "eval.top_p",
+    "sft.warmup_ratio",
+    "sft.residual_dropout",
+    "sft.lora_dropout",
+    "judge.embedding_weight",
+    "judge.tie_margin",
+)
 
 
 def _check_ranges(config: Config) -> None:
@@ -191,7 +212,9 @@ def _no_such_group(error: Exception, overrides: Sequence[str]) -> MinilimaError:
     if named := re.search(r"Multiple values for ([\w/]+)", text):
         group = named.group(1)
         return MinilimaError(
-            f"{group} is given twice.", "Each group takes one option.", f"Leave one of them out, or write {group}=option without '+'."
+            f"{group} is given twice.",
+            "Each group takes one option.",
+            f"Leave one of them out, or write {group}=option without '+'.",
         )
     return MinilimaError("The configuration cannot be composed.", f"{text.rstrip('.')}.", "Correct it and run again.")
 
@@ -199,4 +222,3 @@ def _no_such_group(error: Exception, overrides: Sequence[str]) -> MinilimaError:
 def _closest(word: str, names: Sequence[str], form: str) -> str:
     near = difflib.get_close_matches(word, names, n=1)
     return f"Did you mean {form.format(near[0])}?" if near else ""
-

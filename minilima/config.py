@@ -210,7 +210,7 @@ class ComputeConfig:
     zero_stage: int | None = None
     """DeepSpeed ZeRO stage 0 to 3; None = plain data parallelism without DeepSpeed."""
     micro_batch_tokens: int = 8192
-    """Padded tokens that pass through the model at once in training; more is faster and takes more memory."""
+    """Tokens that pass through the model at once in training (a row of packed examples); more is faster and takes memory."""
     generation_batch: int = 64
     """Answers that a local model writes at once."""
     checkpoint_seconds: float = 300.0

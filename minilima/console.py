@@ -117,7 +117,9 @@ class StageLine:
     def update(self, progress: Progress) -> None:
         """Takes over a worker's progress."""
         count = f"{progress.done:,}" + (f"/{progress.total:,}" if progress.total else "") + f" {progress.unit}"
-        self.live.update(self._task, completed=progress.done, total=progress.total, count=count, note=escape(plain(progress.note)))
+        self.live.update(
+            self._task, completed=progress.done, total=progress.total, count=count, note=escape(plain(progress.note))
+        )
         if not _out.is_terminal and time.monotonic() - self._printed > _PLAIN_LINE_SECONDS:
             self._printed = time.monotonic()
             say(f"{self.name}: {count} {progress.note}".rstrip())

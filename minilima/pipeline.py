@@ -94,5 +94,3 @@ def _show_end(summary: Summary) -> None:
     console.show_result(rows)
     for line in summary.headlines():
         console.say(line)
-
-

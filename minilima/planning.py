@@ -1,6 +1,6 @@
 """What a run would do, before it does it: each stage, reused or built, and what stands in the way. Never imports torch.
 
-    python -m minilima plan +experiment=lima_1k
+python -m minilima plan +experiment=lima_1k
 """
 
 import math
@@ -94,7 +94,9 @@ def _notes(config: Config, sources: Sources) -> list[str]:
         notes.append(f"Keys are provisional, not on this machine: {'; '.join(sources.missing())}.")
     judge = config.judge
     if judge.kind == JudgeKind.local and judge.model is None and config.model.embedded == "smollm2_135m":
-        notes.append("SmolLM2-135M as a judge is at chance (52 % ± 6 agreement with people); use judge=reference or a larger model.")
+        notes.append(
+            "SmolLM2-135M as a judge is at chance (52 % ± 6 agreement with people); use judge=reference or a larger model."
+        )
     return notes
 
 
@@ -135,7 +137,8 @@ def describe_outcome(role: str, metrics: dict[str, Any]) -> str:
         return f"{metrics['steps']:,} steps, loss {metrics['first_loss']:.2f} to {metrics['last_loss']:.2f}"
     if role in ("answers", "reference_answers"):
         return f"{metrics['answers']:,} answers, {metrics['mean_words']:.0f} words each, {metrics['truncated']:,} cut"
-    return f"{metrics['judged']:,} of {metrics['prompts']:,} judged: {metrics['wins']} won, {metrics['losses']} lost, {metrics['ties']} tied"
+    counts = f"{metrics['wins']} won, {metrics['losses']} lost, {metrics['ties']} tied"
+    return f"{metrics['judged']:,} of {metrics['prompts']:,} judged: {counts}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -147,5 +150,3 @@ def plans_text(plans: Sequence[Plan]) -> str:
     everything = {stage.directory: stage.status for plan in plans for stage in plan.stages}
     to_build = sum(status != "reuse" for status in everything.values())
     return f"{_count(len(plans), 'point')}, {_count(len(everything), 'stage')}, {to_build:,} to build"
-
-

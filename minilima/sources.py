@@ -113,7 +113,7 @@ def _local_file(setting: str, value: str | None) -> FileSource:
 
 def _hub_file(name: str) -> FileSource:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     repository, _, filename = name.partition(":")
     try:

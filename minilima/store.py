@@ -60,7 +60,7 @@ class Outcome:
     """What building a stage tells: figures for people and programs, and what model calls cost."""
 
     metrics: dict[str, Any]
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,9 @@ def sift(examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataC
         if nearest is not None and nearest.rouge > data.max_similarity:
             near = round(nearest.rouge, 4)
             rejected.append(
-                Rejected(id=example.id, text=example.instruction, reason="contamination", nearest_id=nearest.id, nearest_rouge=near)
+                Rejected(
+                    id=example.id, text=example.instruction, reason="contamination", nearest_id=nearest.id, nearest_rouge=near
+                )
             )
             continue
         kept.append(example)
@@ -77,7 +79,9 @@ def _as_example(task: SeedTask) -> Example:
     return Example(source="seed", **fields)
 
 
-def _metrics(chosen: Sequence[Example], kept: Sequence[Example], rejected: Sequence[Rejected], data: DataConfig) -> dict[str, object]:
+def _metrics(
+    chosen: Sequence[Example], kept: Sequence[Example], rejected: Sequence[Rejected], data: DataConfig
+) -> dict[str, object]:
     words = sorted(len(example.output.split()) for example in chosen)
     return {
         "examples": len(chosen),

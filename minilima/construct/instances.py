@@ -51,15 +51,19 @@ def classify(
     ]
     replies = _ask_all(model, requests, tell, "classified")
     return [
-        Classified(
-            id=item.id, instruction=item.instruction, is_classification=reply.text.strip().lower().startswith("yes")
-        )
+        Classified(id=item.id, instruction=item.instruction, is_classification=reply.text.strip().lower().startswith("yes"))
         for item, reply in zip(instructions, replies, strict=True)
     ]
 
 
 def make_instances(
-    tasks: Sequence[Classified], seeds: Sequence[SeedTask], model: CachedModel, data: DataConfig, sampling: Sampling, seed: int, tell: Tell
+    tasks: Sequence[Classified],
+    seeds: Sequence[SeedTask],
+    model: CachedModel,
+    data: DataConfig,
+    sampling: Sampling,
+    seed: int,
+    tell: Tell,
 ) -> tuple[list[Example], list[Rejected]]:
     """One worked instance for each task; what is cut, empty or otherwise unfit is rejected with its reason."""
     requests = [_instance_request(task, seeds, data, sampling, seed) for task in tasks]
@@ -67,9 +71,7 @@ def make_instances(
     examples, rejected = [], []
     for task, reply in zip(tasks, replies, strict=True):
         given, output = parse_instance(reply.text)
-        fault = instance_fault(
-            instruction=task.instruction, input_text=given, output=output, truncated=reply.finish == "length"
-        )
+        fault = instance_fault(instruction=task.instruction, input_text=given, output=output, truncated=reply.finish == "length")
         if fault:
             text = f"{task.instruction} | {reply.text}"
             rejected.append(Rejected(id=task.id, text=text, reason=fault))

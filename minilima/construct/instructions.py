@@ -52,7 +52,9 @@ def grow(seeds: Sequence[SeedTask], model: CachedModel, data: DataConfig, sampli
         index.add(task.id, task.instruction)
     for number in range(data.max_rounds):
         drawn = [_draw(seeds, growth.accepted, data, seed, number, slot) for slot in range(data.requests_per_round)]
-        requests = [_request([text for _, text in demonstrations], data, sampling, slot) for slot, demonstrations in enumerate(drawn)]
+        requests = [
+            _request([text for _, text in demonstrations], data, sampling, slot) for slot, demonstrations in enumerate(drawn)
+        ]
         replies = model.reply_many(requests)
         before = len(growth.accepted)
         for slot, (demonstrations, reply) in enumerate(zip(drawn, replies, strict=True)):
@@ -107,15 +109,19 @@ def parse_list(reply: Reply) -> list[str]:
 
 
 def _accept(
-    candidates: Sequence[str], growth: Growth, index: RougeIndex, data: DataConfig, number: int, slot: int, parents: tuple[str, ...]
+    candidates: Sequence[str],
+    growth: Growth,
+    index: RougeIndex,
+    data: DataConfig,
+    number: int,
+    slot: int,
+    parents: tuple[str, ...],
 ) -> None:
     for place, text in enumerate(candidates):
         if len(growth.accepted) >= data.instructions:
             return
         identity = f"r{number}.{slot}.{place}"
-        fault = instruction_fault(
-            text, min_words=data.min_words, max_words=data.max_words, blocked_words=data.blocked_words
-        )
+        fault = instruction_fault(text, min_words=data.min_words, max_words=data.max_words, blocked_words=data.blocked_words)
         nearest = index.nearest(text)
         near = {"nearest_id": nearest.id, "nearest_rouge": round(nearest.rouge, 4)} if nearest else {}
         if fault is None and nearest is not None and nearest.rouge > data.max_similarity:

@@ -71,7 +71,9 @@ def _generator(job: Job) -> ChatModel:
         from minilima.llm.client import EndpointModel
 
         if not generator.model:
-            raise MinilimaError("generator.model is not set.", "The endpoint has to be told which model.", "Add generator.model=…")
+            raise MinilimaError(
+                "generator.model is not set.", "The endpoint has to be told which model.", "Add generator.model=…"
+            )
         return EndpointModel(generator.model, generator.endpoint)
     from minilima.llm.local import LocalModel
 

@@ -56,5 +56,5 @@ def _bad(path: Path, number: int, field: str, needed: str) -> MinilimaError:
     return MinilimaError(
         f"Seed task {number} of {path} has no proper {field}.",
         f"It must be {needed}.",
-        'A line looks like: {"id": "a", "instruction": "…", "instances": [{"input": "", "output": "…"}], "is_classification": false}',
+        'A line: {"id": "a", "instruction": "…", "instances": [{"input": "", "output": "…"}], "is_classification": false}',
     )

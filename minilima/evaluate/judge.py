@@ -103,7 +103,9 @@ def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verd
     model = CachedModel(EndpointModel(judge.model, judge.endpoint), job.cache)
     sampling = Sampling(temperature=0.0, max_tokens=judge.max_tokens)
     orders = _orders(judge.both_orders)
-    requests = [Request(messages=_question(judge.prompt, pair, swapped), sampling=sampling) for pair in pairs for swapped in orders]
+    requests = [
+        Request(messages=_question(judge.prompt, pair, swapped), sampling=sampling) for pair in pairs for swapped in orders
+    ]
     done = 0
 
     def count(index: int, reply: Reply) -> None:

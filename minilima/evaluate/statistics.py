@@ -102,7 +102,9 @@ def loss_change(base: Sequence[float], tuned: Sequence[float], tokens: Sequence[
     )
 
 
-def _bootstrap_ratio(values: "np.ndarray[tuple[int], np.dtype[np.float64]]", weights: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Estimate:
+def _bootstrap_ratio(
+    values: "np.ndarray[tuple[int], np.dtype[np.float64]]", weights: "np.ndarray[tuple[int], np.dtype[np.float64]]"
+) -> Estimate:
     """sum(values) / sum(weights) with a 95 % percentile interval over resampled prompts."""
     count = len(values)
     # Multinomial counts are the same as drawing prompts with replacement, without an index array of n times RESAMPLES.

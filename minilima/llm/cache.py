@@ -66,7 +66,7 @@ class CachedModel:
         for start in range(0, len(keys), _KEYS_A_QUERY):
             part = keys[start : start + _KEYS_A_QUERY]
             marks = ",".join("?" * len(part))
-            rows = self._database.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", part)
+            rows = self._database.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", part)  # noqa: S608 (only ?)
             found.update({key: Reply(**json.loads(text)) for key, text in rows})
         return found
 
@@ -74,4 +74,3 @@ class CachedModel:
         if reply.text.strip() and reply.finish != "content_filter":
             row = (key, json.dumps(asdict(reply), ensure_ascii=False))
             self._database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", row)
-

@@ -60,7 +60,7 @@ class EndpointModel:
     async def _reply(self, client: openai.AsyncOpenAI, request: Request) -> Reply:
         sampling = request.sampling
         messages: list[ChatCompletionMessageParam] = [
-            {"role": message.role, "content": message.content}  # type: ignore[misc, list-item]
+            {"role": message.role, "content": message.content}  # type: ignore[misc]
             for message in request.messages
         ]
         completion = await client.chat.completions.create(
@@ -74,7 +74,7 @@ class EndpointModel:
         usage = completion.usage
         return Reply(
             text=choice.message.content or "",
-            finish=choice.finish_reason or "stop",
+            finish=str(choice.finish_reason),
             prompt_tokens=usage.prompt_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,
         )

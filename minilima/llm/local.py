@@ -66,7 +66,9 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN_TEMPLATE
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        spare = next((token for token in (tokenizer.unk_token, tokenizer.bos_token) if token not in (None, tokenizer.eos_token)), None)
+        spare = next(
+            (token for token in (tokenizer.unk_token, tokenizer.bos_token) if token not in (None, tokenizer.eos_token)), None
+        )
         if spare is None:
             raise MinilimaError(
                 f"The tokenizer of {name} has no token for padding.", "Padding with the end token would untrain it.",
@@ -123,7 +125,7 @@ class LocalModel:
 
     def _prompt_ids(self, messages: Sequence[Message], prefill: str | None = None) -> list[int]:
         turns = [asdict(message) for message in messages]
-        ids: list[int] = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)  # type: ignore[assignment]
+        ids: list[int] = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
         return ids + (self.tokenizer.encode(prefill, add_special_tokens=False) if prefill else [])
 
     @property
@@ -154,16 +156,12 @@ class LocalModel:
         )
         processors = self._processors(sampling, width, [request.key(self.name) for request in requests])
         written = self.model.generate(**batch, generation_config=settings, logits_processor=processors)[:, width:].tolist()
-        return [
-            self._reply(request, len(prompt), row) for request, prompt, row in zip(requests, prompts, written, strict=True)
-        ]
+        return [self._reply(request, len(prompt), row) for request, prompt, row in zip(requests, prompts, written, strict=True)]
 
     def _processors(self, sampling: Sampling, prompt_width: int, keys: Sequence[str]) -> LogitsProcessorList:
         chain = LogitsProcessorList()
         if sampling.repetition_penalty is not None:
-            chain.append(
-                RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty, prompt_ignore_length=prompt_width)
-            )
+            chain.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty, prompt_ignore_length=prompt_width))
         if sampling.temperature > 0:
             chain.append(TemperatureLogitsWarper(sampling.temperature))
             if sampling.top_p < 1:

@@ -13,7 +13,11 @@ FOLDER = Path(__file__).parent
 def _environment() -> Environment:
     # Not HTML: prompts are sent as they are.
     return Environment(  # noqa: S701
-        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False
+        loader=FileSystemLoader(FOLDER),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
     )
 
 

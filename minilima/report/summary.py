@@ -59,17 +59,18 @@ class Summary:
         """The end of a run in a few lines: the figures with their uncertainty, the report, and what the judge is worth."""
         lines = []
         if self.results and (rate := self.results.win_rate):
-            estimate = rate.win_rate
+            found = rate.win_rate
             lines.append(
-                f"Win rate of the tuned model against its base: {estimate.value:.1f} %  (95 % interval {estimate.low:.1f} to "
-                f"{estimate.high:.1f}; {rate.wins} won, {rate.losses} lost, {rate.ties} tied; {rate.judged} of {rate.prompts} judged)"
+                f"Win rate of the tuned model against its base: {found.value:.1f} %, 95 % interval {found.low:.1f} to "
+                f"{found.high:.1f} ({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {rate.judged}/{rate.prompts} judged)."
             )
         elif self.results:
             lines.append("No verdict could be read, so there is no win rate.")
-        if self.results and (change := self.results.loss_change):
+        if self.results and (loss := self.results.loss_change):
+            change = loss.change
             lines.append(
-                f"Loss per token on the reference answers: {change.base:.3f} to {change.tuned:.3f} nats, change {change.change.value:+.3f}  "
-                f"(95 % interval {change.change.low:+.3f} to {change.change.high:+.3f}, paired over {change.prompts} prompts; no judge involved)"
+                f"Loss on the reference answers, no judge involved: {loss.base:.3f} to {loss.tuned:.3f} nats per token, change "
+                f"{change.value:+.3f}, 95 % interval {change.low:+.3f} to {change.high:+.3f} (paired, {loss.prompts} prompts)."
             )
         if self.results:
             lines.append(f"What this judge is worth: {self.judge}")

@@ -1,6 +1,6 @@
 """Weights & Biases: a view of a run's files, in a process of its own, so that an outage can neither fail nor hang a run.
 
-    python -m minilima.report.tracking RUN_FOLDER MODE      # what `track` starts
+python -m minilima.report.tracking RUN_FOLDER MODE      # what `track` starts
 """
 
 import json
@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from minilima.config import Config, TrackingMode
 from minilima.files import read_jsonl, write_atomic
@@ -51,7 +51,7 @@ def _logged_in() -> bool:
     return netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")
 
 
-def record(folder: Path, mode: str) -> None:
+def record(folder: Path, mode: Literal["online", "offline"]) -> None:
     """Writes one W&B run from a run's folder: settings, training curve, stage figures, results."""
     import wandb
 
@@ -67,7 +67,9 @@ def record(folder: Path, mode: str) -> None:
     for stage in told["stages"]:
         if stage["role"] == "model":
             for entry in read_jsonl(folder / stage["path"] / "training_log.jsonl"):
-                figures = {f"train/{name}": entry[name] for name in ("loss", "learning_rate", "grad_norm", "epoch") if name in entry}
+                figures = {
+                    f"train/{name}": entry[name] for name in ("loss", "learning_rate", "grad_norm", "epoch") if name in entry
+                }
                 run.log(figures, step=entry["step"])
         figures = {name: value for name, value in stage["metrics"].items() if isinstance(value, int | float)}
         run.summary.update({f"{stage['role']}/{name}": value for name, value in figures.items()})
@@ -88,4 +90,4 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    record(Path(sys.argv[1]), sys.argv[2])
+    record(Path(sys.argv[1]), "online" if sys.argv[2] == "online" else "offline")

@@ -49,7 +49,7 @@ def tokenize_example(
     if whole[: len(ids)] != ids:
         raise MinilimaError(
             "The chat template is not consistent.",
-            "With the answer added, the tokens before it change, so the model would be trained on other prompts than it is asked.",
+            "With the answer added, the tokens before it change: the model would be trained on other prompts than it is asked.",
             "Use a model whose template has a fixed generation prompt.",
         )
     end = _end_of_turn(whole, len(ids), tokenizer)
@@ -61,7 +61,7 @@ def tokenize_example(
 
 def _ids(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> list[int]:
     ids = tokenizer.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, return_dict=False)
-    return list(ids)  # type: ignore[arg-type]
+    return list(ids)
 
 
 def _end_of_turn(ids: Sequence[int], start: int, tokenizer: PreTrainedTokenizerBase) -> int:

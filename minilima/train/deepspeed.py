@@ -3,17 +3,19 @@
 from typing import Any
 
 
-def deepspeed_config(
-    *, stage: int, micro_batch: int, accumulation: int, world: int, max_grad_norm: float, bf16: bool, on_gpu: bool
-) -> dict[str, Any]:
+def deepspeed_config(*, stage: int, share: int, world: int, max_grad_norm: float, bf16: bool, on_gpu: bool) -> dict[str, Any]:
     """ZeRO stage 0 to 3 with fp32 master weights and fp32 gradient accumulation.
 
     There is no `optimizer` block on purpose: DeepSpeed's own would decay norms and biases too, and has to be compiled.
+
+    Args:
+        share: examples of a step that each process takes.
+        world: processes.
     """
     return {
-        "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": accumulation,
-        "train_batch_size": micro_batch * accumulation * world,
+        "train_micro_batch_size_per_gpu": share,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": share * world,
         "gradient_clipping": max_grad_norm,
         "bf16": {"enabled": bf16},
         "data_types": {"grad_accum_dtype": "fp32"},

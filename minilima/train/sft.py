@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from minilima.files import read_jsonl, write_atomic, write_jsonl
 from minilima.llm.local import inference_dtype, load_model, load_tokenizer, pick_device
 from minilima.records import Example, Progress, Tell
 from minilima.store import Outcome
-from minilima.train.data import IGNORED, TokenizedExample, check_trained_ends, tokenize_example
+from minilima.train.data import IGNORED, check_trained_ends, tokenize_example
 from minilima.train.deepspeed import deepspeed_config
 from minilima.train.dropout import add_residual_dropout
+from minilima.train.packing import Packer
 from minilima.worker import Job
 
 COMPLETE = "complete"
@@ -44,14 +45,14 @@ def build_model(job: Job, tell: Tell) -> Outcome:
         for row in rows
     ]
     ends = check_trained_ends(examples, tokenizer.eos_token_id, config.sft.max_tokens)
-    arguments = training_arguments(config, examples, job.scratch)
+    arguments = training_arguments(config, job.scratch)
     # After the arguments: with ZeRO-3 they decide how the weights are loaded.
     model = _prepared(load_model(location, torch.float32, torch.device("cpu")), config.sft)
     trainer = SftTrainer(
         model=model,
         args=arguments,
         train_dataset=[vars(example) for example in examples],
-        data_collator=_Collator(tokenizer.pad_token_id),
+        data_collator=Packer(row_tokens=config.compute.micro_batch_tokens),
         callbacks=[_Reporter(tell, config.compute.checkpoint_seconds)],
         sft=config.sft,
     )
@@ -76,16 +77,55 @@ def build_model(job: Job, tell: Tell) -> Outcome:
 
 
 class SftTrainer(Trainer):  # type: ignore[misc]
-    """`transformers.Trainer` with a learning-rate floor and checkpoints that are either whole or not taken."""
+    """`transformers.Trainer` with packed steps, a learning-rate floor, and checkpoints that are whole or not taken."""
 
     def __init__(self, *, sft: SftConfig, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.sft = sft
 
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """One optimizer step's share: the mean loss over the trained tokens of the whole batch, over all processes."""
+        model.train()
+        rows = self._prepare_inputs(inputs)["rows"]
+        tokens = torch.tensor([sum(len(row["targets"]) for row in rows), len(rows)], device=self.args.device)
+        per_process = self.accelerator.gather(tokens.unsqueeze(0))
+        # Collectives must match: every process passes through as many rows as the busiest one.
+        rows += [rows[-1] | {"predicting": rows[-1]["predicting"][:0], "targets": rows[-1]["targets"][:0]}] * (
+            int(per_process[:, 1].max()) - len(rows)
+        )
+        scale = self.args.world_size / per_process[:, 0].sum()  # gradients are averaged over processes
+        total: torch.Tensor = torch.zeros((), device=self.args.device)
+        for number, row in enumerate(rows, start=1):
+            last = number == len(rows)
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    loss = self._summed_loss(model, row) * scale
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _summed_loss(self, model: Any, row: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Cross-entropy in nats, summed over the row's trained tokens; logits are computed for these alone."""
+        # A row without targets still takes part in the collectives, with a loss of zero.
+        keep = row["predicting"] if len(row["predicting"]) else row["predicting"].new_zeros(1)
+        output = model(
+            input_ids=row["input_ids"],
+            position_ids=row["position_ids"],
+            attention_mask=None,
+            use_cache=False,
+            logits_to_keep=keep,
+        )
+        logits: torch.Tensor = output.logits[0].float()
+        if not len(row["targets"]):
+            return 0.0 * logits.sum()
+        loss: torch.Tensor = torch.nn.functional.cross_entropy(logits, row["targets"], reduction="sum")
+        return loss
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule with its floor. transformers' own with a floor fail under DeepSpeed (sft.md, C1.2)."""
-        if self.lr_scheduler is None:
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+        if getattr(self, "lr_scheduler", None) is None:
+            self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.optimizer, lambda step: rate_factor(step, num_training_steps, self.sft)
             )
         return self.lr_scheduler
@@ -114,7 +154,7 @@ def rate_factor(step: int, steps: int, sft: SftConfig) -> float:
     return floor + (1 - floor) * (1 - progress)
 
 
-def training_arguments(config: Config, examples: Sequence[TokenizedExample], scratch: Path) -> TrainingArguments:
+def training_arguments(config: Config, scratch: Path) -> TrainingArguments:
     """The Trainer's settings; every one that matters is set here, none is left to a default that may change.
 
     Raises:
@@ -130,26 +170,25 @@ def training_arguments(config: Config, examples: Sequence[TokenizedExample], scr
         )
     device = pick_device(compute.device)
     bf16 = inference_dtype(device) == torch.bfloat16
-    micro = micro_batch(sft.batch_size // world, max(len(example.input_ids) for example in examples), compute.micro_batch_tokens)
-    accumulation = sft.batch_size // world // micro
+    share = sft.batch_size // world
     zero = None
     if compute.zero_stage is not None:
         zero = deepspeed_config(
-            stage=compute.zero_stage, micro_batch=micro, accumulation=accumulation, world=world,
+            stage=compute.zero_stage, share=share, world=world,
             max_grad_norm=sft.max_grad_norm, bf16=bf16, on_gpu=device.type == "cuda",
         )  # fmt: skip
     return TrainingArguments(
         output_dir=str(scratch / "checkpoints"),
         num_train_epochs=sft.epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=accumulation,
+        per_device_train_batch_size=share,
+        gradient_accumulation_steps=1,  # rows are accumulated inside a step
         learning_rate=sft.learning_rate,
         weight_decay=sft.weight_decay,
         adam_beta1=sft.beta1,
         adam_beta2=sft.beta2,
         adam_epsilon=1e-8,
         max_grad_norm=sft.max_grad_norm,
-        optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
+        optim="adamw_torch_fused",
         seed=config.seed,
         data_seed=config.seed,
         bf16=bf16,
@@ -166,12 +205,6 @@ def training_arguments(config: Config, examples: Sequence[TokenizedExample], scr
         dataloader_num_workers=0,
         dataloader_pin_memory=device.type == "cuda",
     )
-
-
-def micro_batch(share: int, longest: int, tokens: int) -> int:
-    """The largest divisor of a process's share of the batch that stays within `tokens` padded tokens."""
-    fitting = [size for size in range(1, share + 1) if share % size == 0 and size * longest <= tokens]
-    return max(fitting, default=1)
 
 
 def newest_checkpoint(folder: Path) -> str | None:
@@ -224,25 +257,6 @@ def _save(trainer: SftTrainer, tokenizer: Any, folder: Path, sft: SftConfig) -> 
     tokenizer.save_pretrained(folder)
 
 
-class _Collator:
-    """Pads to the longest of a micro-batch; labels are made from the data, never from the padding token."""
-
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-
-    def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        width = max(len(row["input_ids"]) for row in rows)
-
-        def padded(values: list[int], filler: int) -> list[int]:
-            return values + [filler] * (width - len(values))
-
-        return {
-            "input_ids": torch.tensor([padded(row["input_ids"], self.pad_id) for row in rows]),
-            "attention_mask": torch.tensor([padded([1] * len(row["input_ids"]), 0) for row in rows]),
-            "labels": torch.tensor([padded(row["labels"], IGNORED) for row in rows]),
-        }
-
-
 class _Reporter(TrainerCallback):  # type: ignore[misc]
     """Tells how the training goes, and asks for a checkpoint when enough seconds have passed."""
 
@@ -252,7 +266,9 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
         self.saved_at = time.monotonic()
         self.loss = math.nan
 
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any) -> None:
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any
+    ) -> None:
         self.loss = (logs or {}).get("loss", self.loss)
         self.tell(Progress(done=state.global_step, total=state.max_steps, unit="steps", note=f"loss {self.loss:.3f}"))
 
@@ -262,5 +278,3 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
         if due and state.global_step < state.max_steps:
             control.should_save = True
             self.saved_at = time.monotonic()
-
-
