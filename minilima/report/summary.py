@@ -110,8 +110,7 @@ def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], r
     summary = Summary(name=config.name, folder=folder, stages=entries, results=results, judge=judge_worth(config))
     write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
     write_atomic(folder / "run.json", json.dumps(as_json(summary, config, artifacts), indent=2, ensure_ascii=False))
-    paths = {role: artifact.path for role, artifact in artifacts.items()}
-    write_report(folder / "report.html", config, artifacts, paths, results, summary.judge)
+    write_report(folder / "report.html", config, artifacts, results, summary.judge)
     return summary
 
 
