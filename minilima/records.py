@@ -35,6 +35,11 @@ class Example:
     """ROUGE-L F1 with that row's instruction, 0 to 1."""
 
 
+def user_text(instruction: str, given: str) -> str:
+    """What a user says to pose a task: the instruction, and the input below it where there is one."""
+    return f"{instruction}\n\n{given}" if given else instruction
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
     """Something that was generated and left out, with the reason."""

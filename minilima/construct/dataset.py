@@ -12,7 +12,7 @@ from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
 from minilima.evaluate.prompts import load_eval_set
 from minilima.files import read_jsonl, sha256_text, write_jsonl
-from minilima.records import EvalPrompt, Example, Rejected, SeedTask, Tell
+from minilima.records import EvalPrompt, Example, Rejected, SeedTask, Tell, user_text
 from minilima.store import Outcome
 from minilima.worker import Job
 
@@ -54,7 +54,7 @@ def sift(examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataC
             rejected.append(Rejected(id=example.id, text=example.instruction, reason="duplicate"))
             continue
         seen.add(content)
-        texts = {example.instruction, f"{example.instruction}\n{example.input}".strip()}
+        texts = {example.instruction, user_text(example.instruction, example.input)}
         nearest = max((found for text in texts if (found := index.nearest(text))), key=lambda near: near.rouge, default=None)
         if nearest is not None and nearest.rouge > data.max_similarity:
             near = round(nearest.rouge, 4)

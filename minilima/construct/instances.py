@@ -1,8 +1,8 @@
 """Steps 2 and 3: is a task a classification, and one worked instance of each.
 
-Classification tasks are asked for the label first and then for an input that fits it, all others for the input first:
-otherwise models write inputs for one label only (Self-Instruct, section 2.2). Demonstrations are seed tasks, shown as
-earlier turns of the conversation, the same for all tasks of a kind.
+For classification tasks the label is asked for first and then an input that fits it, for all others the input first and
+then the answer: otherwise models write inputs for one label only (Self-Instruct, section 2.2). Each half is one request,
+and seed tasks are shown as earlier turns of the same conversation, so that a model answers in their manner.
 """
 
 import random
@@ -16,7 +16,7 @@ from minilima.construct.instructions import Instruction
 from minilima.llm.cache import CachedModel
 from minilima.llm.chat import Reply, Request, Sampling, ask
 from minilima.prompts import render
-from minilima.records import Example, Progress, Rejected, SeedTask, Tell
+from minilima.records import Example, Progress, Rejected, SeedTask, Tell, user_text
 
 CLASSIFICATION_DEMONSTRATIONS = 4
 """Seed tasks shown before the question, half of them classification tasks."""
@@ -66,15 +66,25 @@ def make_instances(
     tell: Tell,
 ) -> tuple[list[Example], list[Rejected]]:
     """One worked instance for each task; what is cut, empty or otherwise unfit is rejected with its reason."""
-    requests = [_instance_request(task, seeds, data, sampling, seed) for task in tasks]
-    replies = _ask_all(model, requests, tell, "instances")
+    shown = {
+        kind: _short(seeds, random.Random(f"instances:{seed}:{kind}"), data.instance_demonstrations, is_classification=kind)
+        for kind in (False, True)
+    }
+    firsts = _ask_all(model, [_first_half(task, shown[task.is_classification], sampling) for task in tasks], tell, "inputs")
+    seconds = _ask_all(
+        model,
+        [_second_half(task, first, shown[task.is_classification], sampling) for task, first in zip(tasks, firsts, strict=True)],
+        tell,
+        "instances",
+    )
     examples, rejected = [], []
-    for task, reply in zip(tasks, replies, strict=True):
-        given, output = parse_instance(reply.text)
-        fault = instance_fault(instruction=task.instruction, input_text=given, output=output, truncated=reply.finish == "length")
+    for task, first, second in zip(tasks, firsts, seconds, strict=True):
+        halves = (second, first) if task.is_classification else (first, second)
+        given, output = no_input(halves[0].text), halves[1].text.strip()
+        truncated = "length" in (first.finish, second.finish)
+        fault = instance_fault(instruction=task.instruction, input_text=given, output=output, truncated=truncated)
         if fault:
-            text = f"{task.instruction} | {reply.text}"
-            rejected.append(Rejected(id=task.id, text=text, reason=fault))
+            rejected.append(Rejected(id=task.id, text=f"{task.instruction} | {given} | {output}", reason=fault))
             continue
         examples.append(
             Example(
@@ -89,36 +99,34 @@ def make_instances(
     return examples, rejected
 
 
-def _instance_request(task: Classified, seeds: Sequence[SeedTask], data: DataConfig, sampling: Sampling, seed: int) -> Request:
-    kind = task.is_classification
-    template = "pool/instance_output_first" if kind else "pool/instance_input_first"
-    shown = _short(seeds, random.Random(f"instances:{seed}:{kind}"), data.instance_demonstrations, is_classification=kind)
-    turns = [text for demo in shown for text in (render(template, instruction=demo.instruction), _worked(demo))]
-    return Request(messages=ask(*turns, render(template, instruction=task.instruction)), sampling=sampling)
+def _first_half(task: Classified, shown: Sequence[SeedTask], sampling: Sampling) -> Request:
+    """Asks for the input, or for the label of a classification task."""
+    if task.is_classification:
+        turns = [text for demo in shown for text in (render("pool/label", instruction=demo.instruction), demo.output)]
+        return Request(messages=ask(*turns, render("pool/label", instruction=task.instruction)), sampling=sampling)
+    turns = [text for demo in shown for text in (render("pool/input", instruction=demo.instruction), demo.input or "None")]
+    return Request(messages=ask(*turns, render("pool/input", instruction=task.instruction)), sampling=sampling)
 
 
-def _worked(task: SeedTask) -> str:
-    given = f"Input: {task.input}" if task.input else ""
-    parts = [f"Output: {task.output}", given] if task.is_classification else [given, f"Output: {task.output}"]
-    return "\n".join(part for part in parts if part)
+def _second_half(task: Classified, first: Reply, shown: Sequence[SeedTask], sampling: Sampling) -> Request:
+    """Asks for the answer, or for an input that has the label."""
+    if task.is_classification:
+        turns = [text for demo in shown for text in (_labelled(demo.instruction, demo.output), demo.input or "None")]
+        return Request(messages=ask(*turns, _labelled(task.instruction, first.text.strip())), sampling=sampling)
+    turns = [text for demo in shown for text in (user_text(demo.instruction, demo.input), demo.output)]
+    return Request(messages=ask(*turns, user_text(task.instruction, no_input(first.text))), sampling=sampling)
 
 
-_FIELD = re.compile(r"^\W*(input|output|label|answer)\W*:", re.IGNORECASE | re.MULTILINE)
-_NO_INPUT = re.compile(r"^\W*(none|n/?a|no input|noinput|not needed|\(empty\))\W*$", re.IGNORECASE)
+def _labelled(instruction: str, label: str) -> str:
+    return render("pool/labelled_input", instruction=instruction, label=label)
 
 
-def parse_instance(text: str) -> tuple[str, str]:
-    """(input, output) from `Input: … Output: …` in either order; a reply without these words is all output."""
-    marks = list(_FIELD.finditer(text))
-    if not marks:
-        return "", text.strip()
-    found: dict[str, str] = {}
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        name = "input" if mark.group(1).lower() == "input" else "output"
-        value = text[mark.end() : following.start() if following else None].strip(" \n*")
-        found.setdefault(name, value)
-    given = found.get("input", "")
-    return ("" if _NO_INPUT.match(given) else given), found.get("output", "")
+_NO_INPUT = re.compile(r"^\W*(none|n/?a|no input( needed)?|nothing|not needed|empty)\W*$", re.IGNORECASE)
+
+
+def no_input(text: str) -> str:
+    """The input a model wrote, empty where it says that there is none."""
+    return "" if _NO_INPUT.match(text) else text.strip()
 
 
 def _short(seeds: Sequence[SeedTask], rng: random.Random, wanted: int, *, is_classification: bool) -> list[SeedTask]:

@@ -91,7 +91,7 @@ def _request(tasks: Sequence[str], data: DataConfig, sampling: Sampling, slot: i
     return Request(messages=ask(prompt), sampling=sampling, sample=slot, prefill="1.")
 
 
-_ITEM = re.compile(r"^\s*(?:\d+\s*[.)]\s*)+", re.MULTILINE)
+_ITEM = re.compile(r"(?:^|(?<=[.?!])\s)\s*(?:\d+\s*[.)]\s+)+(?=\S)", re.MULTILINE)
 _DECORATION = re.compile(r"^(\*\*|[\"“'])(.*?)(\*\*|[\"”'])$", re.DOTALL)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from minilima.errors import MinilimaError
-from minilima.records import Example
+from minilima.records import Example, user_text
 
 IGNORED = -100
 """Label of tokens without loss (torch's cross_entropy)."""
@@ -22,11 +22,6 @@ class TokenizedExample:
 
     input_ids: list[int]
     labels: list[int]
-
-
-def user_text(example: Example) -> str:
-    """What the user says: the instruction, and the input below it where there is one."""
-    return f"{example.instruction}\n\n{example.input}" if example.input else example.instruction
 
 
 def tokenize_example(
@@ -43,7 +38,7 @@ def tokenize_example(
     Raises:
         MinilimaError: the template renders a conversation differently with and without its answer.
     """
-    prompt = [{"role": "user", "content": user_text(example)}]
+    prompt = [{"role": "user", "content": user_text(example.instruction, example.input)}]
     ids = _ids(tokenizer, prompt, add_generation_prompt=True)
     whole = _ids(tokenizer, [*prompt, {"role": "assistant", "content": example.output}], add_generation_prompt=False)
     if whole[: len(ids)] != ids:
