@@ -17,15 +17,16 @@ def load_seeds(path: Path) -> list[SeedTask]:
     tasks = [_task(row, path, number) for number, row in enumerate(read_jsonl(path), start=1)]
     if not tasks:
         raise MinilimaError(f"{path} holds no seed task.", "The file is empty.", "Give a file with at least one task a line.")
-    seen: dict[str, str] = {}
+    seen: dict[tuple[str, str], str] = {}
     for task in tasks:
         for what, value in (("id", task.id), ("instruction", " ".join(task.instruction.lower().split()))):
-            if (first := seen.setdefault(f"{what}:{value}", task.id)) is not task.id:
+            if (what, value) in seen:
                 raise MinilimaError(
                     f"The {what} of seed {task.id!r} in {path} occurs twice.",
-                    f"It is also that of seed {first!r}: {value[:80]!r}.",
+                    f"It is also that of seed {seen[what, value]!r}: {value[:80]!r}.",
                     "Change or delete one of the two.",
                 )
+            seen[what, value] = task.id
     return tasks
 
 
@@ -41,14 +42,14 @@ def _task(row: dict[str, Any], path: Path, number: int) -> SeedTask:
     ):
         if not isinstance(value, str) or not (value.strip() or empty_allowed):
             raise _bad(path, number, name, "a text" if empty_allowed else "a text that is not empty")
-    if not isinstance(row.get("is_classification"), bool):
-        raise _bad(path, number, "is_classification", "true or false")
+    if not isinstance(row.get("is_classification", ""), bool | None):
+        raise _bad(path, number, "is_classification", "true, false, or null where it is not known (which counts as false)")
     return SeedTask(
         id=row["id"],
         instruction=row["instruction"].strip(),
         input=instances[0].get("input", "").strip(),
         output=instances[0]["output"].strip(),
-        is_classification=row["is_classification"],
+        is_classification=bool(row["is_classification"]),
     )
 
 

@@ -1,0 +1,85 @@
+"""Parsing and filtering what models write; the defects of the original are cases here."""
+
+import pytest
+
+from minilima.construct.filters import instance_fault, instruction_fault, is_repetitive
+from minilima.construct.instances import no_input
+from minilima.construct.instructions import parse_list
+from minilima.llm.chat import Reply
+
+
+def reply(text: str, finish: str = "stop") -> Reply:
+    return Reply(text=text, finish=finish, prompt_tokens=1, completion_tokens=1)
+
+
+def test_a_numbered_list_is_taken_apart() -> None:
+    assert parse_list(reply("1. One thing\n2) Another\n   thing\n3. **Third**")) == ["One thing", "Another thing", "Third"]
+
+
+def test_capital_letters_stay_as_they_are() -> None:
+    assert parse_list(reply("1. explain what NASA and the USA did in Python")) == ["explain what NASA and the USA did in Python"]
+
+
+def test_numbers_inside_a_text_do_not_cut_it() -> None:
+    assert parse_list(reply("1. Is $16.50 a fair price for v16.1?\n2. Next one")) == [
+        "Is $16.50 a fair price for v16.1?",
+        "Next one",
+    ]
+
+
+def test_only_the_cut_item_is_dropped() -> None:
+    assert parse_list(reply("1. One thing\n2. Another thing\n3. Cut in the mid", "length")) == ["One thing", "Another thing"]
+
+
+def test_double_numbers_and_items_on_one_line_count_once_each() -> None:
+    assert parse_list(reply("1. 1. First. 2. Second.")) == ["First.", "Second."]
+
+
+def test_a_reply_without_a_list_yields_nothing() -> None:
+    assert parse_list(reply("I would rather not.")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "empty"),
+        ("Do it", "too_short"),
+        ("word " * 151, "too_long"),
+        ("- do this for me now", "starts_with_punctuation"),
+        ("Draw a map of France please", "blocked_word:map"),
+        ("go round and round the tree again " * 6, "repeats_itself"),
+        ("Describe the roadmap of the project", None),
+        ("Écris un poème sur la mer", None),
+        ("请写一首 关于 大海 的诗", None),
+        ("Write a program that sorts numbers", None),
+    ],
+)
+def test_instructions_are_rejected_for_a_reason(text: str, fault: str | None) -> None:
+    assert instruction_fault(text, min_words=3, max_words=150, blocked_words=["map"]) == fault
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "truncated", "fault"),
+    [
+        ("", "Fine.", False, None),
+        ("", "Fine.", True, "truncated"),
+        ("", "  ", False, "empty_output"),
+        ("same", "same", False, "output_repeats_input"),
+        ("", "The answer is as follows:", False, "unfinished"),
+        ("", "I'm sorry, but I cannot do that.", False, "refusal"),
+        ("", "a leaf and a leaf and " * 8, False, "repeats_itself"),
+    ],
+)
+def test_instances_are_rejected_for_a_reason(given: str, output: str, truncated: bool, fault: str | None) -> None:
+    assert instance_fault(instruction="Do it", input_text=given, output=output, truncated=truncated) == fault
+
+
+def test_short_or_varied_texts_are_not_repetitive() -> None:
+    assert not is_repetitive("yes yes yes yes")
+    assert not is_repetitive("The quick brown fox jumps over the lazy dog and runs back home before the rain starts again.")
+
+
+@pytest.mark.parametrize("text", ["None", "none.", "N/A", "No input needed", "(None)"])
+def test_an_input_that_says_there_is_none_is_empty(text: str) -> None:
+    assert no_input(text) == ""
+    assert no_input(" None of the shops was open. ") == "None of the shops was open."

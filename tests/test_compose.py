@@ -1,0 +1,96 @@
+"""Configuration: every file composes, every mistake is named with the valid choices."""
+
+from pathlib import Path
+
+import pytest
+
+from minilima.compose import expand_sweep, load_config
+from minilima.config import Until
+from minilima.errors import MinilimaError
+from minilima.groups import CONF, groups
+
+OPTIONS = [(group, option) for group, names in groups().items() for option in names]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_validates(group: str, option: str) -> None:
+    load_config([f"{'+' if group == 'experiment' else ''}{group}={option}"])
+
+
+@pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONF)))
+def test_every_line_of_a_config_file_is_explained(file: Path) -> None:
+    text = file.read_text()
+    assert text.startswith("#"), "a file begins by saying what it is for"
+    for line in text.splitlines():
+        opens_a_block = line.rstrip().endswith(":")
+        if line.strip() and not opens_a_block and line.strip() != "- _self_":
+            assert "#" in line, f"{line!r} is not explained"
+
+
+def test_the_command_line_wins_over_the_experiment_which_wins_over_the_group() -> None:
+    assert load_config([]).sft.epochs == 3
+    assert load_config(["+experiment=quickstart"]).sft.epochs == 1
+    assert load_config(["+experiment=quickstart", "sft.epochs=5", "until=dataset"]).sft.epochs == 5
+    assert load_config(["until=dataset"]).until is Until.dataset
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("sft.learning_rte=1", ["sft.learning_rte", "learning_rate", "Did you mean"]),
+        ("+sft.learning_rte=1", ["sft.learning_rte", "learning_rate", "Did you mean"]),
+        ("judge.endpoint.base_ur=x", ["judge.endpoint.base_ur", "base_url"]),
+        ("sft.epochs=abc", ["sft.epochs", "Integer"]),
+        ("until=pol", ["until", "pool"]),
+        ("sft=loraa", ["sft=loraa", "full", "lora", "lima"]),
+        ("+experiment=quikstart", ["experiment=quikstart", "quickstart"]),
+        ("experiment=quickstart", ["+experiment=quickstart"]),
+        ("sft", ["key=value"]),
+        ("sft.learning_rate=-1", ["sft.learning_rate", "above 0"]),
+        ("data.size=0", ["data.size", "at least 1"]),
+        ("eval.top_p=1.5", ["eval.top_p", "between 0 and 1"]),
+        ("name=../x", ["name", "folder"]),
+    ],
+)
+def test_a_mistake_is_named_with_the_valid_choices(override: str, named: list[str]) -> None:
+    with pytest.raises(MinilimaError) as caught:
+        load_config([override])
+    for part in named:
+        assert part in str(caught.value)
+
+
+def test_a_typo_inside_an_experiment_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nsft:\n  learning_rte: 1\n")
+    with pytest.raises(MinilimaError, match=r"no setting sft\.learning_rte"):
+        load_config(["+experiment=mine"], config_dir=str(tmp_path))
+
+
+def test_an_experiment_of_the_users_own_composes(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nsft:\n  epochs: 7\n")
+    assert load_config(["+experiment=mine"], config_dir=str(tmp_path)).sft.epochs == 7
+
+
+def test_lima_1k_is_what_it_says() -> None:
+    config = load_config(["+experiment=lima_1k"])
+    assert (config.data.size, config.sft.epochs, config.sft.learning_rate, config.sft.final_learning_rate) == (
+        1000,
+        15,
+        1e-5,
+        1e-6,
+    )
+    assert (config.sft.beta2, config.sft.weight_decay, config.sft.residual_dropout) == (0.95, 0.1, 0.2)
+    assert (config.generator.kind, config.judge.kind) == ("openai", "openai")
+    assert config.eval_set.hub_file is not None and "alpaca_eval" in config.eval_set.hub_file
+
+
+def test_a_sweep_expands_to_every_combination() -> None:
+    points = expand_sweep(["+experiment=quickstart", "data.size=10,20", "sft.epochs=1,2"])
+    assert [point[1:] for point in points] == [
+        ["data.size=10", "sft.epochs=1"],
+        ["data.size=10", "sft.epochs=2"],
+        ["data.size=20", "sft.epochs=1"],
+        ["data.size=20", "sft.epochs=2"],
+    ]
+    assert all(load_config(point).data.size in (10, 20) for point in points)

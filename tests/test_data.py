@@ -1,0 +1,68 @@
+"""The packaged seed tasks and evaluation set keep what they promise."""
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from minilima.construct.rouge import RougeIndex
+from minilima.construct.seeds import load_seeds
+from minilima.evaluate.prompts import load_eval_set
+from minilima.files import sha256_file
+from minilima.sources import DATA, FileSource
+from tests.conftest import SHARED
+
+SEEDS = load_seeds(DATA / "minilima_175.jsonl")
+_EVAL_FILE = DATA / "minilima_100.jsonl"
+EVAL = load_eval_set(FileSource(name="minilima_100", path=_EVAL_FILE, sha256=sha256_file(_EVAL_FILE)), None)
+LIMIT = 0.7
+
+
+def highest(texts: list[str], others: list[str]) -> float:
+    index = RougeIndex()
+    for number, text in enumerate(others):
+        index.add(str(number), text)
+    return max(near.rouge for text in texts if (near := index.nearest(text)))
+
+
+def test_there_are_175_seeds_with_enough_classification() -> None:
+    assert len(SEEDS) == 175
+    assert sum(task.is_classification for task in SEEDS) >= 26
+
+
+def test_there_are_100_prompts_in_at_least_8_categories_with_references() -> None:
+    assert len(EVAL) == 100
+    assert len(Counter(prompt.category for prompt in EVAL)) >= 8
+    assert all(prompt.output for prompt in EVAL)
+
+
+def test_every_start_of_the_evaluation_set_is_balanced() -> None:
+    for start in range(0, 100, 10):
+        assert len({prompt.category for prompt in EVAL[start : start + 10]}) == 10
+
+
+def test_no_two_seeds_resemble_each_other() -> None:
+    index = RougeIndex()
+    for task in SEEDS:
+        near = index.nearest(task.instruction)
+        assert near is None or near.rouge <= LIMIT, (task.id, near)
+        index.add(task.id, task.instruction)
+
+
+def test_no_seed_resembles_an_evaluation_prompt() -> None:
+    assert highest([task.instruction for task in SEEDS], [prompt.instruction for prompt in EVAL]) <= LIMIT
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the published sets for comparison are not on this machine")
+@pytest.mark.parametrize("name", ["self-instruct", "alpaca_eval"])
+def test_no_seed_or_prompt_resembles_a_published_one(name: str) -> None:
+    if name == "self-instruct":
+        lines = (SHARED / "self-instruct" / "seed_tasks.jsonl").read_text().splitlines()
+        published = [json.loads(line)["instruction"] for line in lines]
+    else:
+        file = SHARED / "alpaca_eval" / "model_outputs" / "gpt4_1106_preview.REFERENCE.json.gz"
+        published = [row["instruction"] for row in json.loads(gzip.decompress(Path(file).read_bytes()))]
+    ours = [task.instruction for task in SEEDS] + [prompt.instruction for prompt in EVAL]
+    assert highest(ours, published) <= LIMIT

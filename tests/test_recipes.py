@@ -1,0 +1,67 @@
+"""Keys: what changes a result changes its key and those that follow; how it runs changes none."""
+
+import pytest
+
+from minilima.compose import load_config
+from minilima.config import Until
+from minilima.recipes import run_key, stages
+from minilima.sources import resolve
+
+ALL = {"base", "pool", "dataset", "model", "reference_answers", "answers", "verdicts"}
+
+
+def keys(*overrides: str) -> dict[str, str]:
+    config = load_config(["+experiment=quickstart", *overrides])
+    return {role: stage.key for role, stage in stages(config, resolve(config)).until(Until.report)}
+
+
+def changed(*overrides: str) -> set[str]:
+    before, after = keys(), keys(*overrides)
+    return {role for role in ALL if before.get(role) != after.get(role)}
+
+
+def test_the_stages_of_a_run_in_order() -> None:
+    assert list(keys()) == ["base", "pool", "dataset", "model", "reference_answers", "answers", "verdicts"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "compute=zero3",
+        "compute.processes=4",
+        "compute.micro_batch_tokens=99",
+        "compute.generation_batch=3",
+        "generator.endpoint.concurrency=3",
+        "judge.endpoint.base_url=http://127.0.0.1:1",
+        "paths.outputs=/elsewhere",
+        "tracking=none",
+        "name=other",
+        "sft.lora_rank=99",
+    ],
+)
+def test_how_it_runs_changes_no_key(override: str) -> None:
+    assert changed(override) == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "rebuilt"),
+    [
+        ("sft.learning_rate=1e-3", {"model", "answers", "verdicts"}),
+        ("sft=lora", {"model", "answers", "verdicts"}),
+        ("data.size=50", {"dataset", "model", "answers", "verdicts"}),
+        ("judge.tie_margin=0.2", {"verdicts"}),
+        ("eval.max_tokens=9", {"reference_answers", "answers", "verdicts"}),
+        ("eval_set.size=7", {"reference_answers", "answers", "verdicts"}),
+        ("data.instructions=5", {"pool", "dataset", "model", "answers", "verdicts"}),
+        ("generator.temperature=0.1", {"pool", "dataset", "model", "answers", "verdicts"}),
+    ],
+)
+def test_a_setting_rebuilds_its_stage_and_what_follows(override: str, rebuilt: set[str]) -> None:
+    assert changed(override) == rebuilt
+
+
+def test_stopping_early_leaves_later_stages_out_and_keeps_the_keys() -> None:
+    config = load_config(["+experiment=quickstart"])
+    graph = stages(config, resolve(config))
+    assert [role for role, _ in graph.until(Until.dataset)] == ["base", "pool", "dataset"]
+    assert run_key(graph, Until.dataset) != run_key(graph, Until.report)
