@@ -1,0 +1,158 @@
+"""Judges: replies are read strictly, positions cancel out, verdicts come from the loopback server and from texts."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilima.compose import load_config
+from minilima.embedded import is_fetched
+from minilima.errors import MinilimaError
+from minilima.evaluate.judge import build_verdicts, parse_choice
+from minilima.evaluate.prompts import load_eval_set
+from minilima.files import read_jsonl, write_jsonl
+from minilima.records import Answer
+from minilima.sources import FileSource, resolve
+from minilima.worker import Job
+from tests.server import VALID_KEY, ModelServer
+
+needs_embedding = pytest.mark.skipif(not is_fetched("all_minilm_l6_v2"), reason="run `python -m minilima fetch` first")
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("Output (a)", "a"),
+        ("output (B).", "b"),
+        ("Output (a) is wordy.\n\nOutput (b)", "b"),
+        ("**Output (a)**", "a"),
+        ("Both Output (a) and Output (b) are fine.", None),
+        ("I cannot decide.", None),
+        ("", None),
+    ],
+)
+def test_a_choice_is_read_or_not_at_all(text: str, choice: str | None) -> None:
+    assert parse_choice(text) == choice
+
+
+def job(tmp_path: Path, pairs: list[tuple[str, str]], *overrides: str) -> Job:
+    """Verdicts on (base, tuned) answers to questions whose reference answer is `the cat sat on the mat`."""
+    prompts = [
+        {"id": str(n), "instruction": f"Question {n}?", "output": "the cat sat on the mat"} for n in range(len(pairs))
+    ]
+    write_jsonl(tmp_path / "eval.jsonl", prompts)
+    config = load_config([f"eval_set.path={tmp_path / 'eval.jsonl'}", *overrides])
+    inputs = {}
+    for role, place in (("reference", 0), ("answers", 1)):
+        inputs[role] = tmp_path / role
+        rows = [
+            Answer(id=str(n), instruction=f"Question {n}?", output=pair[place], generator=role, tokens=3, truncated=False)
+            for n, pair in enumerate(pairs)
+        ]
+        write_jsonl(inputs[role] / "answers.jsonl", rows)
+    work = tmp_path / "work"
+    (work / "scratch").mkdir(parents=True)
+    return Job(
+        role="verdicts", key="k", work=work, inputs=inputs, config=config, sources=resolve(config), cache=tmp_path / "c.sqlite"
+    )
+
+
+def preferences(job: Job) -> list[float | None]:
+    build_verdicts(job, lambda progress: None)
+    return [row.get("preference") for row in read_jsonl(job.work / "verdicts.jsonl")]
+
+
+def judge_server(tmp_path: Path, server: ModelServer, pairs: list[tuple[str, str]], *more: str) -> list[float | None]:
+    overrides = ("judge=chatgpt", "judge.model=writer-large", f"judge.endpoint.base_url={server.url}", *more)
+    return preferences(job(tmp_path, pairs, *overrides))
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", VALID_KEY)
+
+
+def shown(body: dict[str, Any]) -> tuple[str, str]:
+    found = re.search(r"# Output \(a\)\n(.*?)\n\n# Output \(b\)\n(.*?)\n", body["messages"][-1]["content"], re.DOTALL)
+    assert found
+    return found.group(1), found.group(2)
+
+
+@pytest.mark.usefixtures("key")
+def test_a_judge_that_always_takes_the_first_gives_only_ties(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda body: "Output (a)"
+    assert judge_server(tmp_path, server, [("x", "y"), ("p", "q")]) == [1.5, 1.5]
+    assert len(server.requests) == 4
+
+
+@pytest.mark.usefixtures("key")
+def test_a_judge_that_looks_at_the_answers_decides(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda body: "Output (a)" if len(shown(body)[0]) > len(shown(body)[1]) else "Output (b)"
+    assert judge_server(tmp_path, server, [("short", "much longer"), ("much longer", "short")]) == [2.0, 1.0]
+
+
+@pytest.mark.usefixtures("key")
+def test_an_unreadable_reply_is_counted_and_judges_nothing(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda body: "Hm." if "Question 0" in body["messages"][-1]["content"] else "Output (b)"
+    assert judge_server(tmp_path, server, [("x", "y"), ("x", "y")], "judge.both_orders=false") == [None, 2.0]
+
+
+@pytest.mark.usefixtures("key")
+def test_a_judged_pair_is_not_asked_again(tmp_path: Path, server: ModelServer) -> None:
+    first = job(tmp_path, [("x", "y")], "judge=cot", "judge.model=writer-large", f"judge.endpoint.base_url={server.url}")
+    build_verdicts(first, lambda progress: None)
+    outcome = build_verdicts(first, lambda progress: None)
+    assert (len(server.requests), outcome.usage.calls, outcome.usage.cached) == (2, 0, 2)
+
+
+def test_the_answer_closer_to_the_reference_wins_by_words(tmp_path: Path) -> None:
+    pairs = [("dogs bark", "a cat sat on a mat"), ("the cat sat on the mat", "dogs bark"), ("same", "same")]
+    assert preferences(job(tmp_path, pairs, "judge.embedding_weight=0")) == [2.0, 1.0, 1.5]
+
+
+@needs_embedding
+def test_the_answer_closer_to_the_reference_wins_by_meaning(tmp_path: Path) -> None:
+    pairs = [("Share prices fell sharply.", "A kitten was sitting upon that rug."), ("A kitten was sitting.", "Stocks fell.")]
+    assert preferences(job(tmp_path, pairs, "judge.embedding_weight=1")) == [2.0, 1.0]
+
+
+def test_a_set_without_reference_answers_is_refused_by_the_reference_judge(tmp_path: Path) -> None:
+    made = job(tmp_path, [("x", "y")], "judge.embedding_weight=0")
+    write_jsonl(tmp_path / "eval.jsonl", [{"id": "0", "instruction": "Question 0?"}])
+    with pytest.raises(MinilimaError, match="no reference answer"):
+        build_verdicts(made, lambda progress: None)
+
+
+def test_a_local_judge_asks_in_both_orders(tmp_path: Path, tiny_model: Path) -> None:
+    made = job(tmp_path, [("x", "y"), ("y", "x")], "judge=local", f"judge.model={tiny_model}")
+    one, two = preferences(made)
+    rows = read_jsonl(made.work / "verdicts.jsonl")
+    assert all(len(row["orders"]) == 2 for row in rows)
+    assert one is not None and two is not None
+
+
+def test_a_local_judge_is_blind_to_who_wrote_an_answer(tmp_path: Path, tiny_model: Path) -> None:
+    verdicts = {}
+    for name, pair in (("straight", ("yes", "no")), ("crossed", ("no", "yes"))):
+        made = job(tmp_path / name, [pair], "judge=local", f"judge.model={tiny_model}")
+        verdicts[name] = preferences(made)[0]
+    assert verdicts["straight"] is not None and verdicts["crossed"] is not None
+    assert verdicts["straight"] + verdicts["crossed"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("", "is empty"),
+        ("[]", "is empty"),
+        ('{"output": "x"}\n', "Prompt 1"),
+        ('{"instruction": "a"}\n{"instruction": "a"}\n', "Prompt 2"),
+        ('[{"instruction": "a"},', "not JSON"),
+    ],
+)
+def test_a_bad_evaluation_set_is_named(tmp_path: Path, content: str, named: str) -> None:
+    path = tmp_path / "set.json"
+    path.write_text(content)
+    with pytest.raises(MinilimaError, match=named):
+        load_eval_set(FileSource(name="set", path=path, sha256=""), None)
