@@ -38,9 +38,7 @@ def test_a_choice_is_read_or_not_at_all(text: str, choice: str | None) -> None:
 
 def job(tmp_path: Path, pairs: list[tuple[str, str]], *overrides: str) -> Job:
     """Verdicts on (base, tuned) answers to questions whose reference answer is `the cat sat on the mat`."""
-    prompts = [
-        {"id": str(n), "instruction": f"Question {n}?", "output": "the cat sat on the mat"} for n in range(len(pairs))
-    ]
+    prompts = [{"id": str(n), "instruction": f"Question {n}?", "output": "the cat sat on the mat"} for n in range(len(pairs))]
     write_jsonl(tmp_path / "eval.jsonl", prompts)
     config = load_config([f"eval_set.path={tmp_path / 'eval.jsonl'}", *overrides])
     inputs = {}

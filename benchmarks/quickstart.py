@@ -1,0 +1,107 @@
+"""How long the quickstart takes and how much memory: a first run, the same again, `plan` and `--help`.
+
+    python benchmarks/quickstart.py --json benchmarks/results/quickstart.json
+
+Prints one `name value unit` a line. The memory is the largest sum of the resident sets of the command and all of its
+child processes, sampled five times a second. Run it on an idle machine, after `make install` (which fetches the models).
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from minilima.provenance import packages
+
+RUN = ["+experiment=quickstart", "tracking=none"]
+
+
+def timed(*arguments: str) -> tuple[float, float, str]:
+    """(seconds, peak GiB, standard output) of one minilima command."""
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", "minilima", *arguments], stdout=subprocess.PIPE, text=True)
+    peak = [0]
+    watcher = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
+    watcher.start()
+    output, _ = process.communicate()
+    seconds = time.monotonic() - started
+    if process.returncode:
+        raise SystemExit(f"minilima {shlex.join(arguments)} failed")
+    return seconds, peak[0] / 2**30, output
+
+
+def _watch(pid: int, peak: list[int]) -> None:
+    while psutil.pid_exists(pid):
+        total = 0
+        try:
+            top = psutil.Process(pid)
+            for process in (top, *top.children(recursive=True)):
+                total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+        peak[0] = max(peak[0], total)
+        time.sleep(0.2)
+
+
+def measure() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        place = f"paths.outputs={folder}"
+        first, peak, _ = timed(*RUN, place)
+        again, _, output = timed(*RUN, place)
+        assert "Everything was reused" in output
+        plan, _, _ = timed("plan", *RUN, place)
+        told = json.loads(next(Path(folder).glob("runs/*/run.json")).read_text())
+        stages = {stage["role"]: manifest_seconds(Path(folder), stage["directory"]) for stage in told["stages"]}
+    help_seconds, _, _ = timed("--help")
+    return {
+        "first_run_seconds": round(first, 1),
+        "peak_gib": round(peak, 2),
+        "second_run_seconds": round(again, 2),
+        "plan_seconds": round(plan, 2),
+        "help_seconds": round(help_seconds, 2),
+        "stage_seconds": stages,
+        "results": told["results"],
+    }
+
+
+def manifest_seconds(folder: Path, directory: str) -> float:
+    return float(json.loads((folder / "store" / directory / "manifest.json").read_text())["seconds"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args()
+    figures = measure()
+    for name in ("first_run", "second_run", "plan", "help"):
+        print(name, figures[f"{name}_seconds"], "seconds")
+    print("peak_memory", figures["peak_gib"], "GiB")
+    if arguments.json:
+        machine = {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()}
+        command = shlex.join(["python", *sys.argv])
+        record = {**figures, "command": command, "machine": machine, "python": platform.python_version(), "versions": packages()}
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.is_file()
+        else []
+    )
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
