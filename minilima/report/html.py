@@ -175,7 +175,8 @@ def _round_ticks(low: float, high: float) -> list[float]:
     span = max(high - low, 1e-3)
     power = 10 ** math.floor(math.log10(span / 3))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 4)
-    first, last = math.floor(low / step), math.ceil(high / step)
+    first = math.floor(low / step)
+    last = max(math.ceil(high / step), first + 1)
     return [round(number * step, 10) for number in range(first, last + 1)]
 
 
