@@ -209,8 +209,8 @@ class ComputeConfig:
     """Training processes on this machine; None = one for each GPU, or one on a CPU."""
     zero_stage: int | None = None
     """DeepSpeed ZeRO stage 0 to 3; None = plain data parallelism without DeepSpeed."""
-    micro_batch_tokens: int = 8192
-    """Tokens that pass through the model at once in training (a row of packed examples); more is faster and takes memory."""
+    micro_batch_tokens: int | None = None
+    """Tokens that pass through the model at once in training, a row of packed examples; None = 512 on a CPU, 8,192 on a GPU."""
     generation_batch: int = 64
     """Answers that a local model writes at once."""
     checkpoint_seconds: float = 300.0

@@ -111,3 +111,20 @@ def _broken_line(path: Path, number: int, why: str) -> MinilimaError:
         f"It is not a JSON object: {why}.",
         f"Mend or delete that line (sed -n {number}p {path} shows it) and run the same command again.",
     )
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file, or of a JSON file that holds a list.
+
+    Raises:
+        MinilimaError: the file is neither.
+    """
+    if not path.read_text(encoding="utf-8").lstrip().startswith("["):
+        return read_jsonl(path)
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise MinilimaError(
+            f"{path} is not JSON.", f"{error.msg} at line {error.lineno}, column {error.colno}.", "Mend the file."
+        ) from None
+    return rows

@@ -10,7 +10,9 @@ from typing import Any
 
 from minilima import console
 from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind
+from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
+from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.keys import missing_key
 from minilima.recipes import Stages
 from minilima.sources import Sources
@@ -60,10 +62,10 @@ def show(config: Config, plan: Plan) -> None:
 
 
 def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -> None:
-    """Stops before anything is spent where a key or something on the hub is missing.
+    """Stops before anything is spent where a key or something on the hub is missing, or an input cannot be read.
 
     Raises:
-        MinilimaError: names what is missing and the overrides that run the experiment locally.
+        MinilimaError: names what is missing and the overrides that run the experiment locally, or the mistake.
     """
     missing_stages = {role for role, stage in graph.until(config.until) if store.find(stage) is None}
     lacking = sorted({endpoint.api_key_env for endpoint in _endpoints(config, missing_stages) if missing_key(endpoint)})
@@ -73,12 +75,21 @@ def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -
             "The generator or the judge of this experiment is a model behind an API; nothing was sent.",
             f"Set it (export {lacking[0]}=…), or run it on this machine with: {LOCALLY}",
         )
+    if missing_stages and not sources.missing():
+        _read_inputs(config, sources)
     if missing_stages and sources.missing():
         raise MinilimaError(
             f"Not on this machine: {'; '.join(sources.missing())}.",
             "The hub could not be reached, or HF_HUB_OFFLINE is set; nothing was started.",
             f"Fetch it with `hf download` where there is a network (HF_ENDPOINT names a mirror), or run locally with: {LOCALLY}",
         )
+
+
+def _read_inputs(config: Config, sources: Sources) -> None:
+    """Reads the seed tasks and the evaluation set, so that a mistake in them is found before anything is spent."""
+    if sources.seeds is not None and sources.seeds.path is not None:
+        load_seeds(sources.seeds.path)
+    load_eval_set(sources.eval_set, config.eval_set.size)
 
 
 def _endpoints(config: Config, to_build: set[str]) -> list[EndpointConfig]:

@@ -152,5 +152,5 @@ def parse_error(values: dict[str, str]) -> MinilimaError:
 if __name__ == "__main__":
     status = main(sys.argv[1])
     sys.stderr.flush()
-    # Skips the interpreter's tear-down, in which torch and DeepSpeed may abort a finished process (sft.md, C1.5).
+    # Skips the interpreter's tear-down, in which torch and DeepSpeed may abort a finished process.
     os._exit(status)

@@ -98,6 +98,13 @@ def test_a_bad_seed_file_is_named_and_nothing_is_lost(tmp_path: Path, tiny_model
     assert named in refused(result)
 
 
+def test_an_empty_evaluation_set_is_found_before_anything_is_built(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    result = minilima("eval_set=file", "eval_set.path=empty.jsonl", cwd=tmp_path)
+    assert "is empty" in refused(result)
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_a_damaged_store_entry_is_named(tmp_path: Path) -> None:
     config = load_config(["+experiment=quickstart"])
     pool = stages(config, resolve(config)).pool

@@ -15,7 +15,7 @@ from minilima.construct.instances import classify, make_instances
 from minilima.construct.instructions import grow
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
-from minilima.files import read_jsonl, write_jsonl
+from minilima.files import read_rows, write_jsonl
 from minilima.llm.cache import CachedModel
 from minilima.llm.chat import ChatModel, Sampling
 from minilima.records import Example, Rejected, Tell
@@ -92,23 +92,6 @@ def _import(job: Job) -> Outcome:
         raise MinilimaError(f"{path} holds no example.", "The file is empty.", "Give another file with data.path=…")
     write_jsonl(job.work / "instances.jsonl", examples)
     return Outcome(metrics={"rows": len(examples)})
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file, or of a JSON file that holds a list.
-
-    Raises:
-        MinilimaError: the file is neither.
-    """
-    if not path.read_text(encoding="utf-8").lstrip().startswith("["):
-        return read_jsonl(path)
-    try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise MinilimaError(
-            f"{path} is not JSON.", f"{error.msg} at line {error.lineno}, column {error.colno}.", "Mend the file."
-        ) from None
-    return rows
 
 
 def _imported(row: dict[str, Any], path: Path, number: int) -> Example:

@@ -1,7 +1,7 @@
 """Reads an evaluation set: the packaged one, AlpacaEval's, or a file of the user's."""
 
-from minilima.construct.pool import read_rows
 from minilima.errors import MinilimaError
+from minilima.files import read_rows
 from minilima.records import EvalPrompt
 from minilima.sources import FileSource
 

@@ -56,13 +56,21 @@ def inference_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
 
 
+def split_location(location: str) -> tuple[str, str]:
+    """(folder or hub name, revision) of a location; a folder's name may hold an @ of its own."""
+    if Path(location).is_dir():
+        return location, "main"
+    name, _, revision = location.partition("@")
+    return name, revision or "main"
+
+
 def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model (folder, or owner/name@commit), with a chat template and a padding token of its own.
 
-    Padding must differ from the end of the turn, or a model learns never to stop (sft.md, pain 2).
+    Padding must differ from the end of the turn, or a model learns never to stop.
     """
-    name, _, revision = location.partition("@")
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision or "main")
+    name, revision = split_location(location)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision)
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN_TEMPLATE
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -80,9 +88,9 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
 
 def load_model(location: str, dtype: torch.dtype, device: torch.device) -> Any:
     """The weights, from safetensors only; no code that comes with a model is run."""
-    name, _, revision = location.partition("@")
+    name, revision = split_location(location)
     model = AutoModelForCausalLM.from_pretrained(
-        name, revision=revision or "main", dtype=dtype, use_safetensors=True, trust_remote_code=False
+        name, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
     )
     return model.to(device)
 

@@ -3,7 +3,7 @@
     dataset.jsonl ─> tokens and labels ─> Trainer (full or LoRA, DDP or ZeRO) ─> safetensors + tokenizer + template
 
 Weights are kept in float32 while training; on a GPU the arithmetic runs in bfloat16 by autocast. (bfloat16 weights
-without a float32 master lose most updates at LIMA's learning rate: sft.md, C2.)
+without a float32 master lose most updates at LIMA's learning rate.)
 """
 
 import math
@@ -29,6 +29,9 @@ from minilima.train.dropout import add_residual_dropout
 from minilima.train.packing import Packer
 from minilima.worker import Job
 
+ROW_TOKENS = {"cpu": 512, "cuda": 8192}
+"""Length of a row unless it is set: about 1 GiB of activations for a model of 135 million parameters, or 10 for one of a billion."""
+
 COMPLETE = "complete"
 """Marks a checkpoint as whole: written last."""
 
@@ -52,7 +55,7 @@ def build_model(job: Job, tell: Tell) -> Outcome:
         model=model,
         args=arguments,
         train_dataset=[vars(example) for example in examples],
-        data_collator=Packer(row_tokens=config.compute.micro_batch_tokens),
+        data_collator=Packer(row_tokens=config.compute.micro_batch_tokens or ROW_TOKENS[arguments.device.type]),
         callbacks=[_Reporter(tell, config.compute.checkpoint_seconds)],
         sft=config.sft,
     )
@@ -61,7 +64,8 @@ def build_model(job: Job, tell: Tell) -> Outcome:
     seconds = time.monotonic() - started
     _save(trainer, tokenizer, job.work, config.sft)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    write_jsonl(job.work / "training_log.jsonl", history)
+    if trainer.is_world_process_zero():
+        write_jsonl(job.work / "training_log.jsonl", history)
     tokens = sum(len(example.input_ids) for example in examples)
     metrics = {
         "steps": trainer.state.global_step,
@@ -123,7 +127,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The schedule with its floor. transformers' own with a floor fail under DeepSpeed (sft.md, C1.2)."""
+        """The schedule with its floor. transformers' own with a floor fail under DeepSpeed."""
         if getattr(self, "lr_scheduler", None) is None:
             self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.optimizer, lambda step: rate_factor(step, num_training_steps, self.sft)

@@ -59,7 +59,7 @@ def test_the_length_of_rows_does_not_change_what_is_learned(tmp_path: Path, tiny
     assert losses(one)[-1] < losses(one)[0]
 
 
-@pytest.mark.parametrize("zero", [None, 2])
+@pytest.mark.parametrize("zero", [None, 2, 3])
 def test_two_processes_learn_what_one_learns(tmp_path: Path, tiny_model: Path, zero: int | None) -> None:
     _, one = train(tmp_path / "one", tiny_model)
     outcome, two = train(tmp_path / "two", tiny_model, "compute.processes=2", f"compute.zero_stage={json.dumps(zero)}")
