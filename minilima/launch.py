@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from minilima.store import Outcome
 from minilima.worker import Job, parse_error
 
 LOG_LINES_SHOWN = 6
+
+_EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception): ")
 
 
 def gpu_count() -> int:
@@ -107,10 +110,12 @@ def _event(line: str) -> dict[str, Any]:
 
 
 def _died(role: str, status: int, log_file: Path) -> MinilimaError:
-    lines = [line for line in log_file.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in log_file.read_text(errors="replace").splitlines() if line.strip()]
+    # torchrun ends its log with a summary of its own; the first exception says what happened.
+    raised = [line for line in lines if _EXCEPTION.match(line)][:1]
     killed = " It was killed, most often because the memory was full." if status in (-9, 137) else ""
     return MinilimaError(
         f"The stage {role} stopped with exit status {status}.{killed}",
-        "The end of its log: " + " | ".join(lines[-LOG_LINES_SHOWN:]),
+        f"It says: {raised[0]}" if raised else "The end of its log: " + " | ".join(lines[-LOG_LINES_SHOWN:]),
         f"The whole log is {log_file}; the same command goes on where it stopped.",
     )

@@ -30,7 +30,7 @@ from minilima.train.packing import Packer
 from minilima.worker import Job
 
 ROW_TOKENS = {"cpu": 512, "cuda": 8192}
-"""Length of a row unless it is set: about 1 GiB of activations for a model of 135 million parameters, or 10 for one of a billion."""
+"""Length of a row unless it is set: on a CPU about 1 GiB of activations for a model of 135 million parameters."""
 
 COMPLETE = "complete"
 """Marks a checkpoint as whole: written last."""
@@ -48,9 +48,9 @@ def build_model(job: Job, tell: Tell) -> Outcome:
         for row in rows
     ]
     ends = check_trained_ends(examples, tokenizer.eos_token_id, config.sft.max_tokens)
-    arguments = training_arguments(config, job.scratch)
-    # After the arguments: with ZeRO-3 they decide how the weights are loaded.
+    # Before the arguments: once they exist, transformers divides ZeRO-3 weights while reading them, which fails on CPUs.
     model = _prepared(load_model(location, torch.float32, torch.device("cpu")), config.sft)
+    arguments = training_arguments(config, job.scratch)
     trainer = SftTrainer(
         model=model,
         args=arguments,
@@ -243,7 +243,7 @@ def _prepared(model: Any, sft: SftConfig) -> Any:
 def _save(trainer: SftTrainer, tokenizer: Any, folder: Path, sft: SftConfig) -> None:
     """Merged weights in bfloat16, tokenizer with template, and a generation config that stops at the end of the turn."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    weights = trainer.accelerator.get_state_dict(trainer.model)
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     trainer.accelerator.wait_for_everyone()
     if not trainer.args.should_save:
         return
