@@ -52,7 +52,7 @@ setup(
         "rich>=13",
     ],
     extras_require={
-        "dev": ["mypy>=1.15", "pytest>=8", "rouge-score>=0.1.2", "ruff>=0.9"],
+        "dev": ["mypy>=1.15", "psutil>=5.9", "pytest>=8", "rouge-score>=0.1.2", "ruff>=0.9"],
         "joblib": ["hydra-joblib-launcher>=1.2"],
         "slurm": ["hydra-submitit-launcher>=1.2"],
         "ray": ["hydra-ray-launcher>=1.2.2"],  # pins cloudpickle<3

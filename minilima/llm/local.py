@@ -218,8 +218,8 @@ class _SeededSampling(LogitsProcessor):  # type: ignore[misc]
     def __init__(self, keys: Sequence[str]) -> None:
         self.generators = [random.Random(key) for key in keys]
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         draws = torch.tensor([[generator.random()] for generator in self.generators], device=scores.device)
         cumulated = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
         chosen = torch.searchsorted(cumulated, draws * cumulated[:, -1:]).clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)  # type: ignore[return-value]
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
