@@ -115,8 +115,7 @@ def main(job_file: str) -> int:
     threading.Thread(target=_stop_with_parent, daemon=True).start()
 
     def emit(kind: str, value: object) -> None:
-        # Any process may meet an error, and torchrun then stops the others; the rest is told once.
-        if RANK == 0 or kind == "error":
+        if RANK == 0:
             content = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
             _write_line(events, {kind: content})
 
