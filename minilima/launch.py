@@ -83,6 +83,12 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
 
 def _prefix(job: Job) -> list[str]:
     processes = training_processes(job.config.compute) if job.role == "model" else 1
+    if job.config.sft.batch_size % processes:
+        raise MinilimaError(
+            f"A batch of {job.config.sft.batch_size} examples cannot be divided among {processes} processes.",
+            "Every step takes exactly sft.batch_size examples, whatever the hardware.",
+            f"Choose compute.processes so that it divides {job.config.sft.batch_size}.",
+        )
     if processes == 1:
         return [sys.executable, "-m", "minilima.worker"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

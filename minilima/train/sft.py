@@ -18,7 +18,6 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from minilima.config import Config, Method, Schedule, SftConfig
-from minilima.errors import MinilimaError
 from minilima.files import read_jsonl, write_atomic, write_jsonl
 from minilima.llm.local import inference_dtype, load_model, load_tokenizer, pick_device
 from minilima.records import Example, Progress, Tell
@@ -159,19 +158,9 @@ def rate_factor(step: int, steps: int, sft: SftConfig) -> float:
 
 
 def training_arguments(config: Config, scratch: Path) -> TrainingArguments:
-    """The Trainer's settings; every one that matters is set here, none is left to a default that may change.
-
-    Raises:
-        MinilimaError: the batch cannot be divided among the processes.
-    """
+    """The Trainer's settings; every one that matters is set here, none is left to a default that may change."""
     sft, compute = config.sft, config.compute
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if sft.batch_size % world:
-        raise MinilimaError(
-            f"A batch of {sft.batch_size} examples cannot be divided among {world} processes.",
-            "Every step takes exactly sft.batch_size examples, whatever the hardware.",
-            f"Choose compute.processes so that it divides {sft.batch_size}.",
-        )
     device = pick_device(compute.device)
     bf16 = inference_dtype(device) == torch.bfloat16
     share = sft.batch_size // world
