@@ -31,9 +31,10 @@ def explain(error: BaseException) -> MinilimaError | None:
     """The user's view of `error`, or None where it is a bug."""
     if isinstance(error, MinilimaError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    # safetensors wraps the system's message in an error of its own.
+    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left on device" in str(error):
         return MinilimaError(
-            f"The disk is full: {error.filename or 'a file of the run'} could not be written.",
+            f"The disk is full: {getattr(error, 'filename', None) or 'a file of the run'} could not be written.",
             "What was finished before is safe; the stage in progress keeps its checkpoints.",
             "Free some space, or choose another place with paths.outputs=/a/larger/disk, and run the same command again.",
         )
