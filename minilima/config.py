@@ -59,6 +59,22 @@ class TrackingMode(StrEnum):
 
 
 @dataclass(kw_only=True)
+class BudgetConfig:
+    """What a stage may take from an endpoint, all processes and restarts together. Reserved before a request is sent."""
+
+    usd: float | None = None
+    """Cap in US dollars; needs a known price. None = no cap."""
+    tokens: int | None = None
+    """Cap in tokens, prompts and replies together; None = no cap."""
+    requests: int | None = None
+    """Cap in requests, tries again included; None = no cap."""
+    usd_per_million_prompt_tokens: float | None = None
+    """Price of a million prompt tokens; None = that of conf/prices.yaml."""
+    usd_per_million_completion_tokens: float | None = None
+    """Price of a million tokens of replies; None = that of conf/prices.yaml."""
+
+
+@dataclass(kw_only=True)
 class EndpointConfig:
     """An OpenAI-compatible server. How it is reached never enters a key; the model's name does."""
 
@@ -67,11 +83,12 @@ class EndpointConfig:
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key. The key itself never stands in a config."""
     concurrency: int = 16
-    """Requests in flight at once, 1 or more."""
+    """Most requests in flight at once, 1 or more; fewer while the endpoint says that it is busy."""
     timeout_seconds: float = 120.0
     """Longest wait for one reply, in seconds."""
     max_retries: int = 6
-    """Tries again after 429, 5xx and broken connections, with growing pauses; Retry-After is honoured."""
+    """Tries again after 429, 5xx, broken connections and empty replies, with growing pauses; Retry-After is honoured."""
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
 
 
 @dataclass(kw_only=True)

@@ -3,8 +3,9 @@
 Each is a frozen dataclass and one line of a JSONL file (`files.write_jsonl`).
 """
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,8 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float | None = None
+    faults: dict[str, int] = field(default_factory=dict)
+    """What went wrong on the way and was tried again or given up, by kind."""
 
     def __add__(self, other: "Usage") -> "Usage":
         known = [usd for usd in (self.usd, other.usd) if usd is not None]
@@ -116,6 +119,7 @@ class Usage:
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             usd=sum(known) if known else None,
+            faults=dict(Counter(self.faults) + Counter(other.faults)),
         )
 
 

@@ -17,7 +17,7 @@ from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
 from minilima.files import read_rows, write_jsonl
 from minilima.llm.cache import CachedModel
-from minilima.llm.chat import ChatModel, Sampling
+from minilima.llm.chat import Sampling
 from minilima.records import Example, Rejected, Tell
 from minilima.store import Outcome
 from minilima.worker import Job
@@ -30,7 +30,7 @@ def build_pool(job: Job, tell: Tell) -> Outcome:
     assert job.sources.seeds is not None and job.sources.seeds.path is not None
     seeds = load_seeds(job.sources.seeds.path)
     data, generator, seed = job.config.data, job.config.generator, job.config.seed
-    model = CachedModel(_generator(job), job.cache)
+    model = _generator(job)
 
     def sampling(max_tokens: int) -> Sampling:
         return Sampling(
@@ -65,22 +65,18 @@ def reasons(rejected: Sequence[Rejected]) -> dict[str, int]:
     return dict(Counter(item.reason for item in rejected).most_common())
 
 
-def _generator(job: Job) -> ChatModel:
+def _generator(job: Job) -> CachedModel:
     generator = job.config.generator
     if generator.kind == GeneratorKind.openai:
-        from minilima.llm.client import EndpointModel
+        from minilima.llm.client import connect
 
-        if not generator.model:
-            raise MinilimaError(
-                "generator.model is not set.", "The endpoint has to be told which model.", "Add generator.model=…"
-            )
-        return EndpointModel(generator.model, generator.endpoint)
+        return connect("generator.model", generator.model, generator.endpoint, job.cache, job.key)
     from minilima.llm.local import LocalModel
 
     source = job.sources.generator or job.sources.base
     location = job.model_location(source, "generator")
     compute = job.config.compute
-    return LocalModel(location, source.identity, device=compute.device, batch=compute.generation_batch)
+    return CachedModel(LocalModel(location, source.identity, device=compute.device, batch=compute.generation_batch), job.cache)
 
 
 def _import(job: Job) -> Outcome:

@@ -1,5 +1,6 @@
 """The protocol all models speak: a batch of requests in, one reply each, in the same order."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -33,6 +34,10 @@ class Request:
     """Tells apart requests that are otherwise equal, so that each is sampled anew."""
     prefill: str | None = None
     """How a local model's reply is made to begin; the reply's text includes it. Endpoints ignore it."""
+    schema: str | None = None
+    """JSON schema of the reply, as JSON text; sent to endpoints that can hold to it."""
+    attempt: int | None = None
+    """Counts how often the same was asked before, where the earlier replies could not be used."""
 
     def key(self, model: str) -> str:
         """sha256 over the model's name and all that can change the reply."""
@@ -43,13 +48,26 @@ class Request:
 class Reply:
     text: str
     finish: str
-    """stop, length (cut by max_tokens), or content_filter."""
+    """stop, length (cut by max_tokens), content_filter, or FAILED: there is none."""
     prompt_tokens: int
     completion_tokens: int
+    usd: float | None = None
+    """What it cost; None where no price is known."""
+    faults: tuple[str, ...] = ()
+    """What went wrong before it came."""
 
     def usage(self) -> Usage:
-        return Usage(calls=1, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+        return Usage(
+            calls=1,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            usd=self.usd,
+            faults=dict(Counter(self.faults)),
+        )
 
+
+FAILED = "failed"
+"""`finish` of a reply that never came, after all tries."""
 
 OnReply = Callable[[int, Reply], None]
 """Called with the request's position as soon as its reply is there."""

@@ -96,7 +96,7 @@ def test_an_interrupted_pool_goes_on_without_asking_again(tmp_path: Path, server
         return writer(body)
 
     server.answer = dies
-    with pytest.raises(MinilimaError, match="did not answer"):
+    with pytest.raises(MinilimaError, match="refuses the request"):
         build_pool(job(tmp_path / "killed", server), tell)
     server.faults, server.answer = [], writer
     build_pool(job(tmp_path / "killed", server), tell)
