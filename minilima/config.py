@@ -29,6 +29,13 @@ class DataKind(StrEnum):
     file = "file"
 
 
+class Tokenizer(StrEnum):
+    """How texts are taken apart for ROUGE-L."""
+
+    rouge = "rouge"
+    unicode = "unicode"
+
+
 class Method(StrEnum):
     full = "full"
     lora = "lora"
@@ -152,6 +159,8 @@ class DataConfig:
     """Instructions of more words than this are rejected."""
     max_similarity: float = 0.7
     """An instruction whose ROUGE-L F1 with any earlier one is above this is rejected, 0 to 1."""
+    tokenizer: Tokenizer = Tokenizer.rouge
+    """Tokens of ROUGE-L. rouge: a-z and 0-9, as in Self-Instruct; unicode: words of any script, CJK by character."""
     blocked_words: list[str] = field(default_factory=list)
     """An instruction with one of these as a whole word is rejected: a text model cannot draw."""
     size: int | None = None
