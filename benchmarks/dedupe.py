@@ -56,7 +56,7 @@ def _sentences() -> tuple[str, ...]:
 
 
 def sentences() -> list[str]:
-    """Distinct sentences from the documentation strings of the installed packages, 8 to 60 words each (17 on average, like instructions)."""
+    """Distinct sentences of 8 to 60 words from the documentation strings of the installed packages."""
     return list(_sentences())
 
 

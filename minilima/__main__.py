@@ -57,6 +57,8 @@ def _dispatch(arguments: list[str]) -> int:
         )
     if verb == "fetch":
         return _fetch()
+    # A preset of the data is an option of its group.
+    arguments = [item.replace("data.preset=", "data=", 1) if item.startswith("data.preset=") else item for item in arguments]
     config_dir, arguments = _take_config_dir(arguments)
     overrides = [item for item in arguments if not item.startswith("-")]
     flags = [item for item in arguments if item.startswith("-")]

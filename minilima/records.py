@@ -30,6 +30,16 @@ class Example:
     source: str
     """`seed`, `machine` or `file`: who wrote it."""
     is_classification: bool | None = None
+    prompt: str | None = None
+    """What the user says, where it is not `user_text(instruction, input)`."""
+    round: int | None = None
+    """Round of the generation in which the instruction was written."""
+    parents: tuple[str, ...] | None = None
+    """Ids of the tasks shown when it was written."""
+    request: str | None = None
+    """Key in the reply cache of the request that gave the output."""
+    score: float | None = None
+    """Rating by which it was chosen, where it was rated."""
     nearest_id: str | None = None
     """The row it resembles most among those that stood before it."""
     nearest_rouge: float | None = None

@@ -42,7 +42,7 @@ class ModelSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Everything external that an experiment uses. `data` is None unless a data set is imported."""
+    """Everything external that an experiment uses. `data` is the file that tasks or a whole data set come from."""
 
     seeds: FileSource | None
     data: FileSource | None
@@ -63,13 +63,16 @@ def resolve(config: Config) -> Sources:
     Raises:
         MinilimaError: a file or folder that was named does not exist, or nothing was named.
     """
-    generates = config.data.kind == DataKind.self_instruct
+    data = config.data
+    generates = data.kind != DataKind.file
+    reads_file = data.kind == DataKind.file or (data.kind == DataKind.answers and data.path is not None)
+    reads_seeds = data.include_seeds or (generates and not reads_file)
     base = model_source(config.model.embedded, config.model.hub, config.model.path, config.model.revision)
     own_generator = config.generator.model if config.generator.kind == GeneratorKind.local and generates else None
     own_judge = config.judge.model if config.judge.kind == JudgeKind.local else None
     return Sources(
-        seeds=_seeds(config) if generates or config.data.include_seeds else None,
-        data=None if generates else _local_file("data.path", config.data.path),
+        seeds=_seeds(config) if reads_seeds else None,
+        data=_local_file("data.path", data.path) if reads_file else None,
         eval_set=_eval_set(config),
         base=base,
         generator=_named_model(own_generator),

@@ -105,7 +105,7 @@ class ModelServer:
         if self.refuses_schema and "response_format" in body:
             return _response(400, {"error": {"message": "response_format is not supported"}})
         self.requests.append(body)
-        return self._completion(self.answer(body))
+        return self._completion(self.answer(body), as_text="prompt" in body)
 
     def _fault(self) -> str | None:
         if self.faults:
@@ -129,12 +129,13 @@ class ModelServer:
             return self._completion("cut in the mid", "length")
         return self._completion("" if fault == "empty" else "part", "content_filter" if fault == "filtered" else "stop")
 
-    def _completion(self, text: str, finish: str = "stop") -> bytes:
+    def _completion(self, text: str, finish: str = "stop", *, as_text: bool = False) -> bytes:
         prompt, completion = self.tokens
         self.billed[0] += prompt
         self.billed[1] += completion
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+        said = {"text": text} if as_text else {"message": {"role": "assistant", "content": text}}
+        choice = {"index": 0, **said, "finish_reason": finish}
         return _response(
             200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
         )

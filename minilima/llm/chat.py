@@ -8,11 +8,14 @@ from typing import Protocol
 from minilima.files import canonical_json, sha256_text
 from minilima.records import Usage
 
+TEXT = "text"
+"""Role of a message that is a document to continue."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
     role: str
-    """system, user or assistant."""
+    """system, user or assistant; a single message with the role TEXT is continued as it is, without a chat template."""
     content: str
 
 
@@ -24,6 +27,10 @@ class Sampling:
     top_p: float = 1.0
     repetition_penalty: float | None = None
     """Local models only: chat endpoints have no such setting."""
+    presence_penalty: float | None = None
+    """Endpoints only."""
+    stop: tuple[str, ...] | None = None
+    """Texts at which the reply ends; they are not part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,3 +98,8 @@ class ChatModel(Protocol):
 def ask(*texts: str) -> tuple[Message, ...]:
     """A conversation from alternating user and assistant texts, the user first."""
     return tuple(Message(role="assistant" if turn % 2 else "user", content=text) for turn, text in enumerate(texts))
+
+
+def continue_text(text: str) -> tuple[Message, ...]:
+    """A document to continue, for base models."""
+    return (Message(role=TEXT, content=text),)

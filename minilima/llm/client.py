@@ -23,7 +23,7 @@ from minilima.config import EndpointConfig
 from minilima.errors import MinilimaError, options
 from minilima.llm.budget import Budget, Spend, price_of, worst_case
 from minilima.llm.cache import CachedModel
-from minilima.llm.chat import FAILED, OnReply, Reply, Request
+from minilima.llm.chat import FAILED, TEXT, OnReply, Reply, Request
 from minilima.llm.throttle import Throttle
 
 _FAILURES_IN_A_ROW = 3
@@ -119,27 +119,30 @@ class EndpointModel:
         return self._give_up(error, faults)
 
     async def _try(self, client: openai.AsyncOpenAI, request: Request) -> tuple[Reply | None, Exception | None]:
+        path, body = self._call(request)
         try:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
                 # Not chat.completions.create: it takes a third more CPU to check what we send and to model what comes back.
-                content = await client.post("/chat/completions", body=self._body(request), cast_to=str)
+                content = await client.post(path, body=body, cast_to=str)
             return parse_completion(content, self.budget), None
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             return None, error
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def _call(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """Path and body of a request; a text to continue goes to the older completions endpoint, which base models have."""
         sampling = request.sampling
-        body: dict[str, Any] = {
-            "model": self.name,
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_completion_tokens": sampling.max_tokens,
-        }
+        body: dict[str, Any] = {"model": self.name, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        if sampling.presence_penalty is not None:
+            body["presence_penalty"] = sampling.presence_penalty
+        if sampling.stop is not None:
+            body["stop"] = list(sampling.stop)
+        if request.messages[0].role == TEXT:
+            return "/completions", {**body, "prompt": request.messages[0].content, "max_tokens": sampling.max_tokens}
         if request.schema is not None and self._sends_schema:
             schema = {"name": "reply", "strict": True, "schema": json.loads(request.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body
+        body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+        return "/chat/completions", {**body, "max_completion_tokens": sampling.max_tokens}
 
     def _drops_schema(self, request: Request, error: openai.BadRequestError) -> bool:
         """True where the endpoint has no JSON schemas: from now on requests go without; their text is parsed as well."""
@@ -249,7 +252,8 @@ def parse_completion(content: str, budget: Budget) -> Reply:
     try:
         body = json.loads(content)
         choice = body["choices"][0]
-        text, usage = choice["message"].get("content") or "", body.get("usage") or {}
+        text = choice["text"] if "text" in choice else choice["message"].get("content") or ""
+        usage = body.get("usage") or {}
         prompt, completion = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
         return Reply(
             text=str(text),

@@ -38,7 +38,7 @@ def tokenize_example(
     Raises:
         MinilimaError: the template renders a conversation differently with and without its answer.
     """
-    prompt = [{"role": "user", "content": user_text(example.instruction, example.input)}]
+    prompt = [{"role": "user", "content": example.prompt or user_text(example.instruction, example.input)}]
     ids = _ids(tokenizer, prompt, add_generation_prompt=True)
     whole = _ids(tokenizer, [*prompt, {"role": "assistant", "content": example.output}], add_generation_prompt=False)
     if whole[: len(ids)] != ids:
