@@ -28,6 +28,7 @@ class Style(StrEnum):
     """How a generator is spoken to."""
 
     chat = "chat"
+    turns = "turns"
     completion = "completion"
 
 
@@ -142,7 +143,8 @@ class GeneratorConfig:
     presence_penalty: float | None = None
     """Lowers the score of tokens already written, -2 to 2 (Self-Instruct: 2 for instructions). Endpoints only."""
     style: Style = Style.chat
-    """chat: instruct models, through their template; completion: base models, which continue a document."""
+    """chat: instruct models are asked for a list of tasks; turns: local ones that are too small to follow that see tasks as
+    earlier turns and go on where the user speaks next; completion: base models, which continue a document."""
     json_schema: bool = False
     """Whether lists are asked for as JSON by a schema; an endpoint that cannot is asked without."""
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)

@@ -28,7 +28,12 @@ class Asker:
 
     @property
     def is_chat(self) -> bool:
-        return self.generator.style == Style.chat
+        return self.generator.style != Style.completion
+
+    @property
+    def prompts(self) -> str:
+        """Folder of the prompt files."""
+        return "pool/chat" if self.is_chat else "pool/completion"
 
     def sampling(self, max_tokens: int, *, temperature: float | None = None) -> Sampling:
         """The generator's sampling; settings that only one kind of model has are left out for the other."""
@@ -47,7 +52,7 @@ class Asker:
 
     def list_request(self, step: str, sample: int, max_tokens: int, begin: str, **fields: Any) -> Request:
         """A request for a numbered list; `begin` is how the reply of a local chat model is made to begin."""
-        text = render(f"pool/{self.generator.style}/{step}", **fields)
+        text = render(f"{self.prompts}/{step}", **fields)
         sampling = self.sampling(max_tokens)
         if not self.is_chat:
             return Request(messages=continue_text(text), sampling=sampling, sample=sample)
@@ -61,7 +66,7 @@ class Asker:
         return Request(messages=messages, sampling=sampling, sample=sample)
 
     def _messages(self, step: str, shown: Sequence[Demonstration], fields: Mapping[str, Any]) -> tuple[Message, ...]:
-        prompt = f"pool/{self.generator.style}/{step}"
+        prompt = f"{self.prompts}/{step}"
         if not self.is_chat:
             return continue_text(render(prompt, shown=[{**demo, "answer": answer} for demo, answer in shown], **fields))
         turns = [text for demo, answer in shown for text in (render(prompt, **demo), answer)]

@@ -75,7 +75,7 @@ def grow(
     index = RougeIndex(data.tokenizer)
     for task in seeds:
         index.add(task.id, task.instruction)
-    shown_seeds = [task for task in seeds if task.is_classification or not data.classification_only]
+    shown_seeds = _to_show(seeds, writer, data)
     started = time.monotonic()
     for number in range(data.max_rounds):
         if budget is not None and not _covered(budget, growth, data):
@@ -94,6 +94,14 @@ def grow(
             return growth
     growth.stopped = "max_rounds"
     return growth
+
+
+def _to_show(seeds: Sequence[SeedTask], writer: Writer, data: DataConfig) -> list[SeedTask]:
+    """The seeds that may stand in prompts; all of a kind where none is short enough."""
+    kind = [task for task in seeds if task.is_classification or not data.classification_only]
+    if writer.most_words is None:
+        return kind
+    return [task for task in kind if len(f"{task.instruction} {task.input} {task.output}".split()) <= writer.most_words] or kind
 
 
 def _round(

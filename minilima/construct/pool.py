@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minilima.config import BudgetConfig, Config, DataKind, GeneratorKind
+from minilima.config import BudgetConfig, Config, DataKind, GeneratorKind, Style
 from minilima.construct.asking import Asker
 from minilima.construct.instances import Classified, Instance, Steps, check, label_balance
 from minilima.construct.instructions import Growth, Instruction, grow
@@ -70,19 +70,23 @@ def _metrics(
 
 
 def _writer(model: CachedModel, asker: Asker) -> Writer:
-    kind = asker.data.kind
-    if kind == DataKind.self_instruct:
-        return list_writer(asker)
-    if kind == DataKind.alpaca:
+    data, turns = asker.data, asker.generator.style == Style.turns
+    if data.kind == DataKind.alpaca:
         return example_writer(asker)
-    prefix = asker.data.magpie_prefix or getattr(model.model, "user_prefix", None)
-    if not prefix:
+    if data.kind == DataKind.self_instruct and not turns:
+        return list_writer(asker)
+    demonstrations = data.demonstrations if data.kind == DataKind.self_instruct else 0
+    open_user_turn = getattr(model.model, "open_user_turn", None)
+    if data.magpie_prefix is not None and not demonstrations:
+        prefix = data.magpie_prefix
+        return turn_writer(asker, lambda turns: prefix, 0)
+    if open_user_turn is None:
         raise MinilimaError(
-            "data.magpie_prefix is not set.",
-            "Magpie lets an instruct model continue its template where a user speaks; an endpoint does not tell its template.",
-            "Set it, e.g. data.magpie_prefix='<|im_start|>user\n', or use generator=local.",
+            "data.magpie_prefix is not set." if not demonstrations else "generator.style=turns needs a local model.",
+            "An instruct model is to continue its template where a user speaks, and an endpoint does not tell its template.",
+            "Use generator=local, or for data=magpie set the template's beginning: data.magpie_prefix='<|im_start|>user\n'.",
         )
-    return turn_writer(asker, prefix)
+    return turn_writer(asker, open_user_turn, demonstrations)
 
 
 def _caps(config: Config) -> BudgetConfig | None:

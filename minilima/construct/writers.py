@@ -6,11 +6,11 @@ Each turns demonstrations into a request, and a reply into drafts. Pure.
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minilima.construct.asking import Asker
-from minilima.llm.chat import Reply, Request, continue_text
-from minilima.records import Example, SeedTask
+from minilima.llm.chat import Message, Reply, Request, continue_text
+from minilima.records import Example, SeedTask, user_text
 
 SCHEMA = json.dumps(
     {
@@ -21,6 +21,9 @@ SCHEMA = json.dumps(
     }
 )
 """JSON schema of a list of tasks."""
+
+TURN_WORDS = 60
+"""Seeds of more words, answers included, are not shown as turns: prompts would be slow on small machines."""
 
 Demo = SeedTask | Example
 """A task to show: a seed, or a machine-written one."""
@@ -37,9 +40,10 @@ class Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Writer:
-    """`demonstrations` are needed for each request; `cut` drops what a token limit cut off."""
+    """How to ask and how to read. `demonstrations` are shown in each request, seeds of at most `most_words` words."""
 
     demonstrations: int
+    most_words: int | None = None
     request: Callable[[Sequence[Demo], int], Request]
     parse: Callable[[Reply], list[Draft]]
 
@@ -84,17 +88,29 @@ def example_writer(asker: Asker) -> Writer:
     return Writer(demonstrations=min(3, data.demonstrations), request=request, parse=parse)
 
 
-def turn_writer(asker: Asker, user_prefix: str) -> Writer:
-    """Magpie: an instruct model continues its own template where a user would speak (Xu et al. 2024, section 2)."""
-    sampling = asker.sampling(asker.data.instruction_tokens)
+def turn_writer(asker: Asker, open_user_turn: Callable[[Sequence[Message]], str], demonstrations: int) -> Writer:
+    """An instruct model continues a conversation where the user speaks next, one task a reply.
+
+    Without demonstrations this is Magpie (Xu et al. 2024, section 2). With them, each an earlier turn with its answer, it is
+    Self-Instruct's prompt in the form that a small model knows best.
+    """
+    # A penalty on tokens already written is for long answers; here it would push a short text off its topic.
+    sampling = replace(asker.sampling(asker.data.instruction_tokens), repetition_penalty=None)
 
     def request(shown: Sequence[Demo], sample: int) -> Request:
-        return Request(messages=continue_text(user_prefix), sampling=sampling, sample=sample)
+        turns = [turn for task in shown for turn in _turns(task)]
+        return Request(messages=continue_text(open_user_turn(turns)), sampling=sampling, sample=sample)
 
     def parse(reply: Reply) -> list[Draft]:
         return [Draft(instruction=reply.text.strip())] if reply.finish == "stop" and reply.text.strip() else []
 
-    return Writer(demonstrations=0, request=request, parse=parse)
+    return Writer(demonstrations=demonstrations, most_words=TURN_WORDS, request=request, parse=parse)
+
+
+def _turns(task: Demo) -> list[Message]:
+    """The task as a turn of the user, and its answer where it has one yet."""
+    asked = Message(role="user", content=user_text(task.instruction, task.input))
+    return [asked, Message(role="assistant", content=task.output)] if task.output else [asked]
 
 
 _ITEM = re.compile(r"(?:^|(?<=[.?!])\s)\s*(?:\d+\s*[.)]\s+)+(?=\S)", re.MULTILINE)

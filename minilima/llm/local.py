@@ -139,12 +139,11 @@ class LocalModel:
         ids: list[int] = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
         return ids + (self.tokenizer.encode(prefill, add_special_tokens=False) if prefill else [])
 
-    @property
-    def user_prefix(self) -> str:
-        """The template's text up to where a user begins to speak, the template's own system turn included."""
+    def open_user_turn(self, turns: Sequence[Message]) -> str:
+        """The conversation as the template renders it, up to where the user would go on."""
         mark = "\ufffc"
-        turns = [{"role": "user", "content": mark}]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False)).partition(mark)[0]
+        rendered = self.tokenizer.apply_chat_template([*map(asdict, turns), {"role": "user", "content": mark}], tokenize=False)
+        return str(rendered).partition(mark)[0]
 
     @property
     def end_ids(self) -> list[int]:
