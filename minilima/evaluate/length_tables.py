@@ -56,10 +56,13 @@ class Tables:
     """What is known of AlpacaEval's set; a part is None or empty where its file is not there."""
 
     difficulty: Vector | None
-    """By place in AlpacaEval's order."""
+    """By place in AlpacaEval's order; None where no tables were found."""
     gamed: Gamed | None
     weights: Mapping[str, Weights]
     """Published coefficients by model."""
+
+
+NO_TABLES = Tables(difficulty=None, gamed=None, weights={})
 
 
 def load_tables(folder: Path) -> Tables:
@@ -68,6 +71,8 @@ def load_tables(folder: Path) -> Tables:
     Raises:
         MinilimaError: the folder holds neither difficulties nor gamed baselines, or a table cannot be understood.
     """
+    if not folder.is_dir():
+        raise MinilimaError(f"There is no folder {folder}.", "The tables for length control were to be there.", HOW_TO_GET)
     difficulty = _one(folder, "*instruction_difficulty*.csv")
     gamed = _one(folder, "*df_gamed*.csv")
     weights = _one(folder, f"*baseline_{BASELINE}.csv")
@@ -83,15 +88,15 @@ def load_tables(folder: Path) -> Tables:
     return Tables(difficulty=values, gamed=_gamed(gamed) if gamed else None, weights=_weights(weights) if weights else {})
 
 
-def cached_tables() -> Tables | None:
-    """The tables that alpaca_eval or `hf download` left in Hugging Face's cache; None where there are none."""
+def cached_tables() -> Tables:
+    """The tables that alpaca_eval or `hf download` left in Hugging Face's cache; empty where there are none."""
     from huggingface_hub import try_to_load_from_cache
 
     for name in ("df_gamed.csv", "instruction_difficulty.csv"):
         found = try_to_load_from_cache("tatsu-lab/alpaca_eval", name, repo_type="dataset")
         if isinstance(found, str):
             return load_tables(Path(found).parent)
-    return None
+    return NO_TABLES
 
 
 @lru_cache(maxsize=1)
