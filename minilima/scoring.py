@@ -66,16 +66,19 @@ def run_score(arguments: Sequence[str]) -> None:
 def _show(scores: Scores) -> None:
     for scored in scores.runs:
         console.say()
-        console.show_table((scored.name, str(scored.file)), _run_rows(scored))
+        console.say(scored.name, style="bold")
+        console.show_table(("", ""), _run_rows(scored))
     for pair in scores.pairs:
         console.say()
-        console.show_table((f"{pair.first} minus {pair.second}", ""), _pair_rows(pair))
+        console.say(f"{pair.first} minus {pair.second}", style="bold")
+        console.show_table(("", ""), _pair_rows(pair))
 
 
 def _run_rows(scored: Scored) -> list[tuple[str, str]]:
     rate = scored.win_rate
     unread = rate.prompts - rate.judged
     return [
+        ("file", scored.file.name),
         ("judged against", f"{scored.run.baseline or 'a baseline without a name'}, by {scored.run.judge or 'an unnamed judge'}"),
         ("prompts judged", f"{rate.judged:,}" + (f", and {unread:,} not read" if unread else "")),
         ("win rate", f"{rate.win_rate.value:.2f} %, 95 % interval {rate.win_rate.low:.2f} to {rate.win_rate.high:.2f}"),
@@ -110,7 +113,11 @@ def _pair_rows(pair: Pair) -> list[tuple[str, str]]:
     bounds = f"{found.difference.low:+.2f} to {found.difference.high:+.2f}"
     return [
         ("win rates", f"{found.difference.value:+.2f} points, 95 % interval {bounds}, on {found.prompts:,} shared prompts"),
-        ("paired bootstrap", f"p = {found.p_bootstrap:.4f}; {found.p_holm:.4f} with Holm's correction for all pairs"),
-        ("McNemar, exact", f"p = {found.p_mcnemar:.4f}; better on {found.first_better:,}, worse on {found.second_better:,}"),
+        ("paired bootstrap", f"{_p_text(found.p_bootstrap)}; {_p_text(found.p_holm or 0)} with Holm's correction for all pairs"),
+        ("McNemar, exact", f"{_p_text(found.p_mcnemar)}; better on {found.first_better:,}, worse on {found.second_better:,}"),
         ("could be detected", f"{found.minimum_detectable:.2f} points (80 % power at the 5 % level)"),
     ]
+
+
+def _p_text(value: float) -> str:
+    return "p < 0.0001" if value < 0.0001 else f"p = {value:.4f}"

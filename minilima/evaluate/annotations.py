@@ -110,15 +110,15 @@ def _annotation(path: Path, number: int, row: object) -> Annotation:
     if not isinstance(row, dict):
         raise _bad_row(path, number, f"it is a {type(row).__name__}, not an object")
     for field in ("instruction", "output_1", "output_2"):
-        if not isinstance(row.get(field), str):
+        # An answer may be null: a model that said nothing.
+        nothing = field != "instruction" and field in row and row[field] is None
+        if not isinstance(row.get(field), str) and not nothing:
             raise _bad_row(path, number, f"{field} is {'missing' if field not in row else 'not a text'}")
-    if "preference" not in row:
-        raise _bad_row(path, number, "preference is missing")
     return Annotation(
         instruction=row["instruction"],
-        output_1=row["output_1"],
-        output_2=row["output_2"],
-        preference=_preference(path, number, row["preference"]),
+        output_1=row["output_1"] or "",
+        output_2=row["output_2"] or "",
+        preference=_preference(path, number, row.get("preference")),
         dataset=_text(row, "dataset"),
         raw_completion=row.get("preference_raw_completion", row.get("raw_completion")),
         usd=_number(row.get("preference_price_per_example", row.get("price_per_example"))),
@@ -130,7 +130,7 @@ def _annotation(path: Path, number: int, row: object) -> Annotation:
 
 
 def _preference(path: Path, number: int, value: object) -> float | None:
-    """The preference on the scale 1 to 2; None where the judge gave none (null, NaN, or alpaca_eval's -1)."""
+    """The preference on the scale 1 to 2; None where the judge gave none (absent, null, NaN, or alpaca_eval's -1)."""
     if value is None:
         return None
     preference = _number(value)

@@ -3,6 +3,7 @@
 Reads files and returns values; `python -m minilima score` prints them as tables, or as JSON for other programs.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -108,14 +109,16 @@ def _length_controlled(run: Run, tables: Tables, positional: bool) -> LengthCont
 
 
 def _names(found: Sequence[tuple[Path, Run]]) -> list[str]:
-    """A name for each run: the model, then the judge, the baseline and the file as far as they are needed to tell them apart."""
-    parts = [(run.generator, run.judge or "unnamed judge", run.baseline or "unnamed baseline", str(file)) for file, run in found]
-    for used in range(1, 5):
-        names = [part[0] + (f" ({', '.join(part[1:used])})" if used > 1 else "") for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    # The same file given twice.
-    return [f"{name} #{number}" for number, name in enumerate(names, start=1)]
+    """A name for each run: the model; where runs share it also the judge, the baseline and the file, as far as needed."""
+    names = [run.generator for _, run in found]
+    for detail in ("judge", "baseline", "file"):
+        shared = {name for name, times in Counter(names).items() if times > 1}
+        for place, (file, run) in enumerate(found):
+            if names[place] in shared:
+                more = {"judge": run.judge, "baseline": run.baseline, "file": str(file)}[detail]
+                names[place] += f" ({more or f'{detail} not named'})"
+    # Only the same run of the same file given twice is left.
+    return [name if names.count(name) == 1 else f"{name} #{number}" for number, name in enumerate(names, start=1)]
 
 
 def _pairs(runs: Sequence[Scored]) -> list[Pair]:
