@@ -14,6 +14,7 @@ VERBS = {
     "run": "build what is missing and report (the default)",
     "plan": "show what a run would build and reuse, without doing it",
     "fetch": "fetch the embedded models into the user's cache",
+    "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",
 }
 
 HELP = """\
@@ -23,6 +24,7 @@ minilima: from seed tasks to an aligned model and a win rate, in one command.
   python -m minilima plan +experiment=lima_1k                   what would be built, before anything is spent
   python -m minilima +experiment=lima_1k data.size=300          any setting can be overridden
   python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination
+  python -m minilima score annotations.json [more…] [--json]    score and compare judgments in AlpacaEval's format
   python -m minilima --cfg job +experiment=quickstart           all settings as they are
 """
 
@@ -57,6 +59,11 @@ def _dispatch(arguments: list[str]) -> int:
         )
     if verb == "fetch":
         return _fetch()
+    if verb == "score":
+        from minilima.scoring import run_score
+
+        run_score(arguments)
+        return 0
     # A preset of the data is an option of its group.
     arguments = [item.replace("data.preset=", "data=", 1) if item.startswith("data.preset=") else item for item in arguments]
     config_dir, arguments = _take_config_dir(arguments)
