@@ -123,6 +123,10 @@ class EndpointConfig:
     """Longest wait for one reply, in seconds."""
     max_retries: int = 6
     """Tries again after 429, 5xx, broken connections and empty replies, with growing pauses; Retry-After is honoured."""
+    batch: bool = False
+    """Whether requests go through the Batch API: half the price, replies within a day, collected also after a restart."""
+    poll_seconds: float = 30.0
+    """How often a batch is asked whether it is done, in seconds."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
 
 

@@ -12,6 +12,7 @@ from minilima import console
 from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
+from minilima.estimate import estimate
 from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.keys import missing_key
 from minilima.recipes import Stages
@@ -49,9 +50,10 @@ def make_plan(config: Config, sources: Sources, graph: Stages, store: Store) -> 
         work = store.work(stage)
         interrupted = work.is_dir() and any(work.iterdir())
         status = "reuse" if store.find(stage) else "resume" if interrupted else "build"
-        planned.append(
-            PlannedStage(role=role, status=status, directory=stage.directory, what=describe_stage(role, config, sources))
-        )
+        what = describe_stage(role, config, sources)
+        if status != "reuse" and (guess := estimate(role, config, sources)) is not None:
+            what += f"; {guess}"
+        planned.append(PlannedStage(role=role, status=status, directory=stage.directory, what=what))
     return Plan(stages=tuple(planned), notes=tuple(_notes(config, sources)))
 
 

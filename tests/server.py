@@ -40,6 +40,9 @@ class ModelServer:
         self.billed = [0, 0]
         """Prompt and completion tokens of all replies sent with usage."""
         self.refuses_schema = False
+        self.files: dict[str, bytes] = {}
+        self.batches: list[tuple[str, int]] = []
+        self.batch_polls = 1
         self._loop = asyncio.new_event_loop()
         self._rng = random.Random(0)
         self._server = self._loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=512))
@@ -76,7 +79,8 @@ class ModelServer:
                 self.in_flight += 1
                 self.most_in_flight = max(self.most_in_flight, self.in_flight)
                 try:
-                    reply = await self._reply(lines[0].split()[0], headers, content)
+                    method, path, _ = lines[0].split()
+                    reply = self._batch(method, path, content) or await self._reply(method, headers, content)
                 finally:
                     self.in_flight -= 1
                 if reply is None:
@@ -106,6 +110,49 @@ class ModelServer:
             return _response(400, {"error": {"message": "response_format is not supported"}})
         self.requests.append(body)
         return self._completion(self.answer(body), as_text="prompt" in body)
+
+    def _batch(self, method: str, path: str, content: bytes) -> bytes | None:
+        """The Batch API: a batch is done after it was asked for `batch_polls` times; every third request of the first fails."""
+        if method == "POST" and path.endswith("/files"):
+            name = f"file-{len(self.files)}"
+            self.files[name] = content[content.index(b'{"custom_id"') : content.rindex(b"}") + 1]
+            return _response(
+                200, {"id": name, "object": "file", "bytes": 1, "created_at": 0, "filename": "f", "purpose": "batch"}
+            )
+        if method == "POST" and path.endswith("/batches"):
+            self.batches.append((json.loads(content)["input_file_id"], self.batch_polls))
+            return _response(200, self._batch_state(len(self.batches) - 1))
+        if "/batches/" in path:
+            return _response(200, self._batch_state(int(path.rpartition("-")[2])))
+        if "/files/" in path:
+            return _response(200, None, raw=self.files[path.split("/")[-2]])
+        return None
+
+    def _batch_state(self, number: int) -> dict[str, Any]:
+        file, left = self.batches[number]
+        self.batches[number] = (file, left - 1)
+        state = {
+            "id": f"batch-{number}",
+            "object": "batch",
+            "endpoint": "/v1/chat/completions",
+            "input_file_id": file,
+            "completion_window": "24h",
+            "created_at": 0,
+            "status": "in_progress",
+        }
+        if left > 0:
+            return state
+        rows = []
+        for place, line in enumerate(self.files[file].splitlines()):
+            row = json.loads(line)
+            failed = place % 3 == 2 and number == 0
+            if not failed and f"out-{number}" not in self.files:
+                self.requests.append(row["body"])
+            body = json.loads(self._completion(self.answer(row["body"])).split(b"\r\n\r\n", 1)[1])
+            response = {"status_code": 500 if failed else 200, "body": {} if failed else body}
+            rows.append(json.dumps({"id": "r", "custom_id": row["custom_id"], "response": response, "error": None}))
+        self.files[f"out-{number}"] = "\n".join(rows).encode()
+        return {**state, "status": "completed", "output_file_id": f"out-{number}"}
 
     def _fault(self) -> str | None:
         if self.faults:

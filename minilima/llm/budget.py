@@ -19,6 +19,8 @@ from minilima.groups import CONF
 from minilima.llm.cache import open_database
 from minilima.llm.chat import Request
 
+_BATCH_SHARE = 0.5
+"""Batches cost half."""
 _TOKENS_A_MESSAGE = 16
 """Tokens that a chat template adds around a message, at most."""
 
@@ -66,7 +68,8 @@ def price_of(model: str | None, endpoint: EndpointConfig) -> Price | None:
     if not names:
         return None
     row = table["models"][max(names, key=len)]
-    return Price(prompt=row["prompt"], completion=row["completion"], as_of=table["as_of"])
+    share = _BATCH_SHARE if endpoint.batch else 1.0
+    return Price(prompt=share * row["prompt"], completion=share * row["completion"], as_of=table["as_of"])
 
 
 def worst_case(request: Request, price: Price | None) -> Spend:

@@ -55,7 +55,7 @@ class EndpointModel:
         except BaseExceptionGroup as group:
             raise _first(group) from None
         if self._fatal is not None:
-            raise self._explain(self._fatal) from None
+            raise explain(self._fatal, self.name, self.endpoint) from None
         return replies
 
     async def _reply_all(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
@@ -100,7 +100,7 @@ class EndpointModel:
                 return None
             reply, error = await self._try(client, request)
             self._settle(ticket, worst, reply, error)
-            if reply is not None and _is_whole(reply):
+            if reply is not None and is_whole(reply):
                 self._failures, self._ever_answered = 0, True
                 self._throttle.answered()
                 return replace(reply, faults=tuple(faults))
@@ -119,7 +119,7 @@ class EndpointModel:
         return self._give_up(error, faults)
 
     async def _try(self, client: openai.AsyncOpenAI, request: Request) -> tuple[Reply | None, Exception | None]:
-        path, body = self._call(request)
+        path, body = chat_call(self.name, request, with_schema=self._sends_schema)
         try:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
                 # Not chat.completions.create: it takes a third more CPU to check what we send and to model what comes back.
@@ -127,22 +127,6 @@ class EndpointModel:
             return parse_completion(content, self.budget), None
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             return None, error
-
-    def _call(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """Path and body of a request; a text to continue goes to the older completions endpoint, which base models have."""
-        sampling = request.sampling
-        body: dict[str, Any] = {"model": self.name, "temperature": sampling.temperature, "top_p": sampling.top_p}
-        if sampling.presence_penalty is not None:
-            body["presence_penalty"] = sampling.presence_penalty
-        if sampling.stop is not None:
-            body["stop"] = list(sampling.stop)
-        if request.messages[0].role == TEXT:
-            return "/completions", {**body, "prompt": request.messages[0].content, "max_tokens": sampling.max_tokens}
-        if request.schema is not None and self._sends_schema:
-            schema = {"name": "reply", "strict": True, "schema": json.loads(request.schema)}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
-        return "/chat/completions", {**body, "max_completion_tokens": sampling.max_tokens}
 
     def _drops_schema(self, request: Request, error: openai.BadRequestError) -> bool:
         """True where the endpoint has no JSON schemas: from now on requests go without; their text is parsed as well."""
@@ -182,53 +166,77 @@ class EndpointModel:
             return None
         return Reply(text="", finish=FAILED, prompt_tokens=0, completion_tokens=0, faults=(*faults, "given_up"))
 
-    def _explain(self, error: Exception) -> MinilimaError:
-        if isinstance(error, MinilimaError):
-            return error
-        address = self.endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or "OpenAI"
-        variable = self.endpoint.api_key_env
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return MinilimaError(
-                f"{address} refuses the key in ${variable}.",
-                "The key is wrong, expired, or may not use this model.",
-                f"Set a valid one (export {variable}=…) and run the same command again; what was answered is kept.",
-            )
-        if isinstance(error, openai.NotFoundError):
-            return MinilimaError(
-                f"{address} has no model {self.name!r}.",
-                f"It offers: {self._offered()}.",
-                "Choose one of them with generator.model=… or judge.model=…",
-            )
-        if isinstance(error, openai.BadRequestError):
-            return MinilimaError(
-                f"{address} refuses the request.",
-                f"It says: {error}.",
-                "Most often a setting does not suit the model (temperature, top_p, tokens), or the prompt is too long for it.",
-            )
-        return MinilimaError(
-            f"{address} did not answer, after {self.endpoint.max_retries} retries.",
-            f"The last error was {type(error).__name__}: {error}.",
-            "Run the same command again later: every reply that arrived is kept and not asked for again.",
-        )
-
-    def _offered(self) -> str:
-        try:
-            with openai.OpenAI(
-                api_key=os.environ.get(self.endpoint.api_key_env) or "none", base_url=self.endpoint.base_url, max_retries=0
-            ) as client:
-                return options(model.id for model in client.models.list()) or "nothing"
-        except openai.OpenAIError:
-            return "a list it does not give out"
-
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-def _is_whole(reply: Reply) -> bool:
+def is_whole(reply: Reply) -> bool:
     """A cut reply counts as one, also where nothing was left to show: asking again would cut it again."""
     return reply.finish != "content_filter" and (bool(reply.text.strip()) or reply.finish == "length")
+
+
+def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaError:
+    """What an endpoint's refusal or silence means, and what to do."""
+    if isinstance(error, MinilimaError):
+        return error
+    address = endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or "OpenAI"
+    variable = endpoint.api_key_env
+    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        return MinilimaError(
+            f"{address} refuses the key in ${variable}.",
+            "The key is wrong, expired, or may not use this model.",
+            f"Set a valid one (export {variable}=…) and run the same command again; what was answered is kept.",
+        )
+    if isinstance(error, openai.NotFoundError):
+        return MinilimaError(
+            f"{address} has no model {model!r}.",
+            f"It offers: {_offered(endpoint)}.",
+            "Choose one of them with generator.model=… or judge.model=…",
+        )
+    if isinstance(error, openai.BadRequestError):
+        return MinilimaError(
+            f"{address} refuses the request.",
+            f"It says: {error}.",
+            "Most often a setting does not suit the model (temperature, top_p, tokens), or the prompt is too long for it.",
+        )
+    return MinilimaError(
+        f"{address} did not answer, after {endpoint.max_retries} retries.",
+        f"The last error was {type(error).__name__}: {error}.",
+        "Run the same command again later: every reply that arrived is kept and not asked for again.",
+    )
+
+
+def _offered(endpoint: EndpointConfig) -> str:
+    try:
+        with open_client(endpoint) as client:
+            return options(model.id for model in client.models.list()) or "nothing"
+    except openai.OpenAIError:
+        return "a list it does not give out"
+
+
+def open_client(endpoint: EndpointConfig) -> openai.OpenAI:
+    """A client for single calls that are not worth many at once."""
+    key = os.environ.get(endpoint.api_key_env) or "none"
+    return openai.OpenAI(api_key=key, base_url=endpoint.base_url, max_retries=2)
+
+
+def chat_call(model: str, request: Request, *, with_schema: bool = True) -> tuple[str, dict[str, Any]]:
+    """Path and body of a request; a text to continue goes to the older completions endpoint, which base models have."""
+    sampling = request.sampling
+    body: dict[str, Any] = {"model": model, "temperature": sampling.temperature, "top_p": sampling.top_p}
+    if sampling.presence_penalty is not None:
+        body["presence_penalty"] = sampling.presence_penalty
+    if sampling.stop is not None:
+        body["stop"] = list(sampling.stop)
+    if request.messages[0].role == TEXT:
+        return "/completions", {**body, "prompt": request.messages[0].content, "max_tokens": sampling.max_tokens}
+    if request.schema is not None and with_schema:
+        schema = {"name": "reply", "strict": True, "schema": json.loads(request.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+    return "/chat/completions", {**body, "max_completion_tokens": sampling.max_tokens}
 
 
 def connect(setting: str, model: str | None, endpoint: EndpointConfig, cache: Path, stage: str) -> CachedModel:
@@ -240,6 +248,10 @@ def connect(setting: str, model: str | None, endpoint: EndpointConfig, cache: Pa
     if not model:
         raise MinilimaError(f"{setting} is not set.", "The endpoint has to be told which model.", f"Add {setting}=…")
     budget = Budget(cache, stage, endpoint.budget, price_of(model, endpoint))
+    if endpoint.batch:
+        from minilima.llm.batch import BatchModel
+
+        return CachedModel(BatchModel(model, endpoint, budget, cache), cache)
     return CachedModel(EndpointModel(model, endpoint, budget), cache)
 
 

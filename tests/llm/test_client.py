@@ -1,5 +1,6 @@
 """The endpoint client against a real HTTP server: faults are retried, refusals explained, replies kept."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,3 +209,50 @@ def test_an_endpoint_without_json_schemas_is_asked_without(server: ModelServer) 
     server.refuses_schema = False
     plain(server).reply_many(asked[:1], ignore)
     assert server.requests[-1]["response_format"]["json_schema"]["strict"] is True
+
+
+def test_a_batch_is_sent_collected_and_its_failures_sent_again(server: ModelServer, tmp_path: Path) -> None:
+    server.answer = lambda body: body["messages"][0]["content"].upper()
+    model = cached(server, tmp_path, batch=True, poll_seconds=0.01)
+    replies = model.reply_many(requests(7))
+    assert [reply.text for reply in replies] == [f"QUESTION {n}" for n in range(7)]
+    assert len(server.batches) == 2 and model.usage.faults == {"server_error": 2}
+    assert server.received == 0, "nothing went the dear way"
+    again = cached(server, tmp_path, batch=True)
+    assert again.reply_many(requests(7)) == [replace(reply, faults=()) for reply in replies]
+
+
+def test_a_batch_on_its_way_is_collected_by_another_process(server: ModelServer, tmp_path: Path) -> None:
+    server.batch_polls = 10_000
+    impatient = cached(server, tmp_path, batch=True, poll_seconds=60.0)
+    with pytest.raises(TimeoutError):
+        _interrupted_after(0.5, impatient, requests(2))
+    server.batches[0] = (server.batches[0][0], 0)
+    later = cached(server, tmp_path, batch=True, poll_seconds=0.01)
+    assert [reply.finish for reply in later.reply_many(requests(2))] == ["stop", "stop"]
+    assert len(server.batches) == 1, "it was not sent again"
+
+
+def _interrupted_after(seconds: float, model: CachedModel, asked: list[Request]) -> None:
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        model.reply_many(asked)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_batch_that_the_budget_does_not_cover_is_not_sent(server: ModelServer, tmp_path: Path) -> None:
+    with pytest.raises(MinilimaError, match="budget is used up"):
+        cached(server, tmp_path, batch=True, budget=BudgetConfig(requests=3)).reply_many(requests(4))
+    assert server.batches == []
+    cached(server, tmp_path, batch=True, poll_seconds=0.01, budget=BudgetConfig(requests=3)).reply_many(requests(2))
+
+
+def test_batches_cost_half() -> None:
+    one, half = price_of("gpt-4o", EndpointConfig()), price_of("gpt-4o", EndpointConfig(batch=True))
+    assert one is not None and half is not None and half.prompt == one.prompt / 2
