@@ -63,16 +63,15 @@ def main() -> None:
         needed = len(server.requests)
         server.requests.clear()
         lost = kills = 0
-        for _ in range(chosen.kills):
+        for moment in sorted(rng.sample(range(1, needed), chosen.kills)):
             had, seen = kept(killed), len(server.requests)
             process = subprocess.Popen(command(server, killed), env=environment, stdout=subprocess.DEVNULL)
-            try:
-                process.wait(timeout=rng.uniform(0.3, seconds * 0.6))
-                break
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                kills += 1
+            while process.poll() is None and len(server.requests) < moment + lost:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0.0, 0.05))
+            kills += process.poll() is None
+            process.kill()
+            process.wait()
             time.sleep(1.0)  # an orphaned worker notices that its parent has died
             lost += (len(server.requests) - seen) - (kept(killed) - had)
         subprocess.run(command(server, killed), env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -2,7 +2,8 @@
 
     dataset.jsonl ─> tokens and labels ─> Trainer (full or LoRA, DDP or ZeRO) ─> safetensors + tokenizer + template
 
-Weights are kept in float32 while training; on a GPU the arithmetic runs in bfloat16 by autocast. (bfloat16 weights
+Weights are float32 while training. One process with bfloat16 hardware multiplies bfloat16 copies and keeps the float32
+weights in the optimizer (`masters.py`); several use DeepSpeed's masters, or autocast without DeepSpeed. (bfloat16 weights
 without a float32 master lose most updates at LIMA's learning rate.)
 """
 
@@ -17,14 +18,17 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from minilima.config import Config, Method, Schedule, SftConfig
+from minilima.config import ComputeConfig, Config, Method, Schedule, SftConfig
 from minilima.files import read_jsonl, write_atomic, write_jsonl
 from minilima.llm.local import inference_dtype, load_model, load_tokenizer, pick_device
 from minilima.records import Example, Progress, Tell
 from minilima.store import Outcome
+from minilima.train import attention
 from minilima.train.data import IGNORED, check_trained_ends, tokenize_example
 from minilima.train.deepspeed import deepspeed_config
 from minilima.train.dropout import add_residual_dropout
+from minilima.train.loss import can_fuse, fuse_head
+from minilima.train.masters import MasterAdamW
 from minilima.train.packing import Packer
 from minilima.worker import Job
 
@@ -48,7 +52,7 @@ def build_model(job: Job, tell: Tell) -> Outcome:
     ]
     ends = check_trained_ends(examples, tokenizer.eos_token_id, config.sft.max_tokens)
     # Before the arguments: once they exist, transformers divides ZeRO-3 weights while reading them, which fails on CPUs.
-    model = _prepared(load_model(location, torch.float32, torch.device("cpu")), config.sft)
+    model = _prepared(load_model(location, torch.float32, torch.device("cpu")), config)
     arguments = training_arguments(config, job.scratch)
     trainer = SftTrainer(
         model=model,
@@ -85,6 +89,32 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, *, sft: SftConfig, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.sft = sft
+        self.by_boundaries = self.model.config._attn_implementation == attention.NAME
+        self.fused = can_fuse(self.model.config)
+        self.head = self.model.get_output_embeddings()
+        if self.fused:
+            fuse_head(self.model)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """AdamW, with float32 masters where the weights are bfloat16; norms and biases do not decay."""
+        if getattr(self, "optimizer", None) is None and self.model.dtype == torch.bfloat16:
+            decaying = set(self.get_decay_parameter_names(self.model))
+            named = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+            groups = [
+                {"params": [weight for name, weight in named if name in decaying], "weight_decay": self.sft.weight_decay},
+                {"params": [weight for name, weight in named if name not in decaying], "weight_decay": 0.0},
+            ]
+            self.optimizer: Any = MasterAdamW(
+                [group for group in groups if group["params"]],
+                max_grad_norm=self.sft.max_grad_norm,
+                lr=self.sft.learning_rate,
+                betas=(self.sft.beta1, self.sft.beta2),
+                eps=1e-8,
+                fused=self.args.device.type == "cuda",
+            )
+            self.args.max_grad_norm = 0.0  # the masters are clipped instead
+            return self.optimizer
+        return super().create_optimizer(model)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """One optimizer step's share: the mean loss over the trained tokens of the whole batch, over all processes."""
@@ -111,19 +141,21 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     def _summed_loss(self, model: Any, row: dict[str, torch.Tensor]) -> torch.Tensor:
         """Cross-entropy in nats, summed over the row's trained tokens; logits are computed for these alone."""
         # A row without targets still takes part in the collectives, with a loss of zero.
-        keep = row["predicting"] if len(row["predicting"]) else row["predicting"].new_zeros(1)
+        lone = not len(row["targets"])
+        keep = row["predicting"].new_zeros(1) if lone else row["predicting"]
+        self.head.targets = keep.new_zeros(1) if lone else row["targets"]
         output = model(
             input_ids=row["input_ids"],
             position_ids=row["position_ids"],
             attention_mask=None,
             use_cache=False,
             logits_to_keep=keep,
+            **(attention.boundaries(row["position_ids"]) if self.by_boundaries else {}),
         )
-        logits: torch.Tensor = output.logits[0].float()
-        if not len(row["targets"]):
-            return 0.0 * logits.sum()
-        loss: torch.Tensor = torch.nn.functional.cross_entropy(logits, row["targets"], reduction="sum")
-        return loss
+        loss: torch.Tensor = output.logits
+        if not self.fused:
+            loss = torch.nn.functional.cross_entropy(loss[0].float(), self.head.targets, reduction="sum")
+        return 0.0 * loss if lone else loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule with its floor. transformers' own with a floor fail under DeepSpeed."""
@@ -162,7 +194,8 @@ def training_arguments(config: Config, scratch: Path) -> TrainingArguments:
     sft, compute = config.sft, config.compute
     world = int(os.environ.get("WORLD_SIZE", "1"))
     device = pick_device(compute.device)
-    bf16 = inference_dtype(device) == torch.bfloat16
+    # Weights that are bfloat16 themselves need no autocast.
+    bf16 = inference_dtype(device) == torch.bfloat16 and not has_masters(compute)
     share = sft.batch_size // world
     zero = None
     if compute.zero_stage is not None:
@@ -211,8 +244,19 @@ def newest_checkpoint(folder: Path) -> str | None:
     return str(max(whole)[1]) if whole else None
 
 
-def _prepared(model: Any, sft: SftConfig) -> Any:
+def has_masters(compute: ComputeConfig) -> bool:
+    """Whether the weights are bfloat16 with float32 masters in our optimizer: one process, bfloat16 hardware, no DeepSpeed."""
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1 and compute.zero_stage is None
+    return alone and inference_dtype(pick_device(compute.device)) == torch.bfloat16
+
+
+def _prepared(model: Any, config: Config) -> Any:
+    sft, compute = config.sft, config.compute
     model.config.use_cache = False
+    if has_masters(compute):
+        model = model.to(torch.bfloat16)
+    if pick_device(compute.device).type == "cuda" and attention.is_available():
+        attention.use_varlen(model)
     if sft.residual_dropout:
         add_residual_dropout(model.get_decoder().layers, sft.residual_dropout)
     if sft.method == Method.full:
@@ -226,7 +270,7 @@ def _prepared(model: Any, sft: SftConfig) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, adapters)
+    return get_peft_model(model, adapters, autocast_adapter_dtype=not has_masters(compute))
 
 
 def _save(trainer: SftTrainer, tokenizer: Any, folder: Path, sft: SftConfig) -> None:

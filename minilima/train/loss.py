@@ -1,0 +1,66 @@
+"""Cross-entropy fused with the output layer: logits exist for a few thousand tokens at a time, forwards and backwards.
+
+The gradient of a chunk is computed right after its loss, as in Liger (Hsu et al. 2024, section 3.2), so no logits are kept:
+for a vocabulary of 128,000 and a row of 16,000 tokens they would take 8 GiB in float32.
+"""
+
+from typing import Any
+
+import torch
+from torch.autograd import Function
+
+CHUNK = 2048
+"""Tokens whose logits exist at once."""
+
+
+def can_fuse(config: Any) -> bool:
+    """False for models that change their logits after the output layer (Gemma, Cohere, Granite)."""
+    return not any(getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
+
+
+def fuse_head(model: Any) -> None:
+    """Makes the model return the summed loss in place of logits, for the targets in `head.targets`.
+
+    The output layer stays the same module with the same weights, so wrappers, adapters and saving see nothing of it.
+    """
+    head = model.get_output_embeddings()
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = _SummedLoss.apply(hidden[0], head.weight, head.targets)  # type: ignore[no-untyped-call]
+        return loss
+
+    head.forward = forward
+
+
+class _SummedLoss(Function):
+    """Sum of the cross-entropies in nats of hidden (tokens, d) through weight (vocabulary, d) with targets (tokens,)."""
+
+    @staticmethod
+    def forward(context: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        into_hidden = torch.zeros_like(hidden)
+        into_weight = torch.zeros_like(weight, dtype=torch.float32) if weight.requires_grad else None
+        for start in range(0, len(targets), CHUNK):
+            part, wanted = hidden[start : start + CHUNK], targets[start : start + CHUNK]
+            logits = (part @ weight.T).float()
+            normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)
+            total += (normaliser.squeeze(-1) - logits.gather(1, wanted.unsqueeze(1)).squeeze(1)).sum()
+            gradient = logits.sub_(normaliser).exp_()
+            gradient.scatter_add_(1, wanted.unsqueeze(1), gradient.new_full((len(wanted), 1), -1.0))
+            gradient = gradient.to(weight.dtype)
+            into_hidden[start : start + CHUNK] = gradient @ weight
+            if into_weight is not None:
+                into_weight += gradient.T @ part
+        context.save_for_backward(into_hidden, into_weight)
+        context.kind = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        into_hidden, into_weight = context.saved_tensors
+        scale = outer[0]
+        return (
+            into_hidden * scale.to(into_hidden.dtype),
+            None if into_weight is None else (into_weight * scale).to(context.kind),
+            None,
+        )

@@ -1,0 +1,69 @@
+"""AdamW for bfloat16 weights that keeps float32 masters, for one process.
+
+bfloat16 has 8 bits of precision: at a learning rate of 1e-5 most updates would round to nothing. The masters take them;
+the model sees the masters rounded. Autocast over float32 weights is as exact and a fifth slower (measured).
+"""
+
+from typing import Any
+
+import torch
+
+
+class MasterAdamW(torch.optim.AdamW):
+    """Gradients are moved into the masters' as soon as they are there and added up in float32, over all rows of a step.
+
+    Args:
+        groups: AdamW's parameter groups over the model's own parameters.
+        max_grad_norm: clips the whole gradient before a step; 0 = not at all. The Trainer cannot: it sees no gradients.
+        settings: AdamW's other arguments.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, max_grad_norm: float, **settings: Any) -> None:
+        self.pairs: list[tuple[torch.nn.Parameter, torch.nn.Parameter]] = []
+        self.max_grad_norm = max_grad_norm
+        self.grad_norm = torch.zeros(())
+        """Norm of the whole gradient of the last step, before clipping."""
+        ours = []
+        for group in groups:
+            masters = [self._master(parameter) for parameter in group["params"] if parameter.requires_grad]
+            ours.append({**group, "params": masters})
+        super().__init__(ours, **settings)
+
+    def _master(self, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+        master = torch.nn.Parameter(parameter.detach().float().clone())
+        self.pairs.append((parameter, master))
+
+        def move(finished: torch.Tensor) -> None:
+            assert finished.grad is not None
+            if master.grad is None:
+                master.grad = finished.grad.float()
+            else:
+                master.grad += finished.grad
+            finished.grad = None
+
+        parameter.register_post_accumulate_grad_hook(move)  # type: ignore[no-untyped-call]
+        return master
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Clips, steps on the masters, and rounds them into the model."""
+        masters = [master for _, master in self.pairs]
+        self.grad_norm = torch.nn.utils.clip_grad_norm_(masters, self.max_grad_norm or float("inf"))
+        result = super().step(closure)
+        self._round()
+        return result
+
+    def _round(self) -> None:
+        torch._foreach_copy_([parameter.data for parameter, _ in self.pairs], [master.data for _, master in self.pairs])
+
+    def state_dict(self) -> dict[str, Any]:
+        """AdamW's, with the masters: without them a resumed run would go on from rounded weights."""
+        return {**super().state_dict(), "masters": [master.detach() for _, master in self.pairs]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        saved = state.pop("masters")
+        super().load_state_dict(state)
+        for (_, master), value in zip(self.pairs, saved, strict=True):
+            master.data.copy_(value)
+        self._round()
