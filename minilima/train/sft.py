@@ -52,7 +52,7 @@ def build_model(job: Job, tell: Tell) -> Outcome:
     ]
     ends = check_trained_ends(examples, tokenizer.eos_token_id, config.sft.max_tokens)
     # Before the arguments: once they exist, transformers divides ZeRO-3 weights while reading them, which fails on CPUs.
-    model = _prepared(load_model(location, torch.float32, torch.device("cpu")), config)
+    model = prepared(load_model(location, torch.float32, torch.device("cpu")), config)
     arguments = training_arguments(config, job.scratch)
     trainer = SftTrainer(
         model=model,
@@ -250,7 +250,8 @@ def has_masters(compute: ComputeConfig) -> bool:
     return alone and inference_dtype(pick_device(compute.device)) == torch.bfloat16
 
 
-def _prepared(model: Any, config: Config) -> Any:
+def prepared(model: Any, config: Config) -> Any:
+    """The model as it is trained: precision, attention, dropout and adapters of its recipe and machine."""
     sft, compute = config.sft, config.compute
     model.config.use_cache = False
     if has_masters(compute):

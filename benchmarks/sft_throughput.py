@@ -1,0 +1,157 @@
+"""Training speed of our stage beside a padded `transformers.Trainer`, on model shapes with random weights.
+
+    python benchmarks/sft_throughput.py --case 1b_full --variant minilima --json benchmarks/results/sft_1b_full_minilima.json
+
+Lengths are log-normal like LIMA-style answers (mean 270 tokens, at most 2,048), fixed by a seed, and the same for both.
+Useful tokens are those of the examples, padding left out. MFU is `minilima.train.flops` over 989 TFLOP/s. The figures are
+medians of the steps after the first five.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCallback, TrainingArguments
+
+from benchmarks.publish import parser, publish
+from minilima.config import ComputeConfig, Config, Method, SftConfig
+from minilima.train.data import IGNORED
+from minilima.train.flops import H100_FLOPS, training_flops
+from minilima.train.packing import Packer
+from minilima.train.sft import SftTrainer, prepared, training_arguments
+
+WARM_UP = 5
+
+SHAPES = {
+    "135m": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+             "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True},
+    "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+           "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256, "tie_word_embeddings": True},
+    "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+           "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256, "tie_word_embeddings": False},
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "vocab_size": 600, "tie_word_embeddings": True},
+}  # fmt: skip
+"""SmolLM2-135M, Llama-3.2-1B, Llama-3.1-8B; tiny is for trying the command on a CPU."""
+
+CASES = {
+    # case: shape, method, examples a step, row tokens
+    "135m_full": ("135m", Method.full, 256, 32_768),
+    "1b_full": ("1b", Method.full, 128, 16_384),
+    "8b_lora": ("8b", Method.lora, 64, 8_192),
+    "tiny_full": ("tiny", Method.full, 8, 2_048),
+}
+
+
+def lengths(count: int) -> list[int]:
+    """Tokens of each example."""
+    drawn = np.random.default_rng(0).lognormal(mean=np.log(270) - 0.32, sigma=0.8, size=count)
+    return [int(min(2048, max(16, value))) for value in drawn]
+
+
+def examples(sizes: list[int], vocabulary: int) -> list[dict[str, list[int]]]:
+    """Random tokens; the first tenth of each example is prompt."""
+    rng = np.random.default_rng(1)
+    made = []
+    for size in sizes:
+        ids = rng.integers(5, vocabulary, size).tolist()
+        made.append({"input_ids": ids, "labels": [IGNORED] * (size // 10) + ids[size // 10 :]})
+    return made
+
+
+class Clock(TrainerCallback):  # type: ignore[misc]
+    """Seconds of each step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        _synchronize()
+        self.started = time.monotonic()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        _synchronize()
+        self.seconds.append(time.monotonic() - self.started)
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """The usual collator: every row as long as the longest."""
+    width = max(len(row["input_ids"]) for row in rows)
+    ids = torch.tensor([row["input_ids"] + [0] * (width - len(row["input_ids"])) for row in rows])
+    labels = torch.tensor([row["labels"] + [IGNORED] * (width - len(row["labels"])) for row in rows])
+    mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in rows])
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+def trainer_of(variant: str, case: str, data: list[dict[str, list[int]]], folder: Path, clock: Clock, rows: int) -> Trainer:
+    shape, method, batch, row_tokens = CASES[case]
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**SHAPES[shape], max_position_embeddings=2048), dtype=torch.float32)
+    if variant == "minilima":
+        sft = SftConfig(method=method, epochs=1, batch_size=batch, learning_rate=1e-5, beta2=0.95, weight_decay=0.1)
+        config = Config(sft=sft, compute=ComputeConfig(checkpoint_seconds=1e9))
+        arguments = training_arguments(config, folder)
+        return SftTrainer(
+            model=prepared(model, config), args=arguments, train_dataset=data, data_collator=Packer(row_tokens=row_tokens),
+            callbacks=[clock], sft=sft,
+        )  # fmt: skip
+    arguments = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=rows, num_train_epochs=1, learning_rate=1e-5, save_strategy="no",
+        report_to=[], disable_tqdm=True, bf16=torch.cuda.is_available(), optim="adamw_torch_fused", logging_steps=1,
+        remove_unused_columns=False, use_cpu=not torch.cuda.is_available(),
+    )  # fmt: skip
+    return Trainer(model=model, args=arguments, train_dataset=data, data_collator=padded, callbacks=[clock])
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--case", choices=CASES, required=True)
+    arguments.add_argument("--variant", choices=["minilima", "padded_trainer"], default="minilima")
+    arguments.add_argument("--steps", type=int, default=25)
+    arguments.add_argument("--rows", type=int, default=8, help="rows a step of padded_trainer")
+    chosen = arguments.parse_args()
+    shape, method, batch, _ = CASES[chosen.case]
+    if chosen.variant == "padded_trainer":
+        batch = chosen.rows
+    sizes = lengths(batch * chosen.steps)
+    data = examples(sizes, int(SHAPES[shape]["vocab_size"]))
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(chosen.variant, chosen.case, data, Path(folder), clock, chosen.rows)
+        parameters = sum(weight.numel() for name, weight in trainer.model.named_parameters() if "lora_" not in name)
+        trainer.train()
+    if not SHAPES[shape]["tie_word_embeddings"]:
+        parameters -= int(SHAPES[shape]["vocab_size"]) * int(SHAPES[shape]["hidden_size"])
+    mean_tokens = statistics.mean(sizes) * batch
+    seconds = statistics.median(clock.seconds[WARM_UP:])
+    layers, width = int(SHAPES[shape]["num_hidden_layers"]), int(SHAPES[shape]["hidden_size"])
+    flops = training_flops(sizes, parameters=parameters, layers=layers, heads_width=width, frozen=method == Method.lora)
+    gpu = torch.cuda.is_available()
+    figures: dict[str, tuple[float | None, str]] = {
+        "useful_tokens_per_second": (round(mean_tokens / seconds), "tokens_per_second"),
+        "mfu": (round(flops / chosen.steps / seconds / H100_FLOPS, 4), "of_989_tflops"),
+        "seconds_per_step": (round(seconds, 4), "seconds"),
+        "peak_gib": (round(torch.cuda.max_memory_allocated() / 2**30, 2) if gpu else None, "GiB"),
+    }
+    publish(
+        figures, chosen.json, case=chosen.case, variant=chosen.variant, gpus=int(os.environ.get("WORLD_SIZE", "1")),
+        device=torch.cuda.get_device_name() if gpu else "cpu", parameters=parameters, examples_per_step=batch,
+        mean_tokens=round(statistics.mean(sizes), 1),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
