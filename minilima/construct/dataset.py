@@ -47,14 +47,14 @@ def sift(examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataC
         index.add(prompt.id, prompt.instruction)
     kept: list[Example] = []
     rejected: list[Rejected] = []
-    seen: set[tuple[str, str, str]] = set()
+    seen: set[tuple[object, ...]] = set()
     for example in examples:
-        content = (example.instruction, example.input, example.output)
+        content = (example.system, example.history, example.instruction, example.input, example.output)
         if content in seen:
             rejected.append(Rejected(id=example.id, text=example.instruction, reason="duplicate"))
             continue
         seen.add(content)
-        texts = {example.instruction, user_text(example.instruction, example.input)}
+        texts = {example.instruction, user_text(example.instruction, example.input), *(user for user, _ in example.history)}
         nearest = max((found for text in texts if (found := index.nearest(text))), key=lambda near: near.rouge, default=None)
         if nearest is not None and nearest.rouge > data.max_similarity:
             near = round(nearest.rouge, 4)
