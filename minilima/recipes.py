@@ -18,6 +18,7 @@ from minilima.store import Stage
 
 # Raised by hand when a stage's code or prompts change what it makes.
 VERSIONS = {"base": 1, "pool": 1, "dataset": 1, "model": 1, "answers": 1, "verdicts": 1}
+IMPORT_READER = 2  # of construct/imports.py alone: generated pools need not be made again when it changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def _embedded_stage(source: ModelSource) -> Stage | None:
 
 def _pool(config: Config, sources: Sources) -> Stage:
     if sources.data is not None:
-        return _stage("pool", {"kind": DataKind.file, "file": sources.data.sha256})
+        return _stage("pool", {"kind": DataKind.file, "file": sources.data.sha256, "reader": IMPORT_READER})
     assert sources.seeds is not None
     data = config.data
     recipe: dict[str, Any] = {
