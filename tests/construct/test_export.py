@@ -175,7 +175,7 @@ def test_the_card_holds_hostile_text(tmp_path: Path) -> None:
     for trace in ("alert", "<", "e.vil", "license: mit", "`"):
         assert trace not in prose, prose
     assert "\u202e" not in card and "\x1b" not in card and "\\u202e" in card
-    assert "49" not in re.findall(r"\{\{.*?\}\}|49", body), "no template in a row is run"
+    assert body.count("{{ 7 * 7 }}") >= 5, "no template in a row is run"
 
 
 @pytest.mark.parametrize("name", [HOSTILE, 'a: "b" #c', "- x", "{a}", "größe", "yes", "1e3", "\U0001f600"])
@@ -186,14 +186,15 @@ def test_any_name_stays_one_yaml_string(tmp_path: Path, name: str) -> None:
     origin = Origin(what="written by", name=HOSTILE, terms="None.")
     facts = CardFacts(name=name, examples=[Example(**ROWS[0])], dataset=stage, pool=None, origin=origin)
     values, body = header_and_body(card_text(facts))
-    assert values["pretty_name"] == name and set(values) == set(header_and_body(card_text(facts))[0])
-    assert "license" not in values and "alert" not in without_code(body)
+    assert values["pretty_name"] == name
+    assert set(values) == {"pretty_name", "task_categories", "tags", "size_categories", "configs"}
+    assert "alert" not in without_code(body)
 
 
-@pytest.mark.parametrize("text", ["`", "``", "a`b``c", "```\n```", "", " ", "\r\n\n# x", "````json"])
+@pytest.mark.parametrize("text", ["`", "``", "a`b``c", "```\n```", "```\n# x", "", " ", "\r\n\n# x", "````json"])
 def test_no_text_gets_out_of_its_code(text: str) -> None:
     assert without_code(f"before {code(text)} after") == "before  after"
-    assert without_code(f"before\n\n{fenced(json.dumps(text))}\n\nafter") == "before\n\n\nafter"
+    assert without_code(f"before\n\n{fenced(text)}\n\nafter") == "before\n\n\nafter"
 
 
 def test_the_card_tells_where_the_rows_come_from_and_what_was_left_out(tmp_path: Path) -> None:
