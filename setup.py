@@ -20,7 +20,7 @@ setup(
     packages=[*find_packages(include=["minilima", "minilima.*"]), "minilima.conf"],
     package_dir={"minilima.conf": "conf"},
     package_data={
-        "minilima": ["data/*.jsonl", "prompts/**/*.j2", "construct/*.j2", "report/*.j2", "py.typed"],
+        "minilima": ["data/*.jsonl", "data/*.txt", "prompts/**/*.j2", "construct/*.j2", "report/*.j2", "py.typed"],
         "minilima.conf": ["**/*.yaml"],
     },
     entry_points={"console_scripts": ["minilima=minilima.__main__:main"]},
@@ -41,7 +41,8 @@ setup(
         "alpaca-eval>=0.6.6",
         "setuptools<82",
         "pandas<3",
-        "scikit-learn<1.10",
+        "scikit-learn>=1.8,<1.10",
+        "scipy>=1.13",
         # The rest.
         "wandb>=0.19",
         "numpy>=2",

@@ -6,10 +6,7 @@ Prints one `name value unit` a line. The memory is the largest sum of the reside
 child processes, sampled five times a second. Run it on an idle machine, after `make install` (which fetches the models).
 """
 
-import argparse
 import json
-import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -19,9 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 import psutil
 
-from minilima.provenance import packages
+from benchmarks.publish import parser, publish
 
 RUN = ["+experiment=quickstart", "tracking=none"]
 
@@ -79,28 +78,13 @@ def manifest_seconds(folder: Path, directory: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    arguments = parser.parse_args()
-    figures = measure()
-    for name in ("first_run", "second_run", "plan", "help"):
-        print(name, figures[f"{name}_seconds"], "seconds")
-    print("peak_memory", figures["peak_gib"], "GiB")
-    if arguments.json:
-        machine = {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()}
-        command = shlex.join(["python", *sys.argv])
-        record = {**figures, "command": command, "machine": machine, "python": platform.python_version(), "versions": packages()}
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.is_file()
-        else []
-    )
-    return names[0] if names else platform.processor()
+    chosen = parser(__doc__).parse_args()
+    measured = measure()
+    figures = {
+        f"{name}_seconds": (measured.pop(f"{name}_seconds"), "seconds") for name in ("first_run", "second_run", "plan", "help")
+    }
+    figures["peak_gib"] = (measured.pop("peak_gib"), "GiB")
+    publish(figures, chosen.json, **measured)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ VERBS = {
     "plan": "show what a run would build and reuse, without doing it",
     "export": "write a finished data set for other tools, with a data card: export data FOLDER overrides…",
     "fetch": "fetch the embedded models into the user's cache",
+    "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",
 }
 
 HELP = """\
@@ -27,6 +28,7 @@ minilima: from seed tasks to an aligned model and a win rate, in one command.
   python -m minilima +experiment=lima_1k data.size=300          any setting can be overridden
   python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination
   python -m minilima export data FOLDER +experiment=quickstart  the data set for other tools; --push-to-hub owner/name uploads it
+  python -m minilima score annotations.json [more…] [--json]    score and compare judgments in AlpacaEval's format
   python -m minilima --cfg job +experiment=quickstart           all settings as they are
 """
 
@@ -61,6 +63,13 @@ def _dispatch(arguments: list[str]) -> int:
         )
     if verb == "fetch":
         return _fetch()
+    if verb == "score":
+        from minilima.scoring import run_score
+
+        run_score(arguments)
+        return 0
+    # A preset of the data is an option of its group.
+    arguments = [item.replace("data.preset=", "data=", 1) if item.startswith("data.preset=") else item for item in arguments]
     config_dir, arguments = _take_option("--config-dir", arguments)
     if verb == "export":
         return _export(arguments, config_dir)

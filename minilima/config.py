@@ -24,9 +24,44 @@ class GeneratorKind(StrEnum):
     openai = "openai"
 
 
+class Style(StrEnum):
+    """How a generator is spoken to."""
+
+    chat = "chat"
+    turns = "turns"
+    completion = "completion"
+
+
 class DataKind(StrEnum):
     self_instruct = "self_instruct"
+    alpaca = "alpaca"
+    magpie = "magpie"
+    answers = "answers"
     file = "file"
+
+
+class Select(StrEnum):
+    """Which examples come first where fewer are wanted than there are."""
+
+    random = "random"
+    diverse = "diverse"
+    stratified = "stratified"
+    long = "long"
+    quality = "quality"
+
+
+class Encoding(StrEnum):
+    """How instruction and input are put into one text."""
+
+    plain = "plain"
+    self_instruct = "self_instruct"
+
+
+class Tokenizer(StrEnum):
+    """How texts are taken apart for ROUGE-L."""
+
+    rouge = "rouge"
+    unicode = "unicode"
 
 
 class Method(StrEnum):
@@ -59,6 +94,22 @@ class TrackingMode(StrEnum):
 
 
 @dataclass(kw_only=True)
+class BudgetConfig:
+    """What a stage may take from an endpoint, all processes and restarts together. Reserved before a request is sent."""
+
+    usd: float | None = None
+    """Cap in US dollars; needs a known price. None = no cap."""
+    tokens: int | None = None
+    """Cap in tokens, prompts and replies together; None = no cap."""
+    requests: int | None = None
+    """Cap in requests, tries again included; None = no cap."""
+    usd_per_million_prompt_tokens: float | None = None
+    """Price of a million prompt tokens; None = that of conf/prices.yaml."""
+    usd_per_million_completion_tokens: float | None = None
+    """Price of a million tokens of replies; None = that of conf/prices.yaml."""
+
+
+@dataclass(kw_only=True)
 class EndpointConfig:
     """An OpenAI-compatible server. How it is reached never enters a key; the model's name does."""
 
@@ -67,11 +118,16 @@ class EndpointConfig:
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key. The key itself never stands in a config."""
     concurrency: int = 16
-    """Requests in flight at once, 1 or more."""
+    """Most requests in flight at once, 1 or more; fewer while the endpoint says that it is busy."""
     timeout_seconds: float = 120.0
     """Longest wait for one reply, in seconds."""
     max_retries: int = 6
-    """Tries again after 429, 5xx and broken connections, with growing pauses; Retry-After is honoured."""
+    """Tries again after 429, 5xx, broken connections and empty replies, with growing pauses; Retry-After is honoured."""
+    batch: bool = False
+    """Whether requests go through the Batch API: half the price, replies within a day, collected also after a restart."""
+    poll_seconds: float = 30.0
+    """How often a batch is asked whether it is done, in seconds."""
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
 
 
 @dataclass(kw_only=True)
@@ -88,6 +144,13 @@ class GeneratorConfig:
     """Nucleus sampling, 0 to 1."""
     repetition_penalty: float | None = None
     """Divides the scores of tokens already written; 1.1 to 1.3 keeps small models from looping. Local models only."""
+    presence_penalty: float | None = None
+    """Lowers the score of tokens already written, -2 to 2 (Self-Instruct: 2 for instructions). Endpoints only."""
+    style: Style = Style.chat
+    """chat: instruct models are asked for a list of tasks; turns: local ones that are too small to follow that see tasks as
+    earlier turns and go on where the user speaks next; completion: base models, which continue a document."""
+    json_schema: bool = False
+    """Whether lists are asked for as JSON by a schema; an endpoint that cannot is asked without."""
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
 
 
@@ -106,9 +169,14 @@ class DataConfig:
     """How the pool of tasks is made or imported, and which of it becomes the data set."""
 
     kind: DataKind = DataKind.self_instruct
-    """self_instruct: written from the seeds; file: an alpaca-format JSON or JSONL file."""
+    """self_instruct: four steps from the seeds; alpaca: whole examples in one call; magpie: an instruct model opens the
+    conversation itself; answers: the generator answers the tasks of a file; file: a finished data set."""
     path: str | None = None
-    """The file to import with kind=file: objects with instruction, output and optionally input."""
+    """The file of kind=file, and of kind=answers (there, None = the seed tasks)."""
+    classification_only: bool = False
+    """Ask for classification tasks only, with classification seeds as demonstrations."""
+    magpie_prefix: str | None = None
+    """kind=magpie at an endpoint: the text of the model's template up to where a user begins to speak."""
     instructions: int = 100
     """Machine-written instructions to accept into the pool, 1 or more."""
     demonstrations: int = 8
@@ -123,20 +191,43 @@ class DataConfig:
     """Rounds after which the generation stops even if the target was not met."""
     saturation: float = 0.02
     """Stop when fewer than this share of a round's candidates are accepted, three rounds running, 0 to 1."""
+    max_minutes: float | None = None
+    """Stop asking for new instructions after so many minutes; None = no limit. The result then depends on the machine."""
     instruction_tokens: int = 512
     """Longest reply with new instructions, in tokens."""
     instance_tokens: int = 512
     """Longest reply with a worked instance, in tokens; LIMA's answers need about 1,500."""
     instance_demonstrations: int = 3
     """Worked seed tasks shown before an instance is asked for."""
+    instance_temperature: float | None = None
+    """Sampling temperature of instances; None = the generator's. Self-Instruct: 0."""
+    instances_per_task: int = 1
+    """Worked instances of each instruction; for classification tasks the labels take turns."""
+    answer_words: int | None = None
+    """Answers are asked to be about this long; None = as the task needs. LIMA's have a median of 260 words."""
     min_words: int = 3
     """Instructions of fewer words than this are rejected."""
     max_words: int = 150
     """Instructions of more words than this are rejected."""
     max_similarity: float = 0.7
     """An instruction whose ROUGE-L F1 with any earlier one is above this is rejected, 0 to 1."""
+    tokenizer: Tokenizer = Tokenizer.rouge
+    """Tokens of ROUGE-L. rouge: a-z and 0-9, as in Self-Instruct; unicode: words of any script, CJK by character."""
     blocked_words: list[str] = field(default_factory=list)
     """An instruction with one of these as a whole word is rejected: a text model cannot draw."""
+    blocked_beginnings: list[str] = field(default_factory=list)
+    """An instruction that begins with one of these is rejected (Self-Instruct: "Write a program")."""
+    min_output_words: int = 0
+    """Examples with shorter answers are left out of the data set."""
+    max_output_words: int | None = None
+    """Examples with longer answers are left out of the data set; None = none."""
+    encoding: Encoding = Encoding.plain
+    """plain: the input below the instruction; self_instruct: one of its 13 layouts at random, which makes models robust."""
+    select: Select = Select.random
+    """Which examples come first: random; diverse: farthest first by sentence vectors; stratified: topics in turn;
+    long: longest answers; quality: best ratings by the generator. Smaller sizes always lie inside larger ones."""
+    topics: int = 20
+    """select=stratified: clusters of sentence vectors."""
     size: int | None = None
     """Examples in the data set; None = all that pass. Sizes are nested: 100 lies inside 300 for the same seed."""
     include_seeds: bool = True

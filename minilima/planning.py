@@ -12,6 +12,7 @@ from minilima import console
 from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
+from minilima.estimate import estimate
 from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.keys import missing_key
 from minilima.recipes import Stages
@@ -49,9 +50,10 @@ def make_plan(config: Config, sources: Sources, graph: Stages, store: Store) -> 
         work = store.work(stage)
         interrupted = work.is_dir() and any(work.iterdir())
         status = "reuse" if store.find(stage) else "resume" if interrupted else "build"
-        planned.append(
-            PlannedStage(role=role, status=status, directory=stage.directory, what=describe_stage(role, config, sources))
-        )
+        what = describe_stage(role, config, sources)
+        if status != "reuse" and (guess := estimate(role, config, sources)) is not None:
+            what += f"; {guess}"
+        planned.append(PlannedStage(role=role, status=status, directory=stage.directory, what=what))
     return Plan(stages=tuple(planned), notes=tuple(_notes(config, sources)))
 
 
@@ -93,7 +95,7 @@ def _read_inputs(config: Config, sources: Sources) -> None:
 
 
 def _endpoints(config: Config, to_build: set[str]) -> list[EndpointConfig]:
-    generates = config.data.kind == DataKind.self_instruct and config.generator.kind == GeneratorKind.openai
+    generates = config.data.kind != DataKind.file and config.generator.kind == GeneratorKind.openai
     judges = config.judge.kind == JudgeKind.openai
     used = [(config.generator.endpoint, "pool", generates), (config.judge.endpoint, "verdicts", judges)]
     return [endpoint for endpoint, role, wanted in used if wanted and role in to_build]
@@ -117,10 +119,14 @@ def describe_stage(role: str, config: Config, sources: Sources) -> str:
     if role == "base":
         return f"{config.model.embedded} from the package index, converted to safetensors"
     if role == "pool":
-        if sources.seeds is None or data.kind == DataKind.file:
-            return f"rows of {sources.data.name if sources.data else ''}"
+        told = sources.data.name if sources.data else sources.seeds.name if sources.seeds else "nothing"
+        if data.kind == DataKind.file:
+            return f"rows of {told}"
         writer = config.generator.model or ("the base model" if config.generator.kind == GeneratorKind.local else "?")
-        return f"{data.instructions:,} instructions and instances, written by {writer} from {sources.seeds.name}"
+        if data.kind == DataKind.answers:
+            return f"answers to the tasks of {told}, written by {writer}"
+        how = "" if data.kind == DataKind.self_instruct else f" ({data.kind})"
+        return f"{data.instructions:,} instructions and instances, written by {writer} from {told}{how}"
     if role == "dataset":
         size = f"{data.size:,} examples" if data.size else "all examples that pass the filters"
         return size + (", seeds among them" if data.include_seeds else "")

@@ -10,14 +10,14 @@ Only what changes a result is listed here. GPUs, micro-batches, concurrency, add
 from dataclasses import dataclass
 from typing import Any
 
-from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Method, Until
+from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Method, Select, Until
 from minilima.embedded import EMBEDDED
 from minilima.files import canonical_json, sha256_text
 from minilima.sources import ModelSource, Sources
 from minilima.store import Stage
 
 # Raised by hand when a stage's code or prompts change what it makes.
-VERSIONS = {"base": 1, "pool": 1, "dataset": 1, "model": 1, "answers": 1, "verdicts": 1}
+VERSIONS = {"base": 1, "pool": 2, "dataset": 2, "model": 1, "answers": 1, "verdicts": 1}
 IMPORT_READER = 2  # of construct/imports.py alone: generated pools need not be made again when it changes
 
 
@@ -50,7 +50,8 @@ def stages(config: Config, sources: Sources) -> Stages:
     """The graph of one experiment."""
     base = _embedded_stage(sources.base)
     pool = _pool(config, sources)
-    dataset = _stage("dataset", _dataset_recipe(config, sources), pool=pool)
+    rater = pool.inputs.get("generator") if config.data.select == Select.quality else None
+    dataset = _stage("dataset", _dataset_recipe(config, sources), pool=pool, generator=rater)
     model = _stage("model", _model_recipe(config, sources), base=base, dataset=dataset)
     asked = {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size, **_fields(config.eval), "seed": config.seed}
     reference = _stage("answers", {**asked, "model": sources.base.recipe()}, model=base)
@@ -81,22 +82,25 @@ def _embedded_stage(source: ModelSource) -> Stage | None:
     return _stage("base", {"model": source.location, "files": EMBEDDED[source.location].files})
 
 
+# What of `data` matters only after the pool, or enters as a hash.
+_AFTER_POOL = {
+    "path", "size", "include_seeds", "decontaminate", "select", "topics", "encoding", "min_output_words", "max_output_words",
+}  # fmt: skip
+
+
 def _pool(config: Config, sources: Sources) -> Stage:
-    if sources.data is not None:
-        return _stage("pool", {"kind": DataKind.file, "file": sources.data.sha256, "reader": IMPORT_READER})
-    assert sources.seeds is not None
-    data = config.data
+    file = sources.data.sha256 if sources.data is not None else None
+    if config.data.kind == DataKind.file:
+        return _stage("pool", {"kind": DataKind.file, "file": file, "reader": IMPORT_READER})
+    generator = _fields(config.generator, "kind", "temperature", "top_p", "repetition_penalty", "presence_penalty", "style")
     recipe: dict[str, Any] = {
-        "kind": data.kind,
-        "seeds": sources.seeds.sha256,
+        **generator,
+        **{name: value for name, value in _fields(config.data).items() if name not in _AFTER_POOL},
+        "json_schema": config.generator.json_schema or None,
+        "file": file,
+        "seeds": sources.seeds.sha256 if sources.seeds is not None else None,
         "seed": config.seed,
-        **_fields(config.generator, "kind", "temperature", "top_p", "repetition_penalty"),
-        **_fields(
-            data, "instructions", "demonstrations", "machine_demonstrations", "instructions_per_request", "requests_per_round",
-            "max_rounds", "saturation", "instruction_tokens", "instance_tokens", "instance_demonstrations", "min_words",
-            "max_words", "max_similarity", "blocked_words",
-        ),
-    }  # fmt: skip
+    }
     if config.generator.kind == GeneratorKind.openai:
         return _stage("pool", {**recipe, "model": config.generator.model})
     source = sources.generator or sources.base
@@ -105,12 +109,19 @@ def _pool(config: Config, sources: Sources) -> Stage:
 
 def _dataset_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     data = config.data
+    chosen: dict[str, Any] = {"select": data.select}
+    if data.select == Select.stratified:
+        chosen["topics"] = data.topics
+    if data.select == Select.quality:
+        local = config.generator.kind == GeneratorKind.local
+        chosen["rated_by"] = (sources.generator or sources.base).recipe() if local else config.generator.model
     return {
-        "size": data.size,
+        **_fields(
+            data, "size", "include_seeds", "max_similarity", "tokenizer", "encoding", "min_output_words", "max_output_words"
+        ),
+        **chosen,
         "seed": config.seed,
-        "include_seeds": data.include_seeds,
         "seeds": sources.seeds.sha256 if sources.seeds is not None and data.include_seeds else None,
-        "max_similarity": data.max_similarity,
         "decontaminate": sources.eval_set.sha256 if data.decontaminate else None,
     }
 

@@ -3,8 +3,9 @@
 Each is a frozen dataclass and one line of a JSONL file (`files.write_jsonl`).
 """
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,16 @@ class Example:
     system: str | None = None
     """What the conversation was opened with, where an imported one has such a message."""
     is_classification: bool | None = None
+    prompt: str | None = None
+    """What the user says, where it is not `user_text(instruction, input)`."""
+    round: int | None = None
+    """Round of the generation in which the instruction was written."""
+    parents: tuple[str, ...] | None = None
+    """Ids of the tasks shown when it was written."""
+    request: str | None = None
+    """Key in the reply cache of the request that gave the output."""
+    score: float | None = None
+    """Rating by which it was chosen, where it was rated."""
     nearest_id: str | None = None
     """The row it resembles most among those that stood before it."""
     nearest_rouge: float | None = None
@@ -41,11 +52,13 @@ class Example:
     def __post_init__(self) -> None:
         # JSON knows lists only: a row read back is the row that was written.
         object.__setattr__(self, "history", tuple((user, assistant) for user, assistant in self.history))
+        object.__setattr__(self, "parents", None if self.parents is None else tuple(self.parents))
 
     def messages(self) -> list[dict[str, str]]:
         """The conversation in OpenAI's form: role and content of each turn, the answer last."""
         turns = [("system", self.system)] if self.system else []
-        for user, assistant in (*self.history, (user_text(self.instruction, self.input), self.output)):
+        asked = self.prompt or user_text(self.instruction, self.input)
+        for user, assistant in (*self.history, (asked, self.output)):
             turns += [("user", user), ("assistant", assistant)]
         return [{"role": role, "content": content} for role, content in turns]
 
@@ -122,6 +135,8 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float | None = None
+    faults: dict[str, int] = field(default_factory=dict)
+    """What went wrong on the way and was tried again or given up, by kind."""
 
     def __add__(self, other: "Usage") -> "Usage":
         known = [usd for usd in (self.usd, other.usd) if usd is not None]
@@ -131,6 +146,7 @@ class Usage:
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             usd=sum(known) if known else None,
+            faults=dict(Counter(self.faults) + Counter(other.faults)),
         )
 
 

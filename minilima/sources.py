@@ -46,7 +46,7 @@ class ModelSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Everything external that an experiment uses. `data` is None unless a data set is imported."""
+    """Everything external that an experiment uses. `data` is the file that tasks or a whole data set come from."""
 
     seeds: FileSource | None
     data: FileSource | None
@@ -67,13 +67,16 @@ def resolve(config: Config) -> Sources:
     Raises:
         MinilimaError: a file or folder that was named does not exist, or nothing was named.
     """
-    generates = config.data.kind == DataKind.self_instruct
+    data = config.data
+    generates = data.kind != DataKind.file
+    reads_file = data.kind == DataKind.file or (data.kind == DataKind.answers and data.path is not None)
+    reads_seeds = data.include_seeds or (generates and not reads_file)
     base = model_source(config.model.embedded, config.model.hub, config.model.path, config.model.revision)
     own_generator = config.generator.model if config.generator.kind == GeneratorKind.local and generates else None
     own_judge = config.judge.model if config.judge.kind == JudgeKind.local else None
     return Sources(
-        seeds=_seeds(config) if generates or config.data.include_seeds else None,
-        data=None if generates else _data_file(config.data.path),
+        seeds=_seeds(config) if reads_seeds else None,
+        data=_imported(config) if reads_file else None,
         eval_set=_eval_set(config),
         base=base,
         generator=_named_model(own_generator),
@@ -115,9 +118,10 @@ def _local_file(setting: str, value: str | None) -> FileSource:
     return FileSource(name=path.stem, path=path.resolve(), sha256=sha256_file(path))
 
 
-def _data_file(value: str | None) -> FileSource:
-    """The file to import: named itself, or by an entry of a dataset_info.json that also says how it is read."""
-    named = split_name(value or "")
+def _imported(config: Config) -> FileSource:
+    """The file of data.path: named itself, or by an entry of a dataset_info.json that also says how it is imported."""
+    value = config.data.path
+    named = split_name(value or "") if config.data.kind == DataKind.file else None
     if named is None:
         return _local_file("data.path", value)
     _local_file("data.path", named[0])

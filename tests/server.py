@@ -1,87 +1,208 @@
-"""A real HTTP server on loopback that speaks OpenAI's chat completions, with faults to order: the double for OpenAI."""
+"""A real HTTP server on loopback that speaks OpenAI's chat completions, with faults to order: the double for OpenAI.
 
+In tests it runs in a thread; `python -m tests.server --latency 0.2` runs it alone, for benchmarks, and prints its address.
+"""
+
+import argparse
+import asyncio
 import json
+import random
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 VALID_KEY = "valid-key"
 MODELS = ("writer-small", "writer-large")
+FAULTS = ("429", "429-after", "500", "drop", "hang", "empty", "filtered", "malformed", "truncated")
 
 
 class ModelServer:
     """Answers with `answer(request body)`; before that, each entry of `faults` spoils one request.
 
-    A fault is an HTTP status to send, or "drop" to close the connection without a word.
+    A fault is an HTTP status to send, or one of: drop (close the connection), hang (answer after `hang_seconds`), empty,
+    filtered, malformed (no JSON), truncated (finish_reason length), 429-after (with Retry-After).
+    `fault_share` spoils that share of all requests with faults in turn, at random.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, latency: float = 0.0) -> None:
         self.answer: Callable[[dict[str, Any]], str] = lambda body: "Output (a)"
         self.faults: list[int | str] = []
+        self.fault_share = 0.0
+        self.latency = latency
+        self.hang_seconds = 3.0
         self.requests: list[dict[str, Any]] = []
-        self.lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        self.received = 0
+        self.injected: Counter[str] = Counter()
+        self.in_flight = self.most_in_flight = 0
+        self.tokens = (10, 5)
+        self.billed = [0, 0]
+        """Prompt and completion tokens of all replies sent with usage."""
+        self.refuses_schema = False
+        self.files: dict[str, bytes] = {}
+        self.batches: list[tuple[str, int]] = []
+        self.batch_polls = 1
+        self._loop = asyncio.new_event_loop()
+        self._rng = random.Random(0)
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=512))
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+
+    def serve_forever(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self.serve_forever, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        self._loop.close()
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
+    async def _stop(self) -> None:
+        self._server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                lines = head.decode("latin-1").split("\r\n")
+                headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+                content = await reader.readexactly(int(headers.get("content-length", 0)))
+                self.in_flight += 1
+                self.most_in_flight = max(self.most_in_flight, self.in_flight)
+                try:
+                    method, path, _ = lines[0].split()
+                    reply = self._batch(method, path, content) or await self._reply(method, headers, content)
+                finally:
+                    self.in_flight -= 1
+                if reply is None:
+                    break
+                writer.write(reply)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
 
-            def log_message(self, format: str, *args: object) -> None:
-                """Silent."""
+    async def _reply(self, method: str, headers: dict[str, str], content: bytes) -> bytes | None:
+        if method == "GET":
+            return _response(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
+        body = json.loads(content)
+        self.received += 1
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        fault = self._fault()
+        if fault is not None:
+            return await self._spoiled(fault)
+        if headers.get("authorization") != f"Bearer {VALID_KEY}":
+            return _response(401, {"error": {"message": "bad key"}})
+        if body["model"] not in MODELS:
+            return _response(404, {"error": {"message": "no such model"}})
+        if self.refuses_schema and "response_format" in body:
+            return _response(400, {"error": {"message": "response_format is not supported"}})
+        self.requests.append(body)
+        return self._completion(self.answer(body), as_text="prompt" in body)
 
-            def send(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                for name, value in (headers or {}).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
+    def _batch(self, method: str, path: str, content: bytes) -> bytes | None:
+        """The Batch API: a batch is done after it was asked for `batch_polls` times; every third request of the first fails."""
+        if method == "POST" and path.endswith("/files"):
+            name = f"file-{len(self.files)}"
+            self.files[name] = content[content.index(b'{"custom_id"') : content.rindex(b"}") + 1]
+            return _response(
+                200, {"id": name, "object": "file", "bytes": 1, "created_at": 0, "filename": "f", "purpose": "batch"}
+            )
+        if method == "POST" and path.endswith("/batches"):
+            self.batches.append((json.loads(content)["input_file_id"], self.batch_polls))
+            return _response(200, self._batch_state(len(self.batches) - 1))
+        if "/batches/" in path:
+            return _response(200, self._batch_state(int(path.rpartition("-")[2])))
+        if "/files/" in path:
+            return _response(200, None, raw=self.files[path.split("/")[-2]])
+        return None
 
-            def do_GET(self) -> None:
-                self.send(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
+    def _batch_state(self, number: int) -> dict[str, Any]:
+        file, left = self.batches[number]
+        self.batches[number] = (file, left - 1)
+        state = {
+            "id": f"batch-{number}",
+            "object": "batch",
+            "endpoint": "/v1/chat/completions",
+            "input_file_id": file,
+            "completion_window": "24h",
+            "created_at": 0,
+            "status": "in_progress",
+        }
+        if left > 0:
+            return state
+        rows = []
+        for place, line in enumerate(self.files[file].splitlines()):
+            row = json.loads(line)
+            failed = place % 3 == 2 and number == 0
+            if not failed and f"out-{number}" not in self.files:
+                self.requests.append(row["body"])
+            body = json.loads(self._completion(self.answer(row["body"])).split(b"\r\n\r\n", 1)[1])
+            response = {"status_code": 500 if failed else 200, "body": {} if failed else body}
+            rows.append(json.dumps({"id": "r", "custom_id": row["custom_id"], "response": response, "error": None}))
+        self.files[f"out-{number}"] = "\n".join(rows).encode()
+        return {**state, "status": "completed", "output_file_id": f"out-{number}"}
 
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with server.lock:
-                    fault = server.faults.pop(0) if server.faults else None
-                    if fault is None:
-                        server.requests.append(body)
-                if fault == "drop":
-                    self.close_connection = True
-                    self.connection.close()
-                elif isinstance(fault, int):
-                    self.send(fault, {"error": {"message": "injected"}}, {"Retry-After": "0"})
-                elif self.headers.get("Authorization") != f"Bearer {VALID_KEY}":
-                    self.send(401, {"error": {"message": "bad key"}})
-                elif body["model"] not in MODELS:
-                    self.send(404, {"error": {"message": "no such model"}})
-                else:
-                    self.send(200, _completion(server.answer(body)))
+    def _fault(self) -> str | None:
+        if self.faults:
+            return str(self.faults.pop(0))
+        return self._rng.choice(FAULTS) if self.fault_share and self._rng.random() < self.fault_share else None
 
-        return Handler
+    async def _spoiled(self, fault: str) -> bytes | None:
+        self.injected[fault] += 1
+        if fault == "drop":
+            return None
+        if fault == "hang":
+            await asyncio.sleep(self.hang_seconds)
+            return None
+        if fault == "429-after":
+            return _response(429, {"error": {"message": "slow down"}}, "Retry-After: 0.2\r\n")
+        if fault.isdigit():
+            return _response(int(fault), {"error": {"message": "injected"}})
+        if fault == "malformed":
+            return _response(200, None, raw=b'{"choices": [{"mess')
+        if fault == "truncated":
+            return self._completion("cut in the mid", "length")
+        return self._completion("" if fault == "empty" else "part", "content_filter" if fault == "filtered" else "stop")
+
+    def _completion(self, text: str, finish: str = "stop", *, as_text: bool = False) -> bytes:
+        prompt, completion = self.tokens
+        self.billed[0] += prompt
+        self.billed[1] += completion
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        said = {"text": text} if as_text else {"message": {"role": "assistant", "content": text}}
+        choice = {"index": 0, **said, "finish_reason": finish}
+        return _response(
+            200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+        )
 
 
-def _completion(text: str) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text}
-    return {
-        "id": "1",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "m",
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
-    }
+def _response(status: int, body: object, extra: str = "", raw: bytes | None = None) -> bytes:
+    data = json.dumps(body).encode() if raw is None else raw
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n{extra}\r\n"
+    return head.encode() + data
+
+
+def main() -> None:
+    """Serves until killed."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--latency", type=float, default=0.0)
+    server = ModelServer(parser.parse_args().latency)
+    sys.stdout.write(server.url + "\n")
+    sys.stdout.flush()
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """The command as a user types it: what is wrong is said in one paragraph, with exit status 1 and no traceback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -159,3 +160,66 @@ def test_a_second_run_reuses_everything_without_torch_and_a_changed_rate_only_wh
     third = minilima(*arguments, "sft.learning_rate=1e-3", cwd=tmp_path)
     reused = [line.split()[0] for line in third.stdout.splitlines() if line.split()[1:2] == ["reused"]]
     assert reused == ["pool", "dataset", "reference_answers"]
+
+
+def annotations(folder: Path, model: str, wins: int, count: int = 40) -> str:
+    rows = [
+        {
+            "instruction": f"Say {number}", "output_1": "a" * (number + 5), "output_2": "b" * (number * 7 % 40 + 1),
+            "generator_1": "base", "generator_2": model, "annotator": "a judge", "preference": 2 if number < wins else 1,
+        }
+        for number in range(count)
+    ]  # fmt: skip
+    path = folder / f"{model}.json"
+    path.write_text(json.dumps([*rows, {**rows[0], "instruction": "unread", "preference": None}]))
+    return str(path)
+
+
+def test_annotations_are_scored_and_compared_as_json_without_torch(tmp_path: Path) -> None:
+    files = [annotations(tmp_path, name, wins) for name, wins in (("good", 30), ("poor", 10), ("same", 11))]
+    code = f"import sys; from minilima.__main__ import main; main(['score', *{files!r}, '--json']); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    text, _, torch = result.stdout.strip().rpartition("\n")
+    assert torch == "False"
+    scores = json.loads(text)
+    good = scores["runs"][0]
+    assert (good["generator"], good["n_total"], good["n_unread"], good["win_rate"]) == ("good", 40, 1, 75.0)
+    assert good["ci95"][0] < 75 < good["ci95"][1]
+    assert good["length_controlled_win_rate"] is None and "baseline" in good["length_controlled_win_rate_how"]
+    assert 0 < good["minimal_length_controlled_win_rate"] < 100
+    pairs = {(pair["first"], pair["second"]): pair for pair in scores["pairs"]}
+    assert pairs["good", "poor"]["difference"] == 50
+    assert pairs["good", "poor"]["p_holm"] == pytest.approx(3 * pairs["good", "poor"]["p_bootstrap"])
+    assert pairs["good", "poor"]["p_holm"] < 0.05 < pairs["poor", "same"]["p_holm"]
+
+
+def test_scores_are_shown_as_tables(tmp_path: Path) -> None:
+    result = minilima("score", annotations(tmp_path, "good", 30), annotations(tmp_path, "poor", 10))
+    assert result.returncode == 0, result.stderr
+    text = " ".join(result.stdout.split())
+    assert "75.00 %, 95 % interval" in text and "40, and 1 not read" in text
+    assert "good minus poor" in text and "+50.00 points" in text
+
+
+def test_runs_of_different_judges_are_named_apart_and_not_compared(tmp_path: Path) -> None:
+    file = Path(annotations(tmp_path, "m", 20))
+    other = tmp_path / "other.json"
+    other.write_text(file.read_text().replace("a judge", "another judge"))
+    scores = json.loads(minilima("score", str(file), str(other), "--json").stdout)
+    assert [run["name"] for run in scores["runs"]] == ["m (a judge)", "m (another judge)"]
+    (pair,) = scores["pairs"]
+    assert pair["difference"] is None and "different judges" in pair["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "given no file"),
+        (["a.json", "--jsn"], "no option --jsn"),
+        (["nowhere.json"], "no file nowhere.json"),
+        (["a.json", "--length-control"], "names no folder"),
+        (["a.json", "--length-control=nowhere"], "no folder nowhere"),
+    ],
+)
+def test_what_is_wrong_with_a_score_is_said_in_one_paragraph(tmp_path: Path, arguments: list[str], named: str) -> None:
+    assert named in " ".join(refused(minilima("score", *arguments, cwd=tmp_path)).split())

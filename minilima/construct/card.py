@@ -22,7 +22,10 @@ ROWS_SHOWN = 10
 CHARACTERS_SHOWN = 600
 """Longer texts are cut in the rows that are shown."""
 
-_FILTER_SETTINGS = ("min_words", "max_words", "blocked_words", "max_similarity", "tokenizer")
+_FILTER_SETTINGS = (
+    "min_words", "max_words", "blocked_words", "max_similarity", "tokenizer", "min_output_words", "max_output_words", "select",
+    "encoding",
+)  # fmt: skip
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -71,7 +74,7 @@ def card_text(facts: CardFacts) -> str:
         entry=f"{facts.dataset['stage']}-{facts.dataset['key']}",
         pool_known=facts.pool is not None,
         left_out={"While the pool was made": pool["metrics"].get("reasons", {}), **left_out} if pool else left_out,
-        settings={key: pool_recipe[key] for key in _FILTER_SETTINGS if pool_recipe.get(key) is not None},
+        settings={key: value for key in _FILTER_SETTINGS if (value := {**recipe, **pool_recipe}.get(key)) is not None},
         decontaminated=recipe.get("decontaminate"),
         contaminated=facts.dataset["metrics"].get("reasons", {}).get("contamination", 0),
         max_similarity=recipe.get("max_similarity"),

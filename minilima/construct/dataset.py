@@ -1,25 +1,29 @@
-"""Step 4: from the pool to the data set: duplicates and contamination out, then a nested choice of `data.size` rows.
-
-The order of the rows is a permutation fixed by (seed, id), so 100 examples lie inside 300 of the same seed.
-"""
+"""Step 4: from the pool to the data set: duplicates and contamination out, then a nested choice of `data.size` rows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from minilima.config import DataConfig
-from minilima.construct.pool import reasons
+from minilima.config import Config, DataConfig, Encoding
+from minilima.construct.asking import Asker
+from minilima.construct.encodings import encode
+from minilima.construct.pool import connect_generator, reasons
+from minilima.construct.ratings import rate
 from minilima.construct.rouge import RougeIndex
 from minilima.construct.seeds import load_seeds
+from minilima.construct.selection import Vectors, arrange
+from minilima.construct.statistics import describe
 from minilima.errors import MinilimaError
 from minilima.evaluate.prompts import load_eval_set
-from minilima.files import read_jsonl, sha256_text, write_jsonl
-from minilima.records import EvalPrompt, Example, Rejected, SeedTask, Tell, user_text
+from minilima.files import read_jsonl, write_jsonl
+from minilima.records import EvalPrompt, Example, Rejected, SeedTask, Tell, Usage, user_text
 from minilima.store import Outcome
 from minilima.worker import Job
 
 
 def build_dataset(job: Job, tell: Tell) -> Outcome:
     """Writes dataset.jsonl and rejected.jsonl."""
-    data = job.config.data
+    config, data = job.config, job.config.data
     pool = [Example(**row) for row in read_jsonl(job.inputs["pool"] / "instances.jsonl")]
     seeds: list[Example] = []
     if data.include_seeds:
@@ -28,7 +32,8 @@ def build_dataset(job: Job, tell: Tell) -> Outcome:
     # All prompts, not only the first eval_set.size: a quick look must not let the others in.
     prompts = load_eval_set(job.sources.eval_set, None) if data.decontaminate else []
     kept, rejected = sift([*seeds, *pool], prompts, data)
-    chosen = choose(kept, data.size, job.config.seed)
+    ordered, usage = _arranged(job, kept, tell)
+    chosen = [_encoded(example, config) for example in ordered[: data.size]]
     if not chosen:
         raise MinilimaError(
             "The data set is empty.",
@@ -37,41 +42,69 @@ def build_dataset(job: Job, tell: Tell) -> Outcome:
         )
     write_jsonl(job.work / "dataset.jsonl", chosen)
     write_jsonl(job.work / "rejected.jsonl", rejected)
-    return Outcome(metrics=_metrics(chosen, kept, rejected, data))
+    return Outcome(metrics=_metrics(chosen, kept, rejected, data), usage=usage)
 
 
 def sift(examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataConfig) -> tuple[list[Example], list[Rejected]]:
-    """Leaves out exact duplicates and what resembles an evaluation prompt, by instruction or by instruction and input."""
-    index = RougeIndex()
+    """Leaves out exact duplicates, answers outside the length window, and what resembles an evaluation prompt.
+
+    An example resembles one where its instruction, its instruction and input, or an earlier prompt of its conversation has
+    a ROUGE-L F1 above `data.max_similarity` with it.
+    """
+    index = RougeIndex(data.tokenizer)
     for prompt in prompts:
         index.add(prompt.id, prompt.instruction)
+    texts = list(dict.fromkeys(text for example in examples for text in _asked(example)))
+    nearest = dict(zip(texts, index.nearest_many(texts), strict=True))
     kept: list[Example] = []
     rejected: list[Rejected] = []
     seen: set[tuple[object, ...]] = set()
     for example in examples:
         content = (example.system, example.history, example.instruction, example.input, example.output)
+        found = (nearest[text] for text in _asked(example))
+        near = max((one for one in found if one), key=lambda one: one.rouge, default=None)
+        words = len(example.output.split())
         if content in seen:
             rejected.append(Rejected(id=example.id, text=example.instruction, reason="duplicate"))
-            continue
+        elif words < data.min_output_words:
+            rejected.append(Rejected(id=example.id, text=example.instruction, reason="output_too_short"))
+        elif data.max_output_words is not None and words > data.max_output_words:
+            rejected.append(Rejected(id=example.id, text=example.instruction, reason="output_too_long"))
+        elif near is not None and near.rouge > data.max_similarity:
+            text, rouge = example.instruction, round(near.rouge, 4)
+            rejected.append(Rejected(id=example.id, text=text, reason="contamination", nearest_id=near.id, nearest_rouge=rouge))
+        else:
+            kept.append(example)
         seen.add(content)
-        texts = {example.instruction, user_text(example.instruction, example.input), *(user for user, _ in example.history)}
-        nearest = max((found for text in texts if (found := index.nearest(text))), key=lambda near: near.rouge, default=None)
-        if nearest is not None and nearest.rouge > data.max_similarity:
-            near = round(nearest.rouge, 4)
-            rejected.append(
-                Rejected(
-                    id=example.id, text=example.instruction, reason="contamination", nearest_id=nearest.id, nearest_rouge=near
-                )
-            )
-            continue
-        kept.append(example)
     return kept, rejected
 
 
-def choose(examples: Sequence[Example], size: int | None, seed: int) -> list[Example]:
-    """The first `size` rows of a permutation that depends on the seed and each row's id only."""
-    ordered = sorted(examples, key=lambda example: sha256_text(f"choose:{seed}:{example.source}:{example.id}"))
-    return ordered[:size]
+def _asked(example: Example) -> list[str]:
+    """The texts of an example by which it may resemble a prompt."""
+    return [example.instruction, user_text(example.instruction, example.input), *(user for user, _ in example.history)]
+
+
+def _arranged(job: Job, kept: Sequence[Example], tell: Tell) -> tuple[list[Example], Usage]:
+    config, usage = job.config, [Usage()]
+
+    def embed(texts: Sequence[str]) -> Vectors:
+        from minilima.embedding import Embedder
+
+        return Embedder()(texts)
+
+    def rating(examples: Sequence[Example]) -> list[float | None]:
+        model = connect_generator(job)
+        scores = rate(examples, model, Asker(generator=config.generator, data=config.data), tell)
+        usage[0] = model.usage
+        return scores
+
+    return arrange(kept, config.data, config.seed, embed=embed, rate=rating), usage[0]
+
+
+def _encoded(example: Example, config: Config) -> Example:
+    if config.data.encoding == Encoding.plain:
+        return example
+    return replace(example, prompt=encode(example.instruction, example.input, f"{config.seed}:{example.id}"))
 
 
 def _as_example(task: SeedTask) -> Example:
@@ -81,16 +114,14 @@ def _as_example(task: SeedTask) -> Example:
 
 def _metrics(
     chosen: Sequence[Example], kept: Sequence[Example], rejected: Sequence[Rejected], data: DataConfig
-) -> dict[str, object]:
-    words = sorted(len(example.output.split()) for example in chosen)
+) -> dict[str, Any]:
     return {
         "examples": len(chosen),
         "wanted": data.size,
         "available": len(kept),
         "seed": sum(example.source == "seed" for example in chosen),
         "machine": sum(example.source == "machine" for example in chosen),
-        "classification": sum(bool(example.is_classification) for example in chosen),
-        "median_output_words": words[len(words) // 2],
+        **describe(chosen),
         "rejected": len(rejected),
         "reasons": reasons(rejected),
     }

@@ -103,23 +103,23 @@ def _origin(config: Config, sources: Sources) -> Origin:
             name=f"{sources.data.name} (sha256 {sources.data.sha256})",
             terms="the licence of the imported file holds, and the terms of any model that wrote it.",
         )
+    # With data=answers the tasks may come from a file, and only the answers from the model.
+    tasks = "to the tasks of an imported file (whose own licence holds too), " if sources.data is not None else ""
     if config.generator.kind == GeneratorKind.openai:
         return Origin(
-            what="written, except for the seed tasks, over an API by",
+            what=f"written, except for the seed tasks, {tasks}over an API by",
             name=str(config.generator.model),
             terms="the provider's terms may limit what its output may be used for, for example to train other models. "
             "Read them before you pass this on.",
         )
     source = sources.generator or sources.base
-    location, terms = (
-        source.location,
-        "the model's licence may set conditions for what it writes. Read it before you pass this on.",
-    )
+    location = source.location
+    terms = "the model's licence may set conditions for what it writes. Read it before you pass this on."
     if source.kind == "embedded":
         terms = f"that model's licence is {EMBEDDED[location].licence}."
     # A folder's full path says more about its owner than about the model.
     name = Path(location).name if source.kind == "path" else location
-    return Origin(what="written, except for the seed tasks, on the author's machine by", name=name, terms=terms)
+    return Origin(what=f"written, except for the seed tasks, {tasks}on the author's machine by", name=name, terms=terms)
 
 
 def _write(folder: Path, facts: CardFacts) -> None:
@@ -164,9 +164,11 @@ def _write_datasets(folder: Path, examples: Sequence[Example]) -> None:
     """The parquet file and the arrow folder, with a type for each column even where it is empty in all rows."""
     import datasets
 
-    text, number, truth = (datasets.Value(kind) for kind in ("string", "float64", "bool"))
-    columns = dict.fromkeys(("id", "system", "instruction", "input", "output", "source", "nearest_id"), text)
-    columns |= {"history": datasets.List(datasets.List(text)), "is_classification": truth, "nearest_rouge": number}
+    text, number = datasets.Value("string"), datasets.Value("float64")
+    names = ("id", "system", "instruction", "input", "output", "source", "prompt", "request", "nearest_id")
+    columns = dict.fromkeys(names, text) | dict.fromkeys(("score", "nearest_rouge"), number)
+    columns |= {"history": datasets.List(datasets.List(text)), "parents": datasets.List(text)}
+    columns |= {"is_classification": datasets.Value("bool"), "round": datasets.Value("int64")}
     rows = [{name: getattr(example, name) for name in columns} for example in examples]
     table = datasets.Dataset.from_list(rows, features=datasets.Features(columns))
     (folder / "data").mkdir()

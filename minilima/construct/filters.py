@@ -1,10 +1,11 @@
 """What is left out of the pool, and the reason for each: pure predicates over texts."""
 
 import re
-from collections.abc import Sequence
+
+from minilima.config import DataConfig
 
 
-def instruction_fault(text: str, *, min_words: int, max_words: int, blocked_words: Sequence[str]) -> str | None:
+def instruction_fault(text: str, data: DataConfig) -> str | None:
     """The reason to reject an instruction, or None (Self-Instruct, section 2.2 and its code).
 
     Unlike the original, texts may begin with a letter of any script, and case is left as it is.
@@ -12,14 +13,16 @@ def instruction_fault(text: str, *, min_words: int, max_words: int, blocked_word
     words = text.split()
     if not words:
         return "empty"
-    if len(words) < min_words:
+    if len(words) < data.min_words:
         return "too_short"
-    if len(words) > max_words:
+    if len(words) > data.max_words:
         return "too_long"
     if not text[0].isalnum() and text[0] not in "\"'¿¡(":
         return "starts_with_punctuation"
     lowered = text.lower()
-    for blocked in blocked_words:
+    if any(lowered.startswith(beginning.lower()) for beginning in data.blocked_beginnings):
+        return "blocked_beginning"
+    for blocked in data.blocked_words:
         if re.search(rf"\b{re.escape(blocked.lower())}\b", lowered):
             return f"blocked_word:{blocked}"
     return "repeats_itself" if is_repetitive(text) else None

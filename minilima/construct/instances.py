@@ -1,22 +1,24 @@
-"""Steps 2 and 3: is a task a classification, and one worked instance of each.
+"""Steps 2 and 3: is a task a classification, and worked instances of each.
 
-For classification tasks the label is asked for first and then an input that fits it, for all others the input first and
-then the answer: otherwise models write inputs for one label only (Self-Instruct, section 2.2). Each half is one request,
-and seed tasks are shown as earlier turns of the same conversation, so that a model answers in their manner.
+For classification tasks the possible labels are asked for first, then an input that fits one of them, the labels taking
+turns; for all others the input first and then the answer. Otherwise models write inputs for one label only (Self-Instruct,
+section 2.2). Each half is one request, after worked seed tasks of the same kind.
 """
 
 import random
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from minilima.config import DataConfig
+from minilima.construct.asking import Asker, Demonstration
 from minilima.construct.filters import instance_fault
 from minilima.construct.instructions import Instruction
+from minilima.construct.writers import no_input
+from minilima.files import sha256_text
 from minilima.llm.cache import CachedModel
-from minilima.llm.chat import Reply, Request, Sampling, ask
-from minilima.prompts import render
-from minilima.records import Example, Progress, Rejected, SeedTask, Tell, user_text
+from minilima.llm.chat import FAILED, Reply, Request, Sampling
+from minilima.records import Example, Progress, Rejected, SeedTask, Tell
 
 CLASSIFICATION_DEMONSTRATIONS = 4
 """Seed tasks shown before the question, half of them classification tasks."""
@@ -24,123 +26,226 @@ CLASSIFICATION_DEMONSTRATIONS = 4
 _SHORT_WORDS = 60
 """Demonstrations are drawn from seeds of at most this many words, to keep prompts small."""
 
+_MOST_LABELS, _LABEL_WORDS = 12, 6
+"""A longer list, or a longer line, is no list of labels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Classified:
-    """An instruction and whether its answer is one label out of a small set."""
+    """An instruction and whether its answer is one label out of a small set; None: the model did not say."""
 
     id: str
     instruction: str
-    is_classification: bool
+    is_classification: bool | None
 
 
-def classify(
-    instructions: Sequence[Instruction], seeds: Sequence[SeedTask], model: CachedModel, seed: int, tell: Tell
-) -> list[Classified]:
-    """Asks of each instruction whether it is a classification task; a reply that is neither yes nor no counts as no."""
-    rng = random.Random(f"classification:{seed}")
-    yes = _short(seeds, rng, CLASSIFICATION_DEMONSTRATIONS // 2, is_classification=True)
-    no = _short(seeds, rng, CLASSIFICATION_DEMONSTRATIONS - len(yes), is_classification=False)
-    shown = [(task, "Yes") for task in yes] + [(task, "No") for task in no]
-    rng.shuffle(shown)
-    turns = [text for task, label in shown for text in (render("pool/classification", instruction=task.instruction), label)]
-    sampling = Sampling(temperature=0.0, max_tokens=3)
-    requests = [
-        Request(messages=ask(*turns, render("pool/classification", instruction=item.instruction)), sampling=sampling)
-        for item in instructions
-    ]
-    replies = _ask_all(model, requests, tell, "classified")
-    return [
-        Classified(id=item.id, instruction=item.instruction, is_classification=reply.text.strip().lower().startswith("yes"))
-        for item, reply in zip(instructions, replies, strict=True)
-    ]
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One worked instance before it is checked."""
+
+    task: Instruction
+    number: int
+    is_classification: bool | None
+    input: str
+    output: str
+    replies: tuple[Reply, ...]
+    request: str
 
 
-def make_instances(
-    tasks: Sequence[Classified],
-    seeds: Sequence[SeedTask],
-    model: CachedModel,
-    data: DataConfig,
-    sampling: Sampling,
-    seed: int,
-    tell: Tell,
-) -> tuple[list[Example], list[Rejected]]:
-    """One worked instance for each task; what is cut, empty or otherwise unfit is rejected with its reason."""
-    shown = {
-        kind: _short(seeds, random.Random(f"instances:{seed}:{kind}"), data.instance_demonstrations, is_classification=kind)
-        for kind in (False, True)
-    }
-    firsts = _ask_all(model, [_first_half(task, shown[task.is_classification], sampling) for task in tasks], tell, "inputs")
-    seconds = _ask_all(
-        model,
-        [_second_half(task, first, shown[task.is_classification], sampling) for task, first in zip(tasks, firsts, strict=True)],
-        tell,
-        "instances",
-    )
+class Steps:
+    """Steps 2 and 3 with one model. `shown` seeds stand before every question of a kind."""
+
+    def __init__(self, seeds: Sequence[SeedTask], model: CachedModel, asker: Asker, seed: int, tell: Tell) -> None:
+        self.seeds, self.model, self.asker, self.seed, self.tell = seeds, model, asker, seed, tell
+        self.sampling = asker.instance_sampling()
+
+    def classify(self, tasks: Sequence[Instruction]) -> list[Classified]:
+        """Asks of each instruction whether it is a classification task."""
+        if self.asker.data.classification_only:
+            return [Classified(id=task.id, instruction=task.instruction, is_classification=True) for task in tasks]
+        rng = random.Random(f"classification:{self.seed}")
+        yes = _short(self.seeds, rng, CLASSIFICATION_DEMONSTRATIONS // 2, is_classification=True)
+        no = _short(self.seeds, rng, CLASSIFICATION_DEMONSTRATIONS - len(yes), is_classification=False)
+        shown: list[Demonstration] = [({"instruction": task.instruction}, "Yes") for task in yes]
+        shown += [({"instruction": task.instruction}, "No") for task in no]
+        rng.shuffle(shown)
+        sampling = Sampling(temperature=0.0, max_tokens=3)
+        requests = [self.asker.request("classification", shown, sampling, instruction=task.instruction) for task in tasks]
+        replies = self._ask(requests, "classified", lambda reply: says_yes(reply.text) is not None)
+        return [
+            Classified(id=task.id, instruction=task.instruction, is_classification=says_yes(reply.text))
+            for task, reply in zip(tasks, replies, strict=True)
+        ]
+
+    def instances(self, tasks: Sequence[Instruction], classified: Sequence[Classified]) -> list[Instance]:
+        """`data.instances_per_task` worked instances of each task."""
+        kinds = {item.id: bool(item.is_classification) for item in classified}
+        by_label = self._by_label([task for task in tasks if kinds[task.id]])
+        by_input = self._by_input([task for task in tasks if not kinds[task.id]])
+        made = {(item.task.id, item.number): item for item in (*by_label, *by_input)}
+        return [made[task.id, number] for task in tasks for number in range(self.asker.data.instances_per_task)]
+
+    def answers(self, tasks: Sequence[Instruction]) -> list[Instance]:
+        """Answers to tasks that are complete as they are."""
+        requests = [self._answer(task, task.input, [], 0) for task in tasks]
+        replies = self._ask(requests, "answers")
+        return [
+            Instance(
+                task=task, number=0, is_classification=None, input=task.input, output=reply.text, replies=(reply,),
+                request=request.key(self.model.name),
+            )
+            for task, request, reply in zip(tasks, requests, replies, strict=True)
+        ]  # fmt: skip
+
+    def _by_input(self, tasks: Sequence[Instruction]) -> list[Instance]:
+        shown = self._shown(is_classification=False)
+        inputs: list[Demonstration] = [({"instruction": task.instruction}, task.input or "None") for task in shown]
+        answers: list[Demonstration] = [({**_worked(task), "words": None}, task.output) for task in shown]
+        places = [(task, number) for task in tasks for number in range(self.asker.data.instances_per_task)]
+        firsts = self._ask(
+            [self.asker.request("input", inputs, self.sampling, number, instruction=task.instruction) for task, number in places],
+            "inputs",
+        )
+        requests = [
+            self._answer(task, no_input(first.text), answers, number)
+            for (task, number), first in zip(places, firsts, strict=True)
+        ]
+        return [
+            Instance(
+                task=task, number=number, is_classification=False, input=no_input(first.text), output=second.text,
+                replies=(first, second), request=request.key(self.model.name),
+            )
+            for (task, number), first, second, request in zip(
+                places, firsts, self._ask(requests, "instances"), requests, strict=True
+            )
+        ]  # fmt: skip
+
+    def _answer(self, task: Instruction, given: str, shown: Sequence[Demonstration], number: int) -> Request:
+        words = self.asker.data.answer_words
+        return self.asker.request("answer", shown, self.sampling, number, instruction=task.instruction, input=given, words=words)
+
+    def _by_label(self, tasks: Sequence[Instruction]) -> list[Instance]:
+        shown: list[Demonstration] = [
+            ({"instruction": task.instruction, "label": task.output}, task.input or "None")
+            for task in self._shown(is_classification=True)
+        ]
+        asked = [self.asker.request("labels", [], self.sampling, instruction=task.instruction) for task in tasks]
+        lists = self._ask(asked, "label lists", lambda reply: bool(parse_labels(reply.text)))
+        places = [
+            (task, number, _label_in_turn(parse_labels(reply.text), task.id, number), reply)
+            for task, reply in zip(tasks, lists, strict=True)
+            for number in range(self.asker.data.instances_per_task)
+        ]
+        requests = [
+            self.asker.request("labelled_input", shown, self.sampling, number, instruction=task.instruction, label=label)
+            for task, number, label, _ in places
+        ]
+        return [
+            Instance(
+                task=task, number=number, is_classification=True, input=no_input(reply.text), output=label,
+                replies=(first, reply), request=request.key(self.model.name),
+            )
+            for (task, number, label, first), reply, request in zip(
+                places, self._ask(requests, "classification instances"), requests, strict=True
+            )
+        ]  # fmt: skip
+
+    def _shown(self, *, is_classification: bool) -> list[SeedTask]:
+        rng = random.Random(f"instances:{self.seed}:{is_classification}")
+        return _short(self.seeds, rng, self.asker.data.instance_demonstrations, is_classification=is_classification)
+
+    def _ask(self, requests: Sequence[Request], unit: str, usable: Callable[[Reply], bool] = lambda reply: True) -> list[Reply]:
+        done = 0
+
+        def count(index: int, reply: Reply) -> None:
+            nonlocal done
+            done += 1
+            self.tell(Progress(done=done, total=len(requests), unit=unit))
+
+        return self.model.reply_many(requests, count, usable)
+
+
+def check(instances: Sequence[Instance]) -> tuple[list[Example], list[Rejected]]:
+    """Examples out of instances; what is cut, empty, contradictory or otherwise unfit is rejected with its reason."""
     examples, rejected = [], []
-    for task, first, second in zip(tasks, firsts, seconds, strict=True):
-        halves = (second, first) if task.is_classification else (first, second)
-        given, output = no_input(halves[0].text), halves[1].text.strip()
-        truncated = "length" in (first.finish, second.finish)
-        fault = instance_fault(instruction=task.instruction, input_text=given, output=output, truncated=truncated)
-        if fault:
-            rejected.append(Rejected(id=task.id, text=f"{task.instruction} | {given} | {output}", reason=fault))
+    contradicted = _contradicted(instances)
+    for item in instances:
+        identity = item.task.id if item.number == 0 else f"{item.task.id}.{item.number}"
+        output = item.output.strip()
+        fault = "no_reply" if any(reply.finish == FAILED for reply in item.replies) else None
+        fault = fault or instance_fault(
+            instruction=item.task.instruction,
+            input_text=item.input,
+            output=output,
+            truncated=any(reply.finish == "length" for reply in item.replies),
+        )
+        if fault is None and (item.task.id, item.input) in contradicted:
+            fault = "contradictory_outputs"
+        if fault is not None:
+            rejected.append(Rejected(id=identity, text=item.task.instruction, reason=fault))
             continue
         examples.append(
             Example(
-                id=task.id,
-                instruction=task.instruction,
-                input=given,
+                id=identity,
+                instruction=item.task.instruction,
+                input=item.input,
                 output=output,
                 source="machine",
-                is_classification=task.is_classification,
+                is_classification=item.is_classification,
+                round=item.task.round,
+                parents=item.task.parents,
+                request=item.request,
+                nearest_id=item.task.nearest_id,
+                nearest_rouge=item.task.nearest_rouge,
             )
         )
     return examples, rejected
 
 
-def _first_half(task: Classified, shown: Sequence[SeedTask], sampling: Sampling) -> Request:
-    """Asks for the input, or for the label of a classification task."""
-    if task.is_classification:
-        turns = [text for demo in shown for text in (render("pool/label", instruction=demo.instruction), demo.output)]
-        return Request(messages=ask(*turns, render("pool/label", instruction=task.instruction)), sampling=sampling)
-    turns = [text for demo in shown for text in (render("pool/input", instruction=demo.instruction), demo.input or "None")]
-    return Request(messages=ask(*turns, render("pool/input", instruction=task.instruction)), sampling=sampling)
+def _contradicted(instances: Sequence[Instance]) -> set[tuple[str, str]]:
+    """(task, input) that came with several outputs: none of them can be trusted (prepare_for_finetuning.py)."""
+    outputs: dict[tuple[str, str], set[str]] = {}
+    for item in instances:
+        if item.input:
+            outputs.setdefault((item.task.id, item.input), set()).add(item.output.strip())
+    return {place for place, found in outputs.items() if len(found) > 1}
 
 
-def _second_half(task: Classified, first: Reply, shown: Sequence[SeedTask], sampling: Sampling) -> Request:
-    """Asks for the answer, or for an input that has the label."""
-    if task.is_classification:
-        turns = [text for demo in shown for text in (_labelled(demo.instruction, demo.output), demo.input or "None")]
-        return Request(messages=ask(*turns, _labelled(task.instruction, first.text.strip())), sampling=sampling)
-    turns = [text for demo in shown for text in (user_text(demo.instruction, demo.input), demo.output)]
-    return Request(messages=ask(*turns, user_text(task.instruction, no_input(first.text))), sampling=sampling)
+def says_yes(text: str) -> bool | None:
+    """True for a yes, False for a no, None for anything else."""
+    word = re.match(r"\W*(yes|no)\b", text, re.IGNORECASE)
+    return None if word is None else word[1].lower() == "yes"
 
 
-def _labelled(instruction: str, label: str) -> str:
-    return render("pool/labelled_input", instruction=instruction, label=label)
+def parse_labels(text: str) -> list[str]:
+    """The labels of a list, one a line or divided by commas; empty where it is no such list."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    if len(lines) == 1:
+        lines = re.split(r",|;|\bor\b", lines[0])
+    labels = list(dict.fromkeys(re.sub(r"^\W*(\d+\s*[.)])?\W*", "", line).strip(" .*\"'“”`") for line in lines))
+    fits = all(label and len(label.split()) <= _LABEL_WORDS for label in labels)
+    return labels if fits and 1 <= len(labels) <= _MOST_LABELS else []
 
 
-_NO_INPUT = re.compile(r"^\W*(none|n/?a|no input( needed)?|nothing|not needed|empty)\W*$", re.IGNORECASE)
+def _label_in_turn(labels: Sequence[str], identity: str, number: int) -> str:
+    """The label of a task's instance: tasks begin at different labels, and go through them in turn."""
+    return labels[(int(sha256_text(identity)[:8], 16) + number) % len(labels)] if labels else ""
 
 
-def no_input(text: str) -> str:
-    """The input a model wrote, empty where it says that there is none."""
-    return "" if _NO_INPUT.match(text) else text.strip()
+def label_balance(examples: Sequence[Example]) -> dict[str, object]:
+    """How the labels of classification examples are spread: the most frequent ones, and the share of the first."""
+    counts = Counter(example.output.lower() for example in examples if example.is_classification)
+    total = sum(counts.values())
+    if not total:
+        return {}
+    return {"labels": dict(counts.most_common(10)), "most_common_label_share": round(counts.most_common(1)[0][1] / total, 3)}
+
+
+def _worked(task: SeedTask) -> dict[str, str]:
+    return {"instruction": task.instruction, "input": task.input}
 
 
 def _short(seeds: Sequence[SeedTask], rng: random.Random, wanted: int, *, is_classification: bool) -> list[SeedTask]:
     kind = [task for task in seeds if task.is_classification == is_classification]
     short = [task for task in kind if len(f"{task.instruction} {task.input} {task.output}".split()) <= _SHORT_WORDS] or kind
     return rng.sample(short, min(wanted, len(short)))
-
-
-def _ask_all(model: CachedModel, requests: Sequence[Request], tell: Tell, unit: str) -> list[Reply]:
-    done = 0
-
-    def count(index: int, reply: Reply) -> None:
-        nonlocal done
-        done += 1
-        tell(Progress(done=done, total=len(requests), unit=unit))
-
-    return model.reply_many(requests, count)

@@ -1,4 +1,4 @@
-"""Step 1: new instructions, from demonstrations out of a pool that grows with what was accepted.
+"""Step 1: new tasks, from demonstrations out of a pool that grows with what was accepted.
 
 Works in rounds: the prompts of round r are drawn from the pool as it stood after round r - 1, each with random numbers of
 its own, and their results are accepted in order. So the result does not depend on concurrency or arrival order, and an
@@ -6,32 +6,47 @@ interrupted run repeats its prompts exactly and finds their replies in the cache
 """
 
 import random
-import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from minilima.config import DataConfig
+from minilima.config import BudgetConfig, DataConfig
 from minilima.construct.filters import instruction_fault
-from minilima.construct.rouge import RougeIndex
+from minilima.construct.rouge import Nearest, RougeIndex
+from minilima.construct.writers import Demo, Draft, Writer
+from minilima.llm.budget import Spend, covers
 from minilima.llm.cache import CachedModel
-from minilima.llm.chat import Reply, Request, Sampling, ask
-from minilima.prompts import render
-from minilima.records import Progress, Rejected, SeedTask, Tell
+from minilima.llm.chat import FAILED, Reply
+from minilima.records import Example, Progress, Rejected, SeedTask, Tell
 
 SATURATED_ROUNDS = 3
+
+_REQUESTS_A_TASK = 3
+"""Classification or not, and the two halves of an instance."""
+_PROMPT_TOKENS = 2000
+"""What the prompt of one of them takes at most, for the question whether a budget covers them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instruction:
-    """An accepted machine-written instruction, with where it came from."""
+    """An accepted machine-written task, with where it came from."""
 
     id: str
     instruction: str
+    input: str = ""
+    output: str | None = None
+    """Where the writer gave whole examples."""
     round: int
     parents: tuple[str, ...]
     """Ids of the demonstrations in its prompt."""
+    request: str
+    """Key of the raw reply in the reply cache."""
     nearest_id: str | None
     nearest_rouge: float | None
+    most_similar: dict[str, float] = field(default_factory=dict)
+    """ROUGE-L F1 with the ten most similar earlier instructions."""
+    mean_rouge: float | None = None
+    """Mean ROUGE-L F1 with all earlier ones."""
 
 
 @dataclass(kw_only=True)
@@ -41,28 +56,32 @@ class Growth:
     accepted: list[Instruction] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     rounds: list[dict[str, int]] = field(default_factory=list)
+    spent: Spend = field(default_factory=Spend)
+    """What all replies so far took, from the cache or not: the same in an interrupted run as in a whole one."""
     stopped: str = "target"
 
 
-def grow(seeds: Sequence[SeedTask], model: CachedModel, data: DataConfig, sampling: Sampling, seed: int, tell: Tell) -> Growth:
-    """Asks for new instructions until the target is met, the pool is saturated, or the rounds are used up."""
+def grow(
+    seeds: Sequence[SeedTask],
+    model: CachedModel,
+    writer: Writer,
+    data: DataConfig,
+    seed: int,
+    tell: Tell,
+    budget: BudgetConfig | None = None,
+) -> Growth:
+    """Asks for new tasks until the target is met or a reason to stop is: saturation, budget, minutes, or rounds."""
     growth = Growth()
-    index = RougeIndex()
+    index = RougeIndex(data.tokenizer)
     for task in seeds:
         index.add(task.id, task.instruction)
+    shown_seeds = _to_show(seeds, writer, data)
+    started = time.monotonic()
     for number in range(data.max_rounds):
-        drawn = [_draw(seeds, growth.accepted, data, seed, number, slot) for slot in range(data.requests_per_round)]
-        requests = [
-            _request([text for _, text in demonstrations], data, sampling, slot) for slot, demonstrations in enumerate(drawn)
-        ]
-        replies = model.reply_many(requests)
-        before = len(growth.accepted)
-        for slot, (demonstrations, reply) in enumerate(zip(drawn, replies, strict=True)):
-            parents = tuple(identity for identity, _ in demonstrations)
-            _accept(parse_list(reply), growth, index, data, number, slot, parents)
-        gained = len(growth.accepted) - before
-        candidates = gained + sum(item.id.startswith(f"r{number}.") for item in growth.rejected)
-        growth.rounds.append({"round": number, "candidates": candidates, "accepted": gained})
+        if budget is not None and not _covered(budget, growth, data):
+            growth.stopped = "budget"
+            return growth
+        _round(number, shown_seeds, growth, index, model, writer, data, seed)
         note = f"round {number + 1}, {len(growth.rejected):,} rejected"
         tell(Progress(done=len(growth.accepted), total=data.instructions, unit="instructions", note=note))
         if len(growth.accepted) >= data.instructions:
@@ -70,63 +89,78 @@ def grow(seeds: Sequence[SeedTask], model: CachedModel, data: DataConfig, sampli
         if _saturated(growth.rounds, data.saturation):
             growth.stopped = "saturation"
             return growth
+        if data.max_minutes is not None and time.monotonic() - started > 60 * data.max_minutes:
+            growth.stopped = "max_minutes"
+            return growth
     growth.stopped = "max_rounds"
     return growth
 
 
-def _draw(
-    seeds: Sequence[SeedTask], machine: Sequence[Instruction], data: DataConfig, seed: int, number: int, slot: int
-) -> list[tuple[str, str]]:
-    """(id, text) of the demonstrations of one prompt: some machine-written ones if there are any, the rest seeds, shuffled."""
-    rng = random.Random(f"instructions:{seed}:{number}:{slot}")
-    written = rng.sample(machine, min(data.machine_demonstrations, len(machine)))
-    human = rng.sample(seeds, min(data.demonstrations - len(written), len(seeds)))
-    drawn = [*((item.id, item.instruction) for item in written), *((task.id, task.instruction) for task in human)]
+def _to_show(seeds: Sequence[SeedTask], writer: Writer, data: DataConfig) -> list[SeedTask]:
+    """The seeds that may stand in prompts; all of a kind where none is short enough."""
+    kind = [task for task in seeds if task.is_classification or not data.classification_only]
+    if writer.most_words is None:
+        return kind
+    return [task for task in kind if len(f"{task.instruction} {task.input} {task.output}".split()) <= writer.most_words] or kind
+
+
+def _round(
+    number: int,
+    seeds: Sequence[SeedTask],
+    growth: Growth,
+    index: RougeIndex,
+    model: CachedModel,
+    writer: Writer,
+    data: DataConfig,
+    seed: int,
+) -> None:
+    slots = range(data.requests_per_round)
+    drawn = [_draw(seeds, growth.accepted, writer.demonstrations, data, f"{seed}:{number}:{slot}") for slot in slots]
+    requests = [writer.request(shown, number * data.requests_per_round + slot) for slot, shown in enumerate(drawn)]
+    replies = model.reply_many(requests, usable=lambda reply: bool(writer.parse(reply)))
+    before, candidates = len(growth.accepted), 0
+    for slot, (shown, request, reply) in enumerate(zip(drawn, requests, replies, strict=True)):
+        drafts = writer.parse(reply)
+        parents = tuple(task.id for task in shown)
+        candidates += len(drafts)
+        _accept(drafts, growth, index, data, f"r{number}.{slot}", number, parents, request.key(model.name))
+        if reply.finish == FAILED:
+            growth.rejected.append(Rejected(id=f"r{number}.{slot}", text="", reason="no_reply"))
+        growth.spent = _after(growth.spent, reply)
+    growth.rounds.append({"round": number, "candidates": candidates, "accepted": len(growth.accepted) - before})
+
+
+def _draw(seeds: Sequence[SeedTask], machine: Sequence[Instruction], wanted: int, data: DataConfig, place: str) -> list[Demo]:
+    """The demonstrations of one prompt: some machine-written ones if there are any, the rest seeds, shuffled."""
+    rng = random.Random(f"instructions:{place}")
+    written = rng.sample(machine, min(data.machine_demonstrations, wanted // 2, len(machine)))
+    drawn: list[Demo] = [_as_example(item) for item in written]
+    drawn += rng.sample(seeds, min(wanted - len(written), len(seeds)))
     rng.shuffle(drawn)
-    return [(identity, " ".join(text.split()).rstrip(":")) for identity, text in drawn]
+    return drawn
 
 
-def _request(tasks: Sequence[str], data: DataConfig, sampling: Sampling, slot: int) -> Request:
-    prompt = render("pool/instructions", tasks=tasks, wanted=data.instructions_per_request)
-    return Request(messages=ask(prompt), sampling=sampling, sample=slot, prefill="1.")
-
-
-_ITEM = re.compile(r"(?:^|(?<=[.?!])\s)\s*(?:\d+\s*[.)]\s+)+(?=\S)", re.MULTILINE)
-_DECORATION = re.compile(r"^(\*\*|[\"“'])(.*?)(\*\*|[\"”'])$", re.DOTALL)
-
-
-def parse_list(reply: Reply) -> list[str]:
-    """The items of a numbered list. Double numbers (`1. 1. …`) count once; an item that was cut is dropped."""
-    items = _ITEM.split(reply.text)[1:]
-    if reply.finish == "length" and items:
-        items = items[:-1]
-    cleaned = []
-    for item in items:
-        text = " ".join(item.split())
-        text = _DECORATION.sub(r"\2", text).strip()
-        cleaned.append(text)
-    return cleaned
+def _as_example(item: Instruction) -> Example:
+    return Example(id=item.id, instruction=item.instruction, input=item.input, output=item.output or "", source="machine")
 
 
 def _accept(
-    candidates: Sequence[str],
+    drafts: Sequence[Draft],
     growth: Growth,
     index: RougeIndex,
     data: DataConfig,
+    prefix: str,
     number: int,
-    slot: int,
     parents: tuple[str, ...],
+    request: str,
 ) -> None:
-    for place, text in enumerate(candidates):
+    for place, draft in enumerate(drafts):
         if len(growth.accepted) >= data.instructions:
             return
-        identity = f"r{number}.{slot}.{place}"
-        fault = instruction_fault(text, min_words=data.min_words, max_words=data.max_words, blocked_words=data.blocked_words)
+        identity, text = f"{prefix}.{place}", draft.instruction
         nearest = index.nearest(text)
-        near = {"nearest_id": nearest.id, "nearest_rouge": round(nearest.rouge, 4)} if nearest else {}
-        if fault is None and nearest is not None and nearest.rouge > data.max_similarity:
-            fault = "near_duplicate"
-        if fault is not None:
+        if (fault := _fault(text, nearest, data)) is not None:
+            near = {"nearest_id": nearest.id, "nearest_rouge": round(nearest.rouge, 4)} if nearest else {}
             growth.rejected.append(Rejected(id=identity, text=text, reason=fault, **near))  # type: ignore[arg-type]
             continue
         index.add(identity, text)
@@ -134,12 +168,41 @@ def _accept(
             Instruction(
                 id=identity,
                 instruction=text,
+                input=draft.input,
+                output=draft.output,
                 round=number,
                 parents=parents,
+                request=request,
                 nearest_id=nearest.id if nearest else None,
                 nearest_rouge=round(nearest.rouge, 4) if nearest else None,
+                most_similar=nearest.most_similar if nearest else {},
+                mean_rouge=round(nearest.mean, 4) if nearest else None,
             )
         )
+
+
+def _fault(text: str, nearest: Nearest | None, data: DataConfig) -> str | None:
+    fault = instruction_fault(text, data)
+    if fault is None and nearest is not None and nearest.rouge > data.max_similarity:
+        return "near_duplicate"
+    return fault
+
+
+def _covered(budget: BudgetConfig, growth: Growth, data: DataConfig) -> bool:
+    """Whether the caps cover another round and the instances of all tasks that there would be after it, in the worst case."""
+    a_round = data.requests_per_round
+    tasks = len(growth.accepted) + a_round * data.instructions_per_request
+    # Without a price there is no cap in USD; with one, the mean price a token so far is the best guess there is.
+    usd_a_token = growth.spent.usd / growth.spent.tokens if growth.spent.tokens else 0.0
+    tokens = a_round * (_PROMPT_TOKENS + data.instruction_tokens)
+    tokens += tasks * _REQUESTS_A_TASK * data.instances_per_task * (_PROMPT_TOKENS + data.instance_tokens)
+    requests = a_round + tasks * _REQUESTS_A_TASK * data.instances_per_task
+    return covers(budget, growth.spent, [Spend(requests=requests, tokens=tokens, usd=usd_a_token * tokens)])
+
+
+def _after(spent: Spend, reply: Reply) -> Spend:
+    tokens = reply.prompt_tokens + reply.completion_tokens
+    return Spend(requests=spent.requests + 1, tokens=spent.tokens + tokens, usd=spent.usd + (reply.usd or 0.0))
 
 
 def _saturated(rounds: Sequence[dict[str, int]], share: float) -> bool:

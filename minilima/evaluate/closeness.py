@@ -7,14 +7,8 @@ people prefer them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from transformers import AutoModel, AutoTokenizer
-
 from minilima.construct.rouge import RougeIndex
-from minilima.embedded import fetch
-
-MAX_TOKENS = 256
-"""all-MiniLM-L6-v2 was trained on texts of up to 256 tokens; longer ones are cut."""
+from minilima.embedding import Embedder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +33,7 @@ class Closeness:
     def __init__(self, embedding_weight: float) -> None:
         self.weight = embedding_weight
         if embedding_weight:
-            folder = fetch("all_minilm_l6_v2")
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+            self.embed = Embedder()
 
     def __call__(self, reference: str, answers: Sequence[str]) -> list[Score]:
         """The closeness of each answer to the reference."""
@@ -56,10 +48,6 @@ class Closeness:
             scores.append(Score(score=score, rouge=rouge, cosine=cosine))
         return scores
 
-    @torch.inference_mode()
     def _cosines(self, reference: str, answers: Sequence[str]) -> list[float]:
-        batch = self.tokenizer([reference, *answers], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-        hidden = self.model(**batch).last_hidden_state
-        mask = batch["attention_mask"].unsqueeze(-1)
-        vectors = torch.nn.functional.normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=-1)
-        return [max(0.0, float(vectors[0] @ vector)) for vector in vectors[1:]]
+        vectors = self.embed([reference, *answers])
+        return [max(0.0, float(cosine)) for cosine in vectors[1:] @ vectors[0]]

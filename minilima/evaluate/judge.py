@@ -11,7 +11,6 @@ from minilima.config import JudgeKind
 from minilima.errors import MinilimaError
 from minilima.evaluate.prompts import load_eval_set
 from minilima.files import read_jsonl, write_jsonl
-from minilima.llm.cache import CachedModel
 from minilima.llm.chat import Message, Reply, Request, Sampling, ask
 from minilima.prompts import render
 from minilima.records import Answer, Progress, Tell, Usage, Verdict
@@ -95,12 +94,10 @@ def _by_log_odds(job: Job, pairs: Sequence[Pair], tell: Tell) -> list[Verdict]:
 
 
 def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
-    from minilima.llm.client import EndpointModel
+    from minilima.llm.client import connect
 
     judge = job.config.judge
-    if not judge.model:
-        raise MinilimaError("judge.model is not set.", "The endpoint has to be told which model.", "Add judge.model=…")
-    model = CachedModel(EndpointModel(judge.model, judge.endpoint), job.cache)
+    model = connect("judge.model", judge.model, judge.endpoint, job.cache, job.key)
     sampling = Sampling(temperature=0.0, max_tokens=judge.max_tokens)
     orders = _orders(judge.both_orders)
     requests = [
@@ -113,7 +110,7 @@ def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verd
         done += 1
         tell(Progress(done=done, total=len(requests), unit="replies"))
 
-    replies = iter(model.reply_many(requests, count))
+    replies = iter(model.reply_many(requests, count, lambda reply: parse_choice(reply.text) is not None))
     verdicts = []
     for pair in pairs:
         texts = [(next(replies).text, swapped) for swapped in orders]

@@ -6,10 +6,14 @@ one reference answer. Intervals are percentile bootstrap intervals over prompts 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 RESAMPLES = 10_000
+
+Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
+Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,11 @@ class WinRate:
     """Prompts in all; `judged` of them have a verdict that could be read."""
     position_consistency: float | None
     """Share of the prompts, 0 to 1, on which both orders led to the same winner; None if asked in one order."""
+
+    @property
+    def discrete_win_rate(self) -> float:
+        """The win rate in percent after each verdict is rounded to win, loss or tie, as alpaca_eval computes it."""
+        return (self.wins + self.ties / 2) / self.judged * 100
 
 
 def win_rate(preferences: Sequence[float | None], orders: Sequence[Sequence[float]] = ()) -> WinRate | None:
@@ -102,12 +111,70 @@ def loss_change(base: Sequence[float], tuned: Sequence[float], tokens: Sequence[
     )
 
 
-def _bootstrap_ratio(
-    values: "np.ndarray[tuple[int], np.dtype[np.float64]]", weights: "np.ndarray[tuple[int], np.dtype[np.float64]]"
-) -> Estimate:
-    """sum(values) / sum(weights) with a 95 % percentile interval over resampled prompts."""
-    count = len(values)
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How often something held, 0 to 1, among the comparisons that decide it."""
+
+    share: Estimate
+    decided: int
+
+
+def length_preference(lengths: Sequence[tuple[int, int]], preferences: Sequence[float | None]) -> Share | None:
+    """How often the longer answer won, among pairs of unequal length with a winner.
+
+    0.5 = length made no difference; the people in AlpacaEval's data chose the longer one in 64 % of the pairs.
+
+    Args:
+        lengths: (reference model's, tuned model's) answer of each prompt, in characters.
+        preferences: as for `win_rate`.
+
+    Returns:
+        None where no pair decides it.
+    """
+    longer = [
+        float((preference > 1.5) == (second > first))
+        for (first, second), preference in zip(lengths, preferences, strict=True)
+        if preference is not None and preference != 1.5 and first != second
+    ]
+    return share([(hit, 1.0) for hit in longer])
+
+
+def position_preference(orders: Sequence[Sequence[float]]) -> Share | None:
+    """How often the answer shown first won: P(first wins), 0.5 for a judge that does not care.
+
+    Args:
+        orders: for each prompt the preferences in each order, as for `win_rate`: first with the reference model's answer
+            shown first, then (where asked) with the tuned model's. Ties decide nothing.
+    """
+    prompts = []
+    for pair in orders:
+        decided = [float((preference < 1.5) == (place == 0)) for place, preference in enumerate(pair) if preference != 1.5]
+        prompts.append((sum(decided), float(len(decided))))
+    return share(prompts)
+
+
+def share(prompts: Sequence[tuple[float, float]]) -> Share | None:
+    """The share of hits, given (hits, comparisons) of each prompt; None where nothing was compared."""
+    compared = [pair for pair in prompts if pair[1]]
+    if not compared:
+        return None
+    hits, weights = np.array(compared, dtype=np.float64).T
+    return Share(share=_bootstrap_ratio(hits, weights), decided=int(weights.sum()))
+
+
+@lru_cache(maxsize=1)
+def resamples(count: int) -> Matrix:
+    """How often each of `count` prompts is drawn in each of RESAMPLES bootstrap samples.
+
+    Every figure over the same number of prompts uses the same samples, so that differences between figures are paired.
+    """
     # Multinomial counts are the same as drawing prompts with replacement, without an index array of n times RESAMPLES.
     counts = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    return counts.astype(np.float64)
+
+
+def _bootstrap_ratio(values: Vector, weights: Vector) -> Estimate:
+    """sum(values) / sum(weights) with a 95 % percentile interval over resampled prompts."""
+    counts = resamples(len(values))
     low, high = np.percentile((counts @ values) / (counts @ weights), [2.5, 97.5])
     return Estimate(value=float(values.sum() / weights.sum()), low=float(low), high=float(high))

@@ -7,15 +7,38 @@ not kept. WAL needs a local disk: on a network file system set paths.outputs to 
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from minilima.errors import MinilimaError
-from minilima.llm.chat import ChatModel, OnReply, Reply, Request
+from minilima.llm.chat import FAILED, ChatModel, OnReply, Reply, Request
 from minilima.records import Usage
 
+ASK_AGAIN = 2
+"""How often a request is repeated whose reply could not be used."""
+
 _KEYS_A_QUERY = 500
+
+
+def open_database(file: Path) -> sqlite3.Connection:
+    """The database of replies and costs, in write-ahead mode; made where there is none.
+
+    Raises:
+        MinilimaError: the file is no such database.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        database = sqlite3.connect(file, timeout=30.0, isolation_level=None)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+    except sqlite3.DatabaseError as error:
+        raise MinilimaError(
+            f"The reply cache {file} cannot be used.",
+            f"SQLite says: {error}.",
+            f"Move it away (mv {file} {file}.broken) and run again; its replies are then asked anew.",
+        ) from None
+    return database
 
 
 class CachedModel:
@@ -24,25 +47,35 @@ class CachedModel:
     def __init__(self, model: ChatModel, file: Path) -> None:
         self.model = model
         self.usage = Usage()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._database = sqlite3.connect(file, timeout=30.0, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
-        except sqlite3.DatabaseError as error:
-            raise MinilimaError(
-                f"The reply cache {file} cannot be used.",
-                f"SQLite says: {error}.",
-                f"Move it away (mv {file} {file}.broken) and run again; its replies are then asked anew.",
-            ) from None
+        self._database = open_database(file)
+        self._database.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
 
     @property
     def name(self) -> str:
         return self.model.name
 
-    def reply_many(self, requests: Sequence[Request], on_reply: OnReply = lambda index, reply: None) -> list[Reply]:
-        """Replies from the cache, and from the model for those that are not in it."""
+    def reply_many(
+        self,
+        requests: Sequence[Request],
+        on_reply: OnReply = lambda index, reply: None,
+        usable: Callable[[Reply], bool] = lambda reply: True,
+    ) -> list[Reply]:
+        """Replies from the cache, and from the model for those that are not in it.
+
+        What `usable` refuses is kept, counted as `unusable`, and asked again, at most ASK_AGAIN times.
+        """
+        replies = self._reply_once(requests, on_reply)
+        for attempt in range(1, ASK_AGAIN + 1):
+            places = [place for place, reply in enumerate(replies) if reply.finish != FAILED and not usable(reply)]
+            if not places:
+                break
+            self.usage += Usage(faults={"unusable": len(places)})
+            again = self._reply_once([replace(requests[place], attempt=attempt) for place in places], lambda index, reply: None)
+            for place, reply in zip(places, again, strict=True):
+                replies[place] = reply
+        return replies
+
+    def _reply_once(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
         keys = [request.key(self.name) for request in requests]
         replies = self._stored(keys)
         for index, key in enumerate(keys):
@@ -67,10 +100,15 @@ class CachedModel:
             part = keys[start : start + _KEYS_A_QUERY]
             marks = ",".join("?" * len(part))
             rows = self._database.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", part)  # noqa: S608 (only ?)
-            found.update({key: Reply(**json.loads(text)) for key, text in rows})
+            found.update({key: _reply(text) for key, text in rows})
         return found
 
     def _store(self, key: str, reply: Reply) -> None:
-        if reply.text.strip() and reply.finish != "content_filter":
-            row = (key, json.dumps(asdict(reply), ensure_ascii=False))
+        if reply.text.strip() and reply.finish not in ("content_filter", FAILED):
+            row = (key, json.dumps(asdict(replace(reply, faults=())), ensure_ascii=False))
             self._database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", row)
+
+
+def _reply(text: str) -> Reply:
+    values = json.loads(text)
+    return Reply(**{**values, "faults": ()})

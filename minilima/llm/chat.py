@@ -1,5 +1,6 @@
 """The protocol all models speak: a batch of requests in, one reply each, in the same order."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -7,11 +8,14 @@ from typing import Protocol
 from minilima.files import canonical_json, sha256_text
 from minilima.records import Usage
 
+TEXT = "text"
+"""Role of a message that is a document to continue."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
     role: str
-    """system, user or assistant."""
+    """system, user or assistant; a single message with the role TEXT is continued as it is, without a chat template."""
     content: str
 
 
@@ -23,6 +27,10 @@ class Sampling:
     top_p: float = 1.0
     repetition_penalty: float | None = None
     """Local models only: chat endpoints have no such setting."""
+    presence_penalty: float | None = None
+    """Endpoints only."""
+    stop: tuple[str, ...] | None = None
+    """Texts at which the reply ends; they are not part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +41,10 @@ class Request:
     """Tells apart requests that are otherwise equal, so that each is sampled anew."""
     prefill: str | None = None
     """How a local model's reply is made to begin; the reply's text includes it. Endpoints ignore it."""
+    schema: str | None = None
+    """JSON schema of the reply, as JSON text; sent to endpoints that can hold to it."""
+    attempt: int | None = None
+    """Counts how often the same was asked before, where the earlier replies could not be used."""
 
     def key(self, model: str) -> str:
         """sha256 over the model's name and all that can change the reply."""
@@ -43,13 +55,26 @@ class Request:
 class Reply:
     text: str
     finish: str
-    """stop, length (cut by max_tokens), or content_filter."""
+    """stop, length (cut by max_tokens), content_filter, or FAILED: there is none."""
     prompt_tokens: int
     completion_tokens: int
+    usd: float | None = None
+    """What it cost; None where no price is known."""
+    faults: tuple[str, ...] = ()
+    """What went wrong before it came."""
 
     def usage(self) -> Usage:
-        return Usage(calls=1, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+        return Usage(
+            calls=1,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            usd=self.usd,
+            faults=dict(Counter(self.faults)),
+        )
 
+
+FAILED = "failed"
+"""`finish` of a reply that never came, after all tries."""
 
 OnReply = Callable[[int, Reply], None]
 """Called with the request's position as soon as its reply is there."""
@@ -73,3 +98,8 @@ class ChatModel(Protocol):
 def ask(*texts: str) -> tuple[Message, ...]:
     """A conversation from alternating user and assistant texts, the user first."""
     return tuple(Message(role="assistant" if turn % 2 else "user", content=text) for turn, text in enumerate(texts))
+
+
+def continue_text(text: str) -> tuple[Message, ...]:
+    """A document to continue, for base models."""
+    return (Message(role=TEXT, content=text),)

@@ -25,7 +25,7 @@ from transformers import (
 
 from minilima.config import Device
 from minilima.errors import MinilimaError
-from minilima.llm.chat import Message, OnReply, Reply, Request, Sampling
+from minilima.llm.chat import TEXT, Message, OnReply, Reply, Request, Sampling
 from minilima.records import ReferenceLoss
 
 # For models that come without a template. End of turn is the tokenizer's own end token: no new one has to be learned.
@@ -132,9 +132,18 @@ class LocalModel:
             yield from (members[start : start + self.batch] for start in range(0, len(members), self.batch))
 
     def _prompt_ids(self, messages: Sequence[Message], prefill: str | None = None) -> list[int]:
+        if messages[0].role == TEXT:
+            text: list[int] = self.tokenizer.encode(messages[0].content)
+            return text
         turns = [asdict(message) for message in messages]
         ids: list[int] = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
         return ids + (self.tokenizer.encode(prefill, add_special_tokens=False) if prefill else [])
+
+    def open_user_turn(self, turns: Sequence[Message]) -> str:
+        """The conversation as the template renders it, up to where the user would go on."""
+        mark = "\ufffc"
+        rendered = self.tokenizer.apply_chat_template([*map(asdict, turns), {"role": "user", "content": mark}], tokenize=False)
+        return str(rendered).partition(mark)[0]
 
     @property
     def end_ids(self) -> list[int]:
@@ -161,9 +170,12 @@ class LocalModel:
             repetition_penalty=1.0,
             eos_token_id=self.end_ids,
             pad_token_id=self.tokenizer.pad_token_id,
+            stop_strings=list(sampling.stop) if sampling.stop else None,
         )
         processors = self._processors(sampling, width, [request.key(self.name) for request in requests])
-        written = self.model.generate(**batch, generation_config=settings, logits_processor=processors)[:, width:].tolist()
+        written = self.model.generate(**batch, generation_config=settings, logits_processor=processors, tokenizer=self.tokenizer)[
+            :, width:
+        ].tolist()
         return [self._reply(request, len(prompt), row) for request, prompt, row in zip(requests, prompts, written, strict=True)]
 
     def _processors(self, sampling: Sampling, prompt_width: int, keys: Sequence[str]) -> LogitsProcessorList:
@@ -181,9 +193,10 @@ class LocalModel:
         end = next((position for position, token in enumerate(row) if token in self.end_ids), None)
         ids = row if end is None else row[:end]
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        stops = [place for stop in request.sampling.stop or () if (place := text.find(stop)) >= 0]
         return Reply(
-            text=(request.prefill or "") + text,
-            finish="length" if end is None else "stop",
+            text=(request.prefill or "") + text[: min(stops, default=len(text))],
+            finish="length" if end is None and not stops else "stop",
             prompt_tokens=prompt_tokens,
             completion_tokens=len(ids) + (end is not None),
         )

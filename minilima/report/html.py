@@ -5,7 +5,6 @@ Everything that models or users wrote is escaped by the template engine.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +19,8 @@ from minilima.evaluate.results import Results
 from minilima.evaluate.statistics import Estimate
 from minilima.files import read_jsonl, write_atomic
 from minilima.planning import describe_outcome
+from minilima.report.data import dataset_section
 from minilima.store import Artifact
-
-EXAMPLES_SHOWN = 12
-REJECTIONS_SHOWN = 40
 
 
 def write_report(path: Path, config: Config, artifacts: Mapping[str, Artifact], results: Results | None, worth: str) -> None:
@@ -39,7 +36,7 @@ def write_report(path: Path, config: Config, artifacts: Mapping[str, Artifact], 
         win=_win(results),
         loss=_loss(results),
         stages=[_stage(role, artifact) for role, artifact in artifacts.items()],
-        dataset=_dataset(artifacts),
+        dataset=dataset_section(artifacts),
         curve=_curve(artifacts),
         verdicts=_verdicts(artifacts),
         settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
@@ -84,52 +81,6 @@ def _stage(role: str, artifact: Artifact) -> dict[str, Any]:
         "what": describe_outcome(role, artifact.metrics),
         "calls": f"{usage['calls']:,} calls, {tokens:,} tokens" if usage["calls"] else "",
     }
-
-
-def _dataset(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:
-    if "dataset" not in artifacts:
-        return None
-    artifact = artifacts["dataset"]
-    rows = read_jsonl(artifact.path / "dataset.jsonl")
-    rejected = read_jsonl(artifact.path / "rejected.jsonl")
-    pool_file = artifacts["pool"].path / "rejected.jsonl"
-    rejected = [*(read_jsonl(pool_file) if pool_file.is_file() else []), *rejected]
-    machine = [row for row in rows if row["source"] == "machine"]
-    shown = [*machine[: EXAMPLES_SHOWN // 2], *(row for row in rows if row["source"] != "machine")][:EXAMPLES_SHOWN]
-    reasons = Counter(row["reason"] for row in rejected).most_common()
-    most = max((count for _, count in reasons), default=1)
-    return {
-        "metrics": artifact.metrics,
-        "examples": shown,
-        "lengths": [
-            histogram(
-                "words in the instruction and input", [len(f"{row['instruction']} {row['input']}".split()) for row in rows]
-            ),
-            histogram("words in the answer", [len(row["output"].split()) for row in rows]),
-        ],
-        "reasons": [{"name": name.replace("_", " "), "count": n, "width": round(100 * n / most, 1)} for name, n in reasons],
-        "rejected": rejected[:REJECTIONS_SHOWN],
-        "rejected_total": len(rejected),
-    }
-
-
-def histogram(title: str, values: Sequence[int], bins: int = 16) -> dict[str, Any]:
-    """Bars for a histogram of whole numbers: heights in percent of the fullest bin."""
-    top = max(values, default=1)
-    width = max(1, math.ceil((top + 1) / bins))
-    counts = Counter(value // width for value in values)
-    fullest = max(counts.values(), default=1)
-    ordered = sorted(values)
-    bars = [
-        {
-            "from": number * width,
-            "to": (number + 1) * width - 1,
-            "count": counts[number],
-            "height": 100 * counts[number] / fullest,
-        }
-        for number in range(top // width + 1)
-    ]
-    return {"title": title, "bars": bars, "median": ordered[len(ordered) // 2] if ordered else 0, "largest": top}
 
 
 def _curve(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:

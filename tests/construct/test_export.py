@@ -32,9 +32,12 @@ HOSTILE = (
 
 ROWS: list[dict[str, Any]] = [
     {"id": "s1", "instruction": "Name a city.", "input": "", "output": "Paris.", "source": "seed", "is_classification": False},
-    {"id": "m1", "instruction": "Translate.", "input": "Le chat.\n\n", "output": "The cat. \u2028 猫", "source": "machine"},
+    {
+        "id": "m1", "instruction": "Translate.", "input": "Le chat.\n\n", "output": "The cat. \u2028 猫", "source": "machine",
+        "prompt": "Task: Translate.\nLe chat.", "round": 1, "parents": ["s1", "s2"], "request": "a1b2", "score": 4.5,
+    },
     {"id": "m2", "instruction": HOSTILE, "input": HOSTILE, "output": HOSTILE, "source": "machine", "nearest_rouge": 0.25},
-]
+]  # fmt: skip
 DIALOGUE = {
     **ROWS[0], "id": "d1", "source": "file", "history": [["Hi.", "Hello."], [HOSTILE, HOSTILE]], "system": "Be brief.",
 }  # fmt: skip
@@ -228,6 +231,7 @@ def test_who_wrote_the_rows_decides_on_the_terms(tmp_path: Path, tiny_model: Pat
     write_jsonl(tmp_path / "mine.jsonl", [{"instruction": "Do.", "output": "Done."}])
     assert "the provider's terms" in (text := terms("generator=openai", "generator.model=some-model")) and "some-model" in text
     assert "licence of the imported file" in (text := terms("data=file", f"data.path={tmp_path}/mine.jsonl")) and "mine" in text
+    assert "whose own licence holds too" in terms("data=answers", f"data.path={tmp_path}/mine.jsonl")
     own = terms(f"model.path={tiny_model}")
     assert "the model's licence may set conditions" in own and tiny_model.name in own and str(tiny_model.parent) not in own
 

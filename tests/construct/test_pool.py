@@ -1,19 +1,26 @@
 """The pool: the same bytes whatever the concurrency or interruption, and nothing asked twice."""
 
 import json
+import random
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from minilima.compose import load_config
-from minilima.construct.dataset import build_dataset, choose, sift
+from minilima.config import DataConfig, Select
+from minilima.construct.dataset import build_dataset, sift
+from minilima.construct.encodings import encode
 from minilima.construct.pool import build_pool
+from minilima.construct.selection import Vectors, arrange, shuffle
 from minilima.errors import MinilimaError
 from minilima.files import read_jsonl, sha256_text
 from minilima.records import EvalPrompt, Example, Progress
-from minilima.sources import resolve
+from minilima.sources import DATA, resolve
 from minilima.worker import Job
 from tests.server import VALID_KEY, ModelServer
 
@@ -25,7 +32,7 @@ def writer(body: dict[str, Any]) -> str:
     prompt = body["messages"][-1]["content"]
     number = int(sha256_text(json.dumps(body["messages"]))[:6], 16)
     if "as a numbered list" in prompt:
-        wanted = int(re.findall(r"Write (\d+) new tasks", prompt)[0])
+        wanted = int(re.findall(r"Write (\d+) new", prompt)[0])
         return "\n".join(
             f"{i + 1}. {VERBS[(number + i) % 8]} thing{number + i} of kind{i} for group{number}." for i in range(wanted)
         )
@@ -96,7 +103,7 @@ def test_an_interrupted_pool_goes_on_without_asking_again(tmp_path: Path, server
         return writer(body)
 
     server.answer = dies
-    with pytest.raises(MinilimaError, match="did not answer"):
+    with pytest.raises(MinilimaError, match="refuses the request"):
         build_pool(job(tmp_path / "killed", server), tell)
     server.faults, server.answer = [], writer
     build_pool(job(tmp_path / "killed", server), tell)
@@ -138,10 +145,10 @@ def example(identity: str, instruction: str, given: str = "") -> Example:
 
 def test_smaller_data_sets_lie_inside_larger_ones() -> None:
     pool = [example(str(n), f"Task {n}") for n in range(300)]
-    hundred, thirty = choose(pool, 100, seed=1), choose(pool, 30, seed=1)
-    assert hundred[:30] == thirty
-    assert choose(pool[::-1], 30, seed=1) == thirty, "the order of the pool does not matter"
-    assert choose(pool, 30, seed=2) != thirty
+    ordered = shuffle(pool, seed=1)
+    assert shuffle(pool[::-1], seed=1) == ordered, "the order of the pool does not matter"
+    assert shuffle(pool, seed=2) != ordered
+    assert shuffle(pool[:100], seed=1) == [item for item in ordered if int(item.id) < 100], "nor what else is in it"
 
 
 def test_what_resembles_an_evaluation_prompt_is_left_out() -> None:
@@ -160,3 +167,181 @@ def test_what_resembles_an_evaluation_prompt_is_left_out() -> None:
         ("split", "contamination", "e1"),
         ("twice again", "duplicate", None),
     ]
+
+
+def test_classification_tasks_take_their_labels_in_turn(tmp_path: Path, server: ModelServer) -> None:
+    def answer(body: dict[str, Any]) -> str:
+        prompt = body["messages"][-1]["content"]
+        if "Which labels can the answer be" in prompt:
+            return "good\nbad"
+        return f"Text {sha256_text(prompt)[:8]}" if "Make up a short input" in prompt else writer(body)
+
+    server.answer = answer
+    outcome = build_pool(job(tmp_path, server, "data.classification_only=true", "data.instances_per_task=2"), tell)
+    assert outcome.metrics["labels"] == {"good": 12, "bad": 12}
+    rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
+    assert {row["is_classification"] for row in rows} == {True}
+    seeds = {row["id"]: row for row in read_jsonl(DATA / "minilima_175.jsonl")}
+    first = [row for row in read_jsonl(tmp_path / "work" / "instructions.jsonl") if row["round"] == 0]
+    assert all(seeds[parent]["is_classification"] for row in first for parent in row["parents"])
+
+
+def test_several_instances_are_written_and_contradictions_dropped(tmp_path: Path, server: ModelServer) -> None:
+    def answer(body: dict[str, Any]) -> str:
+        prompt = body["messages"][-1]["content"]
+        if "Does this task come with" in prompt:
+            return "always the same text"
+        if "Answer Yes or No" in prompt:
+            return "No"
+        return f"Answer {len(server.requests)}" if "always the same text" in prompt else writer(body)
+
+    server.answer = answer
+    outcome = build_pool(job(tmp_path, server, "data.instances_per_task=2", "data.instructions=3"), tell)
+    assert outcome.metrics["reasons"]["contradictory_outputs"] == 6
+
+
+EXAMPLES = """1. Instruction: Say {n} in French.
+1. Input: none
+1. Output: Voilà {n}.
+
+2. Instruction: Count the letters of the word below, number {n}.
+2. Input: {n}{n}
+2. Output: Many."""
+
+
+def test_whole_examples_come_from_one_call(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda body: EXAMPLES.replace("{n}", sha256_text(json.dumps(body["messages"]))[:6])
+    outcome = build_pool(job(tmp_path, server, "data=alpaca", "data.instructions=4", "data.max_similarity=0.95"), tell)
+    rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
+    assert len(rows) == 4 and outcome.usage.calls == len(server.requests) == 3
+    assert rows[1]["input"] and rows[0]["output"].startswith("Voilà")
+    assert rows[0]["parents"] and rows[0]["round"] == 0 and len(rows[0]["request"]) == 64
+
+
+def test_the_seed_tasks_are_answered_at_length(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = writer
+    build_pool(job(tmp_path, server, "data=answers"), tell)
+    rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
+    assert len(rows) > 150 and rows[0]["output"].startswith("Result")
+    assert "about 260 words" in server.requests[0]["messages"][-1]["content"]
+
+
+def test_a_model_may_open_the_conversation_itself(tmp_path: Path, server: ModelServer) -> None:
+    def answer(body: dict[str, Any]) -> str:
+        return f"Tell me of place {len(server.requests)} please." if body.get("prompt") == "<user>" else "It is far away."
+
+    server.answer = answer
+    overrides = ("data=magpie", "data.magpie_prefix='<user>'", "data.instructions=5", "data.requests_per_round=5")
+    build_pool(job(tmp_path, server, *overrides, "data.max_similarity=0.99"), tell)
+    rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
+    assert len(rows) == 5 and rows[0]["output"] == "It is far away."
+    with pytest.raises(MinilimaError, match="magpie_prefix"):
+        build_pool(job(tmp_path / "none", server, "data=magpie"), tell)
+
+
+def test_base_models_continue_documents(tmp_path: Path, server: ModelServer) -> None:
+    def answer(body: dict[str, Any]) -> str:
+        prompt, number = body["prompt"], sha256_text(body["prompt"])[:6]
+        if prompt.rstrip().endswith("9."):
+            return f" Explain {number} to a child.\n10. List the parts of {number} and more."
+        return " No" if "Is the answer" in prompt else f" Result {number}"
+
+    server.answer = answer
+    build_pool(job(tmp_path, server, "generator.style=completion", "data.instructions=4", "data.max_similarity=0.99"), tell)
+    assert all("prompt" in body and "messages" not in body for body in server.requests)
+    assert any("\n###" in body.get("stop", []) for body in server.requests)
+    rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
+    assert len(rows) == 4 and rows[0]["instruction"].startswith(("Explain", "List")) and rows[0]["output"].startswith("Result")
+
+
+def test_lists_can_come_as_json(tmp_path: Path, server: ModelServer) -> None:
+    def answer(body: dict[str, Any]) -> str:
+        if "response_format" not in body:
+            return writer(body)
+        number = sha256_text(json.dumps(body["messages"]))[:6]
+        return json.dumps({"tasks": [f"Explain {number} to a child.", f"List what {number} is made of."]})
+
+    server.answer = answer
+    build_pool(job(tmp_path, server, "data.instructions=4", "generator.json_schema=true"), tell)
+    assert [row["instruction"].split()[0] for row in read_jsonl(tmp_path / "work" / "instructions.jsonl")][:2] == [
+        "Explain",
+        "List",
+    ]
+
+
+def test_growth_stops_while_the_budget_still_covers_the_instances(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = writer
+    cap = "generator.endpoint.budget.requests=150"
+    outcome = build_pool(job(tmp_path, server, "data.instructions=500", cap), tell)
+    assert outcome.metrics["stopped_by"] == "budget"
+    assert outcome.metrics["tasks"] > 0 and len(server.requests) <= 150
+    again = build_pool(job(tmp_path, server, "data.instructions=500", cap), tell)
+    assert again.metrics == outcome.metrics and again.usage.calls == 0
+
+
+def test_examples_that_never_came_are_counted(tmp_path: Path, server: ModelServer) -> None:
+    def answer(body: dict[str, Any]) -> str:
+        return "  " if "Answer Yes or No" not in str(body) and len(server.requests) % 4 == 0 else writer(body)
+
+    server.answer = answer
+    outcome = build_pool(job(tmp_path, server, "generator.endpoint.max_retries=0", "generator.endpoint.concurrency=1"), tell)
+    assert outcome.metrics["reasons"]["no_reply"] == outcome.usage.faults["given_up"] > 0
+
+
+@pytest.mark.parametrize("select", list(Select))
+def test_every_way_to_select_gives_nested_data_sets(select: Select) -> None:
+    rng = random.Random(0)
+    words = {name: [f"{name}{n}" for n in range(20)] for name in ("cook", "sail", "code")}
+    pool = [
+        replace(example(f"{name}{n}", " ".join(rng.choices(words[name], k=6))), output=" ".join("w" * (n + 1)))
+        for name in words
+        for n in range(10)
+    ]
+
+    def embed(texts: Sequence[str]) -> Vectors:
+        vectors = np.array([[sum(token in text for token in tokens) for tokens in words.values()] for text in texts], dtype=float)
+        unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        return unit
+
+    def rate(examples: Sequence[Example]) -> list[float | None]:
+        return [float(item.id.startswith("sail")) for item in examples]
+
+    data = DataConfig(select=select, topics=3)
+    ordered = arrange(pool, data, 1, embed=embed, rate=rate)
+    assert sorted(item.id for item in ordered) == sorted(item.id for item in pool)
+    assert [item.id for item in arrange(pool[::-1], data, 1, embed=embed, rate=rate)] == [item.id for item in ordered]
+    first = [item.id.rstrip("0123456789") for item in ordered]
+    if select in (Select.diverse, Select.stratified):
+        assert set(first[:3]) == {"cook", "sail", "code"}
+    if select == Select.stratified:
+        assert all(first[:15].count(name) == 5 for name in words)
+    if select == Select.long:
+        assert [len(item.output.split()) for item in ordered[:3]] == [10, 10, 10]
+    if select == Select.quality:
+        assert set(first[:10]) == {"sail"} and ordered[0].score == 1.0
+
+
+def test_a_generator_rates_examples_for_the_data_set(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda body: "9" if "Task number 7" in body["messages"][-1]["content"] else "I give it a 3."
+    rows = [{"instruction": f"Task number {n}", "input": "", "output": f"Answer {n}"} for n in range(9)]
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    options = ("data=file", f"data.path={tmp_path / 'mine.json'}", "data.select=quality", "data.size=2")
+    build_pool(job(tmp_path, server, *options), tell)
+    outcome = build_dataset(job(tmp_path / "d", server, *options, role="dataset", inputs={"pool": tmp_path / "work"}), tell)
+    chosen = read_jsonl(tmp_path / "d" / "work" / "dataset.jsonl")
+    assert [row["score"] for row in chosen] == [9.0, 3.0] and chosen[0]["instruction"] == "Task number 7"
+    assert outcome.usage.calls == 9
+
+
+def test_answers_outside_the_window_are_left_out() -> None:
+    pool = [replace(example(str(n), f"Task {n} of its own kind"), output="w " * n) for n in range(1, 8)]
+    kept, rejected = sift(pool, [], DataConfig(min_output_words=3, max_output_words=5))
+    assert [len(item.output.split()) for item in kept] == [3, 4, 5]
+    assert {item.reason for item in rejected} == {"output_too_short", "output_too_long"}
+
+
+def test_layouts_are_drawn_for_each_example_and_keep_its_text() -> None:
+    texts = {encode("Use {braces}", "x {y}", str(n)) for n in range(60)}
+    assert len(texts) == 7 and all("Use {braces}" in text and "x {y}" in text for text in texts)
+    assert len({encode("Use {braces}", "", str(n)) for n in range(60)}) == 6
+    assert encode("a", "b", "same") == encode("a", "b", "same")

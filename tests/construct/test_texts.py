@@ -2,41 +2,37 @@
 
 import pytest
 
+from minilima.config import DataConfig
 from minilima.construct.filters import instance_fault, instruction_fault, is_repetitive
-from minilima.construct.instances import no_input
-from minilima.construct.instructions import parse_list
-from minilima.llm.chat import Reply
-
-
-def reply(text: str, finish: str = "stop") -> Reply:
-    return Reply(text=text, finish=finish, prompt_tokens=1, completion_tokens=1)
+from minilima.construct.instances import parse_labels, says_yes
+from minilima.construct.writers import Draft, no_input, parse_examples, parse_list
 
 
 def test_a_numbered_list_is_taken_apart() -> None:
-    assert parse_list(reply("1. One thing\n2) Another\n   thing\n3. **Third**")) == ["One thing", "Another thing", "Third"]
+    assert parse_list("1. One thing\n2) Another\n   thing\n3. **Third**") == ["One thing", "Another thing", "Third"]
 
 
 def test_capital_letters_stay_as_they_are() -> None:
-    assert parse_list(reply("1. explain what NASA and the USA did in Python")) == ["explain what NASA and the USA did in Python"]
+    assert parse_list("1. explain what NASA and the USA did in Python") == ["explain what NASA and the USA did in Python"]
 
 
 def test_numbers_inside_a_text_do_not_cut_it() -> None:
-    assert parse_list(reply("1. Is $16.50 a fair price for v16.1?\n2. Next one")) == [
+    assert parse_list("1. Is $16.50 a fair price for v16.1?\n2. Next one") == [
         "Is $16.50 a fair price for v16.1?",
         "Next one",
     ]
 
 
 def test_only_the_cut_item_is_dropped() -> None:
-    assert parse_list(reply("1. One thing\n2. Another thing\n3. Cut in the mid", "length")) == ["One thing", "Another thing"]
+    assert parse_list("1. One thing\n2. Another thing\n3. Cut in the mid", cut=True) == ["One thing", "Another thing"]
 
 
 def test_double_numbers_and_items_on_one_line_count_once_each() -> None:
-    assert parse_list(reply("1. 1. First. 2. Second.")) == ["First.", "Second."]
+    assert parse_list("1. 1. First. 2. Second.") == ["First.", "Second."]
 
 
 def test_a_reply_without_a_list_yields_nothing() -> None:
-    assert parse_list(reply("I would rather not.")) == []
+    assert parse_list("I would rather not.") == []
 
 
 @pytest.mark.parametrize(
@@ -48,6 +44,7 @@ def test_a_reply_without_a_list_yields_nothing() -> None:
         ("- do this for me now", "starts_with_punctuation"),
         ("Draw a map of France please", "blocked_word:map"),
         ("go round and round the tree again " * 6, "repeats_itself"),
+        ("compose music for a film", "blocked_beginning"),
         ("Describe the roadmap of the project", None),
         ("Écris un poème sur la mer", None),
         ("请写一首 关于 大海 的诗", None),
@@ -55,7 +52,7 @@ def test_a_reply_without_a_list_yields_nothing() -> None:
     ],
 )
 def test_instructions_are_rejected_for_a_reason(text: str, fault: str | None) -> None:
-    assert instruction_fault(text, min_words=3, max_words=150, blocked_words=["map"]) == fault
+    assert instruction_fault(text, DataConfig(blocked_words=["map"], blocked_beginnings=["Compose music"])) == fault
 
 
 @pytest.mark.parametrize(
@@ -83,3 +80,49 @@ def test_short_or_varied_texts_are_not_repetitive() -> None:
 def test_an_input_that_says_there_is_none_is_empty(text: str) -> None:
     assert no_input(text) == ""
     assert no_input(" None of the shops was open. ") == "None of the shops was open."
+
+
+def test_a_json_list_is_read_as_well() -> None:
+    assert parse_list('{"tasks": ["Explain rain", "Name a\\nriver"]}') == ["Explain rain", "Name a river"]
+    assert parse_list('{"other": 1}') == []
+
+
+def test_whole_examples_are_read_and_a_cut_one_is_dropped() -> None:
+    text = """1. Instruction: Translate into French.
+1. Input: The cat sleeps.
+1. Output: Le chat dort.
+
+2. Instruction: Name two rivers
+2. Input: none
+2. Output: The Rhine
+and the Po.
+
+3. Instruction: Cut off
+3. Input: none
+3. Output: It goes"""
+    whole = [
+        Draft(instruction="Translate into French.", input="The cat sleeps.", output="Le chat dort."),
+        Draft(instruction="Name two rivers", input="", output="The Rhine\nand the Po."),
+    ]
+    assert parse_examples(text, cut=True) == whole
+    assert len(parse_examples(text)) == 3
+    assert parse_examples("nothing of the kind") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("positive\nnegative\nneutral", ["positive", "negative", "neutral"]),
+        ("1. Yes\n2. No", ["Yes", "No"]),
+        ("- spam\n- not spam\n- spam", ["spam", "not spam"]),
+        ("true or false.", ["true", "false"]),
+        ("The answer depends on the sentence that is given to me here.", []),
+        ("", []),
+    ],
+)
+def test_label_lists_are_read(text: str, labels: list[str]) -> None:
+    assert parse_labels(text) == labels
+
+
+def test_only_a_yes_or_a_no_decides() -> None:
+    assert [says_yes(text) for text in ("Yes.", "**no**", "Nothing to say", "Yesterday")] == [True, False, None, None]

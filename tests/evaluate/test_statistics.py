@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from minilima.evaluate.statistics import loss_change, win_rate
+from minilima.evaluate.statistics import length_preference, loss_change, position_preference, win_rate
 from tests.conftest import SHARED
 
 
@@ -47,10 +47,10 @@ def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published annotations are not on this machine")
-@pytest.mark.parametrize("model", ["alpaca-7b", "text_davinci_001"])
+@pytest.mark.parametrize("model", ["alpaca-7b", "text_davinci_001", "vicuna-13b-v1.5"])
 def test_published_win_rates_are_reproduced(model: str) -> None:
     folder = SHARED / "alpaca_eval"
-    file = folder / "annotations" / f"{model}.weighted_alpaca_eval_gpt4_turbo.json.gz"
+    (file,) = (folder / "annotations").glob(f"{model}.w*.json.gz")
     rows = json.loads(gzip.decompress(file.read_bytes()))
     board = folder / "leaderboards" / "data_AlpacaEval_2__weighted_alpaca_eval_gpt4_turbo_leaderboard.csv"
     with board.open() as lines:
@@ -59,7 +59,34 @@ def test_published_win_rates_are_reproduced(model: str) -> None:
     assert rate is not None
     assert rate.win_rate.value == pytest.approx(float(published["win_rate"]), abs=1e-9)
     assert rate.standard_error == pytest.approx(float(published["standard_error"]), abs=1e-9)
-    assert rate.wins == int(float(published["n_wins"]))
+    counts = [int(float(published[column])) for column in ("n_wins", "n_wins_base", "n_draws", "n_total")]
+    assert [rate.wins, rate.losses, rate.ties, rate.judged] == counts
+    assert rate.discrete_win_rate == pytest.approx(float(published["discrete_win_rate"]), abs=1e-9)
+
+
+def test_the_discrete_win_rate_rounds_each_verdict() -> None:
+    rate = win_rate([1.6, 1.0, 1.5, 2.0, None])
+    assert rate is not None and rate.discrete_win_rate == 62.5
+    assert rate.win_rate.value == pytest.approx(52.5)
+
+
+def test_the_length_preference_counts_decided_pairs_of_unequal_length() -> None:
+    lengths = [(10, 20), (10, 20), (20, 10), (10, 10), (10, 20), (10, 20)]
+    found = length_preference(lengths, [2.0, 1.0, 1.2, 2.0, 1.5, None])
+    assert found is not None
+    assert found.share.value == pytest.approx(2 / 3) and found.decided == 3
+    assert length_preference([(1, 1), (1, 2)], [2.0, 1.5]) is None
+
+
+def test_a_judge_that_always_takes_the_first_answer_has_position_preference_one() -> None:
+    # First order: the reference model's answer is shown first; second order: the tuned model's.
+    always = position_preference([(1.0, 2.0)] * 5)
+    assert always is not None and (always.share.value, always.decided) == (1.0, 10)
+    never = position_preference([(2.0, 1.0), (2.0,)])
+    assert never is not None and (never.share.value, never.decided) == (0.0, 3)
+    fair = position_preference([(1.0, 1.0), (2.0, 2.0), (1.5, 1.5)])
+    assert fair is not None and (fair.share.value, fair.decided) == (0.5, 4)
+    assert position_preference([(1.5, 1.5)]) is None
 
 
 def test_the_loss_change_is_paired_and_weighted_by_tokens() -> None:

@@ -10,7 +10,8 @@ from minilima.compose import load_config
 from minilima.evaluate.results import compute_results
 from minilima.files import write_jsonl
 from minilima.recipes import stages
-from minilima.report.html import histogram, line_chart
+from minilima.report.data import histogram, sunburst, verb_and_noun
+from minilima.report.html import line_chart
 from minilima.report.summary import Summary, write_run
 from minilima.sources import resolve
 from minilima.store import Artifact, Outcome, Stage, Store
@@ -111,3 +112,16 @@ def test_a_line_chart_stays_within_its_frame() -> None:
 
 def test_a_flat_line_can_be_drawn() -> None:
     assert len(line_chart([1], [2.0])["points"]) == 1
+
+
+def test_the_first_word_and_what_it_is_about_are_found() -> None:
+    assert verb_and_noun("Write a new short poem about rain") == ("write", "short")
+    assert verb_and_noun("Explain the moon.") == ("explain", "moon")
+    assert verb_and_noun("Why?") is None
+
+
+def test_the_rings_of_the_sunburst_hold_all_verbs_and_their_objects() -> None:
+    arcs = sunburst(["Write a poem"] * 3 + ["Write a song", "Explain the moon"])
+    assert [(arc["label"], arc["count"]) for arc in arcs] == [("write", 4), ("poem", 3), ("song", 1), ("explain", 1), ("moon", 1)]
+    assert arcs[0]["path"].count("A") == 2
+    assert sunburst([]) == []

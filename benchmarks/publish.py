@@ -1,0 +1,44 @@
+"""How every benchmark tells its figures: lines for people, and JSON with the command, versions and machine."""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minilima.provenance import packages
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser that knows `--json`."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", type=Path, help="also write the figures to this file")
+    return made
+
+
+def publish(figures: Mapping[str, tuple[float | None, str]], file: Path | None, **details: Any) -> None:
+    """Prints `name value unit` lines and writes the record, with `details` beside the figures."""
+    for name, (value, unit) in figures.items():
+        print(name, "-" if value is None else value, unit)
+    if file is not None:
+        record = {
+            **{name: value for name, (value, _) in figures.items()},
+            **details,
+            "units": {name: unit for name, (_, unit) in figures.items()},
+            "command": shlex.join(["python", *sys.argv]),
+            "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()},
+            "python": platform.python_version(),
+            "versions": packages(),
+        }
+        file.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,73 @@
+"""How the generator is asked, for chat models and for base models: the one place that knows of both.
+
+    step (a prompt file), worked demonstrations, the task at hand ─> messages
+A chat model sees each demonstration as an earlier turn of the conversation; a base model continues one document.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from minilima.config import DataConfig, GeneratorConfig, GeneratorKind, Style
+from minilima.llm.chat import Message, Request, Sampling, ask, continue_text
+from minilima.prompts import render
+
+BLOCK_END = "\n###"
+"""Ends a block of a completion prompt, and thereby the reply."""
+
+Demonstration = tuple[Mapping[str, Any], str]
+"""The fields of a worked task, and what was to be said to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """What the requests of one pool have in common."""
+
+    generator: GeneratorConfig
+    data: DataConfig
+
+    @property
+    def is_chat(self) -> bool:
+        return self.generator.style != Style.completion
+
+    @property
+    def prompts(self) -> str:
+        """Folder of the prompt files."""
+        return "pool/chat" if self.is_chat else "pool/completion"
+
+    def sampling(self, max_tokens: int, *, temperature: float | None = None) -> Sampling:
+        """The generator's sampling; settings that only one kind of model has are left out for the other."""
+        generator, local = self.generator, self.generator.kind == GeneratorKind.local
+        return Sampling(
+            temperature=generator.temperature if temperature is None else temperature,
+            top_p=generator.top_p,
+            max_tokens=max_tokens,
+            repetition_penalty=generator.repetition_penalty if local else None,
+            presence_penalty=None if local else generator.presence_penalty,
+            stop=None if self.is_chat else (BLOCK_END,),
+        )
+
+    def instance_sampling(self) -> Sampling:
+        return self.sampling(self.data.instance_tokens, temperature=self.data.instance_temperature)
+
+    def list_request(self, step: str, sample: int, max_tokens: int, begin: str, **fields: Any) -> Request:
+        """A request for a numbered list; `begin` is how the reply of a local chat model is made to begin."""
+        text = render(f"{self.prompts}/{step}", **fields)
+        sampling = self.sampling(max_tokens)
+        if not self.is_chat:
+            return Request(messages=continue_text(text), sampling=sampling, sample=sample)
+        return Request(messages=ask(text), sampling=sampling, sample=sample, prefill=begin)
+
+    def request(self, step: str, shown: Sequence[Demonstration], sampling: Sampling, sample: int = 0, **fields: Any) -> Request:
+        """A request for one reply to the task with these fields, after worked demonstrations of the same step."""
+        messages = self._messages(step, shown, fields)
+        if not self.is_chat:
+            sampling = replace(sampling, stop=(BLOCK_END,))
+        return Request(messages=messages, sampling=sampling, sample=sample)
+
+    def _messages(self, step: str, shown: Sequence[Demonstration], fields: Mapping[str, Any]) -> tuple[Message, ...]:
+        prompt = f"{self.prompts}/{step}"
+        if not self.is_chat:
+            return continue_text(render(prompt, shown=[{**demo, "answer": answer} for demo, answer in shown], **fields))
+        turns = [text for demo, answer in shown for text in (render(prompt, **demo), answer)]
+        return ask(*turns, render(prompt, **fields))

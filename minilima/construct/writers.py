@@ -1,0 +1,166 @@
+"""The ways to ask for new tasks: Self-Instruct's lists, Alpaca's whole examples, Magpie's empty user turn.
+
+Each turns demonstrations into a request, and a reply into drafts. Pure.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from minilima.construct.asking import Asker
+from minilima.llm.chat import Message, Reply, Request, continue_text
+from minilima.records import Example, SeedTask, user_text
+
+SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {"tasks": {"type": "array", "items": {"type": "string"}}},
+        "required": ["tasks"],
+        "additionalProperties": False,
+    }
+)
+"""JSON schema of a list of tasks."""
+
+TURN_WORDS = 60
+"""Seeds of more words, answers included, are not shown as turns: prompts would be slow on small machines."""
+
+Demo = SeedTask | Example
+"""A task to show: a seed, or a machine-written one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A task as it was written; input and output where the writer gives whole examples."""
+
+    instruction: str
+    input: str = ""
+    output: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """How to ask and how to read. `demonstrations` are shown in each request, seeds of at most `most_words` words."""
+
+    demonstrations: int
+    most_words: int | None = None
+    request: Callable[[Sequence[Demo], int], Request]
+    parse: Callable[[Reply], list[Draft]]
+
+
+def list_writer(asker: Asker) -> Writer:
+    """Self-Instruct: a list of instructions (section 2.2); instances are asked for later."""
+    data = asker.data
+
+    def request(shown: Sequence[Demo], sample: int) -> Request:
+        tasks = [_one_line(task.instruction) for task in shown]
+        asked = asker.list_request(
+            "instructions", sample, data.instruction_tokens, "1.",
+            tasks=tasks, wanted=data.instructions_per_request, classification=data.classification_only,
+        )  # fmt: skip
+        if not (asker.generator.json_schema and asker.is_chat):
+            return asked
+        return Request(messages=asked.messages, sampling=asked.sampling, sample=sample, schema=SCHEMA)
+
+    def parse(reply: Reply) -> list[Draft]:
+        # A completion goes on after the number that ends the prompt.
+        text = reply.text if asker.is_chat else f"1. {reply.text}"
+        return [Draft(instruction=item) for item in parse_list(text, cut=reply.finish == "length")]
+
+    return Writer(demonstrations=data.demonstrations, request=request, parse=parse)
+
+
+def example_writer(asker: Asker) -> Writer:
+    """Alpaca: instruction, input and output in one reply, several of them (Taori et al. 2023)."""
+    data = asker.data
+
+    def request(shown: Sequence[Demo], sample: int) -> Request:
+        tokens = data.instruction_tokens + data.instructions_per_request * data.instance_tokens
+        return asker.list_request(
+            "examples", sample, tokens, "1. Instruction:",
+            tasks=shown, wanted=data.instructions_per_request, words=data.answer_words,
+        )  # fmt: skip
+
+    def parse(reply: Reply) -> list[Draft]:
+        text = reply.text if asker.is_chat else f"1. Instruction: {reply.text}"
+        return parse_examples(text, cut=reply.finish == "length")
+
+    return Writer(demonstrations=min(3, data.demonstrations), request=request, parse=parse)
+
+
+def turn_writer(asker: Asker, open_user_turn: Callable[[Sequence[Message]], str], demonstrations: int) -> Writer:
+    """An instruct model continues a conversation where the user speaks next, one task a reply.
+
+    Without demonstrations this is Magpie (Xu et al. 2024, section 2). With them, each an earlier turn with its answer, it is
+    Self-Instruct's prompt in the form that a small model knows best.
+    """
+    # A penalty on tokens already written is for long answers; here it would push a short text off its topic.
+    sampling = replace(asker.sampling(asker.data.instruction_tokens), repetition_penalty=None)
+
+    def request(shown: Sequence[Demo], sample: int) -> Request:
+        turns = [turn for task in shown for turn in _turns(task)]
+        return Request(messages=continue_text(open_user_turn(turns)), sampling=sampling, sample=sample)
+
+    def parse(reply: Reply) -> list[Draft]:
+        return [Draft(instruction=reply.text.strip())] if reply.finish == "stop" and reply.text.strip() else []
+
+    return Writer(demonstrations=demonstrations, most_words=TURN_WORDS, request=request, parse=parse)
+
+
+def _turns(task: Demo) -> list[Message]:
+    """The task as a turn of the user, and its answer where it has one yet."""
+    asked = Message(role="user", content=user_text(task.instruction, task.input))
+    return [asked, Message(role="assistant", content=task.output)] if task.output else [asked]
+
+
+_ITEM = re.compile(r"(?:^|(?<=[.?!])\s)\s*(?:\d+\s*[.)]\s+)+(?=\S)", re.MULTILINE)
+_DECORATION = re.compile(r"^(\*\*|[\"“'])(.*?)(\*\*|[\"”'])$", re.DOTALL)
+
+
+def parse_list(text: str, *, cut: bool = False) -> list[str]:
+    """The items of a JSON or a numbered list. Double numbers (`1. 1. …`) count once; an item that was cut is dropped."""
+    if (tasks := _json_list(text)) is not None:
+        return [_one_line(task) for task in tasks]
+    items = _ITEM.split(text)[1:]
+    if cut and items:
+        items = items[:-1]
+    return [_DECORATION.sub(r"\2", _one_line(item)).strip() for item in items]
+
+
+def _json_list(text: str) -> list[str] | None:
+    try:
+        tasks = json.loads(text)["tasks"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return [task for task in tasks if isinstance(task, str)] if isinstance(tasks, list) else None
+
+
+_FIELDS = re.compile(
+    r"^\W*(?:\d+\s*[.)]\s*)?Instruction\s*:(?P<instruction>.*?)"
+    r"^\W*(?:\d+\s*[.)]\s*)?Input\s*:(?P<input>.*?)"
+    r"^\W*(?:\d+\s*[.)]\s*)?Output\s*:(?P<output>.*?)(?=^\W*(?:\d+\s*[.)]\s*)?Instruction\s*:|\Z)",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+)
+_NO_INPUT = re.compile(r"^\W*(none|n/?a|no input( needed| required)?|nothing|not needed|empty)\W*$", re.IGNORECASE)
+
+
+def parse_examples(text: str, *, cut: bool = False) -> list[Draft]:
+    """Whole examples out of numbered Instruction/Input/Output lines; one that was cut is dropped."""
+    found = [
+        Draft(
+            instruction=_one_line(match["instruction"]),
+            input=no_input(match["input"]),
+            output=match["output"].strip().rstrip("#").strip(),
+        )
+        for match in _FIELDS.finditer(text)
+    ]
+    return found[:-1] if cut else found
+
+
+def no_input(text: str) -> str:
+    """The input a model wrote, empty where it says that there is none."""
+    return "" if _NO_INPUT.match(text) else text.strip()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(":")

@@ -1,0 +1,95 @@
+"""What a stage will ask of an endpoint: requests, tokens and USD, guessed from the settings before anything is sent.
+
+A guess, not a bound (the budget's caps are): the texts that will be written are taken to be as long as the seed tasks'
+and as the settings ask. Never imports torch.
+"""
+
+import math
+from dataclasses import dataclass
+
+from minilima.config import Config, DataKind, GeneratorKind, JudgeKind
+from minilima.construct.seeds import load_seeds
+from minilima.evaluate.prompts import load_eval_set
+from minilima.llm.budget import price_of
+from minilima.records import SeedTask
+from minilima.sources import Sources
+
+_CHARACTERS_A_TOKEN = 4
+_TOKENS_A_WORD = 1.35
+_ACCEPTED = 0.75
+"""Share of the candidates that the filters let through."""
+_TEMPLATE_TOKENS = 80
+_ANSWER_TOKENS = 350
+"""An answer to an AlpacaEval instruction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """`usd` is None where no price is known."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float | None
+    as_of: str | None
+
+    def __str__(self) -> str:
+        tokens = self.prompt_tokens + self.completion_tokens
+        price = f" of {self.as_of}" if self.as_of else ""
+        usd = f"{self.usd:,.2f} USD (prices{price})" if self.usd is not None else "price not known"
+        return f"about {self.requests:,} requests, {tokens:,} tokens, {usd}"
+
+
+def estimate(role: str, config: Config, sources: Sources) -> Estimate | None:
+    """The guess for a stage; None where it asks no endpoint, or its inputs are not there to guess from."""
+    if role == "pool" and config.generator.kind == GeneratorKind.openai and config.data.kind != DataKind.file:
+        if sources.seeds is None or sources.seeds.path is None:
+            return None
+        return _priced(_pool(config, load_seeds(sources.seeds.path)), config.generator.model, config)
+    if role == "verdicts" and config.judge.kind == JudgeKind.openai and sources.eval_set.path is not None:
+        prompts = load_eval_set(sources.eval_set, config.eval_set.size)
+        orders = 2 if config.judge.both_orders else 1
+        asked = sum(_tokens(prompt.instruction) for prompt in prompts)
+        shown = asked + len(prompts) * (2 * min(_ANSWER_TOKENS, config.eval.max_tokens) + _TEMPLATE_TOKENS)
+        guess = (orders * len(prompts), orders * shown, orders * len(prompts) * config.judge.max_tokens)
+        return _priced(guess, config.judge.model, config, of_judge=True)
+    return None
+
+
+def _priced(guess: tuple[int, int, int], model: str | None, config: Config, *, of_judge: bool = False) -> Estimate:
+    requests, prompt, completion = guess
+    price = price_of(model, config.judge.endpoint if of_judge else config.generator.endpoint)
+    usd = price.usd(prompt, completion) if price else None
+    as_of = price.as_of if price else None
+    return Estimate(requests=requests, prompt_tokens=prompt, completion_tokens=completion, usd=usd, as_of=as_of)
+
+
+def _pool(config: Config, seeds: list[SeedTask]) -> tuple[int, int, int]:
+    """(requests, prompt tokens, completion tokens) of all steps."""
+    data = config.data
+    instruction = _mean([_tokens(task.instruction) for task in seeds])
+    given = _mean([_tokens(task.input) for task in seeds])
+    answer = _TOKENS_A_WORD * data.answer_words if data.answer_words else _mean([_tokens(task.output) for task in seeds])
+    if data.kind == DataKind.answers:
+        return len(seeds), round(len(seeds) * (instruction + given + _TEMPLATE_TOKENS)), round(len(seeds) * answer)
+    whole = instruction + given + (answer if data.kind == DataKind.alpaca else 0)
+    written = whole if data.kind == DataKind.alpaca else instruction
+    asks = math.ceil(data.instructions / _ACCEPTED / data.instructions_per_request)
+    prompt = asks * (data.demonstrations * written + _TEMPLATE_TOKENS)
+    completion = asks * data.instructions_per_request * written
+    if data.kind == DataKind.alpaca:
+        return asks, round(prompt), round(completion)
+    # Classification or not, then the two halves of each instance, each after worked demonstrations.
+    instances = data.instructions * data.instances_per_task
+    shown = data.instance_demonstrations * (instruction + given + answer)
+    prompt += data.instructions * (4 * instruction + _TEMPLATE_TOKENS) + 2 * instances * (shown + instruction + _TEMPLATE_TOKENS)
+    completion += data.instructions * 2 + instances * (given + answer)
+    return asks + data.instructions + 2 * instances, round(prompt), round(completion)
+
+
+def _tokens(text: str) -> int:
+    return math.ceil(len(text) / _CHARACTERS_A_TOKEN)
+
+
+def _mean(values: list[int]) -> float:
+    return sum(values) / max(1, len(values))

@@ -1,0 +1,35 @@
+"""The guess of what a stage will ask of an endpoint."""
+
+from minilima.compose import load_config
+from minilima.estimate import Estimate, estimate
+from minilima.sources import resolve
+
+SETTINGS = ["+experiment=lima_1k", "eval_set=minilima_100", "model=smollm2_135m"]
+
+
+def guess(role: str, *overrides: str) -> Estimate | None:
+    config = load_config([*SETTINGS, *overrides])
+    return estimate(role, config, resolve(config))
+
+
+def test_a_pool_takes_three_requests_a_task_and_those_for_the_lists() -> None:
+    found = guess("pool", "data.instructions=300", "data.instructions_per_request=10")
+    assert found is not None and found.requests == 3 * 300 + 40
+    assert found.usd is not None and f"{found.usd:,.2f} USD" in str(found) and "2025" in str(found)
+    twice = guess("pool", "data.instructions=600", "data.instructions_per_request=10")
+    assert twice is not None and twice.usd is not None and 1.9 < twice.usd / found.usd < 2.1
+
+
+def test_a_judge_is_asked_about_each_prompt_in_both_orders() -> None:
+    both, one = guess("verdicts"), guess("verdicts", "judge.both_orders=false")
+    assert both is not None and one is not None and (both.requests, one.requests) == (200, 100)
+
+
+def test_a_price_that_is_not_known_is_not_guessed() -> None:
+    found = guess("pool", "generator.endpoint.base_url=http://127.0.0.1:1/v1")
+    assert found is not None and found.usd is None and "price not known" in str(found)
+
+
+def test_what_asks_no_endpoint_has_no_estimate() -> None:
+    assert guess("model") is None
+    assert guess("pool", "generator=local") is None
