@@ -20,7 +20,7 @@ setup(
     packages=[*find_packages(include=["minilima", "minilima.*"]), "minilima.conf"],
     package_dir={"minilima.conf": "conf"},
     package_data={
-        "minilima": ["data/*.jsonl", "data/*.txt", "prompts/**/*.j2", "report/*.j2", "py.typed"],
+        "minilima": ["data/*.jsonl", "data/*.txt", "prompts/**/*.j2", "construct/*.j2", "report/*.j2", "py.typed"],
         "minilima.conf": ["**/*.yaml"],
     },
     entry_points={"console_scripts": ["minilima=minilima.__main__:main"]},

@@ -4,8 +4,10 @@ Verbs are taken off before Hydra sees the arguments. A single run is composed, c
 Hydra's own flags (`--cfg job`, `--info`) go through Hydra, after every point has been checked.
 """
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from minilima import __version__, console
 from minilima.errors import MinilimaError, explain, options
@@ -13,6 +15,7 @@ from minilima.errors import MinilimaError, explain, options
 VERBS = {
     "run": "build what is missing and report (the default)",
     "plan": "show what a run would build and reuse, without doing it",
+    "export": "write a finished data set for other tools, with a data card: export data FOLDER overrides…",
     "fetch": "fetch the embedded models into the user's cache",
     "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",
 }
@@ -24,6 +27,7 @@ minilima: from seed tasks to an aligned model and a win rate, in one command.
   python -m minilima plan +experiment=lima_1k                   what would be built, before anything is spent
   python -m minilima +experiment=lima_1k data.size=300          any setting can be overridden
   python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination
+  python -m minilima export data FOLDER +experiment=quickstart  the data set for other tools; --push-to-hub owner/name uploads it
   python -m minilima score annotations.json [more…] [--json]    score and compare judgments in AlpacaEval's format
   python -m minilima --cfg job +experiment=quickstart           all settings as they are
 """
@@ -66,7 +70,9 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     # A preset of the data is an option of its group.
     arguments = [item.replace("data.preset=", "data=", 1) if item.startswith("data.preset=") else item for item in arguments]
-    config_dir, arguments = _take_config_dir(arguments)
+    config_dir, arguments = _take_option("--config-dir", arguments)
+    if verb == "export":
+        return _export(arguments, config_dir)
     overrides = [item for item in arguments if not item.startswith("-")]
     flags = [item for item in arguments if item.startswith("-")]
     if "-m" in flags or "--multirun" in flags:
@@ -133,17 +139,44 @@ def _hydra(arguments: list[str], config_dir: str | None) -> int:
     return 0
 
 
-def _take_config_dir(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """Takes `--config-dir FOLDER` or `--config-dir=FOLDER` out of the arguments."""
+def _export(arguments: list[str], config_dir: str | None) -> int:
+    """`export data FOLDER overrides… [--push-to-hub owner/name]`."""
+    from minilima.compose import load_config
+    from minilima.construct.export import check_repository, export_data, push
+
+    repository, rest = _take_option("--push-to-hub", arguments)
+    if len(rest) < 2 or rest[0] != "data" or any(item.startswith("-") for item in rest) or "=" in rest[1]:
+        raise MinilimaError(
+            "This export cannot be read.",
+            "It needs the word data, a new folder and the experiment's overrides; options are --push-to-hub and --config-dir.",
+            "Write: python -m minilima export data FOLDER +experiment=quickstart",
+        )
+    if repository is not None:
+        check_repository(repository)
+    folder, overrides = Path(rest[1]), rest[2:]
+    wanted = [*(item for item in overrides if not item.startswith("until=")), "until=dataset"]
+    extra = ["--config-dir", config_dir] if config_dir else []
+    command = shlex.join(["python", "-m", "minilima", *extra, *wanted])
+    exported = export_data(load_config(overrides, config_dir=config_dir), folder, command)
+    console.say(f"Wrote {exported.examples:,} examples to {folder}:")
+    console.show_table(("file", "bytes"), [(name, f"{size:,}") for name, size in exported.files.items()])
+    console.say("Read README.md and state a licence in its header before you pass the data on.")
+    if repository is not None:
+        console.say(f"Uploaded to {push(folder, repository)}")
+    return 0
+
+
+def _take_option(name: str, arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Takes `--name VALUE` or `--name=VALUE` out of the arguments."""
     rest = list(arguments)
     for place, item in enumerate(rest):
-        if item.startswith("--config-dir="):
+        if item.startswith(f"{name}="):
             del rest[place]
             return item.partition("=")[2], rest
-        if item == "--config-dir" and place + 1 < len(rest):
-            folder = rest[place + 1]
+        if item == name and place + 1 < len(rest):
+            value = rest[place + 1]
             del rest[place : place + 2]
-            return folder, rest
+            return value, rest
     return None, rest
 
 

@@ -147,7 +147,7 @@ def describe_outcome(role: str, metrics: dict[str, Any]) -> str:
         return f"{metrics['parameters'] / 1e6:.0f} M parameters"
     if role == "pool":
         rejected = f", {metrics['rejected']:,} rejected" if metrics.get("rejected") else ""
-        return f"{metrics['tasks']:,} machine-written tasks{rejected}" if "tasks" in metrics else f"{metrics['rows']:,} rows"
+        return (f"{metrics['tasks']:,} machine-written tasks" if "tasks" in metrics else f"{metrics['rows']:,} rows") + rejected
     if role == "dataset":
         return f"{metrics['examples']:,} examples ({metrics['seed']:,} seeds, {metrics['examples'] - metrics['seed']:,} other)"
     if role == "model":

@@ -18,6 +18,7 @@ from minilima.store import Stage
 
 # Raised by hand when a stage's code or prompts change what it makes.
 VERSIONS = {"base": 1, "pool": 2, "dataset": 2, "model": 1, "answers": 1, "verdicts": 1}
+IMPORT_READER = 2  # of construct/imports.py alone: generated pools need not be made again when it changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ _AFTER_POOL = {
 def _pool(config: Config, sources: Sources) -> Stage:
     file = sources.data.sha256 if sources.data is not None else None
     if config.data.kind == DataKind.file:
-        return _stage("pool", {"kind": DataKind.file, "file": file})
+        return _stage("pool", {"kind": DataKind.file, "file": file, "reader": IMPORT_READER})
     generator = _fields(config.generator, "kind", "temperature", "top_p", "repetition_penalty", "presence_penalty", "style")
     recipe: dict[str, Any] = {
         **generator,

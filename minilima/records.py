@@ -29,6 +29,10 @@ class Example:
     output: str
     source: str
     """`seed`, `machine` or `file`: who wrote it."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Earlier (user, assistant) turns of the conversation, the oldest first."""
+    system: str | None = None
+    """What the conversation was opened with, where an imported one has such a message."""
     is_classification: bool | None = None
     prompt: str | None = None
     """What the user says, where it is not `user_text(instruction, input)`."""
@@ -44,6 +48,19 @@ class Example:
     """The row it resembles most among those that stood before it."""
     nearest_rouge: float | None = None
     """ROUGE-L F1 with that row's instruction, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        # JSON knows lists only: a row read back is the row that was written.
+        object.__setattr__(self, "history", tuple((user, assistant) for user, assistant in self.history))
+        object.__setattr__(self, "parents", None if self.parents is None else tuple(self.parents))
+
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation in OpenAI's form: role and content of each turn, the answer last."""
+        turns = [("system", self.system)] if self.system else []
+        asked = self.prompt or user_text(self.instruction, self.input)
+        for user, assistant in (*self.history, (asked, self.output)):
+            turns += [("user", user), ("assistant", assistant)]
+        return [{"role": role, "content": content} for role, content in turns]
 
 
 def user_text(instruction: str, given: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.config import Config, DataKind, GeneratorKind, JudgeKind
+from minilima.construct.dataset_info import import_identity, locate, split_name
 from minilima.embedded import EMBEDDED
 from minilima.errors import MinilimaError, options
 from minilima.files import canonical_json, fingerprint_directory, sha256_file, sha256_text
@@ -24,7 +25,10 @@ class FileSource:
     name: str
     path: Path | None
     sha256: str
+    """Of the content; where `listing` says how the file is read, of both."""
     missing: str | None = None
+    listing: str | None = None
+    """`/a/dataset_info.json:name` where an entry of such a file names `path` and describes its rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,7 @@ def resolve(config: Config) -> Sources:
     own_judge = config.judge.model if config.judge.kind == JudgeKind.local else None
     return Sources(
         seeds=_seeds(config) if reads_seeds else None,
-        data=_local_file("data.path", data.path) if reads_file else None,
+        data=_imported(config) if reads_file else None,
         eval_set=_eval_set(config),
         base=base,
         generator=_named_model(own_generator),
@@ -112,6 +116,19 @@ def _local_file(setting: str, value: str | None) -> FileSource:
             f"There is no file {value}.", f"{setting} names it; paths count from {Path.cwd()}.", f"Correct {setting}=…"
         )
     return FileSource(name=path.stem, path=path.resolve(), sha256=sha256_file(path))
+
+
+def _imported(config: Config) -> FileSource:
+    """The file of data.path: named itself, or by an entry of a dataset_info.json that also says how it is imported."""
+    value = config.data.path
+    named = split_name(value or "") if config.data.kind == DataKind.file else None
+    if named is None:
+        return _local_file("data.path", value)
+    _local_file("data.path", named[0])
+    # Links are not followed: the data file lies beside the link (the hub's cache keeps links to files of other names).
+    listing = Path(named[0]).expanduser().absolute()
+    path, entry, layout = locate(listing, named[1])
+    return FileSource(name=entry, path=path, sha256=import_identity(path, layout), listing=f"{listing}:{entry}")
 
 
 def _hub_file(name: str) -> FileSource:

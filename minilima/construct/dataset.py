@@ -48,20 +48,21 @@ def build_dataset(job: Job, tell: Tell) -> Outcome:
 def sift(examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataConfig) -> tuple[list[Example], list[Rejected]]:
     """Leaves out exact duplicates, answers outside the length window, and what resembles an evaluation prompt.
 
-    An example resembles one where its instruction, or its instruction and input, has a ROUGE-L F1 above
-    `data.max_similarity` with it.
+    An example resembles one where its instruction, its instruction and input, or an earlier prompt of its conversation has
+    a ROUGE-L F1 above `data.max_similarity` with it.
     """
     index = RougeIndex(data.tokenizer)
     for prompt in prompts:
         index.add(prompt.id, prompt.instruction)
-    texts = [text for example in examples for text in (example.instruction, user_text(example.instruction, example.input))]
-    nearest = index.nearest_many(texts)
+    texts = list(dict.fromkeys(text for example in examples for text in _asked(example)))
+    nearest = dict(zip(texts, index.nearest_many(texts), strict=True))
     kept: list[Example] = []
     rejected: list[Rejected] = []
-    seen: set[tuple[str, str, str]] = set()
-    for place, example in enumerate(examples):
-        content = (example.instruction, example.input, example.output)
-        near = max((found for found in nearest[2 * place : 2 * place + 2] if found), key=lambda found: found.rouge, default=None)
+    seen: set[tuple[object, ...]] = set()
+    for example in examples:
+        content = (example.system, example.history, example.instruction, example.input, example.output)
+        found = (nearest[text] for text in _asked(example))
+        near = max((one for one in found if one), key=lambda one: one.rouge, default=None)
         words = len(example.output.split())
         if content in seen:
             rejected.append(Rejected(id=example.id, text=example.instruction, reason="duplicate"))
@@ -76,6 +77,11 @@ def sift(examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataC
             kept.append(example)
         seen.add(content)
     return kept, rejected
+
+
+def _asked(example: Example) -> list[str]:
+    """The texts of an example by which it may resemble a prompt."""
+    return [example.instruction, user_text(example.instruction, example.input), *(user for user, _ in example.history)]
 
 
 def _arranged(job: Job, kept: Sequence[Example], tell: Tell) -> tuple[list[Example], Usage]:

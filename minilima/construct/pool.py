@@ -1,17 +1,16 @@
 """The pool: everything the generator wrote, step by step, for a person to read.
 
     seeds ─> instructions.jsonl ─> classification.jsonl ─> instances.jsonl      rejected.jsonl: the rest, with reasons
-An existing data set is imported as instances.jsonl alone.
+An existing data set is imported as instances.jsonl (imports.py), with its unanswered prompts in rejected.jsonl.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from minilima.config import BudgetConfig, Config, DataKind, GeneratorKind, Style
 from minilima.construct.asking import Asker
+from minilima.construct.imports import import_pool
 from minilima.construct.instances import Classified, Instance, Steps, check, label_balance
 from minilima.construct.instructions import Growth, Instruction, grow
 from minilima.construct.seeds import load_seeds
@@ -28,7 +27,7 @@ def build_pool(job: Job, tell: Tell) -> Outcome:
     """Writes the pool's files into the job's work directory."""
     data, config = job.config.data, job.config
     if data.kind == DataKind.file:
-        return _import(job)
+        return import_pool(job)
     model, asker = connect_generator(job), Asker(generator=config.generator, data=data)
     seeds = load_seeds(job.sources.seeds.path) if job.sources.seeds is not None and job.sources.seeds.path is not None else []
     steps = Steps(seeds, model, asker, config.seed, tell)
@@ -135,25 +134,3 @@ def connect_generator(job: Job) -> CachedModel:
     location = job.model_location(source, "generator")
     compute = job.config.compute
     return CachedModel(LocalModel(location, source.identity, device=compute.device, batch=compute.generation_batch), job.cache)
-
-
-def _import(job: Job) -> Outcome:
-    assert job.sources.data is not None and job.sources.data.path is not None
-    path = job.sources.data.path
-    rows = read_rows(path)
-    examples = [_imported(row, path, number) for number, row in enumerate(rows, start=1)]
-    if not examples:
-        raise MinilimaError(f"{path} holds no example.", "The file is empty.", "Give another file with data.path=…")
-    write_jsonl(job.work / "instances.jsonl", examples)
-    return Outcome(metrics={"rows": len(examples)})
-
-
-def _imported(row: dict[str, Any], path: Path, number: int) -> Example:
-    instruction, output, given = row.get("instruction"), row.get("output"), row.get("input") or ""
-    if not isinstance(instruction, str) or not isinstance(output, str) or not instruction.strip() or not output.strip():
-        raise MinilimaError(
-            f"Row {number} of {path} has no proper instruction or output.",
-            "Both must be texts that are not empty (alpaca format).",
-            f"Mend that row; it begins: {json.dumps(row, ensure_ascii=False)[:80]}",
-        )
-    return Example(id=f"row{number}", instruction=instruction, input=str(given), output=output, source="file")

@@ -1,4 +1,4 @@
-"""From examples to token ids and labels: one chat template, loss on the answer and its end-of-turn token only. Pure.
+"""From examples to token ids and labels: one chat template, loss on answers and their end-of-turn tokens only. Pure.
 
 The prompt part is exactly what the model sees when it is asked later (`add_generation_prompt=True`), so that training and
 answering cannot differ; this is checked for every example.
@@ -7,10 +7,11 @@ answering cannot differ; this is checked for every example.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from minilima.errors import MinilimaError
-from minilima.records import Example, user_text
+from minilima.records import Example
 
 IGNORED = -100
 """Label of tokens without loss (torch's cross_entropy)."""
@@ -27,48 +28,69 @@ class TokenizedExample:
 def tokenize_example(
     example: Example, tokenizer: PreTrainedTokenizerBase, max_tokens: int, *, train_on_prompt: bool = False
 ) -> TokenizedExample:
-    """Applies the chat template and masks the prompt.
+    """Applies the chat template and masks what the user said; every answer of a conversation has loss.
 
     Args:
         example: what to learn.
         tokenizer: with a chat template and an eos_token that ends a turn.
         max_tokens: longer examples are cut at the end.
-        train_on_prompt: whether the prompt has loss too.
+        train_on_prompt: whether the prompts have loss too.
 
     Raises:
-        MinilimaError: the template renders a conversation differently with and without its answer.
+        MinilimaError: the template renders a conversation differently with and without its answers.
     """
-    prompt = [{"role": "user", "content": example.prompt or user_text(example.instruction, example.input)}]
-    ids = _ids(tokenizer, prompt, add_generation_prompt=True)
-    whole = _ids(tokenizer, [*prompt, {"role": "assistant", "content": example.output}], add_generation_prompt=False)
-    if whole[: len(ids)] != ids:
+    turns = example.messages()
+    whole = _ids(tokenizer, turns, add_generation_prompt=False)
+    answers = _answers(turns, whole, tokenizer)
+    length = min(answers[-1][1], max_tokens)
+    labels = whole[:length] if train_on_prompt else [IGNORED] * length
+    for start, end in answers:
+        labels[start:end] = whole[start : min(end, length)]
+    return TokenizedExample(input_ids=whole[:length], labels=labels)
+
+
+def _answers(turns: list[dict[str, str]], whole: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, int]]:
+    """Where in `whole` each answer starts, and where it ends with its end-of-turn token included."""
+    places = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
+    prompts = [_ids(tokenizer, turns[:place], add_generation_prompt=True) for place in places]
+    if any(list(whole[: len(prompt)]) != prompt for prompt in prompts):
         raise MinilimaError(
             "The chat template is not consistent.",
             "With the answer added, the tokens before it change: the model would be trained on other prompts than it is asked.",
             "Use a model whose template has a fixed generation prompt.",
         )
-    end = _end_of_turn(whole, len(ids), tokenizer)
-    input_ids = whole[: min(end, max_tokens)]
-    visible = 0 if train_on_prompt else len(ids)
-    labels = [IGNORED] * min(visible, len(input_ids)) + input_ids[visible:]
-    return TokenizedExample(input_ids=input_ids, labels=labels)
+    starts = [len(prompt) for prompt in prompts]
+    spans = []
+    for place, start, limit in zip(places, starts, [*starts[1:], len(whole)], strict=True):
+        # The answer may itself hold the token, and a template may render an answer shorter once others follow (Qwen3
+        # keeps a block of reasoning in the last one only): counting the tokens is right for both.
+        count = _ids(tokenizer, turns[: place + 1], add_generation_prompt=False)[start:].count(tokenizer.eos_token_id)
+        spans.append((start, _end_of_turn(whole[:limit], start, count, tokenizer)))
+    return spans
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> list[int]:
-    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, return_dict=False)
+    try:
+        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, return_dict=False)
+    except TemplateError as error:
+        raise MinilimaError(
+            "The model's chat template refuses a conversation.",
+            f"It says: {error}. The roles are: {', '.join(turn['role'] for turn in turns)}.",
+            "Use a model whose template takes these roles, or take that conversation out of the data.",
+        ) from None
     return list(ids)
 
 
-def _end_of_turn(ids: Sequence[int], start: int, tokenizer: PreTrainedTokenizerBase) -> int:
+def _end_of_turn(ids: Sequence[int], start: int, count: int, tokenizer: PreTrainedTokenizerBase) -> int:
     """Position after the answer's end-of-turn token; what the template adds behind it is never generated."""
     ends = [place for place in range(start, len(ids)) if ids[place] == tokenizer.eos_token_id]
-    if not ends:
+    if not 0 < count <= len(ends):
         raise MinilimaError(
             "The chat template does not end a turn with the tokenizer's eos_token.",
             "The model would never learn to stop.",
             f"Set eos_token to the token that ends a turn in this template (it is {tokenizer.eos_token!r}).",
         )
-    return ends[-1] + 1
+    return ends[count - 1] + 1
 
 
 def check_trained_ends(examples: Sequence[TokenizedExample], end_id: int, max_tokens: int) -> int:

@@ -1,6 +1,10 @@
 """What is trained: the answer and its end of turn, in the words the model is asked with later, alone in its row."""
 
+import json
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,6 +61,80 @@ def test_a_template_that_changes_the_prompt_is_refused(tiny_model: Path) -> None
     )
     with pytest.raises(MinilimaError, match="not consistent"):
         tokenize_example(example(), tokenizer, 512)
+
+
+def dialogue(last: str = "About two million.") -> Example:
+    history = (("Name a city.", "Paris."), ("Where is it?", "In France.<|im_end|> On the Seine."))
+    fields = {"id": "1", "instruction": "How many live there?", "input": "", "output": last, "source": "file"}
+    return Example(**fields, history=history, system="Be brief.")  # type: ignore[arg-type]
+
+
+def trained_texts(example: Example, tokenizer: Any, max_tokens: int = 512) -> list[str]:
+    """The runs of tokens that have loss, as texts."""
+    made = tokenize_example(example, tokenizer, max_tokens)
+    assert len(made.input_ids) == len(made.labels) <= max_tokens
+    pairs = list(zip(made.input_ids, made.labels, strict=True))
+    assert all(label in (token, IGNORED) for token, label in pairs)
+    runs = groupby(pairs, key=lambda pair: pair[1] != IGNORED)
+    return [tokenizer.decode([token for token, _ in run]) for trained, run in runs if trained]
+
+
+def test_every_answer_of_a_conversation_is_trained_with_its_end_and_nothing_else(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    answers = ["Paris.<|im_end|>", "In France.<|im_end|> On the Seine.<|im_end|>", "About two million.<|im_end|>"]
+    assert trained_texts(dialogue(), tokenizer) == answers
+    text = tokenizer.decode(tokenize_example(dialogue(), tokenizer, 512).input_ids)
+    assert text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nName a city.<|im_end|>")
+
+
+def test_a_conversation_read_back_is_trained_alike(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    again = Example(**json.loads(json.dumps(asdict(dialogue()))))
+    assert again == dialogue()
+    assert tokenize_example(again, tokenizer, 512) == tokenize_example(dialogue(), tokenizer, 512)
+
+
+def test_a_long_conversation_is_cut_at_the_limit(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    whole = tokenize_example(dialogue("word " * 50), tokenizer, 512)
+    first_end = whole.labels.index(tokenizer.eos_token_id) + 1
+    for length in (first_end - 2, first_end, first_end + 3, len(whole.labels) - 1):
+        cut = tokenize_example(dialogue("word " * 50), tokenizer, length)
+        assert (cut.input_ids, cut.labels) == (whole.input_ids[:length], whole.labels[:length])
+
+
+def test_a_template_that_keeps_reasoning_in_the_last_answer_only_still_trains_every_answer(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if loop.last and m['role'] == 'assistant' %}<think></think>"
+        "{% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    texts = trained_texts(dialogue(), tokenizer)
+    assert (texts[0], texts[2]) == ("Paris.<|im_end|>", "<think></think>About two million.<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("template", "named"),
+    [
+        (
+            "{{ messages | length > 3 }}{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
+            "{% if add_generation_prompt %}>{% endif %}",
+            "not consistent",
+        ),
+        (
+            "{% for m in messages %}<|im_start|>{{ m['content'] }}{% endfor %}"
+            "{% if add_generation_prompt %}<|im_start|>{% else %}{{ eos_token }}{% endif %}",
+            "does not end a turn",
+        ),
+        ("{{ raise_exception('System role not supported') }}", "System role not supported"),
+    ],
+)
+def test_a_template_unfit_for_conversations_is_refused(tiny_model: Path, template: str, named: str) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.chat_template = template
+    plain = Example(**{**asdict(dialogue()), "history": ((("Name a city.", "Paris."),) * 2)})
+    with pytest.raises(MinilimaError, match=named):
+        tokenize_example(plain, tokenizer, 512)
 
 
 def test_rows_hold_every_example_once_within_their_limit() -> None:
