@@ -12,6 +12,8 @@ import torch
 class MasterAdamW(torch.optim.AdamW):
     """Gradients are moved into the masters' as soon as they are there and added up in float32, over all rows of a step.
 
+    A step ends with the gradients dropped: the Trainer zeroes the model's, and knows nothing of the masters'.
+
     Args:
         groups: AdamW's parameter groups over the model's own parameters.
         max_grad_norm: clips the whole gradient before a step; 0 = not at all. The Trainer cannot: it sees no gradients.
@@ -50,6 +52,7 @@ class MasterAdamW(torch.optim.AdamW):
         masters = [master for _, master in self.pairs]
         self.grad_norm = torch.nn.utils.clip_grad_norm_(masters, self.max_grad_norm or float("inf"))
         result = super().step(closure)
+        self.zero_grad()
         self._round()
         return result
 

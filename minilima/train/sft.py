@@ -157,6 +157,13 @@ class SftTrainer(Trainer):  # type: ignore[misc]
             loss = torch.nn.functional.cross_entropy(loss[0].float(), self.head.targets, reduction="sum")
         return 0.0 * loss if lone else loss
 
+    def log(self, logs: dict[str, float], *arguments: Any, **settings: Any) -> None:
+        """The Trainer's log, with the norm of the masters' gradient: the model itself has none left when it is asked."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
+        if "grad_norm" in logs and isinstance(optimizer, MasterAdamW):
+            logs = {**logs, "grad_norm": float(optimizer.grad_norm)}
+        super().log(logs, *arguments, **settings)
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule with its floor. transformers' own with a floor fail under DeepSpeed."""
         if getattr(self, "lr_scheduler", None) is None:
