@@ -85,7 +85,7 @@ def _asked(example: Example) -> list[str]:
 
 
 def _arranged(job: Job, kept: Sequence[Example], tell: Tell) -> tuple[list[Example], Usage]:
-    config, usage = job.config, [Usage()]
+    config, usage = job.config, Usage()
 
     def embed(texts: Sequence[str]) -> Vectors:
         from minilima.embedding import Embedder
@@ -93,12 +93,14 @@ def _arranged(job: Job, kept: Sequence[Example], tell: Tell) -> tuple[list[Examp
         return Embedder()(texts)
 
     def rating(examples: Sequence[Example]) -> list[float | None]:
+        nonlocal usage
         model = connect_generator(job)
         scores = rate(examples, model, Asker(generator=config.generator, data=config.data), tell)
-        usage[0] = model.usage
+        usage = model.usage
         return scores
 
-    return arrange(kept, config.data, config.seed, embed=embed, rate=rating), usage[0]
+    ordered = arrange(kept, config.data, config.seed, embed=embed, rate=rating)
+    return ordered, usage
 
 
 def _encoded(example: Example, config: Config) -> Example:

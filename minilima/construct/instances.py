@@ -14,17 +14,15 @@ from dataclasses import dataclass
 from minilima.construct.asking import Asker, Demonstration
 from minilima.construct.filters import instance_fault
 from minilima.construct.instructions import Instruction
+from minilima.construct.seeds import short_tasks
 from minilima.construct.writers import no_input
 from minilima.files import sha256_text
 from minilima.llm.cache import CachedModel
-from minilima.llm.chat import FAILED, Reply, Request, Sampling
-from minilima.records import Example, Progress, Rejected, SeedTask, Tell
+from minilima.llm.chat import FAILED, Reply, Request, Sampling, counted
+from minilima.records import Example, Rejected, SeedTask, Tell
 
 CLASSIFICATION_DEMONSTRATIONS = 4
 """Seed tasks shown before the question, half of them classification tasks."""
-
-_SHORT_WORDS = 60
-"""Demonstrations are drawn from seeds of at most this many words, to keep prompts small."""
 
 _MOST_LABELS, _LABEL_WORDS = 12, 6
 """A longer list, or a longer line, is no list of labels."""
@@ -155,14 +153,7 @@ class Steps:
         return _short(self.seeds, rng, self.asker.data.instance_demonstrations, is_classification=is_classification)
 
     def _ask(self, requests: Sequence[Request], unit: str, usable: Callable[[Reply], bool] = lambda reply: True) -> list[Reply]:
-        done = 0
-
-        def count(index: int, reply: Reply) -> None:
-            nonlocal done
-            done += 1
-            self.tell(Progress(done=done, total=len(requests), unit=unit))
-
-        return self.model.reply_many(requests, count, usable)
+        return self.model.reply_many(requests, counted(self.tell, len(requests), unit), usable)
 
 
 def check(instances: Sequence[Instance]) -> tuple[list[Example], list[Rejected]]:
@@ -246,6 +237,5 @@ def _worked(task: SeedTask) -> dict[str, str]:
 
 
 def _short(seeds: Sequence[SeedTask], rng: random.Random, wanted: int, *, is_classification: bool) -> list[SeedTask]:
-    kind = [task for task in seeds if task.is_classification == is_classification]
-    short = [task for task in kind if len(f"{task.instruction} {task.input} {task.output}".split()) <= _SHORT_WORDS] or kind
+    short = short_tasks([task for task in seeds if task.is_classification == is_classification])
     return rng.sample(short, min(wanted, len(short)))

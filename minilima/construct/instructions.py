@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from minilima.config import BudgetConfig, DataConfig
 from minilima.construct.filters import instruction_fault
 from minilima.construct.rouge import Nearest, RougeIndex
+from minilima.construct.seeds import short_tasks
 from minilima.construct.writers import Demo, Draft, Writer
 from minilima.llm.budget import Spend, covers
 from minilima.llm.cache import CachedModel
@@ -75,7 +76,9 @@ def grow(
     index = RougeIndex(data.tokenizer)
     for task in seeds:
         index.add(task.id, task.instruction)
-    shown_seeds = _to_show(seeds, writer, data)
+    shown_seeds = [task for task in seeds if task.is_classification or not data.classification_only]
+    if writer.whole:
+        shown_seeds = short_tasks(shown_seeds)
     started = time.monotonic()
     for number in range(data.max_rounds):
         if budget is not None and not _covered(budget, growth, data):
@@ -94,14 +97,6 @@ def grow(
             return growth
     growth.stopped = "max_rounds"
     return growth
-
-
-def _to_show(seeds: Sequence[SeedTask], writer: Writer, data: DataConfig) -> list[SeedTask]:
-    """The seeds that may stand in prompts; all of a kind where none is short enough."""
-    kind = [task for task in seeds if task.is_classification or not data.classification_only]
-    if writer.most_words is None:
-        return kind
-    return [task for task in kind if len(f"{task.instruction} {task.input} {task.output}".split()) <= writer.most_words] or kind
 
 
 def _round(
@@ -197,12 +192,12 @@ def _covered(budget: BudgetConfig, growth: Growth, data: DataConfig) -> bool:
     tokens = a_round * (_PROMPT_TOKENS + data.instruction_tokens)
     tokens += tasks * _REQUESTS_A_TASK * data.instances_per_task * (_PROMPT_TOKENS + data.instance_tokens)
     requests = a_round + tasks * _REQUESTS_A_TASK * data.instances_per_task
-    return covers(budget, growth.spent, [Spend(requests=requests, tokens=tokens, usd=usd_a_token * tokens)])
+    return covers(budget, growth.spent + Spend(requests=requests, tokens=tokens, usd=usd_a_token * tokens))
 
 
 def _after(spent: Spend, reply: Reply) -> Spend:
     tokens = reply.prompt_tokens + reply.completion_tokens
-    return Spend(requests=spent.requests + 1, tokens=spent.tokens + tokens, usd=spent.usd + (reply.usd or 0.0))
+    return spent + Spend(requests=1, tokens=tokens, usd=reply.usd or 0.0)
 
 
 def _saturated(rounds: Sequence[dict[str, int]], share: float) -> bool:

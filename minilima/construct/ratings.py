@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from minilima.construct.asking import Asker
 from minilima.llm.cache import CachedModel
-from minilima.llm.chat import Reply, Sampling
-from minilima.records import Example, Progress, Tell, user_text
+from minilima.llm.chat import Sampling, counted
+from minilima.records import Example, Tell, user_text
 
 _NUMBER = re.compile(r"\b(10|[1-9])(\.\d)?\b")
 _REPLY_TOKENS = 8
@@ -19,14 +19,9 @@ def rate(examples: Sequence[Example], model: CachedModel, asker: Asker, tell: Te
         asker.request("rating", [], sampling, request=user_text(example.instruction, example.input), output=example.output)
         for example in examples
     ]
-    done = 0
-
-    def count(index: int, reply: Reply) -> None:
-        nonlocal done
-        done += 1
-        tell(Progress(done=done, total=len(requests), unit="ratings"))
-
-    replies = model.reply_many(requests, count, usable=lambda reply: parse_rating(reply.text) is not None)
+    replies = model.reply_many(
+        requests, counted(tell, len(requests), "ratings"), usable=lambda reply: parse_rating(reply.text) is not None
+    )
     return [parse_rating(reply.text) for reply in replies]
 
 

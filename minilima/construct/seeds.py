@@ -1,11 +1,15 @@
 """Reads and checks seed tasks: a mistake is named with its line before any model is asked."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
 from minilima.files import read_jsonl
 from minilima.records import SeedTask
+
+SHORT_WORDS = 60
+"""Longer worked tasks would make prompts slow on small machines."""
 
 
 def load_seeds(path: Path) -> list[SeedTask]:
@@ -28,6 +32,12 @@ def load_seeds(path: Path) -> list[SeedTask]:
                 )
             seen[what, value] = task.id
     return tasks
+
+
+def short_tasks(tasks: Sequence[SeedTask]) -> list[SeedTask]:
+    """Those of at most SHORT_WORDS words, answers included, to be shown in prompts; all where none is so short."""
+    short = [task for task in tasks if len(f"{task.instruction} {task.input} {task.output}".split()) <= SHORT_WORDS]
+    return short or list(tasks)
 
 
 def _task(row: dict[str, Any], path: Path, number: int) -> SeedTask:

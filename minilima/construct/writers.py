@@ -22,9 +22,6 @@ SCHEMA = json.dumps(
 )
 """JSON schema of a list of tasks."""
 
-TURN_WORDS = 60
-"""Seeds of more words, answers included, are not shown as turns: prompts would be slow on small machines."""
-
 Demo = SeedTask | Example
 """A task to show: a seed, or a machine-written one."""
 
@@ -40,10 +37,10 @@ class Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Writer:
-    """How to ask and how to read. `demonstrations` are shown in each request, seeds of at most `most_words` words."""
+    """How to ask and how to read. `demonstrations` are shown in each request; `whole` says that their answers are too."""
 
     demonstrations: int
-    most_words: int | None = None
+    whole: bool = False
     request: Callable[[Sequence[Demo], int], Request]
     parse: Callable[[Reply], list[Draft]]
 
@@ -104,7 +101,7 @@ def turn_writer(asker: Asker, open_user_turn: Callable[[Sequence[Message]], str]
     def parse(reply: Reply) -> list[Draft]:
         return [Draft(instruction=reply.text.strip())] if reply.finish == "stop" and reply.text.strip() else []
 
-    return Writer(demonstrations=demonstrations, most_words=TURN_WORDS, request=request, parse=parse)
+    return Writer(demonstrations=demonstrations, whole=True, request=request, parse=parse)
 
 
 def _turns(task: Demo) -> list[Message]:

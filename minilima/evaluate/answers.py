@@ -10,7 +10,7 @@ from pathlib import Path
 from minilima.evaluate.prompts import load_eval_set
 from minilima.files import write_atomic, write_jsonl
 from minilima.llm.cache import CachedModel
-from minilima.llm.chat import Reply, Request, Sampling, ask
+from minilima.llm.chat import Request, Sampling, ask, counted
 from minilima.llm.local import LocalModel
 from minilima.records import Answer, EvalPrompt, Progress, ReferenceLoss, Tell
 from minilima.store import Outcome
@@ -51,14 +51,7 @@ def _answer(
     prompts: list[EvalPrompt], model: CachedModel, sampling: Sampling, seed: int, generator: str, tell: Tell
 ) -> list[Answer]:
     requests = [Request(messages=ask(prompt.instruction), sampling=sampling, sample=seed) for prompt in prompts]
-    done = 0
-
-    def count(index: int, reply: Reply) -> None:
-        nonlocal done
-        done += 1
-        tell(Progress(done=done, total=len(prompts), unit="answers"))
-
-    replies = model.reply_many(requests, count)
+    replies = model.reply_many(requests, counted(tell, len(requests), "answers"))
     return [
         Answer(
             id=prompt.id,

@@ -11,7 +11,7 @@ from minilima.config import JudgeKind
 from minilima.errors import MinilimaError
 from minilima.evaluate.prompts import load_eval_set
 from minilima.files import read_jsonl, write_jsonl
-from minilima.llm.chat import Message, Reply, Request, Sampling, ask
+from minilima.llm.chat import Message, Request, Sampling, ask, counted
 from minilima.prompts import render
 from minilima.records import Answer, Progress, Tell, Usage, Verdict
 from minilima.store import Outcome
@@ -103,14 +103,9 @@ def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verd
     requests = [
         Request(messages=_question(judge.prompt, pair, swapped), sampling=sampling) for pair in pairs for swapped in orders
     ]
-    done = 0
-
-    def count(index: int, reply: Reply) -> None:
-        nonlocal done
-        done += 1
-        tell(Progress(done=done, total=len(requests), unit="replies"))
-
-    replies = iter(model.reply_many(requests, count, lambda reply: parse_choice(reply.text) is not None))
+    replies = iter(
+        model.reply_many(requests, counted(tell, len(requests), "replies"), lambda reply: parse_choice(reply.text) is not None)
+    )
     verdicts = []
     for pair in pairs:
         texts = [(next(replies).text, swapped) for swapped in orders]

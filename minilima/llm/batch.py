@@ -19,7 +19,7 @@ from minilima.errors import MinilimaError
 from minilima.llm.budget import Budget, Spend, worst_case
 from minilima.llm.cache import open_database
 from minilima.llm.chat import FAILED, OnReply, Reply, Request
-from minilima.llm.client import chat_call, explain, is_whole, open_client, parse_completion
+from minilima.llm.wire import chat_call, explain, is_whole, open_client, parse_completion
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 90_000_000
 """OpenAI takes 50,000 requests and 100 MB a file."""
@@ -143,7 +143,7 @@ class BatchModel:
         if row.get("error") or response.get("status_code") != 200:
             return None, "server_error"
         try:
-            reply = parse_completion(json.dumps(response["body"]), self.budget)
+            reply = parse_completion(json.dumps(response["body"]), self.budget.price)
         except (KeyError, ValueError):
             return None, "malformed"
         return (reply, "") if is_whole(reply) else (None, "empty")

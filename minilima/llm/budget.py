@@ -5,7 +5,6 @@ Reservations stand in the reply cache's database. After a kill, what was in flig
 nobody knows whether the endpoint billed it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,6 +43,12 @@ class Spend:
     requests: int = 0
     tokens: int = 0
     usd: float = 0.0
+
+    def __add__(self, other: "Spend") -> "Spend":
+        return Spend(requests=self.requests + other.requests, tokens=self.tokens + other.tokens, usd=self.usd + other.usd)
+
+    def __sub__(self, other: "Spend") -> "Spend":
+        return Spend(requests=self.requests - other.requests, tokens=self.tokens - other.tokens, usd=self.usd - other.usd)
 
 
 @cache
@@ -104,9 +109,8 @@ class Budget:
 
     def reserve(self, worst: Spend) -> int | None:
         """A ticket for a request that takes at most `worst`; None where a cap could be passed."""
-        after = _plus(self.spent, worst, 1)
-        limits = ((after.requests, self.caps.requests), (after.tokens, self.caps.tokens), (after.usd, self.caps.usd))
-        if any(cap is not None and amount > cap for amount, cap in limits):
+        after = self.spent + worst
+        if not covers(self.caps, after):
             return None
         row = (self._scope, worst.requests, worst.tokens, worst.usd)
         cursor = self._database.execute("INSERT INTO spent (scope, requests, tokens, usd) VALUES (?, ?, ?, ?)", row)
@@ -119,7 +123,7 @@ class Budget:
         """Replaces a reservation by what was billed."""
         row = (actual.requests, actual.tokens, actual.usd, ticket)
         self._database.execute("UPDATE spent SET requests = ?, tokens = ?, usd = ? WHERE ticket = ?", row)
-        self.spent = _plus(_plus(self.spent, worst, -1), actual, 1)
+        self.spent = self.spent - worst + actual
         self.in_flight -= 1
 
     def exhausted(self) -> MinilimaError:
@@ -134,16 +138,7 @@ class Budget:
         )
 
 
-def _plus(left: Spend, right: Spend, sign: int) -> Spend:
-    return Spend(
-        requests=left.requests + sign * right.requests, tokens=left.tokens + sign * right.tokens, usd=left.usd + sign * right.usd
-    )
-
-
-def covers(budget: BudgetConfig, spent: Spend, requests: Sequence[Spend]) -> bool:
-    """Whether what is left of the caps covers all of `requests` in the worst case."""
-    total = spent
-    for request in requests:
-        total = _plus(total, request, 1)
-    limits = ((total.requests, budget.requests), (total.tokens, budget.tokens), (total.usd, budget.usd))
+def covers(caps: BudgetConfig, spent: Spend) -> bool:
+    """Whether `spent` stays within the caps."""
+    limits = ((spent.requests, caps.requests), (spent.tokens, caps.tokens), (spent.usd, caps.usd))
     return all(cap is None or amount <= cap for amount, cap in limits)

@@ -1,12 +1,13 @@
 """The protocol all models speak: a batch of requests in, one reply each, in the same order."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from minilima.files import canonical_json, sha256_text
-from minilima.records import Usage
+from minilima.records import Progress, Tell, Usage
 
 TEXT = "text"
 """Role of a message that is a document to continue."""
@@ -78,6 +79,12 @@ FAILED = "failed"
 
 OnReply = Callable[[int, Reply], None]
 """Called with the request's position as soon as its reply is there."""
+
+
+def counted(tell: Tell, total: int, unit: str) -> OnReply:
+    """What to call with each of `total` replies, so that progress is told in `unit`."""
+    numbers = itertools.count(1)
+    return lambda index, reply: tell(Progress(done=next(numbers), total=total, unit=unit))
 
 
 class ChatModel(Protocol):

@@ -7,7 +7,6 @@ endpoint at which nothing succeeds any more stops the run. An error lets what is
 
 import asyncio
 import email.utils
-import json
 import os
 import random
 import time
@@ -15,16 +14,16 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import openai
 
 from minilima.config import EndpointConfig
-from minilima.errors import MinilimaError, options
+from minilima.errors import MinilimaError
 from minilima.llm.budget import Budget, Spend, price_of, worst_case
 from minilima.llm.cache import CachedModel
-from minilima.llm.chat import FAILED, TEXT, OnReply, Reply, Request
+from minilima.llm.chat import FAILED, OnReply, Reply, Request
 from minilima.llm.throttle import Throttle
+from minilima.llm.wire import chat_call, explain, is_whole, parse_completion
 
 _FAILURES_IN_A_ROW = 3
 """So many requests that failed for good, with no success between them: the endpoint is down."""
@@ -124,7 +123,7 @@ class EndpointModel:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
                 # Not chat.completions.create: it takes a third more CPU to check what we send and to model what comes back.
                 content = await client.post(path, body=body, cast_to=str)
-            return parse_completion(content, self.budget), None
+            return parse_completion(content, self.budget.price), None
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             return None, error
 
@@ -172,73 +171,6 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-def is_whole(reply: Reply) -> bool:
-    """A cut reply counts as one, also where nothing was left to show: asking again would cut it again."""
-    return reply.finish != "content_filter" and (bool(reply.text.strip()) or reply.finish == "length")
-
-
-def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaError:
-    """What an endpoint's refusal or silence means, and what to do."""
-    if isinstance(error, MinilimaError):
-        return error
-    address = endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or "OpenAI"
-    variable = endpoint.api_key_env
-    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return MinilimaError(
-            f"{address} refuses the key in ${variable}.",
-            "The key is wrong, expired, or may not use this model.",
-            f"Set a valid one (export {variable}=…) and run the same command again; what was answered is kept.",
-        )
-    if isinstance(error, openai.NotFoundError):
-        return MinilimaError(
-            f"{address} has no model {model!r}.",
-            f"It offers: {_offered(endpoint)}.",
-            "Choose one of them with generator.model=… or judge.model=…",
-        )
-    if isinstance(error, openai.BadRequestError):
-        return MinilimaError(
-            f"{address} refuses the request.",
-            f"It says: {error}.",
-            "Most often a setting does not suit the model (temperature, top_p, tokens), or the prompt is too long for it.",
-        )
-    return MinilimaError(
-        f"{address} did not answer, after {endpoint.max_retries} retries.",
-        f"The last error was {type(error).__name__}: {error}.",
-        "Run the same command again later: every reply that arrived is kept and not asked for again.",
-    )
-
-
-def _offered(endpoint: EndpointConfig) -> str:
-    try:
-        with open_client(endpoint) as client:
-            return options(model.id for model in client.models.list()) or "nothing"
-    except openai.OpenAIError:
-        return "a list it does not give out"
-
-
-def open_client(endpoint: EndpointConfig) -> openai.OpenAI:
-    """A client for single calls that are not worth many at once."""
-    key = os.environ.get(endpoint.api_key_env) or "none"
-    return openai.OpenAI(api_key=key, base_url=endpoint.base_url, max_retries=2)
-
-
-def chat_call(model: str, request: Request, *, with_schema: bool = True) -> tuple[str, dict[str, Any]]:
-    """Path and body of a request; a text to continue goes to the older completions endpoint, which base models have."""
-    sampling = request.sampling
-    body: dict[str, Any] = {"model": model, "temperature": sampling.temperature, "top_p": sampling.top_p}
-    if sampling.presence_penalty is not None:
-        body["presence_penalty"] = sampling.presence_penalty
-    if sampling.stop is not None:
-        body["stop"] = list(sampling.stop)
-    if request.messages[0].role == TEXT:
-        return "/completions", {**body, "prompt": request.messages[0].content, "max_tokens": sampling.max_tokens}
-    if request.schema is not None and with_schema:
-        schema = {"name": "reply", "strict": True, "schema": json.loads(request.schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
-    return "/chat/completions", {**body, "max_completion_tokens": sampling.max_tokens}
-
-
 def connect(setting: str, model: str | None, endpoint: EndpointConfig, cache: Path, stage: str) -> CachedModel:
     """The model at an endpoint, with its replies kept in `cache` and its costs booked there under `stage`.
 
@@ -253,29 +185,6 @@ def connect(setting: str, model: str | None, endpoint: EndpointConfig, cache: Pa
 
         return CachedModel(BatchModel(model, endpoint, budget, cache), cache)
     return CachedModel(EndpointModel(model, endpoint, budget), cache)
-
-
-def parse_completion(content: str, budget: Budget) -> Reply:
-    """The reply in a chat completion's JSON.
-
-    Raises:
-        ValueError: it is not a chat completion.
-    """
-    try:
-        body = json.loads(content)
-        choice = body["choices"][0]
-        text = choice["text"] if "text" in choice else choice["message"].get("content") or ""
-        usage = body.get("usage") or {}
-        prompt, completion = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
-        return Reply(
-            text=str(text),
-            finish=str(choice.get("finish_reason")),
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            usd=budget.price.usd(prompt, completion) if budget.price else None,
-        )
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a chat completion: {error!r}") from None
 
 
 def _fault(reply: Reply | None, error: Exception | None) -> str:
