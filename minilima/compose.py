@@ -7,6 +7,7 @@ Hydra itself accepts any key that is added with `+`.
 import dataclasses
 import difflib
 import itertools
+import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,11 +113,11 @@ _SHARES = (
 
 def _check_ranges(config: Config) -> None:
     for key in _AT_LEAST_ONE:
-        value = OmegaConf.select(OmegaConf.structured(config), key)
+        value = operator.attrgetter(key)(config)
         if value is not None and value < 1:
             raise _out_of_range(key, value, "at least 1")
     for key in _SHARES:
-        value = OmegaConf.select(OmegaConf.structured(config), key)
+        value = operator.attrgetter(key)(config)
         if not 0.0 <= value <= 1.0:
             raise _out_of_range(key, value, "between 0 and 1")
     if config.sft.learning_rate <= 0:
