@@ -302,6 +302,8 @@ class ComputeConfig:
     """DeepSpeed ZeRO stage 0 to 3; None = plain data parallelism without DeepSpeed."""
     micro_batch_tokens: int | None = None
     """Tokens that pass through the model at once in training, a row of packed examples; None = 512 on a CPU, 8,192 on a GPU."""
+    compile: bool = False
+    """Training with compiled blocks: a minute at the start, faster steps on a GPU; the compiled code is kept for later runs."""
     generation_batch: int = 64
     """Answers that a local model writes at once."""
     checkpoint_seconds: float = 300.0

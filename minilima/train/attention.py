@@ -4,6 +4,7 @@ Both keep examples apart. On a GPU `torch.nn.attention.varlen` reads only the bo
 examples cost; the mask that transformers builds from the positions is a square of the row.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,17 +31,15 @@ def use_varlen(model: Any) -> None:
     model.set_attn_implementation(NAME)
 
 
-def boundaries(position_ids: torch.Tensor) -> dict[str, Any]:
-    """What the model is to be called with beside a row: where its examples begin, and how long the longest is.
+def boundaries(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model is to be called with beside a row: where its examples end, and how long the longest is.
 
     Args:
-        position_ids: shape (1, tokens), 0 at the first token of each example.
+        row: the fields of a `packing.Row`. Its longest example is rounded up to a power of two, which the kernel does not
+            mind and for which compiled code need not be compiled anew.
     """
-    flat = position_ids[0]
-    starts = torch.nonzero(flat == 0).flatten()
-    ends = torch.cat([starts, starts.new_tensor([len(flat)])]).to(torch.int32)
-    longest = int(flat.max()) + 1
-    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+    longest = max(128, 1 << (row["longest"] - 1).bit_length())
+    return {"cu_seq_lens_q": row["ends"], "cu_seq_lens_k": row["ends"], "max_length_q": longest, "max_length_k": longest}
 
 
 def _varlen(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.autograd import Function
 
-CHUNK = 2048
+CHUNK = 4096
 """Tokens whose logits exist at once."""
 
 
@@ -18,15 +18,16 @@ def can_fuse(config: Any) -> bool:
     return not any(getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
 
 
-def fuse_head(model: Any) -> None:
+def fuse_head(model: Any, *, compiled: bool = False) -> None:
     """Makes the model return the summed loss in place of logits, for the targets in `head.targets`.
 
     The output layer stays the same module with the same weights, so wrappers, adapters and saving see nothing of it.
     """
     head = model.get_output_embeddings()
+    kernel = torch.compile(loss_and_gradient, dynamic=True) if compiled else loss_and_gradient
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
-        loss: torch.Tensor = _SummedLoss.apply(hidden[0], head.weight, head.targets)  # type: ignore[no-untyped-call]
+        loss: torch.Tensor = _SummedLoss.apply(hidden[0], head.weight, head.targets, kernel)  # type: ignore[no-untyped-call]
         return loss
 
     head.forward = forward
@@ -36,18 +37,14 @@ class _SummedLoss(Function):
     """Sum of the cross-entropies in nats of hidden (tokens, d) through weight (vocabulary, d) with targets (tokens,)."""
 
     @staticmethod
-    def forward(context: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(context: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, kernel: Any) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         into_hidden = torch.zeros_like(hidden)
         into_weight = torch.zeros_like(weight, dtype=torch.float32) if weight.requires_grad else None
         for start in range(0, len(targets), CHUNK):
             part, wanted = hidden[start : start + CHUNK], targets[start : start + CHUNK]
-            logits = (part @ weight.T).float()
-            normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)
-            total += (normaliser.squeeze(-1) - logits.gather(1, wanted.unsqueeze(1)).squeeze(1)).sum()
-            gradient = logits.sub_(normaliser).exp_()
-            gradient.scatter_add_(1, wanted.unsqueeze(1), gradient.new_full((len(wanted), 1), -1.0))
-            gradient = gradient.to(weight.dtype)
+            loss, gradient = kernel(part @ weight.T, wanted)
+            total += loss
             into_hidden[start : start + CHUNK] = gradient @ weight
             if into_weight is not None:
                 into_weight += gradient.T @ part
@@ -56,11 +53,22 @@ class _SummedLoss(Function):
         return total
 
     @staticmethod
-    def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+    def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
         into_hidden, into_weight = context.saved_tensors
         scale = outer[0]
         return (
             into_hidden * scale.to(into_hidden.dtype),
             None if into_weight is None else (into_weight * scale).to(context.kind),
             None,
+            None,
         )
+
+
+def loss_and_gradient(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed cross-entropy of logits (tokens, vocabulary), and its gradient by them in their own precision."""
+    exact = logits.float()
+    normaliser = torch.logsumexp(exact, dim=-1, keepdim=True)
+    loss = (normaliser - exact.gather(1, wanted.unsqueeze(1))).sum()
+    chosen = torch.arange(logits.shape[1], device=logits.device) == wanted.unsqueeze(1)
+    gradient = exact.sub_(normaliser).exp_().add_(chosen, alpha=-1)
+    return loss, gradient.to(logits.dtype)

@@ -1,12 +1,14 @@
-"""AdamW for bfloat16 weights that keeps float32 masters, for one process.
+"""AdamW for bfloat16 weights that keeps float32 masters, and averages their gradients over processes.
 
 bfloat16 has 8 bits of precision: at a learning rate of 1e-5 most updates would round to nothing. The masters take them;
 the model sees the masters rounded. Autocast over float32 weights is as exact and a fifth slower (measured).
+Processes average the float32 gradients once a step; summed in bfloat16, as by DDP, they would lose what the masters keep.
 """
 
 from typing import Any
 
 import torch
+from torch import distributed
 
 
 class MasterAdamW(torch.optim.AdamW):
@@ -48,8 +50,10 @@ class MasterAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Clips, steps on the masters, and rounds them into the model."""
+        """Averages over processes, clips, steps on the masters, and rounds them into the model."""
         masters = [master for _, master in self.pairs]
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
+            _average([master.grad for master in masters if master.grad is not None])
         self.grad_norm = torch.nn.utils.clip_grad_norm_(masters, self.max_grad_norm or float("inf"))
         result = super().step(closure)
         self.zero_grad()
@@ -70,3 +74,10 @@ class MasterAdamW(torch.optim.AdamW):
         for (_, master), value in zip(self.pairs, saved, strict=True):
             master.data.copy_(value)
         self._round()
+
+
+def _average(gradients: list[torch.Tensor]) -> None:
+    waiting = [distributed.all_reduce(gradient, async_op=True) for gradient in gradients]
+    for work in waiting:
+        work.wait()  # type: ignore[union-attr]
+    torch._foreach_div_(gradients, distributed.get_world_size())

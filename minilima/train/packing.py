@@ -8,7 +8,9 @@ the tensors.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
 from minilima.train.data import IGNORED
@@ -19,13 +21,16 @@ class Row:
     """Several examples end to end.
 
     Shapes: input_ids and position_ids (1, tokens); predicting and targets (trained tokens,): the positions whose logits
-    are needed and the ids they should predict.
+    are needed and the ids they should predict; ends (examples + 1,): 0, and where each example ends.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     predicting: torch.Tensor
     targets: torch.Tensor
+    ends: torch.Tensor
+    longest: int
+    """Tokens of the longest example."""
 
 
 def plan_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
@@ -49,22 +54,18 @@ def plan_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
 
 def make_row(examples: Sequence[dict[str, list[int]]]) -> Row:
     """Lays examples end to end; the first token of each is never a target, since nothing of its own precedes it."""
-    ids: list[int] = []
-    positions: list[int] = []
-    predicting: list[int] = []
-    targets: list[int] = []
-    for example in examples:
-        start = len(ids)
-        trained = [place for place, label in enumerate(example["labels"]) if label != IGNORED and place > 0]
-        predicting += [start + place - 1 for place in trained]
-        targets += [example["labels"][place] for place in trained]
-        ids += example["input_ids"]
-        positions += range(len(example["input_ids"]))
+    lengths = [len(example["input_ids"]) for example in examples]
+    ends = np.cumsum([0, *lengths])
+    labels = np.concatenate([example["labels"] for example in examples])
+    labels[ends[:-1]] = IGNORED
+    trained = np.flatnonzero(labels != IGNORED)
     return Row(
-        input_ids=torch.tensor([ids]),
-        position_ids=torch.tensor([positions]),
-        predicting=torch.tensor(predicting, dtype=torch.long),
-        targets=torch.tensor(targets, dtype=torch.long),
+        input_ids=torch.from_numpy(np.concatenate([example["input_ids"] for example in examples])).unsqueeze(0),
+        position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])).unsqueeze(0),
+        predicting=torch.from_numpy(trained - 1),
+        targets=torch.from_numpy(labels[trained]),
+        ends=torch.from_numpy(ends.astype(np.int32)),
+        longest=max(lengths),
     )
 
 
@@ -74,6 +75,6 @@ class Packer:
 
     row_tokens: int
 
-    def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, list[dict[str, torch.Tensor]]]:
+    def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, list[dict[str, Any]]]:
         plan = plan_rows([len(example["input_ids"]) for example in examples], self.row_tokens)
         return {"rows": [vars(make_row([examples[index] for index in row])) for row in plan]}

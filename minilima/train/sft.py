@@ -2,9 +2,9 @@
 
     dataset.jsonl ─> tokens and labels ─> Trainer (full or LoRA, DDP or ZeRO) ─> safetensors + tokenizer + template
 
-Weights are float32 while training. One process with bfloat16 hardware multiplies bfloat16 copies and keeps the float32
-weights in the optimizer (`masters.py`); several use DeepSpeed's masters, or autocast without DeepSpeed. (bfloat16 weights
-without a float32 master lose most updates at LIMA's learning rate.)
+Weights are float32 while training. Where there is bfloat16 hardware the model multiplies bfloat16 copies and the float32
+weights are in the optimizer: ours (`masters.py`), or DeepSpeed's. (bfloat16 weights without a float32 master lose most
+updates at LIMA's learning rate.)
 """
 
 import math
@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
@@ -24,6 +25,7 @@ from minilima.llm.local import inference_dtype, load_model, load_tokenizer, pick
 from minilima.records import Example, Progress, Tell
 from minilima.store import Outcome
 from minilima.train import attention
+from minilima.train.compiling import compile_blocks
 from minilima.train.data import IGNORED, check_trained_ends, tokenize_example
 from minilima.train.deepspeed import deepspeed_config
 from minilima.train.dropout import add_residual_dropout
@@ -57,10 +59,10 @@ def build_model(job: Job, tell: Tell) -> Outcome:
     trainer = SftTrainer(
         model=model,
         args=arguments,
-        train_dataset=[vars(example) for example in examples],
+        train_dataset=[{name: np.array(ids) for name, ids in vars(example).items()} for example in examples],
         data_collator=Packer(row_tokens=config.compute.micro_batch_tokens or ROW_TOKENS[arguments.device.type]),
         callbacks=[_Reporter(tell, config.compute.checkpoint_seconds)],
-        sft=config.sft,
+        config=config,
     )
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=newest_checkpoint(job.scratch / "checkpoints"))
@@ -86,14 +88,15 @@ def build_model(job: Job, tell: Tell) -> Outcome:
 class SftTrainer(Trainer):  # type: ignore[misc]
     """`transformers.Trainer` with packed steps, a learning-rate floor, and checkpoints that are whole or not taken."""
 
-    def __init__(self, *, sft: SftConfig, **arguments: Any) -> None:
+    def __init__(self, *, config: Config, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.sft = sft
+        self.sft = config.sft
+        self.by_masters = has_masters(config.compute)
         self.by_boundaries = self.model.config._attn_implementation == attention.NAME
         self.fused = can_fuse(self.model.config)
         self.head = self.model.get_output_embeddings()
         if self.fused:
-            fuse_head(self.model)
+            fuse_head(self.model, compiled=config.compute.compile)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW, with float32 masters where the weights are bfloat16; norms and biases do not decay."""
@@ -131,14 +134,15 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         for number, row in enumerate(rows, start=1):
             last = number == len(rows)
             self.accelerator.gradient_state._set_sync_gradients(last)
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            # Masters average their own gradients; DDP must not find them taken away.
+            with nullcontext() if last and not self.by_masters else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
                     loss = self._summed_loss(model, row) * scale
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
-    def _summed_loss(self, model: Any, row: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _summed_loss(self, model: Any, row: dict[str, Any]) -> torch.Tensor:
         """Cross-entropy in nats, summed over the row's trained tokens; logits are computed for these alone."""
         # A row without targets still takes part in the collectives, with a loss of zero.
         lone = not len(row["targets"])
@@ -150,7 +154,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
             attention_mask=None,
             use_cache=False,
             logits_to_keep=keep,
-            **(attention.boundaries(row["position_ids"]) if self.by_boundaries else {}),
+            **(attention.boundaries(row) if self.by_boundaries else {}),
         )
         loss: torch.Tensor = output.logits
         if not self.fused:
@@ -252,9 +256,8 @@ def newest_checkpoint(folder: Path) -> str | None:
 
 
 def has_masters(compute: ComputeConfig) -> bool:
-    """Whether the weights are bfloat16 with float32 masters in our optimizer: one process, bfloat16 hardware, no DeepSpeed."""
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1 and compute.zero_stage is None
-    return alone and inference_dtype(pick_device(compute.device)) == torch.bfloat16
+    """Whether the weights are bfloat16 with float32 masters in our optimizer: bfloat16 hardware, and no DeepSpeed."""
+    return compute.zero_stage is None and inference_dtype(pick_device(compute.device)) == torch.bfloat16
 
 
 def prepared(model: Any, config: Config) -> Any:
@@ -265,6 +268,8 @@ def prepared(model: Any, config: Config) -> Any:
         model = model.to(torch.bfloat16)
     if pick_device(compute.device).type == "cuda" and attention.is_available():
         attention.use_varlen(model)
+    if compute.compile:
+        compile_blocks(model)
     if sft.residual_dropout:
         add_residual_dropout(model.get_decoder().layers, sft.residual_dropout)
     if sft.method == Method.full:

@@ -1,6 +1,7 @@
 """AdamW with float32 masters: the same as AdamW on float32 weights, and what bfloat16 weights need."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -18,8 +19,8 @@ def run(model: torch.nn.Linear, optimizer: torch.optim.Optimizer, clip: Callable
     """Steps of two rows each; gradients are zeroed on the model only, as transformers' Trainer does."""
     for step in steps:
         for row in (0, 1):
-            given = torch.randn(3, 6, generator=torch.Generator().manual_seed(2 * step + row)).to(model.weight.dtype)
-            (5 * model(given).float().square().sum()).backward()
+            rows = given(step, row).to(model.weight.dtype)
+            (5 * model(rows).float().square().sum()).backward()
         clip()
         optimizer.step()
         model.zero_grad()
@@ -55,3 +56,32 @@ def test_a_resumed_run_goes_on_from_the_masters() -> None:
     optimizers[2].load_state_dict(optimizers[1].state_dict())
     run(second, optimizers[2], lambda: None, range(4, 8))
     assert torch.equal(whole.weight, second.weight)
+
+
+def _one_of_two(rank: int, store: str, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    model = layer()
+    ours = MasterAdamW([{"params": list(model.parameters())}], max_grad_norm=1.0, **SETTINGS)  # type: ignore[arg-type]
+    for step in range(3):
+        model(given(step, rank)).square().sum().backward()
+        ours.step()
+    torch.save(model.state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def given(step: int, row: int) -> torch.Tensor:
+    return torch.randn(3, 6, generator=torch.Generator().manual_seed(2 * step + row))
+
+
+def test_two_processes_average_the_gradients_of_their_masters(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_one_of_two, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    model = layer()
+    adamw = torch.optim.AdamW(model.parameters(), **SETTINGS)  # type: ignore[arg-type]
+    for step in range(3):
+        (sum(model(given(step, rank)).square().sum() for rank in (0, 1)) / 2).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adamw.step()
+        adamw.zero_grad()
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert torch.equal(first["weight"], second["weight"])
+    assert torch.allclose(first["weight"], model.weight, atol=1e-6)
