@@ -31,7 +31,7 @@ def write_model(source: Path, folder: Path) -> None:
 
 def write_examples(path: Path) -> None:
     rng = random.Random(0)
-    words = [
+    words = ["one", "the", "of", "river", "house", "light", "paper", "small", "green", "walk", "think", "count", "open"]
         "one",
         "the",
         "of",
