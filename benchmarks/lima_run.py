@@ -32,25 +32,6 @@ def write_model(source: Path, folder: Path) -> None:
 def write_examples(path: Path) -> None:
     rng = random.Random(0)
     words = ["one", "the", "of", "river", "house", "light", "paper", "small", "green", "walk", "think", "count", "open"]
-        "one",
-        "the",
-        "of",
-        "river",
-        "house",
-        "light",
-        "paper",
-        "small",
-        "green",
-        "walk",
-        "think",
-        "count",
-        "open",
-        "near",
-        "after",
-        "stone",
-        "field",
-        "letter",
-    ]
     rows = [
         {"instruction": " ".join(rng.choices(words, k=20)), "output": " ".join(rng.choices(words, k=max(4, size - 40)))}
         for size in lengths(EXAMPLES)
