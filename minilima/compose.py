@@ -122,6 +122,8 @@ def _check_ranges(config: Config) -> None:
             raise _out_of_range(key, value, "between 0 and 1")
     if config.sft.learning_rate <= 0:
         raise _out_of_range("sft.learning_rate", config.sft.learning_rate, "above 0")
+    if config.judge.top_logprobs is not None and not 1 <= config.judge.top_logprobs <= 20:
+        raise _out_of_range("judge.top_logprobs", config.judge.top_logprobs, "between 1 and 20")
     if config.compute.zero_stage not in (None, 0, 1, 2, 3):
         raise _out_of_range("compute.zero_stage", config.compute.zero_stage, "0, 1, 2 or 3")
     if not re.fullmatch(r"[\w.-]+", config.name):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minilima import console
-from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind
+from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
 from minilima.estimate import estimate
@@ -137,7 +137,8 @@ def describe_stage(role: str, config: Config, sources: Sources) -> str:
         who = "tuned" if role == "answers" else "base"
         prompts = f"the first {config.eval_set.size} of " if config.eval_set.size else ""
         return f"the {who} model on {prompts}{sources.eval_set.name}, up to {config.eval.max_tokens:,} tokens each"
-    orders = "both orders" if judge.both_orders and judge.kind != JudgeKind.reference else "symmetric"
+    asked = {Orders.both: "both orders", Orders.random: "one random order"}[judge.orders]
+    orders = "symmetric" if judge.kind == JudgeKind.reference else asked
     return f"judge {judge.kind}{f' ({judge.model})' if judge.model else ''}, {orders}"
 
 

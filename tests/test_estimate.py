@@ -21,7 +21,7 @@ def test_a_pool_takes_three_requests_a_task_and_those_for_the_lists() -> None:
 
 
 def test_a_judge_is_asked_about_each_prompt_in_both_orders() -> None:
-    both, one = guess("verdicts"), guess("verdicts", "judge.both_orders=false")
+    both, one = guess("verdicts"), guess("verdicts", "judge.orders=random")
     assert both is not None and one is not None and (both.requests, one.requests) == (200, 100)
 
 
