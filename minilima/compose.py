@@ -106,6 +106,7 @@ _SHARES = (
     "sft.warmup_ratio",
     "sft.residual_dropout",
     "sft.lora_dropout",
+    "judge.min_coverage",
     "judge.embedding_weight",
     "judge.tie_margin",
 )

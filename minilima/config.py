@@ -363,6 +363,8 @@ class JudgeConfig:
     orders: Orders = Orders.both
     """both: ask twice and take the mean, which removes a preference for the first answer; random: ask once, in the order that
     alpaca_eval's seeded switch gives to the instruction."""
+    min_coverage: float = 0.9
+    """Share of the prompts that must have a verdict that can be read, 0 to 1; below it no win rate is given."""
     embedding_weight: float = 0.5
     """kind=reference: weight of the sentence embedding beside ROUGE-L, 0 to 1."""
     tie_margin: float = 0.01

@@ -10,7 +10,7 @@ import random
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Self
 
 VALID_KEY = "valid-key"
@@ -178,7 +178,7 @@ class ModelServer:
             return self._completion("cut in the mid", "length")
         return self._completion("" if fault == "empty" else "part", "content_filter" if fault == "filtered" else "stop")
 
-    def _completion(self, text: str, finish: str = "stop", body: Mapping[str, Any] | None = None) -> bytes:
+    def _completion(self, text: str, finish: str = "stop", body: dict[str, Any] | None = None) -> bytes:
         body = body or {}
         prompt, completion = self.tokens
         self.billed[0] += prompt
@@ -194,7 +194,7 @@ class ModelServer:
             200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
         )
 
-    def _logprobs(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _logprobs(self, body: dict[str, Any]) -> dict[str, Any] | None:
         if self.logprobs is None or not body.get("logprobs"):
             return None
         tops = [{"token": token, "logprob": value, "bytes": None} for token, value in self.logprobs(body).items()]

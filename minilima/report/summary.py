@@ -62,10 +62,10 @@ class Summary:
             found = rate.win_rate
             lines.append(
                 f"Win rate of the tuned model against its base: {found.value:.1f} %, 95 % interval {found.low:.1f} to "
-                f"{found.high:.1f} ({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {rate.judged}/{rate.prompts} judged)."
+                f"{found.high:.1f} ({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {self.results.coverage})."
             )
         elif self.results:
-            lines.append("No verdict could be read, so there is no win rate.")
+            lines.append(self.results.coverage.refusal())
         if self.results and (loss := self.results.loss_change):
             change = loss.change
             lines.append(
