@@ -1,6 +1,6 @@
 """The folder of a run: settings, what each stage did, the figures, and the report.
 
-    outputs/runs/quickstart-1a2b3c4d/config.yaml  run.json  report.html
+    outputs/runs/quickstart-1a2b3c4d/config.yaml  run.json  report.html  annotations.json  leaderboard.csv
 The folder's name follows from the settings, so the same command always refreshes the same folder.
 """
 
@@ -17,6 +17,7 @@ from minilima.compose import to_dict
 from minilima.config import Config, JudgeKind
 from minilima.evaluate.results import Results
 from minilima.files import write_atomic
+from minilima.report.alpaca import write_alpaca_files
 from minilima.report.html import write_report
 from minilima.store import Artifact
 
@@ -110,6 +111,8 @@ def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], r
     summary = Summary(name=config.name, folder=folder, stages=entries, results=results, judge=judge_worth(config))
     write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
     write_atomic(folder / "run.json", json.dumps(as_json(summary, config, artifacts), indent=2, ensure_ascii=False))
+    if results is not None:
+        write_alpaca_files(folder, config, artifacts, results)
     write_report(folder / "report.html", config, artifacts, results, summary.judge)
     return summary
 

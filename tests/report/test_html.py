@@ -33,6 +33,7 @@ def fill(role: str, work: Path) -> Outcome:
             "truncated": False,
         }
         write_jsonl(work / "answers.jsonl", [row])
+        (work / "model_outputs.json").write_text(json.dumps([{"dataset": "koala", "instruction": HOSTILE, "output": "x"}]))
         nats = 4.0 if role == "answers" else 6.0
         write_jsonl(work / "reference_loss.jsonl", [{"id": "1", "nats": nats, "tokens": 2}])
         return Outcome(metrics={"answers": 1, "mean_words": 3.0, "truncated": 0})
