@@ -7,11 +7,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from minilima.compose import load_config
 from minilima.evaluate.annotations import read_annotations
@@ -43,7 +43,7 @@ def write(folder: Path, preferences: Sequence[float | None], *overrides: str) ->
         return Outcome(metrics={"answers": len(rows), "mean_words": 3.0, "truncated": 0})
 
     artifacts: dict[str, Artifact] = {
-        role: store.get_or_build(Stage(name=role, version=1, recipe={}), lambda work, role=role: build(role, work))
+        role: store.get_or_build(Stage(name=role, version=1, recipe={}), partial(build, role))
         for role in ("answers", "reference_answers", "verdicts")
     }
     paths = {"verdicts": "verdicts", "answers": "answers", "reference": "reference_answers"}
@@ -88,7 +88,7 @@ def test_the_alpaca_eval_command_arrives_at_our_win_rate_from_our_files(tmp_path
     judge = {"prompt_template": str(tmp_path / "judge" / "prompt.txt"), "completions_kwargs": {"model_name": "gpt-4"}}
     (tmp_path / "judge").mkdir()
     (tmp_path / "judge" / "prompt.txt").write_text("{instruction} {output_1} {output_2}")
-    (tmp_path / "judge" / "configs.yaml").write_text(yaml.safe_dump({annotator: judge}))
+    (tmp_path / "judge" / "configs.yaml").write_text(json.dumps({annotator: judge}))
     annotations = json.loads((summary.folder / "annotations.json").read_text())
     read = [row for row in annotations if row["preference"] is not None]
     cache = tmp_path / "cache.json"  # alpaca_eval writes into it
