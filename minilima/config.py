@@ -85,6 +85,7 @@ class JudgeKind(StrEnum):
     reference = "reference"
     local = "local"
     openai = "openai"
+    alpaca_eval = "alpaca_eval"
 
 
 class Orders(StrEnum):
@@ -348,7 +349,10 @@ class JudgeConfig:
     """Who compares the tuned model's answers with the reference model's."""
 
     kind: JudgeKind = JudgeKind.reference
-    """reference: the answer closer to the reference answer wins; local, openai: a language model is asked."""
+    """reference: the answer closer to the reference answer wins; local, openai: a language model is asked; alpaca_eval: the
+    alpaca-eval package asks."""
+    annotators_config: str | None = None
+    """kind=alpaca_eval: one of the package's evaluators_configs, or a configs.yaml of that form."""
     model: str | None = None
     """Model name at the endpoint; for kind=local a folder or hub name, None = the experiment's base model."""
     prompt: str = "choose"

@@ -13,6 +13,7 @@ from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, Jud
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
 from minilima.estimate import estimate
+from minilima.evaluate.annotators import OPENAI, read_annotators
 from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.keys import missing_key
 from minilima.recipes import Stages
@@ -70,7 +71,7 @@ def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -
         MinilimaError: names what is missing and the overrides that run the experiment locally, or the mistake.
     """
     missing_stages = {role for role, stage in graph.until(config.until) if store.find(stage) is None}
-    lacking = sorted({endpoint.api_key_env for endpoint in _endpoints(config, missing_stages) if missing_key(endpoint)})
+    lacking = sorted({endpoint.api_key_env for endpoint in _endpoints(config, sources, missing_stages) if missing_key(endpoint)})
     if lacking:
         raise MinilimaError(
             f"No API key: {' and '.join('$' + name for name in lacking)} is not set.",
@@ -94,11 +95,18 @@ def _read_inputs(config: Config, sources: Sources) -> None:
     load_eval_set(sources.eval_set, config.eval_set.size)
 
 
-def _endpoints(config: Config, to_build: set[str]) -> list[EndpointConfig]:
+def _endpoints(config: Config, sources: Sources, to_build: set[str]) -> list[EndpointConfig]:
     generates = config.data.kind != DataKind.file and config.generator.kind == GeneratorKind.openai
-    judges = config.judge.kind == JudgeKind.openai
+    judges = config.judge.kind == JudgeKind.openai or asks_openai(sources)
     used = [(config.generator.endpoint, "pool", generates), (config.judge.endpoint, "verdicts", judges)]
     return [endpoint for endpoint, role, wanted in used if wanted and role in to_build]
+
+
+def asks_openai(sources: Sources) -> bool:
+    """Whether the annotators of alpaca_eval, if there are any, ask an OpenAI-compatible endpoint."""
+    if sources.annotators is None or sources.annotators.path is None:
+        return False
+    return any(item.get("fn_completions", OPENAI) == OPENAI for item in read_annotators(sources.annotators.path).values())
 
 
 def _notes(config: Config, sources: Sources) -> list[str]:
@@ -139,7 +147,8 @@ def describe_stage(role: str, config: Config, sources: Sources) -> str:
         return f"the {who} model on {prompts}{sources.eval_set.name}, up to {config.eval.max_tokens:,} tokens each"
     asked = {Orders.both: "both orders", Orders.random: "one random order"}[judge.orders]
     orders = "symmetric" if judge.kind == JudgeKind.reference else asked
-    return f"judge {judge.kind}{f' ({judge.model})' if judge.model else ''}, {orders}"
+    kind = f"{judge.kind}'s {judge.annotators_config}" if judge.kind == JudgeKind.alpaca_eval else judge.kind
+    return f"judge {kind}{f' ({judge.model})' if judge.model else ''}, {orders}"
 
 
 def describe_outcome(role: str, metrics: dict[str, Any]) -> str:

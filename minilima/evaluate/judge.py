@@ -1,7 +1,8 @@
 """Verdicts: for each prompt, whether the tuned model's answer is better than the reference model's.
 
 `reference` compares both with the set's reference answer; `local` and `openai` ask a language model, by default in both
-orders, so that a preference for a position cancels out. Equal answers are a tie, about which no endpoint is asked.
+orders, so that a preference for a position cancels out; `alpaca_eval` hands the answers to the alpaca-eval package.
+Equal answers are a tie, about which no endpoint is asked.
 """
 
 import math
@@ -35,6 +36,10 @@ def build_verdicts(job: Job, tell: Tell) -> Outcome:
         verdicts = _by_reference(job, pairs, tell)
     elif job.config.judge.kind == JudgeKind.local:
         verdicts = _by_log_odds(job, pairs, tell)
+    elif job.config.judge.kind == JudgeKind.alpaca_eval:
+        from minilima.evaluate.alpaca_judge import judge_with_alpaca_eval
+
+        verdicts, usage = judge_with_alpaca_eval(job, pairs, tell)
     else:
         verdicts, usage = _by_endpoint(job, pairs, tell)
     write_jsonl(job.work / "verdicts.jsonl", verdicts)

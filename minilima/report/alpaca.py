@@ -69,6 +69,9 @@ def as_run(config: Config, artifacts: Mapping[str, Artifact]) -> Run:
 
 def judge_name(judge: JudgeConfig) -> str:
     """What stands as `annotator`: all that makes verdicts of two judges different."""
+    if judge.kind == JudgeKind.alpaca_eval:
+        own = str(judge.annotators_config)
+        return f"{own} ({judge.model})" if judge.model else own
     parts = ["minilima", str(judge.kind)]
     if judge.kind == JudgeKind.openai:
         parts += [judge.prompt, judge.model or "", judge.orders]

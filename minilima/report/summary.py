@@ -92,6 +92,9 @@ def judge_worth(config: Config) -> str:
         )
     if kind == JudgeKind.local:
         return "its agreement with people has not been measured here; small models judge no better than a coin."
+    if kind == JudgeKind.alpaca_eval:
+        asked = config.judge.model or "the model in its config"
+        return f"alpaca_eval's {config.judge.annotators_config} asked {asked}; its agreement with people was not measured here."
     return f"{config.judge.model} was asked; its agreement with people has not been measured here."
 
 
