@@ -29,7 +29,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def first_is_longer(body: dict[str, Any]) -> bool:
     """Whether the prompt shows the longer of a pair's answers first."""
-    text = body["messages"][-1]["content"]
+    text: str = body["messages"][-1]["content"]
     longer, shorter = next((max(pair, key=len), min(pair, key=len)) for pair in PAIRS if all(part in text for part in pair))
     return text.rindex(longer) < text.rindex(shorter)
 
