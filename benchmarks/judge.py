@@ -121,6 +121,7 @@ def main() -> None:
     if chosen.client:
         print(json.dumps(measure(chosen.client, chosen.address)))
         return
+    load = round(os.getloadavg()[0], 1)
     command = [sys.executable, "-m", "tests.server", "--latency", str(LATENCY)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
     assert server.stdout is not None
@@ -138,7 +139,8 @@ def main() -> None:
         figures[f"{name}_cpu"] = (round(values["cpu"], 2), "seconds")
         figures[f"{name}_peak_memory"] = (round(values["peak_memory"]), "MiB")
     figures["faster_than_alpaca_eval"] = (round(measured["alpaca_eval"]["wall"] / measured["random"]["wall"], 1), "times")
-    publish(figures, chosen.json, pairs=PAIRS, concurrency=CONCURRENCY, latency_seconds=LATENCY)
+    details = {"pairs": PAIRS, "concurrency": CONCURRENCY, "latency_seconds": LATENCY, "load_average_before": load}
+    publish(figures, chosen.json, **details)
 
 
 if __name__ == "__main__":
