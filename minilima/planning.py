@@ -13,7 +13,6 @@ from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, Jud
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
 from minilima.estimate import estimate
-from minilima.evaluate.annotators import OPENAI, read_annotators
 from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.keys import missing_key
 from minilima.recipes import Stages
@@ -97,16 +96,9 @@ def _read_inputs(config: Config, sources: Sources) -> None:
 
 def _endpoints(config: Config, sources: Sources, to_build: set[str]) -> list[EndpointConfig]:
     generates = config.data.kind != DataKind.file and config.generator.kind == GeneratorKind.openai
-    judges = config.judge.kind == JudgeKind.openai or asks_openai(sources)
+    judges = config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai
     used = [(config.generator.endpoint, "pool", generates), (config.judge.endpoint, "verdicts", judges)]
     return [endpoint for endpoint, role, wanted in used if wanted and role in to_build]
-
-
-def asks_openai(sources: Sources) -> bool:
-    """Whether the annotators of alpaca_eval, if there are any, ask an OpenAI-compatible endpoint."""
-    if sources.annotators is None or sources.annotators.path is None:
-        return False
-    return any(item.get("fn_completions", OPENAI) == OPENAI for item in read_annotators(sources.annotators.path).values())
 
 
 def _notes(config: Config, sources: Sources) -> list[str]:
@@ -146,7 +138,7 @@ def describe_stage(role: str, config: Config, sources: Sources) -> str:
         prompts = f"the first {config.eval_set.size} of " if config.eval_set.size else ""
         return f"the {who} model on {prompts}{sources.eval_set.name}, up to {config.eval.max_tokens:,} tokens each"
     asked = {Orders.both: "both orders", Orders.random: "one random order"}[judge.orders]
-    orders = "symmetric" if judge.kind == JudgeKind.reference else asked
+    orders = {JudgeKind.reference: "symmetric", JudgeKind.alpaca_eval: "one random order"}.get(judge.kind, asked)
     kind = f"{judge.kind}'s {judge.annotators_config}" if judge.kind == JudgeKind.alpaca_eval else judge.kind
     return f"judge {kind}{f' ({judge.model})' if judge.model else ''}, {orders}"
 

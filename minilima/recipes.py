@@ -142,9 +142,9 @@ def _judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     model: Any = judge.model
     if judge.kind == JudgeKind.local:
         model = (sources.judge or sources.base).recipe()
-    recipe = {**_fields(judge, "kind", "orders"), "model": model}
     if judge.kind == JudgeKind.alpaca_eval:
-        return {**recipe, "annotators": sources.annotators.sha256 if sources.annotators else None}
+        return {"kind": judge.kind, "model": model, "annotators": sources.annotators.sha256 if sources.annotators else None}
+    recipe = {**_fields(judge, "kind", "orders"), "model": model}
     if judge.kind == JudgeKind.local:
         return recipe
     return {**recipe, **_fields(judge, "prompt", "max_tokens", "temperature", "top_logprobs")}

@@ -13,7 +13,7 @@ from minilima.config import Config, DataKind, GeneratorKind, JudgeKind
 from minilima.construct.dataset_info import import_identity, locate, split_name
 from minilima.embedded import EMBEDDED
 from minilima.errors import MinilimaError, options
-from minilima.evaluate.annotators import find_annotators, read_annotators
+from minilima.evaluate.annotators import OPENAI, find_annotators, read_annotators
 from minilima.files import canonical_json, fingerprint_directory, sha256_file, sha256_text
 
 DATA = Path(__file__).parent / "data"
@@ -56,6 +56,15 @@ class Sources:
     generator: ModelSource | None
     judge: ModelSource | None
     annotators: FileSource | None
+
+    @property
+    def annotators_ask_openai(self) -> bool:
+        """Whether the annotators of alpaca_eval, if there are any, ask an OpenAI-compatible endpoint."""
+        if self.annotators is None or self.annotators.path is None:
+            return False
+        return any(
+            settings.get("fn_completions", OPENAI) == OPENAI for settings in read_annotators(self.annotators.path).values()
+        )
 
     def missing(self) -> list[str]:
         """What has to be reached before the experiment can run, in words."""

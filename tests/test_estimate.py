@@ -25,6 +25,11 @@ def test_a_judge_is_asked_about_each_prompt_in_both_orders() -> None:
     assert both is not None and one is not None and (both.requests, one.requests) == (200, 100)
 
 
+def test_a_judge_of_alpaca_eval_is_asked_once() -> None:
+    found = guess("verdicts", "judge=alpaca_eval")
+    assert found is not None and found.requests == 100 and found.usd is not None
+
+
 def test_a_price_that_is_not_known_is_not_guessed() -> None:
     found = guess("pool", "generator.endpoint.base_url=http://127.0.0.1:1/v1")
     assert found is not None and found.usd is None and "price not known" in str(found)
