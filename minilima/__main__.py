@@ -8,14 +8,18 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minilima import __version__, console
 from minilima.errors import MinilimaError, explain, options
 
+if TYPE_CHECKING:
+    from minilima.config import Config
+
 VERBS = {
     "run": "build what is missing and report (the default)",
     "plan": "show what a run would build and reuse, without doing it",
-    "export": "write a finished data set for other tools, with a data card: export data FOLDER overrides…",
+    "export": "write what is finished for other tools: export data|alpaca_eval FOLDER overrides…",
     "fetch": "fetch the embedded models into the user's cache",
     "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",
 }
@@ -28,6 +32,7 @@ minilima: from seed tasks to an aligned model and a win rate, in one command.
   python -m minilima +experiment=lima_1k data.size=300          any setting can be overridden
   python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination
   python -m minilima export data FOLDER +experiment=quickstart  the data set for other tools; --push-to-hub owner/name uploads it
+  python -m minilima export alpaca_eval FOLDER overrides…       the tuned model for alpaca_eval evaluate_from_model
   python -m minilima score annotations.json [more…] [--json]    score and compare judgments in AlpacaEval's format
   python -m minilima --cfg job +experiment=quickstart           all settings as they are
 """
@@ -139,25 +144,48 @@ def _hydra(arguments: list[str], config_dir: str | None) -> int:
     return 0
 
 
+_EXPORTED = {"data": "dataset", "alpaca_eval": "model"}
+"""What can be exported, and the stage that has to be there."""
+
+
 def _export(arguments: list[str], config_dir: str | None) -> int:
-    """`export data FOLDER overrides… [--push-to-hub owner/name]`."""
+    """`export data|alpaca_eval FOLDER overrides… [--push-to-hub owner/name]`; the option is for data alone."""
     from minilima.compose import load_config
-    from minilima.construct.export import check_repository, export_data, push
 
     repository, rest = _take_option("--push-to-hub", arguments)
-    if len(rest) < 2 or rest[0] != "data" or any(item.startswith("-") for item in rest) or "=" in rest[1]:
+    what = rest[0] if rest else ""
+    known = what in _EXPORTED and (what == "data" or repository is None)
+    if not known or len(rest) < 2 or any(item.startswith("-") for item in rest) or "=" in rest[1]:
         raise MinilimaError(
             "This export cannot be read.",
-            "It needs the word data, a new folder and the experiment's overrides; options are --push-to-hub and --config-dir.",
+            "It needs the word data or alpaca_eval, a new folder and the experiment's overrides; options are --config-dir and, "
+            "for data, --push-to-hub.",
             "Write: python -m minilima export data FOLDER +experiment=quickstart",
         )
-    if repository is not None:
-        check_repository(repository)
     folder, overrides = Path(rest[1]), rest[2:]
-    wanted = [*(item for item in overrides if not item.startswith("until=")), "until=dataset"]
+    wanted = [*(item for item in overrides if not item.startswith("until=")), f"until={_EXPORTED[what]}"]
     extra = ["--config-dir", config_dir] if config_dir else []
     command = shlex.join(["python", "-m", "minilima", *extra, *wanted])
-    exported = export_data(load_config(overrides, config_dir=config_dir), folder, command)
+    config = load_config(overrides, config_dir=config_dir)
+    return _export_data(config, folder, command, repository) if what == "data" else _export_alpaca_eval(config, folder, command)
+
+
+def _export_alpaca_eval(config: "Config", folder: Path, command: str) -> int:
+    from minilima.evaluate.export import export_model
+
+    files = export_model(config, folder, command)
+    console.say(f"Wrote {folder}:")
+    console.show_table(("file", "bytes"), [(name, f"{size:,}") for name, size in files.items()])
+    console.say(f"alpaca_eval evaluate_from_model --model_configs {folder.absolute() / 'configs.yaml'} runs the model with it.")
+    return 0
+
+
+def _export_data(config: "Config", folder: Path, command: str, repository: str | None) -> int:
+    from minilima.construct.export import check_repository, export_data, push
+
+    if repository is not None:
+        check_repository(repository)
+    exported = export_data(config, folder, command)
     console.say(f"Wrote {exported.examples:,} examples to {folder}:")
     console.show_table(("file", "bytes"), [(name, f"{size:,}") for name, size in exported.files.items()])
     console.say("Read README.md and state a licence in its header before you pass the data on.")

@@ -21,7 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from minilima.config import Config
+from minilima.config import Config, JudgeConfig, JudgeKind
 from minilima.errors import MinilimaError, options
 from minilima.groups import CONF, groups
 
@@ -106,6 +106,7 @@ _SHARES = (
     "sft.warmup_ratio",
     "sft.residual_dropout",
     "sft.lora_dropout",
+    "judge.min_coverage",
     "judge.embedding_weight",
     "judge.tie_margin",
 )
@@ -122,10 +123,28 @@ def _check_ranges(config: Config) -> None:
             raise _out_of_range(key, value, "between 0 and 1")
     if config.sft.learning_rate <= 0:
         raise _out_of_range("sft.learning_rate", config.sft.learning_rate, "above 0")
+    _check_judge(config.judge)
     if config.compute.zero_stage not in (None, 0, 1, 2, 3):
         raise _out_of_range("compute.zero_stage", config.compute.zero_stage, "0, 1, 2 or 3")
     if not re.fullmatch(r"[\w.-]+", config.name):
         raise _out_of_range("name", config.name, "made of letters, digits, '.', '_' and '-': it names a folder")
+
+
+_JUDGE_PROMPTS = Path(__file__).parent / "prompts" / "judge"
+
+
+def _check_judge(judge: JudgeConfig) -> None:
+    prompts = sorted(file.stem for file in _JUDGE_PROMPTS.glob("*.j2"))
+    if judge.prompt not in prompts:
+        raise _out_of_range("judge.prompt", judge.prompt, f"one of {options(prompts)}")
+    if judge.top_logprobs is not None and not 1 <= judge.top_logprobs <= 20:
+        raise _out_of_range("judge.top_logprobs", judge.top_logprobs, "between 1 and 20")
+    if judge.kind == JudgeKind.openai and (judge.prompt == "weigh") != (judge.top_logprobs is not None):
+        raise MinilimaError(
+            f"judge.prompt={judge.prompt} and judge.top_logprobs={judge.top_logprobs} do not fit together.",
+            "weigh asks for a letter that is read by its log-probabilities; the other prompts are read by their words.",
+            "Choose judge=gpt4_turbo_weighted, or leave both settings as the judge's file has them.",
+        )
 
 
 def _out_of_range(key: str, value: object, valid: str) -> MinilimaError:

@@ -85,6 +85,14 @@ class JudgeKind(StrEnum):
     reference = "reference"
     local = "local"
     openai = "openai"
+    alpaca_eval = "alpaca_eval"
+
+
+class Orders(StrEnum):
+    """In which order a judge sees two answers."""
+
+    both = "both"
+    random = "random"
 
 
 class TrackingMode(StrEnum):
@@ -343,15 +351,26 @@ class JudgeConfig:
     """Who compares the tuned model's answers with the reference model's."""
 
     kind: JudgeKind = JudgeKind.reference
-    """reference: the answer closer to the reference answer wins; local, openai: a language model is asked."""
+    """reference: the answer closer to the reference answer wins; local, openai: a language model is asked; alpaca_eval: the
+    alpaca-eval package asks."""
+    annotators_config: str | None = None
+    """kind=alpaca_eval: one of the package's evaluators_configs, or a configs.yaml of that form."""
     model: str | None = None
     """Model name at the endpoint; for kind=local a folder or hub name, None = the experiment's base model."""
     prompt: str = "choose"
-    """Prompt file in minilima/prompts/judge: choose (one word) or explain (reasons first)."""
+    """Prompt file in minilima/prompts/judge: choose (one word), explain (reasons first) or weigh (one letter, m or M)."""
     max_tokens: int = 8
     """Longest reply of the judge, in tokens."""
-    both_orders: bool = True
-    """Ask with the answers in both orders and take the mean, which removes a preference for the first answer."""
+    temperature: float = 0.0
+    """Sampling temperature of kind=openai, 0 or more; without effect where log-probabilities decide."""
+    top_logprobs: int | None = None
+    """kind=openai: the preference is weighted by the probabilities of m and M among so many likeliest first tokens, 1 to 20;
+    None = what the judge writes decides."""
+    orders: Orders = Orders.both
+    """both: ask twice and take the mean, which removes a preference for the first answer; random: ask once, in the order that
+    alpaca_eval's seeded switch gives to the instruction."""
+    min_coverage: float = 0.9
+    """Share of the prompts that must have a verdict that can be read, 0 to 1; below it no win rate is given."""
     embedding_weight: float = 0.5
     """kind=reference: weight of the sentence embedding beside ROUGE-L, 0 to 1."""
     tie_margin: float = 0.01

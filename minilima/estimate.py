@@ -7,7 +7,7 @@ and as the settings ask. Never imports torch.
 import math
 from dataclasses import dataclass
 
-from minilima.config import Config, DataKind, GeneratorKind, JudgeKind
+from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Orders
 from minilima.construct.seeds import load_seeds
 from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.budget import price_of
@@ -46,9 +46,10 @@ def estimate(role: str, config: Config, sources: Sources) -> Estimate | None:
         if sources.seeds is None or sources.seeds.path is None:
             return None
         return _priced(_pool(config, load_seeds(sources.seeds.path)), config.generator.model, config)
-    if role == "verdicts" and config.judge.kind == JudgeKind.openai and sources.eval_set.path is not None:
+    asks = config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai
+    if role == "verdicts" and asks and sources.eval_set.path is not None:
         prompts = load_eval_set(sources.eval_set, config.eval_set.size)
-        orders = 2 if config.judge.both_orders else 1
+        orders = 2 if config.judge.orders == Orders.both and sources.annotators is None else 1
         asked = sum(_tokens(prompt.instruction) for prompt in prompts)
         shown = asked + len(prompts) * (2 * min(_ANSWER_TOKENS, config.eval.max_tokens) + _TEMPLATE_TOKENS)
         guess = (orders * len(prompts), orders * shown, orders * len(prompts) * config.judge.max_tokens)

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,36 @@ def write_atomic(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which is renamed to `folder` at the end: that is there whole or not at all.
+
+    Raises:
+        MinilimaError: `folder` holds something.
+    """
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        raise MinilimaError(
+            f"{folder} is already there.",
+            "An export never writes over anything, an earlier export included.",
+            "Name a new folder, or remove that one first.",
+        )
+    aside = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}")
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        for item in sorted(aside.rglob("*"), reverse=True):
+            sync(item)
+        aside.rename(folder)
+        sync(folder.absolute().parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """The files below a folder, by their names in it, with their sizes in bytes."""
+    return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 def sync(path: Path) -> None:

@@ -83,7 +83,10 @@ def _results(artifacts: Mapping[str, Artifact], config: Config) -> Results | Non
     if config.until not in (Until.verdicts, Until.report):
         return None
     return compute_results(
-        verdicts=artifacts["verdicts"].path, answers=artifacts["answers"].path, reference=artifacts["reference_answers"].path
+        verdicts=artifacts["verdicts"].path,
+        answers=artifacts["answers"].path,
+        reference=artifacts["reference_answers"].path,
+        min_coverage=config.judge.min_coverage,
     )
 
 

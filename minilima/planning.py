@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minilima import console
-from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind
+from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
 from minilima.estimate import estimate
@@ -70,7 +70,7 @@ def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -
         MinilimaError: names what is missing and the overrides that run the experiment locally, or the mistake.
     """
     missing_stages = {role for role, stage in graph.until(config.until) if store.find(stage) is None}
-    lacking = sorted({endpoint.api_key_env for endpoint in _endpoints(config, missing_stages) if missing_key(endpoint)})
+    lacking = sorted({endpoint.api_key_env for endpoint in _endpoints(config, sources, missing_stages) if missing_key(endpoint)})
     if lacking:
         raise MinilimaError(
             f"No API key: {' and '.join('$' + name for name in lacking)} is not set.",
@@ -94,9 +94,9 @@ def _read_inputs(config: Config, sources: Sources) -> None:
     load_eval_set(sources.eval_set, config.eval_set.size)
 
 
-def _endpoints(config: Config, to_build: set[str]) -> list[EndpointConfig]:
+def _endpoints(config: Config, sources: Sources, to_build: set[str]) -> list[EndpointConfig]:
     generates = config.data.kind != DataKind.file and config.generator.kind == GeneratorKind.openai
-    judges = config.judge.kind == JudgeKind.openai
+    judges = config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai
     used = [(config.generator.endpoint, "pool", generates), (config.judge.endpoint, "verdicts", judges)]
     return [endpoint for endpoint, role, wanted in used if wanted and role in to_build]
 
@@ -137,8 +137,10 @@ def describe_stage(role: str, config: Config, sources: Sources) -> str:
         who = "tuned" if role == "answers" else "base"
         prompts = f"the first {config.eval_set.size} of " if config.eval_set.size else ""
         return f"the {who} model on {prompts}{sources.eval_set.name}, up to {config.eval.max_tokens:,} tokens each"
-    orders = "both orders" if judge.both_orders and judge.kind != JudgeKind.reference else "symmetric"
-    return f"judge {judge.kind}{f' ({judge.model})' if judge.model else ''}, {orders}"
+    asked = {Orders.both: "both orders", Orders.random: "one random order"}[judge.orders]
+    orders = {JudgeKind.reference: "symmetric", JudgeKind.alpaca_eval: "one random order"}.get(judge.kind, asked)
+    kind = f"{judge.kind}'s {judge.annotators_config}" if judge.kind == JudgeKind.alpaca_eval else judge.kind
+    return f"judge {kind}{f' ({judge.model})' if judge.model else ''}, {orders}"
 
 
 def describe_outcome(role: str, metrics: dict[str, Any]) -> str:

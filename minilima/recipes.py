@@ -142,7 +142,12 @@ def _judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     model: Any = judge.model
     if judge.kind == JudgeKind.local:
         model = (sources.judge or sources.base).recipe()
-    return {**_fields(judge, "kind", "prompt", "max_tokens", "both_orders"), "model": model}
+    if judge.kind == JudgeKind.alpaca_eval:
+        return {"kind": judge.kind, "model": model, "annotators": sources.annotators.sha256 if sources.annotators else None}
+    recipe = {**_fields(judge, "kind", "orders"), "model": model}
+    if judge.kind == JudgeKind.local:
+        return recipe
+    return {**recipe, **_fields(judge, "prompt", "max_tokens", "temperature", "top_logprobs")}
 
 
 def run_key(graph: Stages, last: Until) -> str:

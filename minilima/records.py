@@ -120,7 +120,7 @@ class Verdict:
     """
 
     id: str
-    preference: float | None
+    preference: float | None = None  # fields that are None are not written
     orders: tuple[float, ...] = ()
     """The preference in each order of presentation, where the judge was asked in more than one."""
     explanation: str | None = None

@@ -13,6 +13,7 @@ from minilima.config import Config, DataKind, GeneratorKind, JudgeKind
 from minilima.construct.dataset_info import import_identity, locate, split_name
 from minilima.embedded import EMBEDDED
 from minilima.errors import MinilimaError, options
+from minilima.evaluate.annotators import OPENAI, find_annotators, read_annotators
 from minilima.files import canonical_json, fingerprint_directory, sha256_file, sha256_text
 
 DATA = Path(__file__).parent / "data"
@@ -54,6 +55,16 @@ class Sources:
     base: ModelSource
     generator: ModelSource | None
     judge: ModelSource | None
+    annotators: FileSource | None
+
+    @property
+    def annotators_ask_openai(self) -> bool:
+        """Whether the annotators of alpaca_eval, if there are any, ask an OpenAI-compatible endpoint."""
+        if self.annotators is None or self.annotators.path is None:
+            return False
+        return any(
+            settings.get("fn_completions", OPENAI) == OPENAI for settings in read_annotators(self.annotators.path).values()
+        )
 
     def missing(self) -> list[str]:
         """What has to be reached before the experiment can run, in words."""
@@ -81,6 +92,7 @@ def resolve(config: Config) -> Sources:
         base=base,
         generator=_named_model(own_generator),
         judge=_named_model(own_judge),
+        annotators=_annotators(config.judge.annotators_config) if config.judge.kind == JudgeKind.alpaca_eval else None,
     )
 
 
@@ -97,6 +109,12 @@ def _eval_set(config: Config) -> FileSource:
     if chosen.hub_file is not None:
         return _hub_file(chosen.hub_file)
     return _packaged_file("eval_set.packaged", str(chosen.packaged))
+
+
+def _annotators(name: str | None) -> FileSource:
+    """The annotators of the alpaca-eval package: the hash covers their settings and the texts of their prompts."""
+    file = find_annotators(name)
+    return FileSource(name=str(name), path=file, sha256=sha256_text(canonical_json(read_annotators(file))))
 
 
 def _packaged_file(setting: str, name: str) -> FileSource:

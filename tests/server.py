@@ -28,6 +28,8 @@ class ModelServer:
 
     def __init__(self, latency: float = 0.0) -> None:
         self.answer: Callable[[dict[str, Any]], str] = lambda body: "Output (a)"
+        self.logprobs: Callable[[dict[str, Any]], dict[str, float]] | None = None
+        """The likeliest first tokens with their log-probabilities, for requests that ask for them; None = told to nobody."""
         self.faults: list[int | str] = []
         self.fault_share = 0.0
         self.latency = latency
@@ -109,7 +111,7 @@ class ModelServer:
         if self.refuses_schema and "response_format" in body:
             return _response(400, {"error": {"message": "response_format is not supported"}})
         self.requests.append(body)
-        return self._completion(self.answer(body), as_text="prompt" in body)
+        return self._completion(self.answer(body), body=body)
 
     def _batch(self, method: str, path: str, content: bytes) -> bytes | None:
         """The Batch API: a batch is done after it was asked for `batch_polls` times; every third request of the first fails."""
@@ -176,16 +178,27 @@ class ModelServer:
             return self._completion("cut in the mid", "length")
         return self._completion("" if fault == "empty" else "part", "content_filter" if fault == "filtered" else "stop")
 
-    def _completion(self, text: str, finish: str = "stop", *, as_text: bool = False) -> bytes:
+    def _completion(self, text: str, finish: str = "stop", body: dict[str, Any] | None = None) -> bytes:
+        body = body or {}
         prompt, completion = self.tokens
         self.billed[0] += prompt
         self.billed[1] += completion
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-        said = {"text": text} if as_text else {"message": {"role": "assistant", "content": text}}
-        choice = {"index": 0, **said, "finish_reason": finish}
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if "tools" in body:
+            call = {"id": "call", "type": "function", "function": {"name": "tool", "arguments": text}}
+            message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        said = {"text": text} if "prompt" in body else {"message": message}
+        choice = {"index": 0, **said, "finish_reason": finish, "logprobs": self._logprobs(body)}
         return _response(
             200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
         )
+
+    def _logprobs(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        if self.logprobs is None or not body.get("logprobs"):
+            return None
+        tops = [{"token": token, "logprob": value, "bytes": None} for token, value in self.logprobs(body).items()]
+        return {"content": [{**tops[0], "top_logprobs": tops}]}
 
 
 def _response(status: int, body: object, extra: str = "", raw: bytes | None = None) -> bytes:

@@ -50,6 +50,8 @@ def test_the_command_line_wins_over_the_experiment_which_wins_over_the_group() -
         ("data.size=0", ["data.size", "at least 1"]),
         ("eval.top_p=1.5", ["eval.top_p", "between 0 and 1"]),
         ("name=../x", ["name", "folder"]),
+        ("judge.prompt=chose", ["judge.prompt", "choose", "weigh"]),
+        ("judge.min_coverage=90", ["judge.min_coverage", "between 0 and 1"]),
     ],
 )
 def test_a_mistake_is_named_with_the_valid_choices(override: str, named: list[str]) -> None:
@@ -57,6 +59,11 @@ def test_a_mistake_is_named_with_the_valid_choices(override: str, named: list[st
         load_config([override])
     for part in named:
         assert part in str(caught.value)
+
+
+def test_a_judges_prompt_must_be_read_as_it_is_meant() -> None:
+    with pytest.raises(MinilimaError, match="do not fit together"):
+        load_config(["judge=chatgpt", "judge.prompt=weigh"])
 
 
 def test_a_typo_inside_an_experiment_file_is_named(tmp_path: Path) -> None:

@@ -21,8 +21,13 @@ def test_a_pool_takes_three_requests_a_task_and_those_for_the_lists() -> None:
 
 
 def test_a_judge_is_asked_about_each_prompt_in_both_orders() -> None:
-    both, one = guess("verdicts"), guess("verdicts", "judge.both_orders=false")
+    both, one = guess("verdicts"), guess("verdicts", "judge.orders=random")
     assert both is not None and one is not None and (both.requests, one.requests) == (200, 100)
+
+
+def test_a_judge_of_alpaca_eval_is_asked_once() -> None:
+    found = guess("verdicts", "judge=alpaca_eval")
+    assert found is not None and found.requests == 100 and found.usd is not None
 
 
 def test_a_price_that_is_not_known_is_not_guessed() -> None:

@@ -8,9 +8,7 @@ The folder is written aside and renamed: it is there whole or not at all. Nothin
 """
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from minilima.construct.card import CardFacts, Origin, card_text
 from minilima.construct.dataset_info import FILE_NAME
 from minilima.embedded import EMBEDDED
 from minilima.errors import MinilimaError
-from minilima.files import read_jsonl, sync, write_atomic, write_jsonl
+from minilima.files import new_folder, read_jsonl, sizes, write_atomic, write_jsonl
 from minilima.recipes import stages
 from minilima.records import Example
 from minilima.sources import Sources, resolve
@@ -48,29 +46,10 @@ def export_data(config: Config, folder: Path, build_command: str) -> Exported:
     Raises:
         MinilimaError: the data set is not in the store, or the folder holds something.
     """
-    _check_free(folder)
     facts = _facts(config, build_command)
-    aside = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}")
-    try:
+    with new_folder(folder) as aside:
         _write(aside, facts)
-        for item in sorted(aside.rglob("*"), reverse=True):
-            sync(item)
-        aside.rename(folder)
-        sync(folder.absolute().parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    files = sorted(item for item in folder.rglob("*") if item.is_file())
-    sizes = {str(item.relative_to(folder)): item.stat().st_size for item in files}
-    return Exported(folder=folder, files=sizes, examples=len(facts.examples))
-
-
-def _check_free(folder: Path) -> None:
-    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
-        raise MinilimaError(
-            f"{folder} is already there.",
-            "An export never writes over anything, an earlier export included.",
-            "Name a new folder, or remove that one first.",
-        )
+    return Exported(folder=folder, files=sizes(folder), examples=len(facts.examples))
 
 
 def _facts(config: Config, build_command: str) -> CardFacts:
@@ -123,7 +102,6 @@ def _origin(config: Config, sources: Sources) -> Origin:
 
 
 def _write(folder: Path, facts: CardFacts) -> None:
-    folder.mkdir(parents=True)
     _write_datasets(folder, facts.examples)
     rows = alpaca_rows(facts.examples)
     write_atomic(folder / "alpaca.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")

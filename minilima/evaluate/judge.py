@@ -1,17 +1,21 @@
 """Verdicts: for each prompt, whether the tuned model's answer is better than the reference model's.
 
 `reference` compares both with the set's reference answer; `local` and `openai` ask a language model, by default in both
-orders, so that a preference for a position cancels out.
+orders, so that a preference for a position cancels out; `alpaca_eval` hands the answers to the alpaca-eval package.
+Equal answers are a tie, about which no endpoint is asked.
 """
 
+import math
+import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from minilima.config import JudgeKind
+from minilima.config import JudgeConfig, JudgeKind, Orders
 from minilima.errors import MinilimaError
 from minilima.evaluate.prompts import load_eval_set
 from minilima.files import read_jsonl, write_jsonl
-from minilima.llm.chat import Message, Request, Sampling, ask, counted
+from minilima.llm.cache import CachedModel
+from minilima.llm.chat import FAILED, Message, Reply, Request, Sampling, ask, counted
 from minilima.prompts import render
 from minilima.records import Answer, Progress, Tell, Usage, Verdict
 from minilima.store import Outcome
@@ -32,6 +36,10 @@ def build_verdicts(job: Job, tell: Tell) -> Outcome:
         verdicts = _by_reference(job, pairs, tell)
     elif job.config.judge.kind == JudgeKind.local:
         verdicts = _by_log_odds(job, pairs, tell)
+    elif job.config.judge.kind == JudgeKind.alpaca_eval:
+        from minilima.evaluate.alpaca_judge import judge_with_alpaca_eval
+
+        verdicts, usage = judge_with_alpaca_eval(job, pairs, tell)
     else:
         verdicts, usage = _by_endpoint(job, pairs, tell)
     write_jsonl(job.work / "verdicts.jsonl", verdicts)
@@ -81,12 +89,12 @@ def _by_log_odds(job: Job, pairs: Sequence[Pair], tell: Tell) -> list[Verdict]:
     verdicts = []
     for pair in pairs:
         orders = []
-        for swapped in _orders(job.config.judge.both_orders):
+        for swapped in _orders(job.config.judge.orders, pair):
             odds = model.log_odds(_question("choose", pair, swapped), "a", "b", prefill="Output (")
             orders.append(-odds if not swapped else odds)
         mean = sum(orders) / len(orders)
         preference = TIE if mean == 0 else TUNED_WINS if mean > 0 else REFERENCE_WINS
-        each = tuple(TUNED_WINS if order > 0 else REFERENCE_WINS for order in orders)
+        each = tuple(TUNED_WINS if order > 0 else REFERENCE_WINS for order in orders) if len(orders) > 1 else ()
         words = "log-odds for the tuned answer: " + ", ".join(f"{order:+.2f}" for order in orders)
         verdicts.append(Verdict(id=pair[1].id, preference=preference, orders=each, explanation=words))
         tell(Progress(done=len(verdicts), total=len(pairs), unit="verdicts"))
@@ -98,32 +106,74 @@ def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verd
 
     judge = job.config.judge
     model = connect("judge.model", judge.model, judge.endpoint, job.cache, job.key)
-    sampling = Sampling(temperature=0.0, max_tokens=judge.max_tokens)
-    orders = _orders(judge.both_orders)
-    requests = [
-        Request(messages=_question(judge.prompt, pair, swapped), sampling=sampling) for pair in pairs for swapped in orders
-    ]
-    replies = iter(
-        model.reply_many(requests, counted(tell, len(requests), "replies"), lambda reply: parse_choice(reply.text) is not None)
-    )
-    verdicts = []
-    for pair in pairs:
-        texts = [(next(replies).text, swapped) for swapped in orders]
-        verdicts.append(_combine(pair[1].id, texts))
-    return verdicts, model.usage
+    sampling = Sampling(temperature=judge.temperature, max_tokens=judge.max_tokens, top_logprobs=judge.top_logprobs)
+    shown = [(pair, swapped) for pair in pairs if not _equal(pair) for swapped in _orders(judge.orders, pair)]
+    requests = [Request(messages=_question(judge.prompt, pair, swapped), sampling=sampling) for pair, swapped in shown]
+    by_prompt: dict[str, list[tuple[Reply, bool]]] = {}
+    for (pair, swapped), reply in zip(shown, _ask_all(model, requests, judge, tell), strict=True):
+        by_prompt.setdefault(pair[1].id, []).append((reply, swapped))
+    weighted = judge.top_logprobs is not None
+    return [_combine(pair[1].id, by_prompt.get(pair[1].id, []), weighted=weighted) for pair in pairs], model.usage
 
 
-def _combine(identity: str, texts: Sequence[tuple[str, bool]]) -> Verdict:
-    """One verdict from the replies in each order; unread if any of them cannot be read, a tie if they disagree."""
+def _ask_all(model: CachedModel, requests: Sequence[Request], judge: JudgeConfig, tell: Tell) -> list[Reply]:
+    """All replies. The first is waited for alone: a wrong key, model or setting then costs one request, not hundreds."""
+    weighted = judge.top_logprobs is not None
+
+    def usable(reply: Reply) -> bool:
+        # An endpoint that gave no log-probabilities will not do so when it is asked again.
+        return (weighted and reply.logprobs is None) or read_reply(reply, weighted=weighted) is not None
+
+    on_reply = counted(tell, len(requests), "replies")
+    alone = 0 if judge.endpoint.batch else 1
+    first = model.reply_many(requests[:alone], on_reply, usable)
+    if weighted and any(reply.logprobs is None and reply.finish != FAILED for reply in first):
+        raise MinilimaError(
+            f"{model.name} gave no log-probabilities.",
+            "This judge weighs its two letters by their probabilities; the endpoint or the model does not tell them.",
+            "Name another model with judge.model=…, or use a judge that is read by its words: judge=chatgpt or judge=cot.",
+        )
+    return first + model.reply_many(requests[alone:], on_reply, usable)
+
+
+def _combine(identity: str, replies: Sequence[tuple[Reply, bool]], *, weighted: bool) -> Verdict:
+    """One verdict from the replies in each order: their mean; unread if any of them cannot be read."""
+    if not replies:
+        return Verdict(id=identity, preference=TIE, explanation="The answers are equal; nobody was asked.")
     preferences = []
-    for text, swapped in texts:
-        choice = parse_choice(text)
-        if choice is None:
-            return Verdict(id=identity, preference=None, explanation=f"could not be read: {text[:200]}")
-        # Unswapped, (a) is the reference model's answer and (b) the tuned model's.
-        preferences.append(TUNED_WINS if (choice == "b") != swapped else REFERENCE_WINS)
-    words = "\n\n".join(text.strip() for text, _ in texts)
-    return Verdict(id=identity, preference=sum(preferences) / len(preferences), orders=tuple(preferences), explanation=words)
+    for reply, swapped in replies:
+        # Unswapped, the reference model's answer is shown first and the tuned model's second.
+        preference = read_reply(reply, weighted=weighted)
+        if preference is None:
+            return Verdict(id=identity, preference=None, explanation=f"could not be read: {reply.text[:200]}")
+        preferences.append(REFERENCE_WINS + TUNED_WINS - preference if swapped else preference)
+    words = "\n\n".join(reply.text.strip() for reply, _ in replies)
+    if weighted:
+        words = "probability of the tuned answer: " + ", ".join(f"{preference - 1:.3f}" for preference in preferences)
+    orders = tuple(preferences) if len(preferences) > 1 else ()
+    return Verdict(id=identity, preference=sum(preferences) / len(preferences), orders=orders, explanation=words)
+
+
+def read_reply(reply: Reply, *, weighted: bool) -> float | None:
+    """What a reply prefers: 1 = the answer shown first, 2 = the second, between = partly; None if it does not say."""
+    if weighted:
+        return weigh(reply.logprobs or {})
+    choice = parse_choice(reply.text)
+    return None if choice is None else {"a": 1.0, "b": 2.0}[choice]
+
+
+def weigh(logprobs: Mapping[str, float]) -> float | None:
+    """2 - p(m) / (p(m) + p(M)), as alpaca_eval 0.6.6's logprob_parser; None if neither letter is among the tokens.
+
+    Args:
+        logprobs: natural logarithms of the probabilities of the likeliest first tokens; a letter that is missing has none.
+    """
+    found = [logprobs.get(letter, -math.inf) for letter in ("m", "M")]
+    highest = max(found)
+    if highest == -math.inf:
+        return None
+    first, second = (math.exp(value - highest) for value in found)
+    return 2 - first / (first + second)
 
 
 _CHOICE = re.compile(r"\boutput\s*\(?\s*([ab])\s*\)?", re.IGNORECASE)
@@ -137,8 +187,18 @@ def parse_choice(text: str) -> str | None:
     return choices.pop() if len(choices) == 1 else None
 
 
-def _orders(both: bool) -> list[bool]:
-    return [False, True] if both else [False]
+def _equal(pair: Pair) -> bool:
+    return pair[0].output == pair[1].output
+
+
+def _orders(orders: Orders, pair: Pair) -> list[bool]:
+    """For each time that a judge is asked: whether the tuned model's answer is shown first."""
+    return [False, True] if orders == Orders.both else [is_switched(pair[1].instruction)]
+
+
+def is_switched(instruction: str, seed: int = 0) -> bool:
+    """Whether alpaca_eval shows the model's answer before the baseline's (RandomSwitchTwoColumnsProcessor of 0.6.6)."""
+    return random.Random(f"is_switched_outputs{instruction}{seed}").choices([False, True])[0]
 
 
 def _question(prompt: str, pair: Pair, swapped: bool) -> tuple[Message, ...]:

@@ -62,7 +62,7 @@ def win_rate(preferences: Sequence[float | None], orders: Sequence[Sequence[floa
         return None
     points = (read - 1) * 100
     spread = float(points.std(ddof=1) / np.sqrt(len(points))) if len(points) > 1 else float("nan")
-    both = [pair for pair in orders if len(pair) == 2]
+    agreed = [np.sign(pair[0] - 1.5) == np.sign(pair[1] - 1.5) for pair in orders if len(pair) == 2]
     return WinRate(
         win_rate=_bootstrap_ratio(points, np.ones_like(points)),
         standard_error=spread,
@@ -71,7 +71,7 @@ def win_rate(preferences: Sequence[float | None], orders: Sequence[Sequence[floa
         ties=int((read == 1.5).sum()),
         judged=len(read),
         prompts=len(preferences),
-        position_consistency=float(np.mean([pair[0] == pair[1] for pair in both])) if both else None,
+        position_consistency=float(np.mean(agreed)) if agreed else None,
     )
 
 

@@ -104,7 +104,7 @@ class CachedModel:
         return found
 
     def _store(self, key: str, reply: Reply) -> None:
-        if reply.text.strip() and reply.finish not in ("content_filter", FAILED):
+        if (reply.text.strip() or reply.logprobs) and reply.finish not in ("content_filter", FAILED):
             row = (key, json.dumps(asdict(replace(reply, faults=())), ensure_ascii=False))
             self._database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", row)
 

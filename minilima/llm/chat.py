@@ -32,6 +32,8 @@ class Sampling:
     """Endpoints only."""
     stop: tuple[str, ...] | None = None
     """Texts at which the reply ends; they are not part of it."""
+    top_logprobs: int | None = None
+    """Ask for the log-probabilities of so many likeliest first tokens, 1 to 20. Endpoints only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class Reply:
     """What it cost; None where no price is known."""
     faults: tuple[str, ...] = ()
     """What went wrong before it came."""
+    logprobs: dict[str, float] | None = None
+    """Natural logarithms of the probabilities of the likeliest first tokens, where they were asked for and given."""
 
     def usage(self) -> Usage:
         return Usage(

@@ -20,6 +20,8 @@ def chat_call(model: str, request: Request, *, with_schema: bool = True) -> tupl
         body["presence_penalty"] = sampling.presence_penalty
     if sampling.stop is not None:
         body["stop"] = list(sampling.stop)
+    if sampling.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
     if request.messages[0].role == TEXT:
         return "/completions", {**body, "prompt": request.messages[0].content, "max_tokens": sampling.max_tokens}
     if request.schema is not None and with_schema:
@@ -47,9 +49,16 @@ def parse_completion(content: str, price: Price | None) -> Reply:
             prompt_tokens=prompt,
             completion_tokens=completion,
             usd=price.usd(prompt, completion) if price else None,
+            logprobs=_first_token(choice.get("logprobs")),
         )
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not a chat completion: {error!r}") from None
+
+
+def _first_token(logprobs: Any) -> dict[str, float] | None:
+    """The log-probabilities of the likeliest first tokens; None where the endpoint gives none."""
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return {str(top["token"]): float(top["logprob"]) for top in content[0]["top_logprobs"]} if content else None
 
 
 def is_whole(reply: Reply) -> bool:
@@ -85,7 +94,7 @@ def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaE
         return MinilimaError(
             f"{address} refuses the request.",
             f"It says: {error}.",
-            "Most often a setting does not suit the model (temperature, top_p, tokens), or the prompt is too long for it.",
+            "Most often a setting does not suit the model (temperature, tokens, log-probabilities), or the prompt is too long.",
         )
     return MinilimaError(
         f"{address} did not answer, after {endpoint.max_retries} retries.",

@@ -45,10 +45,11 @@ def write_report(path: Path, config: Config, artifacts: Mapping[str, Artifact], 
 
 
 def _win(results: Results | None) -> dict[str, Any] | None:
-    if results is None or results.win_rate is None:
+    if results is None:
         return None
     rate = results.win_rate
-    return {"rate": rate, "bar": _interval(rate.win_rate, 0.0, 100.0, 50.0)}
+    bar = _interval(rate.win_rate, 0.0, 100.0, 50.0) if rate else None
+    return {"coverage": results.coverage, "rate": rate, "bar": bar}
 
 
 def _loss(results: Results | None) -> dict[str, Any] | None:

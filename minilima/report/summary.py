@@ -1,6 +1,6 @@
 """The folder of a run: settings, what each stage did, the figures, and the report.
 
-    outputs/runs/quickstart-1a2b3c4d/config.yaml  run.json  report.html
+    outputs/runs/quickstart-1a2b3c4d/config.yaml  run.json  report.html  annotations.json  leaderboard.csv
 The folder's name follows from the settings, so the same command always refreshes the same folder.
 """
 
@@ -17,6 +17,7 @@ from minilima.compose import to_dict
 from minilima.config import Config, JudgeKind
 from minilima.evaluate.results import Results
 from minilima.files import write_atomic
+from minilima.report.alpaca import write_alpaca_files
 from minilima.report.html import write_report
 from minilima.store import Artifact
 
@@ -62,10 +63,10 @@ class Summary:
             found = rate.win_rate
             lines.append(
                 f"Win rate of the tuned model against its base: {found.value:.1f} %, 95 % interval {found.low:.1f} to "
-                f"{found.high:.1f} ({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {rate.judged}/{rate.prompts} judged)."
+                f"{found.high:.1f} ({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {self.results.coverage})."
             )
         elif self.results:
-            lines.append("No verdict could be read, so there is no win rate.")
+            lines.append(self.results.coverage.refusal())
         if self.results and (loss := self.results.loss_change):
             change = loss.change
             lines.append(
@@ -91,6 +92,9 @@ def judge_worth(config: Config) -> str:
         )
     if kind == JudgeKind.local:
         return "its agreement with people has not been measured here; small models judge no better than a coin."
+    if kind == JudgeKind.alpaca_eval:
+        asked = config.judge.model or "the model in its config"
+        return f"alpaca_eval's {config.judge.annotators_config} asked {asked}; its agreement with people was not measured here."
     return f"{config.judge.model} was asked; its agreement with people has not been measured here."
 
 
@@ -110,6 +114,8 @@ def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], r
     summary = Summary(name=config.name, folder=folder, stages=entries, results=results, judge=judge_worth(config))
     write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
     write_atomic(folder / "run.json", json.dumps(as_json(summary, config, artifacts), indent=2, ensure_ascii=False))
+    if results is not None:
+        write_alpaca_files(folder, config, artifacts, results)
     write_report(folder / "report.html", config, artifacts, results, summary.judge)
     return summary
 

@@ -1,6 +1,8 @@
 """Judges: replies are read strictly, positions cancel out, verdicts come from the loopback server and from texts."""
 
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from minilima.compose import load_config
 from minilima.embedded import is_fetched
 from minilima.errors import MinilimaError
-from minilima.evaluate.judge import build_verdicts, parse_choice
+from minilima.evaluate.judge import build_verdicts, is_switched, parse_choice, weigh
 from minilima.evaluate.prompts import load_eval_set
 from minilima.files import read_jsonl, write_jsonl
 from minilima.records import Answer
@@ -93,7 +95,88 @@ def test_a_judge_that_looks_at_the_answers_decides(tmp_path: Path, server: Model
 @pytest.mark.usefixtures("key")
 def test_an_unreadable_reply_is_counted_and_judges_nothing(tmp_path: Path, server: ModelServer) -> None:
     server.answer = lambda body: "Hm." if "Question 0" in body["messages"][-1]["content"] else "Output (b)"
-    assert judge_server(tmp_path, server, [("x", "y"), ("x", "y")], "judge.both_orders=false") == [None, 2.0]
+    assert judge_server(tmp_path, server, [("x", "y"), ("x", "y")]) == [None, 1.5]
+
+
+def letters(first_token: dict[str, float]) -> Callable[[dict[str, Any]], dict[str, float]]:
+    """The same log-probabilities whatever is asked."""
+    return lambda body: first_token
+
+
+def weighted(tmp_path: Path, server: ModelServer, *more: str) -> list[dict[str, Any]]:
+    """Verdicts of the weighing judge on two pairs."""
+    settings = ("judge=gpt4_turbo_weighted", "judge.model=writer-large", f"judge.endpoint.base_url={server.url}", *more)
+    made = job(tmp_path, [("x", "y"), ("p", "q")], *settings)
+    build_verdicts(made, lambda progress: None)
+    return read_jsonl(made.work / "verdicts.jsonl")
+
+
+@pytest.mark.usefixtures("key")
+def test_a_weighing_judge_is_asked_for_one_letter_in_both_orders_and_its_odds_are_averaged(
+    tmp_path: Path, server: ModelServer
+) -> None:
+    server.logprobs = lambda body: {"M": math.log(0.6), "m": math.log(0.2), "Both": math.log(0.1)}
+    first, second = weighted(tmp_path, server)
+    assert first["orders"] == pytest.approx([1.75, 1.25]) and first["preference"] == pytest.approx(1.5)
+    assert second["preference"] == pytest.approx(1.5)
+    asked = server.requests[0]
+    assert (len(server.requests), asked["max_completion_tokens"], asked["logprobs"], asked["top_logprobs"]) == (4, 1, True, 5)
+
+
+@pytest.mark.usefixtures("key")
+def test_a_weighing_judge_asks_once_in_alpaca_evals_order(tmp_path: Path, server: ModelServer) -> None:
+    server.logprobs = letters({"m": math.log(0.9), "M": math.log(0.1)})
+    rows = weighted(tmp_path, server, "judge.orders=random")
+    expected = [1.9 if is_switched(f"Question {number}?") else 1.1 for number in range(2)]
+    assert [row["preference"] for row in rows] == pytest.approx(expected)
+    assert len(server.requests) == 2
+
+
+def test_the_order_is_the_one_that_alpaca_eval_draws() -> None:
+    import pandas
+    from alpaca_eval.processors import RandomSwitchTwoColumnsProcessor
+
+    columns = ["output_1", "output_2"]
+    processor = RandomSwitchTwoColumnsProcessor(
+        two_columns_to_switch=columns, random_seed_columns=["instruction"], _switch_column="is_switched_outputs", seed=0
+    )
+    rows = [{"instruction": f"Question {number}? Ü", "output_1": "a", "output_2": "b"} for number in range(200)]
+    drawn = processor.preprocess(pandas.DataFrame(rows))
+    assert [is_switched(row["instruction"]) for row in rows] == list(drawn["is_switched_outputs"])
+    assert set(drawn["is_switched_outputs"]) == {False, True}
+
+
+@pytest.mark.parametrize("tokens", [{"m": -0.1, "M": -2.5}, {"M": 0.0, "m": -9999.0}, {"m": -3.0, "The": -0.1}, {"The": 0.0}])
+def test_letters_are_weighed_as_alpaca_eval_weighs_them(tokens: dict[str, float]) -> None:
+    from alpaca_eval.completion_parsers import logprob_parser
+
+    tops = [{"token": token, "logprob": value} for token, value in tokens.items()]
+    reply = {"logprobs": {"content": [{"top_logprobs": tops}]}}
+    (theirs,) = logprob_parser(reply, numerator_token="m", denominator_tokens=["m", "M"], is_binarize=False)
+    ours = weigh(tokens)
+    assert math.isnan(theirs) if ours is None else ours == pytest.approx(theirs, abs=1e-15)
+
+
+@pytest.mark.usefixtures("key")
+def test_a_model_without_log_probabilities_is_refused_after_one_request(tmp_path: Path, server: ModelServer) -> None:
+    with pytest.raises(MinilimaError, match="no log-probabilities"):
+        weighted(tmp_path, server)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize(("status", "named"), [(401, "refuses the key"), (404, "has no model"), (400, "log-probabilities")])
+def test_what_is_refused_is_refused_once(tmp_path: Path, server: ModelServer, status: int, named: str) -> None:
+    server.faults = [status] * 4
+    with pytest.raises(MinilimaError, match=named):
+        weighted(tmp_path, server)
+    assert server.received == 1
+
+
+@pytest.mark.usefixtures("key")
+def test_equal_answers_are_a_tie_and_cost_nothing(tmp_path: Path, server: ModelServer) -> None:
+    assert judge_server(tmp_path, server, [("x", "x"), ("p", "p")]) == [1.5, 1.5]
+    assert server.requests == []
 
 
 @pytest.mark.usefixtures("key")

@@ -1,6 +1,8 @@
 """The report: one file that asks nothing of the network and shows hostile text as text."""
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ def fill(role: str, work: Path) -> Outcome:
             "truncated": False,
         }
         write_jsonl(work / "answers.jsonl", [row])
+        (work / "model_outputs.json").write_text(json.dumps([{"dataset": "koala", "instruction": HOSTILE, "output": "x"}]))
         nats = 4.0 if role == "answers" else 6.0
         write_jsonl(work / "reference_loss.jsonl", [{"id": "1", "nats": nats, "tokens": 2}])
         return Outcome(metrics={"answers": 1, "mean_words": 3.0, "truncated": 0})
@@ -53,6 +56,11 @@ def fill(role: str, work: Path) -> Outcome:
 
 @pytest.fixture
 def summary(tmp_path: Path) -> Summary:
+    return write(tmp_path)
+
+
+def write(tmp_path: Path, min_coverage: float = 0.9, fill: Callable[[str, Path], Outcome] = fill) -> Summary:
+    """The folder of a run whose stages left what `fill` writes."""
     config = load_config(["+experiment=quickstart"])
     store = Store(tmp_path / "store")
     artifacts: dict[str, Artifact] = {}
@@ -62,9 +70,8 @@ def summary(tmp_path: Path) -> Summary:
             return fill(role, work)
 
         artifacts[role] = store.get_or_build(Stage(name=stage.name, version=1, recipe={"role": role}), build)
-    results = compute_results(
-        verdicts=artifacts["verdicts"].path, answers=artifacts["answers"].path, reference=artifacts["reference_answers"].path
-    )
+    places = {"verdicts": "verdicts", "answers": "answers", "reference": "reference_answers"}
+    results = compute_results(**{name: artifacts[role].path for name, role in places.items()}, min_coverage=min_coverage)
     return write_run(tmp_path / "runs" / "quickstart-1", config, artifacts, results)
 
 
@@ -94,6 +101,23 @@ def test_the_end_of_a_run_states_figures_and_what_the_judge_is_worth(summary: Su
     assert "does not stand for people's preferences" in lines
     assert str(summary.folder / "report.html") in lines
     assert summary.score == 100.0
+
+
+def fill_unread(role: str, work: Path) -> Outcome:
+    """As `fill`, but the only verdict could not be read."""
+    outcome = fill(role, work)
+    if role == "verdicts":
+        write_jsonl(work / "verdicts.jsonl", [{"id": "1", "preference": None, "explanation": "Hm."}])
+    return outcome
+
+
+def test_without_enough_verdicts_there_is_no_win_rate_and_that_is_said(tmp_path: Path) -> None:
+    summary = write(tmp_path, fill=fill_unread)
+    told = json.loads((summary.folder / "run.json").read_text())["results"]
+    assert told["win_rate"] is None and told["coverage"] == {"judged": 0, "prompts": 1, "minimum": 0.9}
+    assert summary.score is None
+    for text in ("\n".join(summary.headlines()), (summary.folder / "report.html").read_text()):
+        assert "No win rate: 0 of 1 prompts judged (0.0%, less than judge.min_coverage=0.9)" in text
 
 
 def test_a_histogram_counts_every_value_once() -> None:

@@ -1,0 +1,147 @@
+"""Judging 805 pairs against a loopback judge that takes 200 ms a reply, 64 at once: ours, and alpaca_eval beside it.
+
+    python benchmarks/judge.py --json benchmarks/results/judge.json
+
+The ideal is replies / concurrency x latency. Each client has a process of its own, in which only the judging is timed, not
+the imports; peak memory is that of the whole process. Both use the chatgpt form; alpaca_eval knows one order only.
+"""
+
+import argparse
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.publish import parser, publish
+from tests.server import VALID_KEY
+
+PAIRS, CONCURRENCY, LATENCY = 805, 64, 0.2
+ORDERS = {"random": 1, "both": 2}
+ROLES = {"reference": 0, "answers": 1}
+MODEL = "writer-small"
+
+
+def outputs(role: str) -> list[dict[str, str]]:
+    """A model's answers: 1,500 and 1,600 characters, as long as those of chat models."""
+    text = "This is a sentence of an answer. " * (46 + 3 * ROLES[role])
+    return [{"instruction": f"Question {n}?", "output": f"{n} {role}: {text}", "generator": role} for n in range(PAIRS)]
+
+
+def prepare_ours(folder: Path, address: str, orders: str) -> Callable[[], object]:
+    """The verdicts stage as a run builds it."""
+    import minilima.llm.client  # noqa: F401 (the stage would import it while it is timed)
+    from minilima.compose import load_config
+    from minilima.evaluate.judge import build_verdicts
+    from minilima.files import write_jsonl
+    from minilima.sources import resolve
+    from minilima.worker import Job
+
+    for role in ROLES:
+        rows = [{"id": str(n), **row, "tokens": 400, "truncated": False} for n, row in enumerate(outputs(role))]
+        write_jsonl(folder / role / "answers.jsonl", rows)
+    endpoint = {"base_url": address, "api_key_env": "OPENAI_API_KEY", "concurrency": CONCURRENCY}
+    chosen = [f"judge.endpoint.{name}={value}" for name, value in endpoint.items()]
+    config = load_config(["judge=chatgpt", f"judge.model={MODEL}", f"judge.orders={orders}", *chosen])
+    inputs = {role: folder / role for role in ROLES}
+    job = Job(
+        role="verdicts", key="benchmark", work=folder, inputs=inputs, config=config, sources=resolve(config),
+        cache=folder / "replies.sqlite",
+    )  # fmt: skip
+
+    def judge() -> None:
+        assert build_verdicts(job, lambda progress: None).metrics["judged"] == PAIRS
+
+    return judge
+
+
+def prepare_alpaca_eval(folder: Path, address: str) -> Callable[[], object]:
+    """alpaca_eval's own `evaluate` with its chatgpt judge."""
+    os.environ |= {"OPENAI_BASE_URL": address, "OPENAI_MAX_CONCURRENCY": str(CONCURRENCY), "HF_HUB_OFFLINE": "1"}
+    import alpaca_eval
+
+    for role in ROLES:
+        (folder / f"{role}.json").write_text(json.dumps(outputs(role)))
+    own = Path(alpaca_eval.__file__).parent / "evaluators_configs" / "chatgpt"
+    (folder / "chatgpt").mkdir()
+    (folder / "chatgpt" / "basic_prompt.txt").write_text((own / "basic_prompt.txt").read_text())
+    configs = (own / "configs.yaml").read_text().replace("gpt-3.5-turbo-0301", MODEL)
+    (folder / "chatgpt" / "configs.yaml").write_text(configs)
+
+    def judge() -> None:
+        board, _ = alpaca_eval.evaluate(
+            model_outputs=str(folder / "answers.json"), reference_outputs=str(folder / "reference.json"),
+            annotators_config=str(folder / "chatgpt" / "configs.yaml"), caching_path=str(folder / "cache.json"),
+            output_path=str(folder / "results"), fn_metric="get_winrate", sort_by="win_rate", precomputed_leaderboard=None,
+            is_return_instead_of_print=True,
+        )  # fmt: skip
+        assert board.loc["answers", "n_total"] == PAIRS
+
+    return judge
+
+
+def measure(client: str, address: str) -> dict[str, float]:
+    """Seconds of wall and CPU time of one client's judging, and the peak memory of this process in MiB."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        judge = prepare_alpaca_eval(folder, address) if client == "alpaca_eval" else prepare_ours(folder, address, client)
+        started, cpu = time.monotonic(), time.process_time()
+        judge()
+        wall, cpu = time.monotonic() - started, time.process_time() - cpu
+    return {"wall": wall, "cpu": cpu, "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def in_own_process(client: str, address: str) -> dict[str, float]:
+    """`measure` in a fresh process."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--client", client, "--address", address]
+    result = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+        env={**os.environ, "OPENAI_API_KEY": VALID_KEY},
+    )
+    measured: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return measured
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--client", choices=[*ORDERS, "alpaca_eval"], help=argparse.SUPPRESS)
+    made.add_argument("--address", help=argparse.SUPPRESS)
+    chosen = made.parse_args()
+    if chosen.client:
+        print(json.dumps(measure(chosen.client, chosen.address)))
+        return
+    load = round(os.getloadavg()[0], 1)
+    command = [sys.executable, "-m", "tests.server", "--latency", str(LATENCY)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
+    assert server.stdout is not None
+    address = server.stdout.readline().strip()
+    try:
+        measured = {client: in_own_process(client, address) for client in (*ORDERS, "alpaca_eval")}
+    finally:
+        server.kill()
+    figures: dict[str, tuple[float | None, str]] = {}
+    for client, values in measured.items():
+        name = client if client == "alpaca_eval" else f"minilima_{client}"
+        ideal = math.ceil(ORDERS.get(client, 1) * PAIRS / CONCURRENCY) * LATENCY
+        figures[f"{name}_wall"] = (round(values["wall"], 2), "seconds")
+        figures[f"{name}_of_ideal"] = (round(values["wall"] / ideal, 2), "times")
+        figures[f"{name}_cpu"] = (round(values["cpu"], 2), "seconds")
+        figures[f"{name}_peak_memory"] = (round(values["peak_memory"]), "MiB")
+    figures["faster_than_alpaca_eval"] = (round(measured["alpaca_eval"]["wall"] / measured["random"]["wall"], 1), "times")
+    details = {"pairs": PAIRS, "concurrency": CONCURRENCY, "latency_seconds": LATENCY, "load_average_before": load}
+    publish(figures, chosen.json, **details)
+
+
+if __name__ == "__main__":
+    main()

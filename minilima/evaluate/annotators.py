@@ -1,0 +1,71 @@
+"""Finds and reads judges of the alpaca-eval package (its evaluators_configs), or files in their format.
+
+The package itself is not imported: a plan reads them too.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from minilima.errors import MinilimaError, options
+
+OPENAI = "openai_completions"
+"""`fn_completions` of annotators that ask an OpenAI-compatible endpoint."""
+
+
+def find_annotators(name: str | None) -> Path:
+    """The configs.yaml of a judge.
+
+    Args:
+        name: of a judge in the package, or a configs.yaml or its folder; None is refused.
+
+    Raises:
+        MinilimaError: there is none of that name, or the package is not installed.
+    """
+    spec = find_spec("alpaca_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise MinilimaError(
+            "alpaca_eval is not installed.", "judge=alpaca_eval runs the real package.", "Install it: pip install alpaca-eval"
+        )
+    packaged = Path(spec.submodule_search_locations[0]) / "evaluators_configs"
+    for place in (packaged / (name or " "), Path(name or " ").absolute()):
+        file = place / "configs.yaml" if place.is_dir() else place
+        if file.is_file():
+            return file
+    known = options(sorted(folder.parent.name for folder in packaged.glob("*/configs.yaml")))
+    raise MinilimaError(
+        f"judge.annotators_config={name} does not exist.",
+        f"The package has: {known}.",
+        "Name one of them, or a configs.yaml of your own.",
+    )
+
+
+def read_annotators(file: Path) -> dict[str, dict[str, Any]]:
+    """The annotators in a configs.yaml, by name, each with the text of its prompt in the place of the prompt's path.
+
+    Raises:
+        MinilimaError: it is no such file, or a prompt is missing.
+    """
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(file))
+    except (OmegaConfBaseException, OSError, ValueError) as error:
+        raise _unreadable(file, str(error).splitlines()[0]) from None
+    if not isinstance(found, dict) or not all(isinstance(item, dict) and "prompt_template" in item for item in found.values()):
+        raise _unreadable(file, "it is not a mapping of names to annotators with a prompt_template")
+    annotators = {}
+    for name, annotator in found.items():
+        # Relative to the folder of all annotators, as in the package.
+        prompt = file.parent.parent / str(annotator["prompt_template"])
+        if not prompt.is_file():
+            raise _unreadable(file, f"its prompt {prompt} is not there")
+        annotators[str(name)] = {**annotator, "prompt_template": prompt.read_text(encoding="utf-8")}
+    return annotators
+
+
+def _unreadable(file: Path, why: str) -> MinilimaError:
+    return MinilimaError(
+        f"{file} cannot be read as annotators of alpaca_eval.", f"{why.rstrip('.')}.", "Mend it, or name another."
+    )
