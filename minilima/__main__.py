@@ -20,6 +20,7 @@ VERBS = {
     "run": "build what is missing and report (the default)",
     "plan": "show what a run would build and reuse, without doing it",
     "export": "write what is finished for other tools: export data|alpaca_eval FOLDER overrides…",
+    "store": "store ls, store gc [--yes], store verify: what is kept and used, free space, check every hash",
     "fetch": "fetch the embedded models into the user's cache",
     "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",
 }
@@ -76,6 +77,10 @@ def _dispatch(arguments: list[str]) -> int:
     # A preset of the data is an option of its group.
     arguments = [item.replace("data.preset=", "data=", 1) if item.startswith("data.preset=") else item for item in arguments]
     config_dir, arguments = _take_option("--config-dir", arguments)
+    if verb == "store":
+        from minilima.storage import run_store
+
+        return run_store(arguments, config_dir)
     if verb == "export":
         return _export(arguments, config_dir)
     overrides = [item for item in arguments if not item.startswith("-")]

@@ -93,7 +93,7 @@ class Store:
         path = self.root / stage.directory
         if not path.is_dir():
             return None
-        return Artifact(stage=stage, path=path, manifest=_checked_manifest(path), how="reused")
+        return Artifact(stage=stage, path=path, manifest=checked_manifest(path), how="reused")
 
     def work(self, stage: Stage) -> Path:
         """Where the stage is built; there is something in it if a build was interrupted."""
@@ -168,14 +168,36 @@ class Store:
         sync(self.root)
 
 
-def _checked_manifest(path: Path) -> dict[str, Any]:
+@contextmanager
+def claimed(root: Path, directory: str) -> Iterator[bool]:
+    """Holds the lock of an entry of the store `root`; yields False, holding nothing, where somebody is building it."""
+    lock_file = root / ".locks" / f"{directory}.lock"
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def checked_manifest(path: Path, hash_up_to: float = FULL_CHECK_BYTES) -> dict[str, Any]:
+    """The manifest of the entry in `path`, its files compared with it: sizes, and hashes up to `hash_up_to` bytes.
+
+    Raises:
+        MinilimaError: the entry is not what its manifest says.
+    """
     try:
         manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         for name, expected in manifest["files"].items():
             size = (path / name).stat().st_size
             if size != expected["bytes"]:
                 raise ValueError(f"{name} has {size:,} bytes, {expected['bytes']:,} were written")
-            if size <= FULL_CHECK_BYTES and sha256_file(path / name) != expected["sha256"]:
+            if size <= hash_up_to and sha256_file(path / name) != expected["sha256"]:
                 raise ValueError(f"the contents of {name} have changed")
     except (OSError, ValueError, KeyError) as error:
         raise MinilimaError(

@@ -1,0 +1,206 @@
+"""What the store holds, who uses it, and how to free space: `python -m minilima store ls|gc|verify`.
+
+    runs/*/run.json, .work/*/scratch/job.json ─> directories in use ─> with their inputs (manifests) ─> the rest is free
+An interrupted build counts as a run: what it has finished so far is kept for the command that goes on.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf.errors import OmegaConfBaseException
+
+from minilima import console
+from minilima.config import Until
+from minilima.errors import MinilimaError
+from minilima.recipes import stages
+from minilima.store import SCRATCH, checked_manifest, claimed
+from minilima.worker import Job
+
+ACTIONS = ("ls", "gc", "verify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A directory of the store. `users` are names of runs, and of unfinished builds; `inputs` are directories."""
+
+    directory: str
+    size_bytes: int
+    age_seconds: float
+    inputs: tuple[str, ...]
+    users: tuple[str, ...]
+
+
+def run_store(arguments: Sequence[str], config_dir: str | None = None) -> int:
+    """`store ls|gc|verify [--yes] overrides…`; returns the exit status: 1 where an entry is damaged."""
+    from minilima.compose import load_config
+
+    action, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
+    strange = [item for item in rest if item.startswith("-") and not (action == "gc" and item == "--yes")]
+    if action not in ACTIONS or strange:
+        raise MinilimaError(
+            f"This store command cannot be read: {' '.join(arguments) or 'nothing was given'}.",
+            f"The commands are {', '.join(ACTIONS)}; the only option is --yes, of gc.",
+            "Write: python -m minilima store ls",
+        )
+    config = load_config([item for item in rest if item != "--yes"], config_dir=config_dir)
+    outputs = Path(config.paths.outputs)
+    if action == "verify":
+        return _verify(outputs / "store")
+    entries = list_entries(outputs)
+    if action == "ls":
+        _show(entries)
+    else:
+        _collect(outputs / "store", [entry for entry in entries if not entry.users], really="--yes" in rest)
+    return 0
+
+
+def list_entries(outputs: Path) -> list[Entry]:
+    """Every finished entry of the store, largest first."""
+    root = outputs / "store"
+    inputs = {path.name: _inputs(path) for path in _directories(root)}
+    users: dict[str, list[str]] = {directory: [] for directory in inputs}
+    for name, used in _users(outputs).items():
+        for directory in _with_inputs(used, inputs) & users.keys():
+            users[directory].append(name)
+    found = [
+        Entry(
+            directory=path.name,
+            size_bytes=size_of(path),
+            age_seconds=time.time() - path.stat().st_mtime,
+            inputs=inputs[path.name],
+            users=tuple(sorted(users[path.name])),
+        )
+        for path in _directories(root)
+    ]
+    return sorted(found, key=lambda entry: (-entry.size_bytes, entry.directory))
+
+
+def size_of(path: Path) -> int:
+    """Bytes of all files below `path`."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def size_text(size_bytes: float) -> str:
+    """Bytes for people: `1.5 MB`."""
+    power = min(int(math.log(size_bytes, 1000)), 4) if size_bytes >= 1 else 0
+    return f"{size_bytes / 1000**power:.{min(power, 1)}f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def unfinished(root: Path) -> list[Path]:
+    """Directories of the store `root` in which a build goes on or was interrupted."""
+    return _directories(root / ".work")
+
+
+def _directories(folder: Path) -> list[Path]:
+    return sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] != ".") if folder.is_dir() else []
+
+
+def _inputs(path: Path) -> tuple[str, ...]:
+    """A damaged entry names no inputs; `verify` tells."""
+    try:
+        return tuple(json.loads((path / "manifest.json").read_text(encoding="utf-8"))["inputs"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return ()
+
+
+def _users(outputs: Path) -> dict[str, set[str]]:
+    """Directories that each run names, and those that belong to each unfinished build."""
+    users = {}
+    for file in sorted((outputs / "runs").glob("*/run.json")):
+        users[file.parent.name] = _read(file, lambda text: {stage["directory"] for stage in json.loads(text)["stages"]})
+    for work in unfinished(outputs / "store"):
+        job = work / SCRATCH / "job.json"
+        if job.is_file():
+            users[f"unfinished {work.name}"] = _read(job, _directories_of_job)
+    return users
+
+
+def _directories_of_job(text: str) -> set[str]:
+    job = Job.from_json(text)
+    return {stage.directory for _, stage in stages(job.config, job.sources).until(Until.report)}
+
+
+def _read(file: Path, parse: Callable[[str], set[str]]) -> set[str]:
+    try:
+        return parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, OmegaConfBaseException) as error:
+        raise MinilimaError(
+            f"{file} cannot be read, so it is not known what it uses.",
+            f"{type(error).__name__}: {error}".splitlines()[0] + ".",
+            f"If it is not needed, remove its folder: rm -r {file.parent.parent if file.name == 'job.json' else file.parent}",
+        ) from None
+
+
+def _with_inputs(used: Iterable[str], inputs: Mapping[str, Sequence[str]]) -> set[str]:
+    reached: set[str] = set()
+    waiting = list(used)
+    while waiting:
+        directory = waiting.pop()
+        if directory not in reached:
+            reached.add(directory)
+            waiting.extend(inputs.get(directory, ()))
+    return reached
+
+
+def _show(entries: Sequence[Entry]) -> None:
+    rows = [
+        (
+            entry.directory,
+            size_text(entry.size_bytes),
+            _age(entry.age_seconds),
+            " ".join(entry.inputs),
+            " ".join(entry.users) or "none",
+        )
+        for entry in entries
+    ]
+    console.show_table(("entry", "size", "age", "made from", "used by runs"), rows)
+    console.say(f"{len(entries):,} entries, {size_text(sum(entry.size_bytes for entry in entries))}.")
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _collect(root: Path, free: Sequence[Entry], *, really: bool) -> None:
+    console.show_table(("entry that no run uses", "size"), [(entry.directory, size_text(entry.size_bytes)) for entry in free])
+    total = size_text(sum(entry.size_bytes for entry in free))
+    if not really:
+        console.say(f"{len(free):,} entries, {total}, could be freed; nothing was removed. To do it: store gc --yes")
+        return
+    kept = [entry.directory for entry in free if not remove(root, root / entry.directory)]
+    for directory in kept:
+        console.say(f"{directory} is in use and was kept.")
+    console.say(f"Removed {len(free) - len(kept):,} entries.")
+
+
+def remove(root: Path, path: Path) -> bool:
+    """Removes a directory of the store `root`; False where it is being built just now."""
+    with claimed(root, path.name) as free:
+        if free:
+            # By a rename first: an entry is there as a whole or not at all, also when this is interrupted.
+            aside = root / f".removed-{path.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            shutil.rmtree(aside)
+        return free
+
+
+def _verify(root: Path) -> int:
+    damaged = 0
+    paths = _directories(root)
+    for path in paths:
+        try:
+            checked_manifest(path, math.inf)
+        except MinilimaError as error:
+            damaged += 1
+            console.complain(error)
+    console.say(f"{len(paths):,} entries were hashed, {damaged:,} are damaged.")
+    return 1 if damaged else 0

@@ -1,0 +1,92 @@
+"""Looking at the store and freeing space: what a run or an unfinished build uses stays."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minilima.__main__ import main
+from minilima.storage import list_entries, size_text
+from minilima.store import Outcome, Stage, Store, claimed
+
+
+def build(outputs: Path, stage: Stage) -> Path:
+    def fill(work: Path) -> Outcome:
+        (work / "text.txt").write_text("x" * 5_000_000)
+        return Outcome(metrics={})
+
+    return Store(outputs / "store").get_or_build(stage, fill).path
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """A run that names only its data set, which was made from a pool; and a pool that nothing refers to."""
+    pool = Stage(name="pool", version=1, recipe={"a": 1})
+    dataset = Stage(name="dataset", version=1, recipe={}, inputs={"pool": pool})
+    for stage in (pool, dataset, Stage(name="pool", version=1, recipe={"a": 2})):
+        build(tmp_path, stage)
+    run = tmp_path / "runs" / "mine" / "run.json"
+    run.parent.mkdir(parents=True)
+    run.write_text(json.dumps({"stages": [{"directory": dataset.directory}]}))
+    return tmp_path
+
+
+def command(outputs: Path, *arguments: str) -> int:
+    return main(["store", *arguments, f"paths.outputs={outputs}"])
+
+
+def unused(outputs: Path) -> list[str]:
+    return [entry.directory for entry in list_entries(outputs) if not entry.users]
+
+
+def test_entries_are_listed_with_what_uses_them(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    entries = list_entries(outputs)
+    assert [entry.users for entry in entries].count(("mine",)) == 2
+    assert all(5_000_000 < entry.size_bytes < 5_010_000 and 0 <= entry.age_seconds < 60 for entry in entries)
+    (dataset,) = (entry for entry in entries if entry.directory.startswith("dataset"))
+    assert dataset.inputs[0] in {entry.directory for entry in entries}
+    assert command(outputs, "ls") == 0
+    assert "3 entries, 15.0 MB" in capfd.readouterr().out
+
+
+def test_gc_lists_first_and_removes_only_what_no_run_uses(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command(outputs, "gc") == 0
+    assert "nothing was removed" in capfd.readouterr().out
+    assert len(list_entries(outputs)) == 3
+    assert command(outputs, "gc", "--yes") == 0
+    assert (len(list_entries(outputs)), unused(outputs)) == (2, [])
+
+
+def test_gc_keeps_what_somebody_holds(outputs: Path) -> None:
+    (directory,) = unused(outputs)
+    with claimed(outputs / "store", directory) as free:
+        assert free
+        assert command(outputs, "gc", "--yes") == 0
+    assert unused(outputs) == [directory]
+
+
+def test_gc_removes_nothing_while_a_build_cannot_be_read(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    job = outputs / "store" / ".work" / "model-1" / "scratch" / "job.json"
+    job.parent.mkdir(parents=True)
+    job.write_text("{")
+    assert command(outputs, "gc", "--yes") == 1
+    assert "it is not known what it uses" in " ".join(capfd.readouterr().err.split())
+    assert len(list((outputs / "store").glob("*-*"))) == 3
+
+
+def test_verify_hashes_large_files_too(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command(outputs, "verify") == 0
+    (directory,) = unused(outputs)
+    (outputs / "store" / directory / "text.txt").write_text("y" * 5_000_000)
+    assert command(outputs, "verify") == 1
+    captured = capfd.readouterr()
+    assert directory in captured.err and "1 are damaged" in captured.out
+
+
+@pytest.mark.parametrize("arguments", [[], ["rm"], ["ls", "--yes"], ["gc", "--force"]])
+def test_an_unknown_store_command_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+    assert command(tmp_path, *arguments) == 1
+
+
+def test_sizes_are_written_for_people() -> None:
+    assert [size_text(size) for size in (0, 999, 1_500, 2_000_000, 3.2e15)] == ["0 B", "999 B", "1.5 kB", "2.0 MB", "3200.0 TB"]
