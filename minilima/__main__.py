@@ -17,6 +17,7 @@ VERBS = {
     "plan": "show what a run would build and reuse, without doing it",
     "export": "write a finished data set for other tools, with a data card: export data FOLDER overrides…",
     "fetch": "fetch the embedded models into the user's cache",
+    "compare": "finished runs beside each other: compare FOLDER… [--against POINT] [--format table|markdown|csv|json]",
     "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",
 }
 
@@ -28,6 +29,7 @@ minilima: from seed tasks to an aligned model and a win rate, in one command.
   python -m minilima +experiment=lima_1k data.size=300          any setting can be overridden
   python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination
   python -m minilima export data FOLDER +experiment=quickstart  the data set for other tools; --push-to-hub owner/name uploads it
+  python -m minilima compare outputs/runs                       finished runs or sweeps beside each other, with their intervals
   python -m minilima score annotations.json [more…] [--json]    score and compare judgments in AlpacaEval's format
   python -m minilima --cfg job +experiment=quickstart           all settings as they are
 """
@@ -63,6 +65,11 @@ def _dispatch(arguments: list[str]) -> int:
         )
     if verb == "fetch":
         return _fetch()
+    if verb == "compare":
+        from minilima.comparing import run_compare
+
+        run_compare(arguments)
+        return 0
     if verb == "score":
         from minilima.scoring import run_score
 
