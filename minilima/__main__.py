@@ -22,6 +22,7 @@ VERBS = {
     "export": "write what is finished for other tools: export data|alpaca_eval FOLDER overrides…",
     "store": "store ls, store gc [--yes], store verify: what is kept and used, free space, check every hash",
     "fetch": "fetch the embedded models into the user's cache",
+    "compare": "finished runs beside each other: compare FOLDER… [--against POINT] [--format table|markdown|csv|json]",
     "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",
 }
 
@@ -34,6 +35,7 @@ minilima: from seed tasks to an aligned model and a win rate, in one command.
   python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination
   python -m minilima export data FOLDER +experiment=quickstart  the data set for other tools; --push-to-hub owner/name uploads it
   python -m minilima export alpaca_eval FOLDER overrides…       the tuned model for alpaca_eval evaluate_from_model
+  python -m minilima compare outputs/runs                       finished runs or sweeps beside each other, with their intervals
   python -m minilima score annotations.json [more…] [--json]    score and compare judgments in AlpacaEval's format
   python -m minilima --cfg job +experiment=quickstart           all settings as they are
 """
@@ -69,6 +71,11 @@ def _dispatch(arguments: list[str]) -> int:
         )
     if verb == "fetch":
         return _fetch()
+    if verb == "compare":
+        from minilima.comparing import run_compare
+
+        run_compare(arguments)
+        return 0
     if verb == "score":
         from minilima.scoring import run_score
 

@@ -79,5 +79,5 @@ class MasterAdamW(torch.optim.AdamW):
 def _average(gradients: list[torch.Tensor]) -> None:
     waiting = [distributed.all_reduce(gradient, async_op=True) for gradient in gradients]
     for work in waiting:
-        work.wait()  # type: ignore[union-attr]
+        work.wait()
     torch._foreach_div_(gradients, distributed.get_world_size())

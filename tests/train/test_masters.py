@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.multiprocessing.spawn import spawn
 
 from minilima.train.masters import MasterAdamW
 
@@ -61,7 +62,7 @@ def test_a_resumed_run_goes_on_from_the_masters() -> None:
 def _one_of_two(rank: int, store: str, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     model = layer()
-    ours = MasterAdamW([{"params": list(model.parameters())}], max_grad_norm=1.0, **SETTINGS)  # type: ignore[arg-type]
+    ours = MasterAdamW([{"params": list(model.parameters())}], max_grad_norm=1.0, **SETTINGS)
     for step in range(3):
         model(given(step, rank)).square().sum().backward()
         ours.step()
@@ -74,7 +75,7 @@ def given(step: int, row: int) -> torch.Tensor:
 
 
 def test_two_processes_average_the_gradients_of_their_masters(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_one_of_two, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(_one_of_two, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
     model = layer()
     adamw = torch.optim.AdamW(model.parameters(), **SETTINGS)  # type: ignore[arg-type]
     for step in range(3):

@@ -1,0 +1,122 @@
+"""The verb `compare`: reads its arguments, compares finished runs and shows them as a table or for other programs."""
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from minilima import console
+from minilima.errors import MinilimaError, options
+from minilima.report.compare import Row, Table, records, tabulate
+from minilima.report.points import FIX, Point, find_runs, read_point
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise MinilimaError("This comparison cannot be made.", f"{message[:1].upper()}{message[1:]}.", FIX)
+
+
+def run_compare(arguments: Sequence[str]) -> None:
+    """Compares the runs in the folders named in the arguments.
+
+    Raises:
+        MinilimaError: an argument cannot be read, or a folder is not a finished run or sweep.
+    """
+    parser = _Parser(prog="minilima compare", add_help=False, allow_abbrev=False)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--against")
+    parser.add_argument("--format", choices=("table", *FORMATS), default="table")
+    asked = parser.parse_args(list(arguments))
+    points = [read_point(folder) for folder in find_runs(asked.folders)]
+    table = tabulate(points, _chosen(asked.against, points))
+    if asked.format == "table":
+        console.show_table(*_cells(table))
+        for line in notes(table):
+            console.say(line, style="dim")
+    else:
+        console.say_raw(FORMATS[asked.format](table))
+
+
+def _chosen(name: str | None, points: Sequence[Point]) -> Point | None:
+    """The point of that name, or the only one whose name begins so."""
+    if name is None:
+        return None
+    found = [point for point in points if point.name == name] or [point for point in points if point.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} points are named {name}…" if found else f"There is no point {name}."
+    raise MinilimaError(what, f"The points are: {options([point.name for point in points])}.", "Name one of them in full.")
+
+
+def notes(table: Table) -> list[str]:
+    """What a reader must know to read the table rightly."""
+    lines = ["Win rates are in percent against the base model, with 95 % bootstrap intervals over prompts."]
+    if table.comparable:
+        cost = "USD" if table.cost == "usd" else "seconds to build"
+        lines.append(
+            f"* best win rate; + no other point is both better and cheaper in {cost}. Shared stages count in each point."
+        )
+        lines.append("The best of many points looks better than it is; the paired p-values say what can be told apart.")
+    else:
+        lines.append("The points differ in prompts, baseline or judge, so none is called best.")
+    return lines
+
+
+def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    paired = any(row.against for row in table.rows)
+    headings = ["", "point", *table.settings, "win rate", "judged", "loss change", "tokens", "USD", "seconds"]
+    return headings + (["difference", "p (Holm)", ""] if paired else []), [_line(row, table, paired) for row in table.rows]
+
+
+def _line(row: Row, table: Table, paired: bool) -> list[str]:
+    point, rate, loss = row.point, row.point.results.win_rate, row.point.results.loss_change
+    cells = [
+        "*" * row.best + "+" * row.pareto,
+        point.name,
+        *(str(point.settings.get(name)) for name in table.settings),
+        _interval(rate.win_rate, "{:.1f}") if rate else "not known",
+        f"{rate.judged}/{rate.prompts}" if rate else "0",
+        _interval(loss.change, "{:+.3f}") if loss else "not known",
+        f"{point.tokens:,}",
+        "not known" if point.usd is None else f"{point.usd:.2f}",
+        f"{point.seconds:,.0f}",
+    ]
+    if not paired:
+        return cells
+    if row.against is None:
+        return [*cells, "compared with", "", ""]
+    if (found := row.against.paired) is None:
+        return [*cells, "", "", row.against.note]
+    return [*cells, _interval(found.difference, "{:+.1f}"), f"{found.p_holm:.4f}", row.against.note]
+
+
+def _interval(estimate: Any, form: str) -> str:
+    return f"{form.format(estimate.value)} ({form.format(estimate.low)} to {form.format(estimate.high)})"
+
+
+def _markdown(table: Table) -> str:
+    headings, rows = _cells(table)
+    lines = [headings, ["---"] * len(headings), *rows]
+    # A bar in a setting's value would open another column.
+    text = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
+    return "\n".join([*text, "", *notes(table)])
+
+
+def _csv(table: Table) -> str:
+    rows = records(table)
+    written = io.StringIO()
+    writer = csv.DictWriter(written, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return written.getvalue().rstrip("\n")
+
+
+def _json(table: Table) -> str:
+    told = {"settings": table.settings, "cost": table.cost, "comparable": table.comparable, "points": records(table)}
+    return json.dumps(told, indent=2, ensure_ascii=False)
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {"markdown": _markdown, "csv": _csv, "json": _json}

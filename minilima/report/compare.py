@@ -1,0 +1,130 @@
+"""Points beside each other: what differs, which is best, which are worth their cost, and what can be told apart. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from minilima.evaluate.comparison import Paired, compare, holm
+from minilima.report.points import Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """How a point compares with the chosen one; `paired` is None, with a reason, where it cannot be compared."""
+
+    paired: Paired | None
+    note: str = ""
+    """Why there is no comparison, or what limits it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A point and what the others say of it."""
+
+    point: Point
+    against: Against | None
+    """None for the chosen point itself, and where none was chosen."""
+    best: bool
+    pareto: bool
+    """No other point has both a higher win rate and a lower cost, or one of them with the other equal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All points, the highest win rate first."""
+
+    rows: tuple[Row, ...]
+    settings: tuple[str, ...]
+    """Names of the settings in which points differ."""
+    cost: str
+    """What the Pareto front counts as cost: `usd`, or `seconds` where a price is missing or none was paid."""
+    comparable: bool
+    """Whether all points share prompts, baseline and judge; if not, none is best."""
+
+
+def tabulate(points: Sequence[Point], against: Point | None = None) -> Table:
+    """Compares points; `against` is the one that all others are paired with."""
+    names = sorted({name for point in points for name in point.settings})
+    differ = tuple(name for name in names if len({repr(point.settings.get(name)) for point in points}) > 1)
+    cost = "usd" if all(point.usd is not None for point in points) and any(point.usd for point in points) else "seconds"
+    comparable = len({tuple(point.yardstick.items()) for point in points}) == 1
+    rated = sorted(points, key=lambda point: (-_score(point), getattr(point, cost)))
+    pairs = _pairs(rated, against)
+    rows = tuple(
+        Row(
+            point=point,
+            against=pairs[place],
+            best=comparable and bool(point.preferences) and _score(point) == _score(rated[0]),
+            pareto=comparable and bool(point.preferences) and not any(_beats(other, point, cost) for other in rated),
+        )
+        for place, point in enumerate(rated)
+    )
+    return Table(rows=rows, settings=tuple(name for name in differ if name != "name"), cost=cost, comparable=comparable)
+
+
+def _score(point: Point) -> float:
+    return point.results.win_rate.win_rate.value if point.results.win_rate else float("-inf")
+
+
+def _beats(one: Point, other: Point, cost: str) -> bool:
+    better, cheaper = _score(one) - _score(other), getattr(other, cost) - getattr(one, cost)
+    return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)
+
+
+def _pairs(points: Sequence[Point], chosen: Point | None) -> list[Against | None]:
+    """Holm's correction counts the comparisons that could be made."""
+    if chosen is None:
+        return [None] * len(points)
+    found = [None if point is chosen else pair(point, chosen) for point in points]
+    corrected = iter(holm([item.paired.p_bootstrap for item in found if item and item.paired]))
+    return [
+        replace(item, paired=replace(item.paired, p_holm=next(corrected))) if item and item.paired else item for item in found
+    ]
+
+
+def pair(point: Point, chosen: Point) -> Against:
+    """The paired comparison over the prompts that both runs have a verdict on."""
+    other = [name for name, value in point.yardstick.items() if value != chosen.yardstick[name]]
+    if other:
+        return Against(paired=None, note=f"cannot be paired: other {', '.join(other)}")
+    shared = [prompt for prompt in point.preferences if prompt in chosen.preferences]
+    if not shared:
+        return Against(paired=None, note="cannot be paired: no prompt has a verdict in both")
+    every = max(run.results.win_rate.prompts if run.results.win_rate else 0 for run in (point, chosen))
+    note = f"only {len(shared)} of {every} prompts have a verdict in both" if len(shared) < every else ""
+    return Against(
+        paired=compare([point.preferences[item] for item in shared], [chosen.preferences[item] for item in shared]), note=note
+    )
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """One flat record a point, for CSV, JSON and data frames; what is not known is None."""
+    return [_record(row, table.settings) for row in table.rows]
+
+
+def _record(row: Row, settings: Sequence[str]) -> dict[str, Any]:
+    point, paired = row.point, row.against.paired if row.against else None
+    rate, loss = point.results.win_rate, point.results.loss_change
+    return {
+        "point": point.name,
+        **{name: point.settings.get(name) for name in settings},
+        "win_rate": rate.win_rate.value if rate else None,
+        "win_rate_low": rate.win_rate.low if rate else None,
+        "win_rate_high": rate.win_rate.high if rate else None,
+        "judged": rate.judged if rate else 0,
+        "prompts": rate.prompts if rate else None,
+        "loss_change": loss.change.value if loss else None,
+        "loss_change_low": loss.change.low if loss else None,
+        "loss_change_high": loss.change.high if loss else None,
+        "tokens": point.tokens,
+        "usd": point.usd,
+        "seconds": point.seconds,
+        "best": row.best,
+        "pareto": row.pareto,
+        "difference": paired.difference.value if paired else None,
+        "difference_low": paired.difference.low if paired else None,
+        "difference_high": paired.difference.high if paired else None,
+        "p_bootstrap": paired.p_bootstrap if paired else None,
+        "p_holm": paired.p_holm if paired else None,
+        "note": row.against.note if row.against else "",
+    }

@@ -1,0 +1,48 @@
+"""Comparing points: what cannot be paired is said, and the front holds what is worth its cost."""
+
+from dataclasses import replace
+
+from minilima.evaluate.results import Coverage, Results
+from minilima.evaluate.statistics import win_rate
+from minilima.report.compare import pair, tabulate
+from minilima.report.points import Point
+
+
+def point(name: str, wins: int, seconds: float) -> Point:
+    preferences = [2.0] * wins + [1.0] * (40 - wins)
+    return Point(
+        name=name,
+        settings={"data.size": seconds, "seed": 0},
+        results=Results(coverage=Coverage(judged=40, prompts=40, minimum=0.9), win_rate=win_rate(preferences), loss_change=None),
+        preferences={str(number): value for number, value in enumerate(preferences)},
+        yardstick={"judge": "a"},
+        tokens=0,
+        usd=None,
+        seconds=seconds,
+    )
+
+
+def test_the_best_comes_first_and_the_front_holds_no_point_that_another_beats() -> None:
+    few, many, waste = point("few", 20, 1), point("many", 35, 5), point("waste", 19, 6)
+    table = tabulate([few, many, waste], against=few)
+    assert [(row.point.name, row.best, row.pareto) for row in table.rows] == [
+        ("many", True, True), ("few", False, True), ("waste", False, False),
+    ]  # fmt: skip
+    assert table.settings == ("data.size",) and table.cost == "seconds"
+    first = table.rows[0].against
+    assert first and first.paired and first.paired.difference.value == 37.5
+    assert first.paired.p_holm and first.paired.p_holm >= first.paired.p_bootstrap
+
+
+def test_other_judges_are_not_paired_and_none_is_best() -> None:
+    one, two = point("one", 20, 1), replace(point("two", 30, 1), yardstick={"judge": "b"})
+    table = tabulate([one, two], against=one)
+    assert not table.comparable and not any(row.best or row.pareto for row in table.rows)
+    assert pair(two, one).note == "cannot be paired: other judge"
+
+
+def test_missing_verdicts_are_told() -> None:
+    one = point("one", 20, 1)
+    two = replace(one, preferences=dict(list(one.preferences.items())[:30]))
+    assert pair(two, one).note == "only 30 of 40 prompts have a verdict in both"
+    assert pair(replace(one, preferences={}), one).paired is None
