@@ -20,7 +20,7 @@ VERBS = {
     "run": "build what is missing and report (the default)",
     "plan": "show what a run would build and reuse, without doing it",
     "export": "write what is finished for other tools: export data|alpaca_eval FOLDER overrides…",
-    "store": "store ls, store gc [--yes], store verify: what is kept and used, free space, check every hash",
+    "store": "store ls|verify: what is kept and used, check hashes; store gc [--yes]: free space, while nothing runs",
     "fetch": "fetch the embedded models into the user's cache",
     "compare": "finished runs beside each other: compare FOLDER… [--against POINT] [--format table|markdown|csv|json]",
     "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",
@@ -35,7 +35,7 @@ minilima: from seed tasks to an aligned model and a win rate, in one command.
   python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination
   python -m minilima export data FOLDER +experiment=quickstart  the data set for other tools; --push-to-hub owner/name uploads it
   python -m minilima export alpaca_eval FOLDER overrides…       the tuned model for alpaca_eval evaluate_from_model
-  python -m minilima compare outputs/runs                       finished runs or sweeps beside each other, with their intervals
+  python -m minilima compare outputs/runs                       finished runs beside each other, with their intervals
   python -m minilima score annotations.json [more…] [--json]    score and compare judgments in AlpacaEval's format
   python -m minilima --cfg job +experiment=quickstart           all settings as they are
 """

@@ -23,7 +23,7 @@ def run_compare(arguments: Sequence[str]) -> None:
     """Compares the runs in the folders named in the arguments.
 
     Raises:
-        MinilimaError: an argument cannot be read, or a folder is not a finished run or sweep.
+        MinilimaError: an argument cannot be read, or a folder is not a finished run.
     """
     parser = _Parser(prog="minilima compare", add_help=False, allow_abbrev=False)
     parser.add_argument("folders", nargs="+", type=Path)
@@ -78,7 +78,7 @@ def _line(row: Row, table: Table, paired: bool) -> list[str]:
         point.name,
         *(str(point.settings.get(name)) for name in table.settings),
         _interval(rate.win_rate, "{:.1f}") if rate else "not known",
-        f"{rate.judged}/{rate.prompts}" if rate else "0",
+        f"{point.results.coverage.judged}/{point.results.coverage.prompts}",
         _interval(loss.change, "{:+.3f}") if loss else "not known",
         f"{point.tokens:,}",
         "not known" if point.usd is None else f"{point.usd:.2f}",

@@ -1,7 +1,8 @@
 """What the store holds, who uses it, and how to free space: `python -m minilima store ls|gc|verify`.
 
     runs/*/run.json, .work/*/scratch/job.json ─> directories in use ─> with their inputs (manifests) ─> the rest is free
-An interrupted build counts as a run: what it has finished so far is kept for the command that goes on.
+An interrupted build counts as a run: what it has finished so far is kept for the command that goes on. Between two stages a
+run has neither file yet: gc is not for when something runs.
 """
 
 import json
@@ -173,7 +174,9 @@ def _collect(root: Path, free: Sequence[Entry], *, really: bool) -> None:
     console.show_table(("entry that no run uses", "size"), [(entry.directory, size_text(entry.size_bytes)) for entry in free])
     total = size_text(sum(entry.size_bytes for entry in free))
     if not really:
-        console.say(f"{len(free):,} entries, {total}, could be freed; nothing was removed. To do it: store gc --yes")
+        console.say(
+            f"{len(free):,} entries, {total}, could be freed; nothing was removed. With --yes, while nothing runs, it is."
+        )
         return
     kept = [entry.directory for entry in free if not remove(root, root / entry.directory)]
     for directory in kept:

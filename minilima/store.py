@@ -128,10 +128,8 @@ class Store:
 
     @contextmanager
     def _locked(self, stage: Stage, on_wait: Callable[[str], None]) -> Iterator[bool]:
-        lock_file = self.root / ".locks" / f"{stage.directory}.lock"
-        holder_file = lock_file.with_suffix(".holder")
-        lock_file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(lock_file)
+        lock = _lock(self.root, stage.directory)
+        holder_file = Path(lock.lock_file).with_suffix(".holder")
         waited = False
         try:
             lock.acquire(timeout=0)
@@ -171,9 +169,7 @@ class Store:
 @contextmanager
 def claimed(root: Path, directory: str) -> Iterator[bool]:
     """Holds the lock of an entry of the store `root`; yields False, holding nothing, where somebody is building it."""
-    lock_file = root / ".locks" / f"{directory}.lock"
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_file)
+    lock = _lock(root, directory)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -183,6 +179,12 @@ def claimed(root: Path, directory: str) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _lock(root: Path, directory: str) -> FileLock:
+    file = root / ".locks" / f"{directory}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file)
 
 
 def checked_manifest(path: Path, hash_up_to: float = FULL_CHECK_BYTES) -> dict[str, Any]:

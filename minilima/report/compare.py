@@ -54,8 +54,8 @@ def tabulate(points: Sequence[Point], against: Point | None = None) -> Table:
         Row(
             point=point,
             against=pairs[place],
-            best=comparable and bool(point.preferences) and _score(point) == _score(rated[0]),
-            pareto=comparable and bool(point.preferences) and not any(_beats(other, point, cost) for other in rated),
+            best=comparable and point.results.win_rate is not None and _score(point) == _score(rated[0]),
+            pareto=comparable and point.results.win_rate is not None and not any(_beats(other, point, cost) for other in rated),
         )
         for place, point in enumerate(rated)
     )
@@ -90,7 +90,7 @@ def pair(point: Point, chosen: Point) -> Against:
     shared = [prompt for prompt in point.preferences if prompt in chosen.preferences]
     if not shared:
         return Against(paired=None, note="cannot be paired: no prompt has a verdict in both")
-    every = max(run.results.win_rate.prompts if run.results.win_rate else 0 for run in (point, chosen))
+    every = max(run.results.coverage.prompts for run in (point, chosen))
     note = f"only {len(shared)} of {every} prompts have a verdict in both" if len(shared) < every else ""
     return Against(
         paired=compare([point.preferences[item] for item in shared], [chosen.preferences[item] for item in shared]), note=note
@@ -111,8 +111,8 @@ def _record(row: Row, settings: Sequence[str]) -> dict[str, Any]:
         "win_rate": rate.win_rate.value if rate else None,
         "win_rate_low": rate.win_rate.low if rate else None,
         "win_rate_high": rate.win_rate.high if rate else None,
-        "judged": rate.judged if rate else 0,
-        "prompts": rate.prompts if rate else None,
+        "judged": point.results.coverage.judged,
+        "prompts": point.results.coverage.prompts,
         "loss_change": loss.change.value if loss else None,
         "loss_change_low": loss.change.low if loss else None,
         "loss_change_high": loss.change.high if loss else None,

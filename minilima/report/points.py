@@ -13,9 +13,7 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.results import Results, compute_results
 from minilima.files import canonical_json, read_jsonl
 
-FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/runs/NAME-KEY outputs/sweeps/DATE"
-POINT_FILE = "point.json"
-"""In each folder of a sweep: which run the point is."""
+FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/runs/NAME-KEY outputs/runs"
 
 _NOT_SETTINGS = ("paths.", "compute.", "tracking.")
 """They change how a run is made or told, never what comes out."""
@@ -42,27 +40,19 @@ class Point:
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """The runs' folders: each named one, or the runs directly in it or that its sweep refers to; each once.
+    """The runs' folders: each named one, or the runs directly in it; each once.
 
     Raises:
         MinilimaError: a folder does not exist or holds no finished run.
     """
     found: dict[Path, None] = {}
     for folder in folders:
-        runs = [folder] if (folder / "run.json").is_file() else _inside(folder)
+        runs = [folder] if (folder / "run.json").is_file() else sorted(file.parent for file in folder.glob("*/run.json"))
         if not runs:
             why = "It holds no run.json, and neither does a folder in it." if folder.is_dir() else "There is no such folder."
-            raise MinilimaError(f"{folder} is not a finished run or sweep.", why, FIX)
+            raise MinilimaError(f"{folder} is not a finished run.", why, FIX)
         found.update(dict.fromkeys(run.resolve() for run in runs))
     return list(found)
-
-
-def _inside(folder: Path) -> list[Path]:
-    runs = sorted(file.parent for file in folder.glob("*/run.json"))
-    for pointer in sorted(folder.glob(f"*/{POINT_FILE}")):
-        run = pointer.parent / json.loads(pointer.read_text(encoding="utf-8"))["run"]
-        runs += [run] if (run / "run.json").is_file() else []
-    return runs
 
 
 def read_point(folder: Path) -> Point:

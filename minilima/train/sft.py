@@ -100,7 +100,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW, with float32 masters where the weights are bfloat16; norms and biases do not decay."""
-        if getattr(self, "optimizer", None) is None and self.model.dtype == torch.bfloat16:
+        if getattr(self, "optimizer", None) is None and self.by_masters:
             decaying = set(self.get_decay_parameter_names(self.model))
             named = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
             groups = [

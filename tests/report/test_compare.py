@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate
-from minilima.report.compare import pair, tabulate
+from minilima.report.compare import pair, records, tabulate
 from minilima.report.points import Point
 
 
@@ -46,3 +46,13 @@ def test_missing_verdicts_are_told() -> None:
     two = replace(one, preferences=dict(list(one.preferences.items())[:30]))
     assert pair(two, one).note == "only 30 of 40 prompts have a verdict in both"
     assert pair(replace(one, preferences={}), one).paired is None
+
+
+def test_a_point_without_enough_verdicts_is_neither_best_nor_on_the_front() -> None:
+    unjudged = replace(
+        point("unjudged", 20, 1),
+        results=Results(coverage=Coverage(judged=9, prompts=40, minimum=0.9), win_rate=None, loss_change=None),
+    )
+    [row] = tabulate([unjudged]).rows
+    assert not row.best and not row.pareto
+    assert (records(tabulate([unjudged]))[0]["judged"], records(tabulate([unjudged]))[0]["prompts"]) == (9, 40)
