@@ -20,7 +20,7 @@ VERBS = {
     "run": "build what is missing and report (the default)",
     "plan": "show what a run would build and reuse, without doing it",
     "export": "write what is finished for other tools: export data|alpaca_eval FOLDER overrides…",
-    "store": "store ls|verify: what is kept and used, check hashes; store gc [--yes]: free space, while nothing runs",
+    "store": "store ls|verify: what is kept and used, check hashes; store gc [--yes]: free space",
     "fetch": "fetch the embedded models into the user's cache",
     "compare": "finished runs beside each other: compare FOLDER… [--against POINT] [--format table|markdown|csv|json]",
     "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",

@@ -18,12 +18,12 @@ from minilima import console
 from minilima.config import Config, Until
 from minilima.evaluate.results import Results, compute_results
 from minilima.launch import run_stage
-from minilima.planning import check_ready, describe_outcome, make_plan, show
+from minilima.planning import check_ready, check_still_there, describe_outcome, make_plan, show
 from minilima.recipes import run_key, stages
 from minilima.report.summary import Summary, write_run
 from minilima.report.tracking import track
 from minilima.sources import Sources, resolve
-from minilima.store import Artifact, Outcome, Stage, Store
+from minilima.store import Artifact, Outcome, Stage, Store, reserved
 from minilima.worker import Job
 
 
@@ -37,16 +37,18 @@ def run(config: Config) -> Summary:
     graph = stages(config, sources)
     outputs = Path(config.paths.outputs)
     store = Store(outputs / "store")
-    show(config, make_plan(config, sources, graph, store))
+    planned = make_plan(config, sources, graph, store)
+    show(config, planned)
     check_ready(config, sources, graph, store)
 
-    artifacts: dict[str, Artifact] = {}
-    for role, stage in graph.until(config.until):
-        artifacts[role] = _get_or_build(role, stage, config, sources, store, artifacts)
-
-    results = _results(artifacts, config)
     folder = outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}"
-    summary = write_run(folder, config, artifacts, results)
+    artifacts: dict[str, Artifact] = {}
+    with reserved(store.root, [stage.directory for _, stage in graph.until(config.until)]):
+        check_still_there(planned, make_plan(config, sources, graph, store))
+        for role, stage in graph.until(config.until):
+            artifacts[role] = _get_or_build(role, stage, config, sources, store, artifacts)
+        results = _results(artifacts, config)
+        summary = write_run(folder, config, artifacts, results)
     summary = track(summary, config)
     _show_end(summary)
     return summary

@@ -87,6 +87,20 @@ def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -
         )
 
 
+def check_still_there(shown: Plan, now: Plan) -> None:
+    """Stops where something that the plan said would be reused was removed before the run could reserve it.
+
+    Raises:
+        MinilimaError: the run would build, and perhaps pay for, more than was shown.
+    """
+    if gone := sorted(set(now.to_build) - set(shown.to_build)):
+        raise MinilimaError(
+            f"No longer in the store: {', '.join(gone)}.",
+            "Something was removed after the plan was shown; nothing was started.",
+            "Run the same command again, it shows what is to be built now.",
+        )
+
+
 def _read_inputs(config: Config, sources: Sources) -> None:
     """Reads the seed tasks and the evaluation set, so that a mistake in them is found before anything is spent."""
     if sources.seeds is not None and sources.seeds.path is not None:

@@ -1,8 +1,8 @@
 """What the store holds, who uses it, and how to free space: `python -m minilima store ls|gc|verify`.
 
-    runs/*/run.json, .work/*/scratch/job.json ─> directories in use ─> with their inputs (manifests) ─> the rest is free
-An interrupted build counts as a run: what it has finished so far is kept for the command that goes on. Between two stages a
-run has neither file yet: gc is not for when something runs.
+    runs/*/run.json, .work/*/scratch/job.json, .reserved/*.json ─> directories in use ─> with their inputs ─> the rest is free
+An interrupted build counts as a run: what it has finished so far is kept for the command that goes on. A run that goes on
+has reserved its stages, so gc may run beside it.
 """
 
 import json
@@ -19,7 +19,7 @@ from minilima import console
 from minilima.config import Until
 from minilima.errors import MinilimaError
 from minilima.recipes import stages
-from minilima.store import SCRATCH, checked_manifest, claimed
+from minilima.store import SCRATCH, checked_manifest, claimed, removing, reservations
 from minilima.worker import Job
 
 ACTIONS = ("ls", "gc", "verify")
@@ -27,7 +27,7 @@ ACTIONS = ("ls", "gc", "verify")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A directory of the store. `users` are names of runs, and of unfinished builds; `inputs` are directories."""
+    """A directory of the store. `users` are names of runs, running processes and unfinished builds; `inputs` are directories."""
 
     directory: str
     size_bytes: int
@@ -52,11 +52,11 @@ def run_store(arguments: Sequence[str], config_dir: str | None = None) -> int:
     outputs = Path(config.paths.outputs)
     if action == "verify":
         return _verify(outputs / "store")
-    entries = list_entries(outputs)
     if action == "ls":
-        _show(entries)
-    else:
-        _collect(outputs / "store", [entry for entry in entries if not entry.users], really="--yes" in rest)
+        _show(list_entries(outputs))
+        return 0
+    with removing(outputs / "store"):
+        _collect(outputs / "store", [entry for entry in list_entries(outputs) if not entry.users], really="--yes" in rest)
     return 0
 
 
@@ -110,8 +110,9 @@ def _inputs(path: Path) -> tuple[str, ...]:
 
 
 def _users(outputs: Path) -> dict[str, set[str]]:
-    """Directories that each run names, and those that belong to each unfinished build."""
-    users = {}
+    """Directories that each run names, and those that each running experiment and each unfinished build needs."""
+    # Reservations first: an experiment writes its run.json before it gives them up.
+    users = {f"running {name}": directories for name, directories in reservations(outputs / "store").items()}
     for file in sorted((outputs / "runs").glob("*/run.json")):
         users[file.parent.name] = _read(file, lambda text: {stage["directory"] for stage in json.loads(text)["stages"]})
     for work in unfinished(outputs / "store"):
@@ -174,9 +175,7 @@ def _collect(root: Path, free: Sequence[Entry], *, really: bool) -> None:
     console.show_table(("entry that no run uses", "size"), [(entry.directory, size_text(entry.size_bytes)) for entry in free])
     total = size_text(sum(entry.size_bytes for entry in free))
     if not really:
-        console.say(
-            f"{len(free):,} entries, {total}, could be freed; nothing was removed. With --yes, while nothing runs, it is."
-        )
+        console.say(f"{len(free):,} entries, {total}, could be freed; nothing was removed. With --yes it is.")
         return
     kept = [entry.directory for entry in free if not remove(root, root / entry.directory)]
     for directory in kept:

@@ -7,13 +7,15 @@ one rename. A directory that is in place is complete and never changes.
     store/pool-3f2a…/manifest.json      done
     store/.work/model-91bc…/            being built, or interrupted
     store/.locks/model-91bc….lock       held by whoever builds it; the system frees it when that process dies
+    store/.reserved/host-4711-….json    what a running experiment needs, so that nothing of it is removed
 """
 
 import json
 import os
+import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -179,6 +181,48 @@ def claimed(root: Path, directory: str) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+@contextmanager
+def removing(root: Path) -> Iterator[None]:
+    """While something may be removed from the store `root`: no experiment can reserve anything until the block ends."""
+    with _lock(root, "removing"):
+        yield
+
+
+@contextmanager
+def reserved(root: Path, directories: Iterable[str]) -> Iterator[None]:
+    """Keeps entries of the store `root` from being removed until the block ends, whether they are there yet or not."""
+    file = root / ".reserved" / f"{provenance.host()}-{os.getpid()}-{secrets.token_hex(4)}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(file.with_suffix(".lock"))
+    with removing(root):
+        held.acquire()
+        write_atomic(file, json.dumps(sorted(directories)))
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        held.release()
+        Path(held.lock_file).unlink(missing_ok=True)
+
+
+def reservations(root: Path) -> dict[str, set[str]]:
+    """Directories that running experiments have reserved, by host and process; those of dead processes are cleared away."""
+    found = {}
+    for file in sorted((root / ".reserved").glob("*.json")):
+        lock = FileLock(file.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            # Between the look at the folder and this one, the experiment may have ended.
+            if file.is_file():
+                found[file.stem.rpartition("-")[0]] = set(json.loads(file.read_text(encoding="utf-8")))
+            continue
+        file.unlink(missing_ok=True)
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+    return found
 
 
 def _lock(root: Path, directory: str) -> FileLock:

@@ -1,13 +1,19 @@
 """Looking at the store and freeing space: what a run or an unfinished build uses stays."""
 
 import json
+import subprocess
+import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from minilima.__main__ import main
+from minilima.errors import MinilimaError
+from minilima.planning import Plan, PlannedStage, check_still_there
 from minilima.storage import list_entries, size_text
-from minilima.store import Outcome, Stage, Store, claimed
+from minilima.store import Outcome, Stage, Store, claimed, removing, reserved
 
 
 def build(outputs: Path, stage: Stage) -> Path:
@@ -63,6 +69,54 @@ def test_gc_keeps_what_somebody_holds(outputs: Path) -> None:
         assert free
         assert command(outputs, "gc", "--yes") == 0
     assert unused(outputs) == [directory]
+
+
+def test_gc_keeps_what_a_running_experiment_has_reserved_and_what_that_is_made_from(
+    outputs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (outputs / "runs" / "mine" / "run.json").unlink()
+    (dataset,) = (entry.directory for entry in list_entries(outputs) if entry.directory.startswith("dataset"))
+    with reserved(outputs / "store", [dataset, "model-not-there-yet"]):
+        assert command(outputs, "gc", "--yes") == 0
+        users = {entry.directory: entry.users for entry in list_entries(outputs)}
+        assert len(users) == 2 and users[dataset][0].startswith("running ")
+    assert len(unused(outputs)) == 2, "a reservation ends with its experiment"
+
+
+def test_a_killed_experiment_reserves_nothing_and_leaves_no_debris(outputs: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from minilima.store import reserved\n"
+        "with reserved(Path(sys.argv[1]), sys.argv[2:]): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    (directory,) = unused(outputs)
+    subprocess.run([sys.executable, "-c", code, str(outputs / "store"), directory], check=False)
+    assert list((outputs / "store" / ".reserved").glob("*.json"))
+    assert unused(outputs) == [directory]
+    assert not list((outputs / "store" / ".reserved").iterdir())
+
+
+def test_an_experiment_waits_until_gc_is_through_before_it_reserves(outputs: Path) -> None:
+    root, order = outputs / "store", []
+
+    def experiment() -> None:
+        with reserved(root, ["pool-1"]):
+            order.append("reserved")
+
+    with removing(root):
+        other = threading.Thread(target=experiment)
+        other.start()
+        other.join(timeout=0.2)
+        order.append("removed")
+    other.join()
+    assert order == ["removed", "reserved"]
+
+
+def test_a_run_stops_when_what_it_would_reuse_was_removed_after_the_plan() -> None:
+    stage = PlannedStage(role="pool", status="reuse", directory="pool-1", what="")
+    shown, now = Plan(stages=(stage,), notes=()), Plan(stages=(replace(stage, status="build"),), notes=())
+    check_still_there(now, shown)
+    with pytest.raises(MinilimaError, match="pool"):
+        check_still_there(shown, now)
 
 
 def test_gc_removes_nothing_while_a_build_cannot_be_read(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
