@@ -21,7 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from minilima.config import Config, JudgeConfig, JudgeKind
+from minilima.config import ComputeConfig, Config, JudgeConfig, JudgeKind, Method, Offload, Pick, SftConfig, Weights
 from minilima.errors import MinilimaError, options
 from minilima.groups import CONF, groups
 
@@ -93,6 +93,7 @@ _AT_LEAST_ONE = (
     "sft.max_tokens",
     "sft.lora_rank",
     "compute.processes",
+    "compute.nodes",
     "compute.micro_batch_tokens",
     "compute.generation_batch",
     "eval_set.size",
@@ -124,8 +125,8 @@ def _check_ranges(config: Config) -> None:
     if config.sft.learning_rate <= 0:
         raise _out_of_range("sft.learning_rate", config.sft.learning_rate, "above 0")
     _check_judge(config.judge)
-    if config.compute.zero_stage not in (None, 0, 1, 2, 3):
-        raise _out_of_range("compute.zero_stage", config.compute.zero_stage, "0, 1, 2 or 3")
+    _check_sft(config.sft)
+    _check_compute(config.compute)
     if not re.fullmatch(r"[\w.-]+", config.name):
         raise _out_of_range("name", config.name, "made of letters, digits, '.', '_' and '-': it names a folder")
 
@@ -144,6 +145,38 @@ def _check_judge(judge: JudgeConfig) -> None:
             f"judge.prompt={judge.prompt} and judge.top_logprobs={judge.top_logprobs} do not fit together.",
             "weigh asks for a letter that is read by its log-probabilities; the other prompts are read by their words.",
             "Choose judge=gpt4_turbo_weighted, or leave both settings as the judge's file has them.",
+        )
+
+
+def _check_sft(sft: SftConfig) -> None:
+    if sft.method != Method.lora and (sft.lora_dora or sft.quantise):
+        raise MinilimaError(
+            f"sft.{'quantise' if sft.quantise else 'lora_dora'} needs adapters, and sft.method={sft.method} has none.",
+            "DoRA is a kind of adapter; weights in 4 bits cannot be trained themselves.",
+            "Choose sft=lora, or leave the setting out.",
+        )
+    if sft.weights == Weights.stochastic and sft.method != Method.full:
+        raise MinilimaError(
+            "sft.weights=stochastic is for full fine-tuning.",
+            "Adapters are small, so their float32 masters cost little.",
+            "Leave it out with sft=lora.",
+        )
+    if sft.select != Pick.last:
+        raise MinilimaError(f"sft.select={sft.select} is not there yet.", "Only the last epoch is kept.", "Leave it out.")
+    if sft.quantise or sft.weights == Weights.stochastic:
+        setting = "sft.quantise=nf4" if sft.quantise else "sft.weights=stochastic"
+        raise MinilimaError(f"{setting} is not there yet.", "Training does not know it.", "Leave it out.")
+
+
+def _check_compute(compute: ComputeConfig) -> None:
+    if compute.zero_stage not in (None, 0, 1, 2, 3):
+        raise _out_of_range("compute.zero_stage", compute.zero_stage, "0, 1, 2 or 3")
+    least = {Offload.none: None, Offload.optimizer: 1, Offload.all: 3}[compute.offload]
+    if least is not None and (compute.zero_stage is None or compute.zero_stage < least):
+        raise MinilimaError(
+            f"compute.offload={compute.offload} needs compute.zero_stage={least}{'' if least == 3 else ' or higher'}.",
+            "DeepSpeed moves to the machine's memory only what it has divided.",
+            "Choose compute=zero3_offload, or set the stage.",
         )
 
 

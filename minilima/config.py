@@ -75,6 +75,35 @@ class Schedule(StrEnum):
     constant = "constant"
 
 
+class Weights(StrEnum):
+    """How weights that are bfloat16 while they multiply take updates that bfloat16 would round away."""
+
+    masters = "masters"
+    stochastic = "stochastic"
+
+
+class Pick(StrEnum):
+    """Which epoch's weights become the model."""
+
+    last = "last"
+    judge = "judge"
+    dev_loss = "dev_loss"
+
+
+class Quantise(StrEnum):
+    """How the frozen weights under adapters are stored while training."""
+
+    nf4 = "nf4"
+
+
+class Offload(StrEnum):
+    """What DeepSpeed keeps in the machine's memory instead of the GPU's."""
+
+    none = "none"
+    optimizer = "optimizer"
+    all = "all"
+
+
 class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
@@ -296,6 +325,20 @@ class SftConfig:
     """Scale of the adapters: updates are multiplied by lora_alpha / lora_rank."""
     lora_dropout: float = 0.0
     """Dropout before the adapters, 0 to 1."""
+    lora_dora: bool = False
+    """Whether adapters learn direction and magnitude apart (DoRA, Liu et al. 2024)."""
+    quantise: Quantise | None = None
+    """nf4: the frozen weights under adapters in 4 bits while training (QLoRA, Dettmers et al. 2023; needs bitsandbytes);
+    the adapters are merged into the weights as they were before."""
+    weights: Weights = Weights.masters
+    """masters: the optimizer keeps weights in float32; stochastic: bfloat16 alone, rounded at random so that updates too
+    small for it are taken now and then (a model of 8 billion parameters on one GPU of 80 GB). Without effect on CPUs."""
+    select: Pick = Pick.last
+    """Which epoch's weights become the model. last; judge: whose answers to the dev prompts the experiment's judge prefers
+    (LIMA, section 3); dev_loss: the lowest loss on the dev set's answers, which LIMA found to favour epochs that are worse."""
+    dev_set: str = "minilima_dev_50"
+    """select=judge|dev_loss: a packaged set or a file in an evaluation set's format, never the evaluation set itself; prompts
+    that resemble one of the evaluation set or of the training data are left out."""
 
 
 @dataclass(kw_only=True)
@@ -305,11 +348,25 @@ class ComputeConfig:
     device: Device = Device.auto
     """auto: the GPU if there is one."""
     processes: int | None = None
-    """Training processes on this machine; None = one for each GPU, or one on a CPU."""
+    """Training processes on each machine; None = one for each GPU, or one on a CPU."""
+    nodes: int | None = 1
+    """Machines that train together; None = all of the Slurm job, or of the hostfile."""
+    hostfile: str | None = None
+    """A list of machines in DeepSpeed's format, `name slots=8` a line, reached by ssh without a password; this machine is the
+    first. Without one, the machines are those of the Slurm job that this command runs in."""
+    rendezvous: str | None = None
+    """Address at which the machines meet, host:port; None = the first machine of the list, port 29500."""
     zero_stage: int | None = None
     """DeepSpeed ZeRO stage 0 to 3; None = plain data parallelism without DeepSpeed."""
+    offload: Offload = Offload.none
+    """What DeepSpeed keeps in the machine's memory: optimizer (its states and the float32 weights; ZeRO 1 to 3), or all (the
+    bfloat16 weights too; ZeRO 3). Slow, for models that do not fit otherwise."""
+    activation_checkpointing: bool | None = None
+    """Whether blocks are computed again in the backward pass instead of keeping what they need; None = where memory asks
+    for it."""
     micro_batch_tokens: int | None = None
-    """Tokens that pass through the model at once in training, a row of packed examples; None = 512 on a CPU, 8,192 on a GPU."""
+    """Tokens that pass through the model at once in training, a row of packed examples; None = 512 on a CPU, what fits on a
+    GPU."""
     compile: bool = False
     """Training with compiled blocks: a minute at the start, faster steps on a GPU; the compiled code is kept for later runs."""
     generation_batch: int = 64

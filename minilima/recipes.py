@@ -10,7 +10,7 @@ Only what changes a result is listed here. GPUs, micro-batches, concurrency, add
 from dataclasses import dataclass
 from typing import Any
 
-from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Method, Select, Until
+from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Method, Select, SftConfig, Until
 from minilima.embedded import EMBEDDED
 from minilima.files import canonical_json, sha256_text
 from minilima.sources import ModelSource, Sources
@@ -126,8 +126,15 @@ def _dataset_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     }
 
 
+_ADDED_TO_SFT = ("lora_dora", "weights")
+"""Enter the key where they are not the default, so that models made before they existed are still found."""
+
+
 def _model_recipe(config: Config, sources: Sources) -> dict[str, Any]:
-    sft = _fields(config.sft)
+    """What is learned, whichever epoch is chosen in the end."""
+    default = SftConfig()
+    sft = {name: value for name, value in _fields(config.sft).items() if name not in ("select", "dev_set")}
+    sft |= {name: None for name in _ADDED_TO_SFT if sft[name] == getattr(default, name)}
     if config.sft.method != Method.lora:
         sft = {name: value for name, value in sft.items() if not name.startswith("lora_")}
     return {"base": sources.base.recipe(), "seed": config.seed, **sft}

@@ -52,6 +52,9 @@ def test_the_command_line_wins_over_the_experiment_which_wins_over_the_group() -
         ("name=../x", ["name", "folder"]),
         ("judge.prompt=chose", ["judge.prompt", "choose", "weigh"]),
         ("judge.min_coverage=90", ["judge.min_coverage", "between 0 and 1"]),
+        ("sft.quantise=nf4", ["sft=lora"]),
+        ("compute.offload=optimizer", ["compute.zero_stage=1 or higher", "zero3_offload"]),
+        ("compute.nodes=0", ["compute.nodes", "at least 1"]),
     ],
 )
 def test_a_mistake_is_named_with_the_valid_choices(override: str, named: list[str]) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from minilima.compose import load_config
 from minilima.config import Until
+from minilima.files import canonical_json
 from minilima.recipes import run_key, stages
 from minilima.sources import resolve
 
@@ -37,6 +38,9 @@ def test_the_stages_of_a_run_in_order() -> None:
         "tracking=none",
         "name=other",
         "sft.lora_rank=99",
+        "compute=zero3_offload",
+        "compute=multinode",
+        "compute.activation_checkpointing=true",
     ],
 )
 def test_how_it_runs_changes_no_key(override: str) -> None:
@@ -58,6 +62,14 @@ def test_how_it_runs_changes_no_key(override: str) -> None:
 )
 def test_a_setting_rebuilds_its_stage_and_what_follows(override: str, rebuilt: set[str]) -> None:
     assert changed(override) == rebuilt
+
+
+def test_settings_added_later_enter_the_key_only_where_they_are_used() -> None:
+    config = load_config(["+experiment=quickstart", "sft=lora"])
+    written = canonical_json(stages(config, resolve(config)).model.recipe)
+    assert '"lora_rank"' in written
+    assert not [name for name in ("lora_dora", "quantise", "weights", "select", "dev_set") if f'"{name}"' in written]
+    assert keys("sft=lora")["model"] != keys("sft=lora", "sft.lora_dora=true")["model"]
 
 
 def test_stopping_early_leaves_later_stages_out_and_keeps_the_keys() -> None:

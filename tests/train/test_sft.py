@@ -17,8 +17,9 @@ from minilima.llm.local import LocalModel
 from minilima.records import Example
 from minilima.sources import resolve
 from minilima.store import Outcome
+from minilima.train.checkpoints import newest_checkpoint
 from minilima.train.dropout import add_residual_dropout
-from minilima.train.sft import newest_checkpoint, rate_factor
+from minilima.train.trainer import rate_factor
 from minilima.worker import Job
 
 EXAMPLES = [

@@ -1,0 +1,60 @@
+"""The settings of transformers' Trainer that follow from a recipe and a machine; none that matters is left to a default."""
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from minilima.config import ComputeConfig, Config
+from minilima.llm.local import inference_dtype, pick_device
+from minilima.train.deepspeed import deepspeed_config
+
+
+def training_arguments(config: Config, scratch: Path) -> TrainingArguments:
+    """The Trainer's settings on this machine; checkpoints go below `scratch`."""
+    sft, compute = config.sft, config.compute
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    device = pick_device(compute.device)
+    # Weights that are bfloat16 themselves need no autocast.
+    bf16 = inference_dtype(device) == torch.bfloat16 and not has_masters(compute)
+    share = sft.batch_size // world
+    zero = None
+    if compute.zero_stage is not None:
+        zero = deepspeed_config(
+            stage=compute.zero_stage, share=share, world=world,
+            max_grad_norm=sft.max_grad_norm, bf16=bf16, on_gpu=device.type == "cuda",
+        )  # fmt: skip
+    return TrainingArguments(
+        output_dir=str(scratch / "checkpoints"),
+        num_train_epochs=sft.epochs,
+        per_device_train_batch_size=share,
+        gradient_accumulation_steps=1,  # rows are accumulated inside a step
+        learning_rate=sft.learning_rate,
+        weight_decay=sft.weight_decay,
+        adam_beta1=sft.beta1,
+        adam_beta2=sft.beta2,
+        adam_epsilon=1e-8,
+        max_grad_norm=sft.max_grad_norm,
+        optim="adamw_torch_fused",
+        seed=config.seed,
+        data_seed=config.seed,
+        bf16=bf16,
+        use_cpu=device.type == "cpu",
+        deepspeed=zero,
+        ddp_find_unused_parameters=False,
+        logging_steps=1,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=device.type == "cuda",
+    )
+
+
+def has_masters(compute: ComputeConfig) -> bool:
+    """Whether the weights are bfloat16 with float32 masters in our optimizer: bfloat16 hardware, and no DeepSpeed."""
+    return compute.zero_stage is None and inference_dtype(pick_device(compute.device)) == torch.bfloat16
