@@ -96,6 +96,13 @@ class Quantise(StrEnum):
     nf4 = "nf4"
 
 
+class Precision(StrEnum):
+    """In what training multiplies."""
+
+    auto = "auto"
+    float32 = "float32"
+
+
 class Offload(StrEnum):
     """What DeepSpeed keeps in the machine's memory instead of the GPU's."""
 
@@ -347,6 +354,8 @@ class ComputeConfig:
 
     device: Device = Device.auto
     """auto: the GPU if there is one."""
+    precision: Precision = Precision.auto
+    """auto: training multiplies in bfloat16 where the hardware does; float32: everywhere, for comparisons to many digits."""
     processes: int | None = None
     """Training processes on each machine; None = one for each GPU, or one on a CPU."""
     nodes: int | None = 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from minilima.config import ComputeConfig, Config
+from minilima.config import ComputeConfig, Config, Precision
 from minilima.llm.local import inference_dtype, pick_device
 from minilima.train.deepspeed import deepspeed_config
 
@@ -17,7 +17,7 @@ def training_arguments(config: Config, scratch: Path) -> TrainingArguments:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     device = pick_device(compute.device)
     # Weights that are bfloat16 themselves need no autocast.
-    bf16 = inference_dtype(device) == torch.bfloat16 and not has_masters(compute)
+    bf16 = training_dtype(compute) == torch.bfloat16 and not has_masters(compute)
     share = sft.batch_size // world
     zero = None
     if compute.zero_stage is not None:
@@ -57,4 +57,11 @@ def training_arguments(config: Config, scratch: Path) -> TrainingArguments:
 
 def has_masters(compute: ComputeConfig) -> bool:
     """Whether the weights are bfloat16 with float32 masters in our optimizer: bfloat16 hardware, and no DeepSpeed."""
-    return compute.zero_stage is None and inference_dtype(pick_device(compute.device)) == torch.bfloat16
+    return compute.zero_stage is None and training_dtype(compute) == torch.bfloat16
+
+
+def training_dtype(compute: ComputeConfig) -> torch.dtype:
+    """In what the model multiplies while it is trained."""
+    if compute.precision == Precision.float32:
+        return torch.float32
+    return inference_dtype(pick_device(compute.device))
