@@ -12,14 +12,17 @@ This process never imports torch.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from minilima import console
 from minilima.config import Config, Until
+from minilima.evaluate.cards import find_card, form_of
+from minilima.evaluate.judge import draws_order
 from minilima.evaluate.results import Results, compute_results
 from minilima.launch import run_stage
 from minilima.planning import check_ready, check_still_there, describe_outcome, make_plan, show
-from minilima.recipes import run_key, stages
+from minilima.recipes import judge_identity, run_key, stages
 from minilima.report.summary import Summary, write_run
 from minilima.report.tracking import track
 from minilima.sources import Sources, resolve
@@ -47,7 +50,7 @@ def run(config: Config) -> Summary:
         check_still_there(planned, make_plan(config, sources, graph, store))
         for role, stage in graph.until(config.until):
             artifacts[role] = _get_or_build(role, stage, config, sources, store, artifacts)
-        results = _results(artifacts, config)
+        results = _results(artifacts, config, sources)
         summary = write_run(folder, config, artifacts, results)
     summary = track(summary, config)
     _show_end(summary)
@@ -81,15 +84,18 @@ def _get_or_build(
     return artifact
 
 
-def _results(artifacts: Mapping[str, Artifact], config: Config) -> Results | None:
+def _results(artifacts: Mapping[str, Artifact], config: Config, sources: Sources) -> Results | None:
     if config.until not in (Until.verdicts, Until.report):
         return None
-    return compute_results(
+    results = compute_results(
         verdicts=artifacts["verdicts"].path,
         answers=artifacts["answers"].path,
         reference=artifacts["reference_answers"].path,
         min_coverage=config.judge.min_coverage,
+        random_order=draws_order(config.judge),
     )
+    cards = Path(config.paths.outputs) / "judges"
+    return replace(results, judge_card=find_card(judge_identity(config, sources), form_of(config.judge), cards))
 
 
 def _show_end(summary: Summary) -> None:

@@ -56,7 +56,9 @@ def stages(config: Config, sources: Sources) -> Stages:
     asked = {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size, **_fields(config.eval), "seed": config.seed}
     reference = _stage("answers", {**asked, "model": sources.base.recipe()}, model=base)
     answers = _stage("answers", asked, model=model)
-    judge = _judge_recipe(config, sources)
+    judge = judge_recipe(config, sources)
+    if config.judge.kind == JudgeKind.reference:
+        judge |= {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size}
     own_judge = _embedded_stage(sources.judge) if sources.judge else None
     judge_base = (own_judge or base) if config.judge.kind == JudgeKind.local else None
     verdicts = _stage("verdicts", judge, answers=answers, reference=reference, judge=judge_base)
@@ -140,12 +142,17 @@ def _model_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     return {"base": sources.base.recipe(), "seed": config.seed, **sft}
 
 
-def _judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
+def judge_identity(config: Config, sources: Sources) -> str:
+    """16 hex digits that name a judge: what of it enters the verdicts' key, without the data. Judge cards are filed under it."""
+    return sha256_text(canonical_json({"version": VERSIONS["verdicts"], **judge_recipe(config, sources)}))[:16]
+
+
+def judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
+    """All of a judge that can change its verdicts; the data are not part of it."""
     judge = config.judge
     if judge.kind == JudgeKind.reference:
         files = EMBEDDED["all_minilm_l6_v2"].files if judge.embedding_weight else None
-        eval_set = {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size}
-        return {**_fields(judge, "kind", "embedding_weight", "tie_margin"), "embedding": files, **eval_set}
+        return {**_fields(judge, "kind", "embedding_weight", "tie_margin"), "embedding": files}
     model: Any = judge.model
     if judge.kind == JudgeKind.local:
         model = (sources.judge or sources.base).recipe()

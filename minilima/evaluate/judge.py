@@ -196,6 +196,12 @@ def _orders(orders: Orders, pair: Pair) -> list[bool]:
     return [False, True] if orders == Orders.both else [is_switched(pair[1].instruction)]
 
 
+def draws_order(judge: JudgeConfig) -> bool:
+    """Whether a judge is asked once, in the order of alpaca_eval's seeded switch."""
+    asked = judge.kind in (JudgeKind.local, JudgeKind.openai)
+    return judge.kind == JudgeKind.alpaca_eval or (asked and judge.orders == Orders.random)
+
+
 def is_switched(instruction: str, seed: int = 0) -> bool:
     """Whether alpaca_eval shows the model's answer before the baseline's (RandomSwitchTwoColumnsProcessor of 0.6.6)."""
     return random.Random(f"is_switched_outputs{instruction}{seed}").choices([False, True])[0]

@@ -1,11 +1,28 @@
 """The figures of a run, from the files of its last stages. Cheap, so computed anew whenever they are shown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from minilima.evaluate.statistics import LossChange, WinRate, loss_change, win_rate
+from minilima.evaluate.cards import JudgeCard
+from minilima.evaluate.judge import is_switched
+from minilima.evaluate.statistics import (
+    LossChange,
+    Positions,
+    Share,
+    WinRate,
+    length_preference,
+    loss_change,
+    positions,
+    win_rate,
+)
 from minilima.files import read_jsonl
-from minilima.records import ReferenceLoss, Verdict
+from minilima.records import Answer, ReferenceLoss, Verdict
+
+if TYPE_CHECKING:
+    # It imports scikit-learn, which takes seconds.
+    from minilima.evaluate.length_control import LengthControlled, NotKnown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,27 +54,57 @@ class Results:
     win_rate: WinRate | None
     """None where the coverage is not enough."""
     loss_change: LossChange | None
+    positions: Positions | None = None
+    """What the judge made of the place at which an answer was shown."""
+    length_preference: Share | None = None
+    """How often the longer answer won."""
+    length_controlled: "LengthControlled | NotKnown | None" = None
+    """The win rate if both answers were equally long, or why it is not known; None where it was not asked for."""
+    judge_card: JudgeCard | None = None
+    """What was measured of the judge; None = nothing."""
 
 
-def compute_results(*, verdicts: Path, answers: Path, reference: Path, min_coverage: float) -> Results:
-    """The results of a run.
+def compute_results(
+    *, verdicts: Path, answers: Path, reference: Path, min_coverage: float, random_order: bool = False
+) -> Results:
+    """The results of a run, without length control and the judge's card.
 
     Args:
         verdicts: store entry with verdicts.jsonl.
         answers: store entry of the tuned model's answers, with reference_loss.jsonl.
-        reference: store entry of the base model's.
+        reference: store entry of the reference model's.
         min_coverage: share of the prompts, 0 to 1, that must have a verdict for a win rate to be given.
+        random_order: whether the judge was asked once, in the order that alpaca_eval draws for each instruction.
     """
     judged = [Verdict(**row) for row in read_jsonl(verdicts / "verdicts.jsonl")]
-    tuned = {row["id"]: ReferenceLoss(**row) for row in read_jsonl(answers / "reference_loss.jsonl")}
-    base = [ReferenceLoss(**row) for row in read_jsonl(reference / "reference_loss.jsonl")]
+    tuned, base = (_answers(folder) for folder in (answers, reference))
     preferences = [verdict.preference for verdict in judged]
     read = sum(preference is not None for preference in preferences)
     coverage = Coverage(judged=read, prompts=len(judged), minimum=min_coverage)
+    lengths = [(len(base[verdict.id].output), len(tuned[verdict.id].output)) for verdict in judged]
+    orders = [_orders(verdict, tuned[verdict.id].instruction if random_order else None) for verdict in judged]
     return Results(
         coverage=coverage,
-        win_rate=win_rate(preferences, [verdict.orders for verdict in judged]) if coverage.enough else None,
-        loss_change=loss_change(
-            [loss.nats for loss in base], [tuned[loss.id].nats for loss in base], [loss.tokens for loss in base]
-        ),
+        win_rate=win_rate(preferences) if coverage.enough else None,
+        loss_change=_loss_change(reference, answers),
+        positions=positions(orders),
+        length_preference=length_preference(lengths, preferences),
     )
+
+
+def _answers(folder: Path) -> dict[str, Answer]:
+    return {row["id"]: Answer(**row) for row in read_jsonl(folder / "answers.jsonl")}
+
+
+def _orders(verdict: Verdict, instruction: str | None) -> Sequence[float]:
+    """The preference in each order, as `position_preference` takes it; `instruction` where one order was drawn for it."""
+    if verdict.orders or instruction is None or verdict.preference is None:
+        return verdict.orders
+    # Shown the other way round, the first answer is the tuned model's.
+    return [3 - verdict.preference if is_switched(instruction) else verdict.preference]
+
+
+def _loss_change(reference: Path, answers: Path) -> LossChange | None:
+    tuned = {row["id"]: ReferenceLoss(**row) for row in read_jsonl(answers / "reference_loss.jsonl")}
+    base = [ReferenceLoss(**row) for row in read_jsonl(reference / "reference_loss.jsonl")]
+    return loss_change([loss.nats for loss in base], [tuned[loss.id].nats for loss in base], [loss.tokens for loss in base])

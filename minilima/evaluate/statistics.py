@@ -38,8 +38,6 @@ class WinRate:
     judged: int
     prompts: int
     """Prompts in all; `judged` of them have a verdict that could be read."""
-    position_consistency: float | None
-    """Share of the prompts, 0 to 1, on which both orders led to the same winner; None if asked in one order."""
 
     @property
     def discrete_win_rate(self) -> float:
@@ -47,12 +45,11 @@ class WinRate:
         return (self.wins + self.ties / 2) / self.judged * 100
 
 
-def win_rate(preferences: Sequence[float | None], orders: Sequence[Sequence[float]] = ()) -> WinRate | None:
+def win_rate(preferences: Sequence[float | None]) -> WinRate | None:
     """The win rate of a list of preferences.
 
     Args:
         preferences: 1 = reference model wins, 2 = tuned model wins, between = partly (alpaca_eval's scale); None = unread.
-        orders: the preference in each order of presentation for each prompt, where there were two.
 
     Returns:
         None if no verdict could be read.
@@ -62,7 +59,6 @@ def win_rate(preferences: Sequence[float | None], orders: Sequence[Sequence[floa
         return None
     points = (read - 1) * 100
     spread = float(points.std(ddof=1) / np.sqrt(len(points))) if len(points) > 1 else float("nan")
-    agreed = [np.sign(pair[0] - 1.5) == np.sign(pair[1] - 1.5) for pair in orders if len(pair) == 2]
     return WinRate(
         win_rate=_bootstrap_ratio(points, np.ones_like(points)),
         standard_error=spread,
@@ -71,7 +67,6 @@ def win_rate(preferences: Sequence[float | None], orders: Sequence[Sequence[floa
         ties=int((read == 1.5).sum()),
         judged=len(read),
         prompts=len(preferences),
-        position_consistency=float(np.mean(agreed)) if agreed else None,
     )
 
 
@@ -137,6 +132,26 @@ def length_preference(lengths: Sequence[tuple[int, int]], preferences: Sequence[
         if preference is not None and preference != 1.5 and first != second
     ]
     return share([(hit, 1.0) for hit in longer])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    """What a judge makes of the place at which an answer stands; a part is None where it cannot be known."""
+
+    consistency: Share | None
+    """How often both orders led to the same winner, or to a tie, among prompts that were asked about in both."""
+    first_wins: Share | None
+    """P(first wins): how often the answer shown first won; 0.5 for a judge that does not care."""
+
+
+def positions(orders: Sequence[Sequence[float]]) -> Positions:
+    """The place's part in verdicts.
+
+    Args:
+        orders: as for `position_preference`; a prompt that was asked about in one order has one entry.
+    """
+    agreed = [float(np.sign(pair[0] - 1.5) == np.sign(pair[1] - 1.5)) for pair in orders if len(pair) == 2]
+    return Positions(consistency=share([(hit, 1.0) for hit in agreed]), first_wins=position_preference(orders))
 
 
 def position_preference(orders: Sequence[Sequence[float]]) -> Share | None:

@@ -49,7 +49,8 @@ def _win(results: Results | None) -> dict[str, Any] | None:
         return None
     rate = results.win_rate
     bar = _interval(rate.win_rate, 0.0, 100.0, 50.0) if rate else None
-    return {"coverage": results.coverage, "rate": rate, "bar": bar}
+    consistency = results.positions.consistency if results.positions else None
+    return {"coverage": results.coverage, "rate": rate, "bar": bar, "consistency": consistency}
 
 
 def _loss(results: Results | None) -> dict[str, Any] | None:

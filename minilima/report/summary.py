@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from minilima.compose import to_dict
 from minilima.config import Config, JudgeKind
+from minilima.evaluate.cards import JudgeCard
 from minilima.evaluate.results import Results
 from minilima.files import write_atomic
 from minilima.report.alpaca import write_alpaca_files
@@ -75,6 +76,7 @@ class Summary:
             )
         if self.results:
             lines.append(f"What this judge is worth: {self.judge}")
+            lines.extend(judge_warning(self.results))
         if not self.built:
             lines.append("Everything was reused; nothing was computed.")
         lines.extend(self.notes)
@@ -82,20 +84,38 @@ class Summary:
         return lines
 
 
-def judge_worth(config: Config) -> str:
-    """One honest sentence on the judge."""
+_NO_CARD = "it has no card: its agreement with people was not measured."
+
+
+def judge_worth(config: Config, card: JudgeCard | None) -> str:
+    """One honest sentence on the judge: its card, or that it has none."""
+    if card is not None:
+        return card.sentence()
     kind = config.judge.kind
     if kind == JudgeKind.reference:
         return (
             "it only measures which answer is closer to a reference answer in words and meaning; it knows nothing of "
-            "correctness and does not stand for people's preferences."
+            "correctness and does not stand for people's preferences. It has no card."
         )
     if kind == JudgeKind.local:
-        return "its agreement with people has not been measured here; small models judge no better than a coin."
+        return f"{_NO_CARD} Small models judge no better than a coin."
     if kind == JudgeKind.alpaca_eval:
         asked = config.judge.model or "the model in its config"
-        return f"alpaca_eval's {config.judge.annotators_config} asked {asked}; its agreement with people was not measured here."
-    return f"{config.judge.model} was asked; its agreement with people has not been measured here."
+        return f"alpaca_eval's {config.judge.annotators_config} asked {asked}; {_NO_CARD}"
+    return f"{config.judge.model} was asked; {_NO_CARD}"
+
+
+def judge_warning(results: Results) -> list[str]:
+    """A line where the judge was not shown to be better than choosing the longer answer; none where it was."""
+    card = results.judge_card
+    if card is not None and card.above_floor:
+        return []
+    preferred = results.length_preference
+    here = f" Here the longer answer won {preferred.share.value:.0%} of {preferred.decided:,} pairs." if preferred else ""
+    return [
+        f'Warning: this judge was not shown to be better than "the longer answer wins".{here} '
+        "To measure it: python -m minilima agreement --labels FILE judge=…"
+    ]
 
 
 def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], results: Results | None) -> Summary:
@@ -111,7 +131,8 @@ def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], r
         )
         for role, artifact in artifacts.items()
     )
-    summary = Summary(name=config.name, folder=folder, stages=entries, results=results, judge=judge_worth(config))
+    card = results.judge_card if results is not None else None
+    summary = Summary(name=config.name, folder=folder, stages=entries, results=results, judge=judge_worth(config, card))
     write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
     write_atomic(folder / "run.json", json.dumps(as_json(summary, config, artifacts), indent=2, ensure_ascii=False))
     if results is not None:

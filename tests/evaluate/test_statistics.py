@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from minilima.evaluate.statistics import length_preference, loss_change, position_preference, win_rate
+from minilima.evaluate.statistics import length_preference, loss_change, position_preference, positions, win_rate
 from tests.conftest import SHARED
 
 
@@ -32,8 +32,9 @@ def test_equal_verdicts_have_no_spread() -> None:
 
 
 def test_position_consistency_counts_agreeing_orders() -> None:
-    rate = win_rate([2, 1.5, 1.5, 1], [(2, 2), (2, 1), (1, 2), (1, 1)])
-    assert rate is not None and rate.position_consistency == 0.5
+    found = positions([(2, 2), (2, 1), (1, 2), (1, 1), (2,)]).consistency
+    assert found is not None and (found.share.value, found.decided) == (0.5, 4)
+    assert positions([(2,), ()]).consistency is None
 
 
 def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:

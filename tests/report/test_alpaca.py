@@ -46,8 +46,12 @@ def write(folder: Path, preferences: Sequence[float | None], *overrides: str) ->
         role: store.get_or_build(Stage(name=role, version=1, recipe={}), partial(build, role))
         for role in ("answers", "reference_answers", "verdicts")
     }
-    paths = {"verdicts": "verdicts", "answers": "answers", "reference": "reference_answers"}
-    results = compute_results(**{name: artifacts[role].path for name, role in paths.items()}, min_coverage=0.5)
+    results = compute_results(
+        verdicts=artifacts["verdicts"].path,
+        answers=artifacts["answers"].path,
+        reference=artifacts["reference_answers"].path,
+        min_coverage=0.5,
+    )
     return write_run(folder / "runs" / "run-1", config, artifacts, results)
 
 

@@ -70,8 +70,12 @@ def write(tmp_path: Path, min_coverage: float = 0.9, fill: Callable[[str, Path],
             return fill(role, work)
 
         artifacts[role] = store.get_or_build(Stage(name=stage.name, version=1, recipe={"role": role}), build)
-    places = {"verdicts": "verdicts", "answers": "answers", "reference": "reference_answers"}
-    results = compute_results(**{name: artifacts[role].path for name, role in places.items()}, min_coverage=min_coverage)
+    results = compute_results(
+        verdicts=artifacts["verdicts"].path,
+        answers=artifacts["answers"].path,
+        reference=artifacts["reference_answers"].path,
+        min_coverage=min_coverage,
+    )
     return write_run(tmp_path / "runs" / "quickstart-1", config, artifacts, results)
 
 
