@@ -48,6 +48,7 @@ setup(
         "numpy>=2",
         "rapidfuzz>=3.9",
         "filelock>=3.13",
+        "packaging>=23",
         "jinja2>=3.1",
         "platformdirs>=4",
         "rich>=13",

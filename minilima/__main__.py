@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 VERBS = {
     "run": "build what is missing and report (the default)",
     "plan": "show what a run would build and reuse, without doing it",
+    "doctor": "whether this machine can run an experiment: doctor [--repair] overrides…; --repair clears debris from the store",
     "export": "write what is finished for other tools: export data|alpaca_eval FOLDER overrides…",
     "store": "store ls|verify: what is kept and used, check hashes; store gc [--yes]: free space",
     "fetch": "fetch the embedded models into the user's cache",
@@ -88,6 +89,10 @@ def _dispatch(arguments: list[str]) -> int:
         from minilima.storage import run_store
 
         return run_store(arguments, config_dir)
+    if verb == "doctor":
+        from minilima.doctor import run_doctor
+
+        return run_doctor(arguments, config_dir)
     if verb == "export":
         return _export(arguments, config_dir)
     overrides = [item for item in arguments if not item.startswith("-")]

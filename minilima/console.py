@@ -24,6 +24,7 @@ _out = RichConsole(highlight=False, soft_wrap=False)
 _err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
 _STATUS_STYLE = {"reuse": "green", "reused": "green", "build": "yellow", "resume": "yellow", "built": "bold", "waited": "green"}
+_LEVEL_STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _PLAIN_LINE_SECONDS = 20.0
 
 
@@ -79,6 +80,13 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*(plain(str(cell)) for cell in row))
     _out.print(table)
+
+
+def show_finding(level: str, name: str, says: str, fix: str) -> None:
+    """One line of `doctor`, and below it what to do."""
+    _out.print(Text(f"{level:<6}", style=_LEVEL_STYLE[level]) + Text(f"{name:<19}{plain(says)}"), soft_wrap=True)
+    if fix:
+        _out.print(Text(f"{'':<25}{plain(fix)}", style="bold"), soft_wrap=True)
 
 
 @contextmanager

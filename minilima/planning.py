@@ -22,6 +22,9 @@ from minilima.store import Store
 LOCALLY = "generator=local model=smollm2_135m eval_set=minilima_100 judge=reference"
 """The overrides with which any experiment runs without keys and without the hub."""
 
+_ASKED_BY = {"generator": "pool", "judge": "verdicts"}
+"""The stage that asks an endpoint."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStage:
@@ -70,7 +73,8 @@ def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -
         MinilimaError: names what is missing and the overrides that run the experiment locally, or the mistake.
     """
     missing_stages = {role for role, stage in graph.until(config.until) if store.find(stage) is None}
-    lacking = sorted({endpoint.api_key_env for endpoint in _endpoints(config, sources, missing_stages) if missing_key(endpoint)})
+    asked = {_ASKED_BY[role]: endpoint for role, (endpoint, _) in endpoints_of(config, sources).items()}
+    lacking = sorted({found.api_key_env for role, found in asked.items() if role in missing_stages and missing_key(found)})
     if lacking:
         raise MinilimaError(
             f"No API key: {' and '.join('$' + name for name in lacking)} is not set.",
@@ -108,11 +112,14 @@ def _read_inputs(config: Config, sources: Sources) -> None:
     load_eval_set(sources.eval_set, config.eval_set.size)
 
 
-def _endpoints(config: Config, sources: Sources, to_build: set[str]) -> list[EndpointConfig]:
-    generates = config.data.kind != DataKind.file and config.generator.kind == GeneratorKind.openai
-    judges = config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai
-    used = [(config.generator.endpoint, "pool", generates), (config.judge.endpoint, "verdicts", judges)]
-    return [endpoint for endpoint, role, wanted in used if wanted and role in to_build]
+def endpoints_of(config: Config, sources: Sources) -> dict[str, tuple[EndpointConfig, str | None]]:
+    """The endpoints that this experiment asks, with the model's name there: of `generator`, of `judge`."""
+    used: dict[str, tuple[EndpointConfig, str | None]] = {}
+    if config.data.kind != DataKind.file and config.generator.kind == GeneratorKind.openai:
+        used["generator"] = (config.generator.endpoint, config.generator.model)
+    if config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai:
+        used["judge"] = (config.judge.endpoint, config.judge.model)
+    return used
 
 
 def _notes(config: Config, sources: Sources) -> list[str]:

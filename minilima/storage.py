@@ -63,7 +63,7 @@ def run_store(arguments: Sequence[str], config_dir: str | None = None) -> int:
 def list_entries(outputs: Path) -> list[Entry]:
     """Every finished entry of the store, largest first."""
     root = outputs / "store"
-    inputs = {path.name: _inputs(path) for path in _directories(root)}
+    inputs = {path.name: _inputs(path) for path in directories(root)}
     users: dict[str, list[str]] = {directory: [] for directory in inputs}
     for name, used in _users(outputs).items():
         for directory in _with_inputs(used, inputs) & users.keys():
@@ -76,7 +76,7 @@ def list_entries(outputs: Path) -> list[Entry]:
             inputs=inputs[path.name],
             users=tuple(sorted(users[path.name])),
         )
-        for path in _directories(root)
+        for path in directories(root)
     ]
     return sorted(found, key=lambda entry: (-entry.size_bytes, entry.directory))
 
@@ -94,10 +94,10 @@ def size_text(size_bytes: float) -> str:
 
 def unfinished(root: Path) -> list[Path]:
     """Directories of the store `root` in which a build goes on or was interrupted."""
-    return _directories(root / ".work")
+    return directories(root / ".work")
 
 
-def _directories(folder: Path) -> list[Path]:
+def directories(folder: Path) -> list[Path]:
     return sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] != ".") if folder.is_dir() else []
 
 
@@ -197,7 +197,7 @@ def remove(root: Path, path: Path) -> bool:
 
 def _verify(root: Path) -> int:
     damaged = 0
-    paths = _directories(root)
+    paths = directories(root)
     for path in paths:
         try:
             checked_manifest(path, math.inf)

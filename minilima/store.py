@@ -143,6 +143,7 @@ class Store:
             write_atomic(holder_file, f"process {os.getpid()} on {provenance.host()}")
             yield waited
         finally:
+            holder_file.unlink(missing_ok=True)
             lock.release()
 
     def _publish(self, stage: Stage, work: Path, outcome: Outcome, started: float) -> None:

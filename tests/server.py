@@ -96,6 +96,8 @@ class ModelServer:
 
     async def _reply(self, method: str, headers: dict[str, str], content: bytes) -> bytes | None:
         if method == "GET":
+            if headers.get("authorization") != f"Bearer {VALID_KEY}":
+                return _response(401, {"error": {"message": "bad key"}})
             return _response(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
         body = json.loads(content)
         self.received += 1

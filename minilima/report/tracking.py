@@ -24,7 +24,7 @@ def track(summary: Summary, config: Config) -> Summary:
     mark = summary.folder / MARK
     if config.tracking.mode == TrackingMode.none or (mark.is_file() and not summary.built):
         return summary
-    online = config.tracking.mode == TrackingMode.auto and _logged_in()
+    online = config.tracking.mode == TrackingMode.auto and logged_in()
     command = [sys.executable, "-m", "minilima.report.tracking", str(summary.folder), "online" if online else "offline"]
     try:
         result = subprocess.run(
@@ -41,7 +41,7 @@ def track(summary: Summary, config: Config) -> Summary:
     return with_note(summary, f"W&B: recorded offline; to send it later: wandb sync {shown['folder']}")
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
     """Whether W&B would know who you are, without asking: a key in the environment or in ~/.netrc."""
     if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         return False
