@@ -1,9 +1,11 @@
 # make quickstart   installs into .venv and runs the whole pipeline
 # make test         installs into .venv and runs ruff, mypy and pytest
+# make reference    writes docs/reference/ from the code, after a setting, option or command was added
+# make docs         builds the documentation into build/docs
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install quickstart test lint clean
+.PHONY: install quickstart test lint reference docs clean
 
 install: .venv/installed
 
@@ -28,6 +30,13 @@ test: install
 lint: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: install
+	$(BIN)/python -m minilima.reference
+
+docs: reference
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv build *.egg-info

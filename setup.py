@@ -55,6 +55,7 @@ setup(
     ],
     extras_require={
         "dev": ["mypy>=1.15", "psutil>=5.9", "pytest>=8", "rouge-score>=0.1.2", "ruff>=0.9"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
         "joblib": ["hydra-joblib-launcher>=1.2"],
         "slurm": ["hydra-submitit-launcher>=1.2"],
         "ray": ["hydra-ray-launcher>=1.2.2"],  # pins cloudpickle<3

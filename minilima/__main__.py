@@ -23,6 +23,7 @@ VERBS = {
     "export": "write what is finished for other tools: export data|alpaca_eval FOLDER overrides…",
     "store": "store ls|verify: what is kept and used, check hashes; store gc [--yes]: free space",
     "fetch": "fetch the embedded models into the user's cache",
+    "completion": 'completion for a shell: completion bash|zsh|fish; to have it now: eval "$(minilima completion bash)"',
     "compare": "finished runs beside each other: compare FOLDER… [--against POINT] [--format table|markdown|csv|json]",
     "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",
 }
@@ -31,14 +32,10 @@ HELP = """\
 minilima: from seed tasks to an aligned model and a win rate, in one command.
 
   python -m minilima +experiment=quickstart                     everything, on a laptop, without network or keys
-  python -m minilima plan +experiment=lima_1k                   what would be built, before anything is spent
-  python -m minilima +experiment=lima_1k data.size=300          any setting can be overridden
-  python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination
-  python -m minilima export data FOLDER +experiment=quickstart  the data set for other tools; --push-to-hub owner/name uploads it
-  python -m minilima export alpaca_eval FOLDER overrides…       the tuned model for alpaca_eval evaluate_from_model
+  python -m minilima plan +experiment=lima_1k                   what would be built and cost, before anything is done
+  python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination; any setting can be overridden
   python -m minilima compare outputs/runs                       finished runs beside each other, with their intervals
-  python -m minilima score annotations.json [more…] [--json]    score and compare judgments in AlpacaEval's format
-  python -m minilima --cfg job +experiment=quickstart           all settings as they are
+  python -m minilima doctor +experiment=lima_1k                 can this machine run it, and if not, what is to do
 """
 
 
@@ -46,15 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 for what the user can mend, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(arguments)
+        return _dispatch(list(arguments))
     except KeyboardInterrupt:
-        console.say("\nStopped. What was finished is kept; the same command goes on from here.")
+        console.say("\nStopped. What was finished is kept; to go on:")
+        console.say_raw(f"  {command_line(arguments)}")  # unbroken, to be copied
         return 130
     except Exception as error:
         if (mistake := explain(error)) is None:
             raise
         console.complain(mistake)
         return 1
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """What to type for this command, quoted for a shell: as it was started, `minilima …` or `python -m minilima …`."""
+    installed = Path(sys.argv[0]).name == "minilima"
+    return shlex.join([*(["minilima"] if installed else [sys.orig_argv[0], "-m", "minilima"]), *arguments])
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -72,6 +76,10 @@ def _dispatch(arguments: list[str]) -> int:
         )
     if verb == "fetch":
         return _fetch()
+    if verb == "completion":
+        from minilima.completion import run_completion
+
+        return run_completion(arguments, VERBS)
     if verb == "compare":
         from minilima.comparing import run_compare
 
@@ -232,7 +240,11 @@ def _help() -> int:
     lines += [f"  {verb:<12}{meaning}" for verb, meaning in VERBS.items()]
     lines += ["", "groups (choose with group=option; experiments are added with +experiment=…)"]
     lines += [f"  {group:<12}{'  '.join(names)}" for group, names in groups().items()]
-    lines += ["", "Every setting is explained in conf/<group>/<option>.yaml and in minilima/config.py."]
+    lines += [
+        "",
+        "Every setting with its meaning, unit, range and default: docs/reference/settings.md, and conf/<group>/<option>.yaml.",
+        "An experiment's settings as they are: python -m minilima --cfg job +experiment=quickstart",
+    ]
     console.say_raw("\n".join(lines))
     return 0
 

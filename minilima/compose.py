@@ -99,6 +99,13 @@ _AT_LEAST_ONE = (
     "eval_set.size",
     "eval.max_tokens",
 )
+_OTHER_RANGES = {
+    "confirm_above_usd": "at least 0",
+    "sft.learning_rate": "above 0",
+    "compute.zero_stage": "0, 1, 2 or 3",
+    "judge.top_logprobs": "between 1 and 20",
+    "name": "made of letters, digits, '.', '_' and '-': it names a folder",
+}
 _SHARES = (
     "data.saturation",
     "data.max_similarity",
@@ -117,29 +124,30 @@ def _check_ranges(config: Config) -> None:
     for key in _AT_LEAST_ONE:
         value = operator.attrgetter(key)(config)
         if value is not None and value < 1:
-            raise _out_of_range(key, value, "at least 1")
+            raise _out_of_range(key, value)
     for key in _SHARES:
         value = operator.attrgetter(key)(config)
         if not 0.0 <= value <= 1.0:
-            raise _out_of_range(key, value, "between 0 and 1")
+            raise _out_of_range(key, value)
     if config.sft.learning_rate <= 0:
-        raise _out_of_range("sft.learning_rate", config.sft.learning_rate, "above 0")
+        raise _out_of_range("sft.learning_rate", config.sft.learning_rate)
+    if config.confirm_above_usd is not None and config.confirm_above_usd < 0:
+        raise _out_of_range("confirm_above_usd", config.confirm_above_usd)
     _check_judge(config.judge)
     _check_sft(config.sft)
     _check_compute(config.compute)
     if not re.fullmatch(r"[\w.-]+", config.name):
-        raise _out_of_range("name", config.name, "made of letters, digits, '.', '_' and '-': it names a folder")
+        raise _out_of_range("name", config.name)
 
 
 _JUDGE_PROMPTS = Path(__file__).parent / "prompts" / "judge"
 
 
 def _check_judge(judge: JudgeConfig) -> None:
-    prompts = sorted(file.stem for file in _JUDGE_PROMPTS.glob("*.j2"))
-    if judge.prompt not in prompts:
-        raise _out_of_range("judge.prompt", judge.prompt, f"one of {options(prompts)}")
+    if judge.prompt not in _judge_prompts():
+        raise _out_of_range("judge.prompt", judge.prompt)
     if judge.top_logprobs is not None and not 1 <= judge.top_logprobs <= 20:
-        raise _out_of_range("judge.top_logprobs", judge.top_logprobs, "between 1 and 20")
+        raise _out_of_range("judge.top_logprobs", judge.top_logprobs)
     if judge.kind == JudgeKind.openai and (judge.prompt == "weigh") != (judge.top_logprobs is not None):
         raise MinilimaError(
             f"judge.prompt={judge.prompt} and judge.top_logprobs={judge.top_logprobs} do not fit together.",
@@ -170,7 +178,7 @@ def _check_sft(sft: SftConfig) -> None:
 
 def _check_compute(compute: ComputeConfig) -> None:
     if compute.zero_stage not in (None, 0, 1, 2, 3):
-        raise _out_of_range("compute.zero_stage", compute.zero_stage, "0, 1, 2 or 3")
+        raise _out_of_range("compute.zero_stage", compute.zero_stage)
     least = {Offload.none: None, Offload.optimizer: 1, Offload.all: 3}[compute.offload]
     if least is not None and (compute.zero_stage is None or compute.zero_stage < least):
         raise MinilimaError(
@@ -180,8 +188,19 @@ def _check_compute(compute: ComputeConfig) -> None:
         )
 
 
-def _out_of_range(key: str, value: object, valid: str) -> MinilimaError:
-    return MinilimaError(f"{key}={value} is out of range.", f"It must be {valid}.", "Give another value for it.")
+def range_of(key: str) -> str | None:
+    """What a setting's values must be beyond its type, in words; None where any value will do."""
+    if key == "judge.prompt":
+        return f"one of {options(_judge_prompts())}"
+    return "at least 1" if key in _AT_LEAST_ONE else "between 0 and 1" if key in _SHARES else _OTHER_RANGES.get(key)
+
+
+def _judge_prompts() -> list[str]:
+    return [file.stem for file in _JUDGE_PROMPTS.glob("*.j2")]
+
+
+def _out_of_range(key: str, value: object, valid: str | None = None) -> MinilimaError:
+    return MinilimaError(f"{key}={value} is out of range.", f"It must be {valid or range_of(key)}.", "Give another value for it.")
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> MinilimaError:

@@ -474,6 +474,8 @@ class Config:
     """Every random choice is drawn from this and the name of its stage."""
     until: Until = Until.report
     """Stop after this stage."""
+    confirm_above_usd: float | None = 5.0
+    """A run whose plan guesses more than so many US dollars asks first, and without a terminal needs --yes; None = never."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -1,18 +1,20 @@
 """The only module that prints: the plan, one calm line a stage, the result, and errors as one paragraph.
 
-On a terminal the running stage has a live line; elsewhere (a log, CI) each stage prints one line when it starts and one
-when it is done. Text written by models or users is shown through `plain`, which takes control characters out.
+On a terminal the running stage has a live line; elsewhere a plain line when it starts, when it is done, and now and then
+between; in CI the first and the last alone. Text written by models or users is shown through `plain`, which takes control
+characters out.
 """
 
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as LiveProgress
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +28,8 @@ _err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 _STATUS_STYLE = {"reuse": "green", "reused": "green", "build": "yellow", "resume": "yellow", "built": "bold", "waited": "green"}
 _LEVEL_STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _PLAIN_LINE_SECONDS = 20.0
+_PACE_AFTER_SECONDS = 2.0
+_SPANS = ((1, "s"), (60, "min"), (3600, "h"))
 
 
 def plain(text: str) -> str:
@@ -89,10 +93,25 @@ def show_finding(level: str, name: str, says: str, fix: str) -> None:
         _out.print(Text(f"{'':<25}{plain(fix)}", style="bold"), soft_wrap=True)
 
 
+def confirm(question: str) -> bool | None:
+    """Asks on the terminal, no being the default; None where there is nobody to ask."""
+    if not (sys.stdin.isatty() and _out.is_terminal):
+        return None
+    try:
+        return _out.input(f"[bold]{escape(plain(question))}[/] \\[y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def in_ci() -> bool:
+    """True where $CI is set, as all common services do: stages then have a line at their start and end alone."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
 @contextmanager
-def stage_line(name: str) -> Iterator["StageLine"]:
-    """The display of one running stage."""
-    line = StageLine(name)
+def stage_line(name: str, spent_usd: Callable[[], float | None] = lambda: None) -> Iterator["StageLine"]:
+    """The display of one running stage; `spent_usd` is asked for what it has cost so far."""
+    line = StageLine(name, spent_usd)
     try:
         with line.live:
             yield line
@@ -101,36 +120,48 @@ def stage_line(name: str) -> Iterator["StageLine"]:
 
 
 class StageLine:
-    """Shows how far a stage is: live on a terminal, and as a plain line now and then elsewhere."""
+    """Shows how far a stage is, how fast, and what it has cost: live on a terminal, as a plain line now and then elsewhere."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, spent_usd: Callable[[], float | None] = lambda: None) -> None:
         self.name = name
+        self._spent_usd = spent_usd
+        self._is_live = _out.is_terminal and not in_ci()
         self.live = LiveProgress(
             TextColumn("[bold]{task.description:<18}"),
-            BarColumn(bar_width=28),
+            BarColumn(bar_width=20),
             TextColumn("{task.fields[count]}"),
-            TimeElapsedColumn(),
-            TextColumn("[dim]left"),
-            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[pace]}"),
             TextColumn("[dim]{task.fields[note]}"),
             console=_out,
             transient=True,
-            disable=not _out.is_terminal,
+            disable=not self._is_live,
         )
-        self._task = self.live.add_task(name, total=None, count="", note="")
-        self._printed = time.monotonic()
-        if not _out.is_terminal:
+        self._task = self.live.add_task(name, total=None, count="", pace="", note="")
+        self._printed = self._began = time.monotonic()
+        self._first: Progress | None = None
+        if not self._is_live:
             say(f"{name}: started")
 
     def update(self, progress: Progress) -> None:
         """Takes over a worker's progress."""
+        now = time.monotonic()
+        if self._first is None or progress.unit != self._first.unit or progress.done < self._first.done:
+            # A stage may count one thing after another, and one that goes on does not begin at nought.
+            self._first, self._began = progress, now
+        due = now - self._printed > _PLAIN_LINE_SECONDS and not in_ci()
+        if not (self._is_live or due):
+            return
         count = f"{progress.done:,}" + (f"/{progress.total:,}" if progress.total else "") + f" {progress.unit}"
+        told = [*pace(progress, progress.done - self._first.done, now - self._began)]
+        if usd := self._spent_usd():
+            told.append(f"{usd:,.2f} USD")
         self.live.update(
-            self._task, completed=progress.done, total=progress.total, count=count, note=escape(plain(progress.note))
-        )
-        if not _out.is_terminal and time.monotonic() - self._printed > _PLAIN_LINE_SECONDS:
-            self._printed = time.monotonic()
-            say(f"{self.name}: {count} {progress.note}".rstrip())
+            self._task, completed=progress.done, total=progress.total, count=count, pace=", ".join(told),
+            note=escape(plain(progress.note)),
+        )  # fmt: skip
+        if not self._is_live:
+            self._printed = now
+            say(f"{self.name}: {', '.join(filter(None, [count, *told, progress.note]))}")
 
     def wait_for(self, holder: str) -> None:
         """Says who builds the stage just now."""
@@ -138,3 +169,22 @@ class StageLine:
 
     def finish(self) -> None:
         self.live.stop()
+
+
+def pace(progress: Progress, done: int, seconds: float) -> tuple[str, ...]:
+    """How fast, and how long it will take from here: `("4.2/s", "3 min left")`; nothing before there is something to go by."""
+    if done <= 0 or seconds < _PACE_AFTER_SECONDS:
+        return ()
+    each_second = done / seconds
+    span, unit = next((span, unit) for span, unit in _SPANS if each_second * span >= 1 or unit == "h")
+    told = f"{each_second * span:.3g}/{unit}"
+    if not progress.total or progress.total <= progress.done:
+        return (told,)
+    return told, f"{duration((progress.total - progress.done) / each_second)} left"
+
+
+def duration(seconds: float) -> str:
+    """A span of time for people: `40 s`, `12 min`, `3.4 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"

@@ -21,6 +21,7 @@ from minilima.evaluate.cards import find_card, form_of
 from minilima.evaluate.judge import draws_order
 from minilima.evaluate.results import Results, compute_results
 from minilima.launch import run_stage
+from minilima.llm.budget import spent_usd
 from minilima.planning import check_ready, check_still_there, describe_outcome, make_plan, show
 from minilima.recipes import judge_identity, run_key, stages
 from minilima.report.summary import Summary, write_run
@@ -63,7 +64,8 @@ def _get_or_build(
     """One stage, with its live line. Its inputs are in the store by now."""
     if found := store.find(stage):
         return found
-    with console.stage_line(role) as line:
+    cache = (store.root.parent / "cache" / "replies.sqlite").resolve()
+    with console.stage_line(role, lambda: spent_usd(cache, stage.key)) as line:
 
         def build(work: Path) -> Outcome:
             inputs = {name: (store.root / source.directory).resolve() for name, source in stage.inputs.items()}
@@ -74,7 +76,7 @@ def _get_or_build(
                 inputs=inputs,
                 config=config,
                 sources=sources,
-                cache=(store.root.parent / "cache" / "replies.sqlite").resolve(),
+                cache=cache,
             )
             return run_stage(job, line.update)
 

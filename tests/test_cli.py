@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from minilima import results, to_frame
 from minilima.compose import load_config
 from minilima.recipes import stages
 from minilima.sources import resolve
@@ -160,6 +161,9 @@ def test_a_second_run_reuses_everything_without_torch_and_a_changed_rate_only_wh
     third = minilima(*arguments, "sft.learning_rate=1e-3", cwd=tmp_path)
     reused = [line.split()[0] for line in third.stdout.splitlines() if line.split()[1:2] == ["reused"]]
     assert reused == ["pool", "dataset", "reference_answers"]
+    frame = to_frame(results(tmp_path / "outputs" / "runs"))
+    assert sorted(frame["sft.learning_rate"]) == [1e-5, 1e-3] and frame["prompts"].tolist() == [3, 3]
+    assert {"point", "win_rate", "win_rate_low", "loss_change", "tokens", "usd", "seconds"} <= set(frame.columns)
 
 
 def annotations(folder: Path, model: str, wins: int, count: int = 40) -> str:

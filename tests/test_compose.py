@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from minilima import reference
 from minilima.compose import expand_sweep, load_config
 from minilima.config import Until
 from minilima.errors import MinilimaError
@@ -104,3 +105,19 @@ def test_a_sweep_expands_to_every_combination() -> None:
         ["data.size=20", "sft.epochs=2"],
     ]
     assert all(load_config(point).data.size in (10, 20) for point in points)
+
+
+def test_the_reference_of_settings_says_what_the_code_says() -> None:
+    assert reference.stale() == [], (
+        "a setting, an option or a command has changed: run `make reference` and commit docs/reference/"
+    )
+
+
+def test_the_reference_tells_range_unit_and_default_of_a_setting() -> None:
+    found = {setting.name: setting for section in reference.settings().values() for setting in section}
+    assert found["judge.min_coverage"].valid == "number, between 0 and 1"
+    assert found["compute.checkpoint_seconds"].valid == "number, in seconds"
+    assert found["sft.method"].valid == "`full`, `lora`"
+    assert found["generator.endpoint.budget.usd"].valid == "number, in USD, or null"
+    assert found["data.size"].default == "null" and "null = all that pass" in found["data.size"].meaning
+    assert all(setting.meaning for setting in found.values())

@@ -5,6 +5,8 @@ Reservations stand in the reply cache's database. After a kill, what was in flig
 nobody knows whether the endpoint billed it.
 """
 
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -136,6 +138,18 @@ class Budget:
             f"Spent: {self.spent.requests:,} requests, {self.spent.tokens:,} tokens{usd}; the next one might pass the cap.",
             "Raise the cap (endpoint.budget.…) and run the same command: every reply is kept and not paid again.",
         )
+
+
+def spent_usd(database: Path, scope: str) -> float | None:
+    """What the stage `scope` has cost so far, requests in flight at their worst case; None where nothing has a price."""
+    if not database.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as found:
+            total: float | None = found.execute("SELECT sum(usd) FROM spent WHERE scope = ?", (scope,)).fetchone()[0]
+    except sqlite3.Error:  # no account has been opened, or the file is being written: it is only for a display
+        return None
+    return total or None
 
 
 def covers(caps: BudgetConfig, spent: Spend) -> bool:

@@ -1,0 +1,94 @@
+"""The documentation holds: every command in it composes, every link leads somewhere, every page is in the navigation."""
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from minilima.__main__ import VERBS
+from minilima.compose import expand_sweep, load_config
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_PLACEHOLDERS = {"overrides…", "…", "COMMAND"}
+
+
+def commands(page: Path) -> Iterator[str]:
+    """What is typed: lines of code blocks, and code in the text, that begin with `python -m minilima`."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:\w*)[^\n]*\n(.*?)^```", text, flags=re.M | re.S)
+    typed = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    typed += re.findall(r"`(python -m minilima[^`\n]*)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    for line in typed:
+        for start in ("python -m minilima", ".venv/bin/python -m minilima", "minilima "):
+            if line.strip().startswith(start):
+                yield line.partition("  #")[0].strip()
+
+
+ALL = [(str(page.relative_to(ROOT)), command) for page in PAGES for command in commands(page)]
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the pages tell the reader to write."""
+    for page in PAGES:
+        for title, content in re.findall(r'^```yaml title="([^"]+)"\n(.*?)^```', page.read_text(), flags=re.M | re.S):
+            (tmp_path / title).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / title).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("page", "command"), ALL)
+def test_every_command_in_the_documentation_composes(page: str, command: str, written: Path) -> None:
+    words = shlex.split(command)
+    module, *words = words[words.index("-m") + 1 :] if "-m" in words[:2] else words
+    if module != "minilima":
+        assert importlib.util.find_spec(module), f"{page}: there is no module {module}"
+        return
+    words = [word for word in words if word not in _PLACEHOLDERS]
+    verb = words.pop(0) if words and words[0] in VERBS else "run"
+    assert (
+        not words or "=" in words[0] or words[0].startswith("-") or verb in ("compare", "score", "store", "export", "completion")
+    )
+    if verb in ("compare", "score", "completion", "fetch"):
+        return
+    config_dir = words[words.index("--config-dir") + 1] if "--config-dir" in words else None
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    for point in expand_sweep(overrides):
+        load_config(point, config_dir=config_dir)
+
+
+def test_commands_were_found_in_every_guide() -> None:
+    pages = {page for page, _ in ALL}
+    assert {"README.md", "docs/tutorial.md", "docs/howto/cost.md"} <= pages and len(ALL) > 30
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    def leaves(entry: object) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        for item in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
+            yield from leaves(item)
+
+    shown = set(leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert shown == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_the_examples_import_is_there(page: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S):
+        compile(block, str(page), "exec")
+        for module, names in re.findall(r"^from (\S+) import (.+)$", block, flags=re.M):
+            loaded = importlib.import_module(module)
+            assert [name for name in names.split(", ") if not hasattr(loaded, name)] == []
