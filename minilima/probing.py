@@ -122,7 +122,7 @@ def _ask_torch(*, deepspeed: bool) -> dict[str, Any]:
         "built_for": torch.version.cuda,
         "gpus": torch.cuda.device_count() if cuda else 0,
         "bf16": cuda and torch.cuda.is_bf16_supported(),
-        "nccl": ".".join(map(str, torch.cuda.nccl.version())) if cuda else None,
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())) if cuda else None,  # type: ignore[no-untyped-call]
     }
     if deepspeed:
         try:

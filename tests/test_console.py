@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,11 @@ def test_ctrl_c_stops_with_the_line_that_goes_on(tmp_path: Path, server: ModelSe
         "data.blocked_words=[image, draw]", f"paths.outputs={tmp_path / 'out'}",
     ]  # fmt: skip
     command = [sys.executable, "-m", "minilima", *arguments]
+    # A shell lets what it runs in the background ignore Ctrl-C, and the tests may be such a thing.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    environment = {**os.environ, "CI": "1"}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "CI": "1"}, start_new_session=True
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True, preexec_fn=heed
     ) as run:
         assert run.stdout is not None
         told = [run.stdout.readline()]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 from minilima.__main__ import VERBS
 from minilima.compose import expand_sweep, load_config
@@ -81,7 +81,7 @@ def test_every_page_is_in_the_navigation() -> None:
         for item in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
             yield from leaves(item)
 
-    shown = set(leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    shown = set(leaves(OmegaConf.to_container(OmegaConf.load(ROOT / "mkdocs.yml").nav)))
     assert shown == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
 
 
