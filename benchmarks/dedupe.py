@@ -11,6 +11,7 @@ and scaled by the number of pairs. Times are CPU seconds of one process.
 import functools
 import random
 import re
+import resource
 import sys
 import time
 from pathlib import Path
@@ -106,6 +107,7 @@ def main() -> None:
             figures[f"rouge_score_{size}"] = (round(seconds, 1), "cpu_seconds")
             figures[f"speedup_{size}"] = (round(seconds / (figures[f"block_{size}"][0] or 1)), "times")
             figures[f"wrong_{size}"] = (wrong, "decisions")
+    figures["peak_memory"] = (round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), "MiB")
     words = sum(len(text.split()) for text in texts(1000)) / 1000
     publish(figures, chosen.json, limit=LIMIT, mean_words=round(words, 1), compared_every=COMPARED)
 
