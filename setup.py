@@ -37,7 +37,7 @@ setup(
         "datasets>=4",
         "gguf>=0.17",
         # Model endpoints and judging. alpaca-eval 0.6.6 imports pkg_resources and breaks with newer pandas and scikit-learn.
-        "openai>=2",
+        "openai[aiohttp]>=2",
         "alpaca-eval>=0.6.6",
         "setuptools<82",
         "pandas<3",

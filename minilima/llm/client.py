@@ -23,7 +23,7 @@ from minilima.llm.budget import Budget, Spend, price_of, worst_case
 from minilima.llm.cache import CachedModel
 from minilima.llm.chat import FAILED, OnReply, Reply, Request
 from minilima.llm.throttle import Throttle
-from minilima.llm.wire import chat_call, explain, is_whole, parse_completion
+from minilima.llm.wire import chat_call, explain, is_whole, parse_completion, root_cause
 
 _FAILURES_IN_A_ROW = 3
 """So many requests that failed for good, with no success between them: the endpoint is down."""
@@ -87,6 +87,7 @@ class EndpointModel:
             base_url=self.endpoint.base_url,
             timeout=self.endpoint.timeout_seconds,
             max_retries=0,
+            http_client=openai.DefaultAioHttpClient(),  # takes a third less CPU for a request than openai's own choice
         )
 
     async def _reply(self, client: openai.AsyncOpenAI, request: Request) -> Reply | None:
@@ -193,7 +194,8 @@ def _fault(reply: Reply | None, error: Exception | None) -> str:
         return "filtered" if reply.finish == "content_filter" else "empty"
     if isinstance(error, openai.RateLimitError):
         return "busy"
-    if isinstance(error, openai.APITimeoutError | TimeoutError):
+    # aiohttp's errors all come as time-outs: what lies behind them tells.
+    if error is not None and isinstance(root_cause(error), TimeoutError):
         return "timeout"
     if isinstance(error, openai.APIConnectionError):
         return "connection"

@@ -96,11 +96,19 @@ def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaE
             f"It says: {error}.",
             "Most often a setting does not suit the model (temperature, tokens, log-probabilities), or the prompt is too long.",
         )
+    root = root_cause(error)
     return MinilimaError(
         f"{address} did not answer, after {endpoint.max_retries} retries.",
-        f"The last error was {type(error).__name__}: {error}.",
+        f"The last error was {type(root).__name__}: {str(root).rstrip('.') or 'it took too long'}.",
         "Run the same command again later: every reply that arrived is kept and not asked for again.",
     )
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first error of a chain: the libraries between say less of it at each step. A time-out is caused by nothing."""
+    while error.__cause__ is not None and not isinstance(error, TimeoutError):
+        error = error.__cause__
+    return error
 
 
 def _offered(endpoint: EndpointConfig) -> str:
