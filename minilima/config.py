@@ -261,6 +261,8 @@ class DataConfig:
     """An instruction with one of these as a whole word is rejected: a text model cannot draw."""
     blocked_beginnings: list[str] = field(default_factory=list)
     """An instruction that begins with one of these is rejected (Self-Instruct: "Write a program")."""
+    must_ask: bool = False
+    """Reject an English instruction that neither asks a question nor tells to do something: small models write statements."""
     min_output_words: int = 0
     """Examples with shorter answers are left out of the data set."""
     max_output_words: int | None = None

@@ -1,6 +1,7 @@
 """What is left out of the pool, and the reason for each: pure predicates over texts."""
 
 import re
+from itertools import pairwise
 
 from minilima.config import DataConfig
 
@@ -28,6 +29,30 @@ def instruction_fault(text: str, data: DataConfig) -> str | None:
     return "repeats_itself" if is_repetitive(text) else None
 
 
+_VERBS = (
+    "add adapt advise analyse analyze answer apply argue arrange ask assess assign balance boil brainstorm break build "
+    "calculate categorise categorize change check choose cite classify combine come compare complete compose compress "
+    "compute condense consider construct continue contrast convert correct count craft create critique debug decide decline "
+    "deduce define describe design detect determine develop devise diagnose differentiate discuss distinguish divide draft "
+    "edit elaborate eliminate estimate evaluate expand explain express extend extract figure fill find finish fix flag "
+    "format formulate generate get give grade guess help highlight identify illustrate imagine implement improve infer "
+    "insert interpret introduce invent judge justify keep label link list make mark match mention merge modify name negate "
+    "note offer order organise organize outline paraphrase parse pick plan point practise predict prepare present produce "
+    "proofread propose prove provide pull punctuate put quote rank rate read rearrange recommend reconstruct reduce "
+    "refactor refer remove rename reorder repeat rephrase replace reply report respond restate return reverse review revise "
+    "reword rewrite rhyme round route say scale schedule score select separate shift shorten show simplify sketch solve "
+    "sort specify spell split spot state subtract suggest sum summarise summarize swap tag take tell test think trace "
+    "transform translate transcribe triage try turn update use verify weigh work write"
+)
+_TELLS = re.compile(rf"(?:^|[.!:;,\n\"'(]\s*|\b(?:please|and|then|to|must)\s+)(?:{_VERBS.replace(' ', '|')})\b", re.IGNORECASE)
+_QUESTION = re.compile(r"(?:^|[.!?,\n]\s*)(?:who|whom|whose|what|when|where|which|why|how)\b", re.IGNORECASE)
+
+
+def asks(text: str) -> bool:
+    """Whether an English text asks a question or tells somebody to do something."""
+    return "?" in text or bool(_TELLS.search(text) or _QUESTION.search(text))
+
+
 def instance_fault(*, instruction: str, input_text: str, output: str, truncated: bool) -> str | None:
     """The reason to reject a worked instance, or None (after prepare_for_finetuning.py)."""
     if truncated:
@@ -40,14 +65,30 @@ def instance_fault(*, instruction: str, input_text: str, output: str, truncated:
         return "unfinished"
     if is_refusal(output):
         return "refusal"
+    if has_broken_list(output):
+        return "broken_list"
     return "repeats_itself" if is_repetitive(output) or is_repetitive(input_text) else None
 
 
 def is_repetitive(text: str, *, window: int = 4, share: float = 0.3) -> bool:
-    """True where over `share` of the runs of `window` words occur before in the same text: small models loop."""
+    """True where lines, or over `share` of the runs of `window` words, occur before in the same text: small models loop."""
+    lines = [line.strip().lower() for line in text.splitlines() if len(line.split()) >= 3]
+    if len(lines) - len(set(lines)) >= _LINES_AGAIN:
+        return True
     words = text.lower().split()
     runs = [tuple(words[start : start + window]) for start in range(len(words) - window + 1)]
     return len(runs) >= 2 * window and 1 - len(set(runs)) / len(runs) > share
+
+
+_LINES_AGAIN = 2
+"""A line that comes back once may be a refrain."""
+
+
+def has_broken_list(text: str) -> bool:
+    """True where items of a list are numbered twice, or their numbers go back or stand still; a new list begins at 1."""
+    numbers = [int(number) for number in re.findall(r"^\s*(\d{1,3})[.)]\s", text, re.MULTILINE)]
+    twice = re.search(r"^\s*\d{1,3}[.)]\s+\d{1,3}[.)]\s", text, re.MULTILINE)
+    return bool(twice) or any(after <= before and after != 1 for before, after in pairwise(numbers)) or numbers[:2] == [1, 1]
 
 
 _REFUSAL = re.compile(r"^(i['’]m sorry|i am sorry|sorry, (but )?i|as an ai|i cannot|i can['’]t|i['’]m unable|i am unable)", re.I)

@@ -97,26 +97,29 @@ class Steps:
 
     def _by_input(self, tasks: Sequence[Instruction]) -> list[Instance]:
         shown = self._shown(is_classification=False)
-        inputs: list[Demonstration] = [({"instruction": task.instruction}, task.input or "None") for task in shown]
         answers: list[Demonstration] = [({**_worked(task), "words": None}, task.output) for task in shown]
         places = [(task, number) for task in tasks for number in range(self.asker.data.instances_per_task)]
-        firsts = self._ask(
-            [self.asker.request("input", inputs, self.sampling, number, instruction=task.instruction) for task, number in places],
-            "inputs",
-        )
-        requests = [
-            self._answer(task, no_input(first.text), answers, number)
-            for (task, number), first in zip(places, firsts, strict=True)
-        ]
+        firsts = self._inputs([(task, number) for task, number in places if not task.complete], shown)
+        inputs = [no_input(firsts[task.id, number].text) if not task.complete else task.input for task, number in places]
+        requests = [self._answer(task, given, answers, number) for (task, number), given in zip(places, inputs, strict=True)]
+        replies = self._ask(requests, "instances")
         return [
             Instance(
-                task=task, number=number, is_classification=False, input=no_input(first.text), output=second.text,
-                replies=(first, second), request=request.key(self.model.name),
+                task=task, number=number, is_classification=False, input=given, output=reply.text,
+                replies=(reply,) if task.complete else (firsts[task.id, number], reply),
+                request=request.key(self.model.name),
             )
-            for (task, number), first, second, request in zip(
-                places, firsts, self._ask(requests, "instances"), requests, strict=True
-            )
+            for (task, number), given, request, reply in zip(places, inputs, requests, replies, strict=True)
         ]  # fmt: skip
+
+    def _inputs(self, places: Sequence[tuple[Instruction, int]], seeds: Sequence[SeedTask]) -> dict[tuple[str, int], Reply]:
+        """The inputs of tasks, by id and number, where the model is to make them up."""
+        shown: list[Demonstration] = [({"instruction": task.instruction}, task.input or "None") for task in seeds]
+        requests = [
+            self.asker.request("input", shown, self.sampling, number, instruction=task.instruction) for task, number in places
+        ]
+        replies = self._ask(requests, "inputs")
+        return {(task.id, number): reply for (task, number), reply in zip(places, replies, strict=True)}
 
     def _answer(self, task: Instruction, given: str, shown: Sequence[Demonstration], number: int) -> Request:
         words = self.asker.data.answer_words

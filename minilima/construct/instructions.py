@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minilima.config import BudgetConfig, DataConfig
-from minilima.construct.filters import instruction_fault
+from minilima.construct.filters import asks, instruction_fault
 from minilima.construct.rouge import Nearest, RougeIndex
 from minilima.construct.seeds import short_tasks
 from minilima.construct.writers import Demo, Draft, Writer
 from minilima.llm.budget import Spend, covers
 from minilima.llm.cache import CachedModel
 from minilima.llm.chat import FAILED, Reply
-from minilima.records import Example, Progress, Rejected, SeedTask, Tell
+from minilima.records import Example, Progress, Rejected, SeedTask, Tell, user_text
 
 SATURATED_ROUNDS = 3
 
@@ -37,6 +37,8 @@ class Instruction:
     input: str = ""
     output: str | None = None
     """Where the writer gave whole examples."""
+    complete: bool = False
+    """Whether it gave the input too, also where that is empty."""
     round: int
     parents: tuple[str, ...]
     """Ids of the demonstrations in its prompt."""
@@ -154,7 +156,7 @@ def _accept(
             return
         identity, text = f"{prefix}.{place}", draft.instruction
         nearest = index.nearest(text)
-        if (fault := _fault(text, nearest, data)) is not None:
+        if (fault := _fault(draft, nearest, data)) is not None:
             near = {"nearest_id": nearest.id, "nearest_rouge": round(nearest.rouge, 4)} if nearest else {}
             growth.rejected.append(Rejected(id=identity, text=text, reason=fault, **near))  # type: ignore[arg-type]
             continue
@@ -165,6 +167,7 @@ def _accept(
                 instruction=text,
                 input=draft.input,
                 output=draft.output,
+                complete=draft.complete,
                 round=number,
                 parents=parents,
                 request=request,
@@ -176,8 +179,10 @@ def _accept(
         )
 
 
-def _fault(text: str, nearest: Nearest | None, data: DataConfig) -> str | None:
-    fault = instruction_fault(text, data)
+def _fault(draft: Draft, nearest: Nearest | None, data: DataConfig) -> str | None:
+    fault = instruction_fault(draft.instruction, data)
+    if fault is None and data.must_ask and not asks(user_text(draft.instruction, draft.input)):
+        return "asks_nothing"
     if fault is None and nearest is not None and nearest.rouge > data.max_similarity:
         return "near_duplicate"
     return fault

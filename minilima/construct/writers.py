@@ -33,6 +33,8 @@ class Draft:
     instruction: str
     input: str = ""
     output: str | None = None
+    complete: bool = False
+    """Whether the writer gave the input too, also where it is empty: none is asked for later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,12 @@ def turn_writer(asker: Asker, open_user_turn: Callable[[Sequence[Message]], str]
         return Request(messages=continue_text(open_user_turn(turns)), sampling=sampling, sample=sample)
 
     def parse(reply: Reply) -> list[Draft]:
-        return [Draft(instruction=reply.text.strip())] if reply.finish == "stop" and reply.text.strip() else []
+        text = reply.text.strip()
+        if reply.finish != "stop" or not text:
+            return []
+        # With demonstrations a turn has their form, in which an input stands below the instruction.
+        instruction, _, given = text.partition("\n\n") if demonstrations else (text, "", "")
+        return [Draft(instruction=instruction.strip(), input=given.strip(), complete=True)]
 
     return Writer(demonstrations=demonstrations, whole=True, request=request, parse=parse)
 

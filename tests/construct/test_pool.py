@@ -13,9 +13,12 @@ import pytest
 
 from minilima.compose import load_config
 from minilima.config import DataConfig, Select
+from minilima.construct.asking import Asker
 from minilima.construct.dataset import build_dataset, sift
 from minilima.construct.encodings import encode
-from minilima.construct.pool import build_pool
+from minilima.construct.instances import Classified, Steps
+from minilima.construct.instructions import Instruction
+from minilima.construct.pool import build_pool, connect_generator
 from minilima.construct.selection import Vectors, arrange, shuffle
 from minilima.errors import MinilimaError
 from minilima.files import read_jsonl, sha256_text
@@ -237,6 +240,22 @@ def test_a_model_may_open_the_conversation_itself(tmp_path: Path, server: ModelS
     assert len(rows) == 5 and rows[0]["output"] == "It is far away."
     with pytest.raises(MinilimaError, match="magpie_prefix"):
         build_pool(job(tmp_path / "none", server, "data=magpie"), tell)
+
+
+def test_no_input_is_asked_for_where_the_writer_gave_one(tmp_path: Path, server: ModelServer) -> None:
+    at = job(tmp_path, server)
+    model, asker = connect_generator(at), Asker(generator=at.config.generator, data=at.config.data)
+    tasks = [
+        Instruction(
+            id=str(number), instruction="Sum it up.", input=text, complete=True, round=0, parents=(), request="",
+            nearest_id=None, nearest_rouge=None,
+        )
+        for number, text in enumerate(("A long text.", ""))
+    ]  # fmt: skip
+    classified = [Classified(id=task.id, instruction=task.instruction, is_classification=False) for task in tasks]
+    made = Steps([], model, asker, 0, tell).instances(tasks, classified)
+    assert [item.input for item in made] == ["A long text.", ""]
+    assert sorted(body["messages"][-1]["content"] for body in server.requests) == ["Sum it up.", "Sum it up.\n\nA long text."]
 
 
 def test_base_models_continue_documents(tmp_path: Path, server: ModelServer) -> None:

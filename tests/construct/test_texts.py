@@ -2,10 +2,14 @@
 
 import pytest
 
-from minilima.config import DataConfig
-from minilima.construct.filters import instance_fault, instruction_fault, is_repetitive
+from minilima.config import DataConfig, GeneratorConfig
+from minilima.construct.asking import Asker
+from minilima.construct.filters import asks, instance_fault, instruction_fault, is_repetitive
 from minilima.construct.instances import parse_labels, says_yes
-from minilima.construct.writers import Draft, no_input, parse_examples, parse_list
+from minilima.construct.seeds import load_seeds
+from minilima.construct.writers import Draft, no_input, parse_examples, parse_list, turn_writer
+from minilima.llm.chat import Reply
+from minilima.sources import DATA
 
 
 def test_a_numbered_list_is_taken_apart() -> None:
@@ -65,10 +69,45 @@ def test_instructions_are_rejected_for_a_reason(text: str, fault: str | None) ->
         ("", "The answer is as follows:", False, "unfinished"),
         ("", "I'm sorry, but I cannot do that.", False, "refusal"),
         ("", "a leaf and a leaf and " * 8, False, "repeats_itself"),
+        ("", "Add the salt.\nStir it well.\nAdd the salt.\nStir it well.", False, "repeats_itself"),
+        ("", "1. 1. Boil water.\n2. Add tea.", False, "broken_list"),
+        ("", "1. Boil water.\n3. Add tea.\n3. Wait.", False, "broken_list"),
+        ("", "1. Boil water.\n2. Wait.\n\nThen:\n1. Pour.\n2. Drink.", False, None),
     ],
 )
 def test_instances_are_rejected_for_a_reason(given: str, output: str, truncated: bool, fault: str | None) -> None:
     assert instance_fault(instruction="Do it", input_text=given, output=output, truncated=truncated) == fault
+
+
+def test_a_user_turn_holds_an_instruction_and_its_input() -> None:
+    asker = Asker(generator=GeneratorConfig(), data=DataConfig())
+    reply = Reply(
+        text="Translate into French.\n\nThe cat sleeps.\n\nIt is old.", finish="stop", prompt_tokens=1, completion_tokens=9
+    )
+    shown, opened = turn_writer(asker, lambda turns: "", 3), turn_writer(asker, lambda turns: "", 0)
+    text, given = "Translate into French.", "The cat sleeps.\n\nIt is old."
+    assert shown.parse(reply) == [Draft(instruction=text, input=given, complete=True)]
+    assert [draft.instruction for draft in opened.parse(reply)] == [reply.text], "without an example a turn has no such form"
+
+
+@pytest.mark.parametrize(
+    ("text", "asking"),
+    [
+        ("The largest planet is Mercury.", False),
+        ("An empty jar, lid already removed", False),
+        ("My notes are too long. Cut them by half, please, and give a title.", True),
+        ("Translate into German.", True),
+        ("Is this a fallacy?", True),
+        ("In a village of 1,000, how many people can read", True),
+    ],
+)
+def test_a_statement_asks_for_nothing(text: str, asking: bool) -> None:
+    assert asks(text) == asking
+
+
+def test_the_seeds_ask_for_something() -> None:
+    missed = [task.id for task in load_seeds(DATA / "minilima_175.jsonl") if not asks(task.instruction)]
+    assert len(missed) < 5, "openings like `Limerick, please` are rare"
 
 
 def test_short_or_varied_texts_are_not_repetitive() -> None:
