@@ -1,7 +1,7 @@
 """The command line: `python -m minilima [verb] overrides…`, also installed as `minilima`.
 
-Verbs are taken off before Hydra sees the arguments. A single run is composed, checked and run here; sweeps (`-m`) and
-Hydra's own flags (`--cfg job`, `--info`) go through Hydra, after every point has been checked.
+Verbs are taken off before Hydra sees the arguments. A single run is composed, checked and run here, a sweep
+(`-m`, `+sweep=…`) in `sweeping.py`; Hydra's own flags (`--cfg job`, `--info`) go through Hydra.
 """
 
 import shlex
@@ -34,6 +34,7 @@ minilima: from seed tasks to an aligned model and a win rate, in one command.
   python -m minilima +experiment=quickstart                     everything, on a laptop, without network or keys
   python -m minilima plan +experiment=lima_1k                   what would be built and cost, before anything is done
   python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination; any setting can be overridden
+  python -m minilima +sweep=size_lr +experiment=lima_1k         a sweep whose axes stand in conf/sweep/; also with plan
   python -m minilima compare outputs/runs                       finished runs beside each other, with their intervals
   python -m minilima doctor +experiment=lima_1k                 can this machine run it, and if not, what is to do
 """
@@ -105,7 +106,7 @@ def _dispatch(arguments: list[str]) -> int:
         return _export(arguments, config_dir)
     overrides = [item for item in arguments if not item.startswith("-")]
     flags = [item for item in arguments if item.startswith("-")]
-    if "-m" in flags or "--multirun" in flags:
+    if "-m" in flags or "--multirun" in flags or any(item.startswith("+sweep=") for item in overrides):
         return _sweep(verb, overrides, config_dir)
     if flags or (verb == "run" and "job" in overrides):
         return _hydra(arguments, config_dir)
@@ -129,19 +130,13 @@ def _one(verb: str, overrides: list[str], config_dir: str | None) -> int:
 
 
 def _sweep(verb: str, overrides: list[str], config_dir: str | None) -> int:
-    from minilima.compose import expand_sweep, load_config
+    from minilima.sweeping import plan_sweep, run_sweep
 
-    points = [load_config(point, config_dir=config_dir) for point in expand_sweep(overrides)]
     if verb == "plan":
-        from minilima import plan
-        from minilima.planning import plans_text, show
-
-        plans = [plan(config) for config in points]
-        for config, planned in zip(points, plans, strict=True):
-            show(config, planned)
-        console.say(plans_text(plans))
+        plan_sweep(overrides, config_dir)
         return 0
-    return _hydra(["--multirun", *overrides], config_dir)
+    given = ["--config-dir", config_dir] if config_dir else []
+    return run_sweep(overrides, config_dir, shlex.join(["python", "-m", "minilima", "-m", *given, *overrides]))
 
 
 def _hydra(arguments: list[str], config_dir: str | None) -> int:
@@ -154,13 +149,7 @@ def _hydra(arguments: list[str], config_dir: str | None) -> int:
     def task(composed: DictConfig) -> float | None:
         from minilima.pipeline import run
 
-        try:
-            return run(strict(composed)).score
-        except Exception as error:
-            # Hydra shows only the first failure of a sweep, at its end; each is shown where it happens.
-            if (mistake := explain(error)) is not None:
-                console.complain(mistake)
-            raise
+        return run(strict(composed)).score
 
     extra = ["--config-dir", config_dir] if config_dir else []
     sys.argv = [sys.argv[0], *extra, *arguments]
@@ -238,7 +227,7 @@ def _help() -> int:
 
     lines = [HELP, "commands"]
     lines += [f"  {verb:<12}{meaning}" for verb, meaning in VERBS.items()]
-    lines += ["", "groups (choose with group=option; experiments are added with +experiment=…)"]
+    lines += ["", "groups (choose with group=option; experiments and sweeps are added: +experiment=…, +sweep=…)"]
     lines += [f"  {group:<12}{'  '.join(names)}" for group, names in groups().items()]
     lines += [
         "",

@@ -6,17 +6,16 @@ Hydra itself accepts any key that is added with `+`.
 
 import dataclasses
 import difflib
-import itertools
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
@@ -38,37 +37,40 @@ def load_config(overrides: Sequence[str] = (), *, config_dir: str | None = None)
     Raises:
         MinilimaError: a key, value or option does not exist or has the wrong type; the valid ones are named.
     """
-    extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            return strict(compose("config", overrides=[*overrides, *extra]))
+        with composing():
+            return strict(compose("config", overrides=[*overrides, *searchpath(config_dir)]))
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, overrides) from None
+        raise explain_composition(error, overrides) from None
 
 
-def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
-    """Every point of a sweep as plain overrides: `["data.size=10,20"]` -> `[["data.size=10"], ["data.size=20"]]`."""
-    try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            loader = GlobalHydra.instance().config_loader()
-            parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, overrides) from None
-    axes = []
-    for override in parsed:
-        if override.is_sweep_override():
-            axes.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
-        else:
-            axes.append([str(override.input_line)])
-    return [list(point) for point in itertools.product(*axes)]
+@contextmanager
+def composing() -> Iterator[None]:
+    """Hydra, ready to compose from conf/; a block inside such a block shares its state."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+        return
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF), job_name="minilima"):
+        yield
+
+
+def searchpath(config_dir: str | None) -> list[str]:
+    """The override with which Hydra finds the user's own groups too."""
+    return [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
 
 
 def strict(composed: DictConfig) -> Config:
     """Merges a composed config into a fresh schema, so that no unknown key survives, and checks the ranges."""
+    config = to_config(composed)
+    check_ranges(config)
+    return config
+
+
+def to_config(composed: DictConfig) -> Config:
+    """A composed config as the schema has it; its ranges are not checked yet."""
     values = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
     assert isinstance(config, Config)
-    _check_ranges(config)
     return config
 
 
@@ -120,7 +122,12 @@ _SHARES = (
 )
 
 
-def _check_ranges(config: Config) -> None:
+def check_ranges(config: Config) -> None:
+    """Refuses values that no experiment can have.
+
+    Raises:
+        MinilimaError: names the setting and what is valid.
+    """
     for key in _AT_LEAST_ONE:
         value = operator.attrgetter(key)(config)
         if value is not None and value < 1:
@@ -203,7 +210,8 @@ def _out_of_range(key: str, value: object, valid: str | None = None) -> Minilima
     return MinilimaError(f"{key}={value} is out of range.", f"It must be {valid or range_of(key)}.", "Give another value for it.")
 
 
-def _explain(error: Exception, overrides: Sequence[str]) -> MinilimaError:
+def explain_composition(error: Exception, overrides: Sequence[str]) -> MinilimaError:
+    """Hydra's or OmegaConf's error as one paragraph that names the valid choices."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
@@ -266,6 +274,12 @@ def _wrong_type(error: ValidationError, context: str) -> MinilimaError:
 
 def _no_such_group(error: Exception, overrides: Sequence[str]) -> MinilimaError:
     text = " ".join(str(error).split())
+    if several := re.search(r"Ambiguous value for argument '(.+?)' 1\.", text):
+        return MinilimaError(
+            f"{several.group(1)} gives several values.",
+            "A run takes one; a sweep takes them all, a run for each.",
+            "For a sweep add -m: python -m minilima -m …; a value that has commas itself needs quotes.",
+        )
     if named := re.search(r"Could not override '([^']+)'", text):
         group = named.group(1)
         if group in groups():

@@ -23,7 +23,7 @@ from minilima.evaluate.results import Results, compute_results
 from minilima.launch import run_stage
 from minilima.llm.budget import spent_usd
 from minilima.planning import check_ready, check_still_there, describe_outcome, make_plan, show
-from minilima.recipes import judge_identity, run_key, stages
+from minilima.recipes import judge_identity, run_name, stages
 from minilima.report.summary import Summary, write_run
 from minilima.report.tracking import track
 from minilima.sources import Sources, resolve
@@ -31,8 +31,12 @@ from minilima.store import Artifact, Outcome, Stage, Store, reserved
 from minilima.worker import Job
 
 
-def run(config: Config) -> Summary:
+def run(config: Config, *, shown: bool = False) -> Summary:
     """Builds what is missing, reports, and returns what came out.
+
+    Args:
+        config: the experiment.
+        shown: whether its plan was shown before, as part of a sweep's.
 
     Raises:
         MinilimaError: something the user can mend stands in the way; nothing that was finished is lost.
@@ -42,10 +46,11 @@ def run(config: Config) -> Summary:
     outputs = Path(config.paths.outputs)
     store = Store(outputs / "store")
     planned = make_plan(config, sources, graph, store)
-    show(config, planned)
+    if not shown:
+        show(config, planned)
     check_ready(config, sources, graph, store)
 
-    folder = outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}"
+    folder = outputs / "runs" / run_name(config, graph)
     artifacts: dict[str, Artifact] = {}
     with reserved(store.root, [stage.directory for _, stage in graph.until(config.until)]):
         check_still_there(planned, make_plan(config, sources, graph, store))

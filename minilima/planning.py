@@ -4,8 +4,11 @@ python -m minilima plan +experiment=lima_1k
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from minilima import console
@@ -15,9 +18,9 @@ from minilima.errors import MinilimaError
 from minilima.estimate import estimate
 from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.keys import missing_key
-from minilima.recipes import Stages
-from minilima.sources import Sources
-from minilima.store import Store
+from minilima.recipes import Stages, stages
+from minilima.sources import Sources, resolve
+from minilima.store import Stage, Store
 
 LOCALLY = "generator=local model=smollm2_135m eval_set=minilima_100 judge=reference"
 """The overrides with which any experiment runs without keys and without the hub."""
@@ -34,6 +37,8 @@ class PlannedStage:
     status: str
     directory: str
     what: str
+    points: int = 1
+    """How many points of a sweep it serves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +53,67 @@ class Plan:
 
 def make_plan(config: Config, sources: Sources, graph: Stages, store: Store) -> Plan:
     """What `run` would do, without doing it. Reads manifests only."""
-    planned = []
-    for role, stage in graph.until(config.until):
-        work = store.work(stage)
-        interrupted = work.is_dir() and any(work.iterdir())
-        status = "reuse" if store.find(stage) else "resume" if interrupted else "build"
-        what = describe_stage(role, config, sources)
-        if status != "reuse" and (guess := estimate(role, config, sources)) is not None:
-            what += f"; {guess}"
-        planned.append(PlannedStage(role=role, status=status, directory=stage.directory, what=what))
+    planned = [_planned(role, stage, config, sources, store) for role, stage in graph.until(config.until)]
     return Plan(stages=tuple(planned), notes=tuple(_notes(config, sources)))
+
+
+def make_sweep_plan(configs: Sequence[Config]) -> Plan:
+    """The stages of all points, each once, in the order of the roles; the notes of all.
+
+    Raises:
+        MinilimaError: a source that a point names does not exist.
+    """
+    planned: dict[str, PlannedStage] = {}
+    notes: dict[str, None] = {}
+    for config in configs:
+        sources = resolve(config)
+        store = Store(Path(config.paths.outputs) / "store")
+        for role, stage in stages(config, sources).until(config.until):
+            if stage.directory in planned:
+                found = planned[stage.directory]
+                planned[stage.directory] = replace(found, points=found.points + 1)
+            else:
+                planned[stage.directory] = _planned(role, stage, config, sources, store)
+        notes.update(dict.fromkeys(_notes(config, sources)))
+    order = {role: place for place, role in enumerate(dict.fromkeys(stage.role for stage in planned.values()))}
+    return Plan(stages=tuple(sorted(planned.values(), key=lambda stage: order[stage.role])), notes=tuple(notes))
+
+
+def _planned(role: str, stage: Stage, config: Config, sources: Sources, store: Store) -> PlannedStage:
+    work = store.work(stage)
+    interrupted = work.is_dir() and any(work.iterdir())
+    status = "reuse" if store.find(stage) else "resume" if interrupted else "build"
+    what = describe_stage(role, config, sources)
+    if status != "reuse" and (guess := estimate(role, config, sources)) is not None:
+        what += f"; {guess}"
+    return PlannedStage(role=role, status=status, directory=stage.directory, what=what)
 
 
 def show(config: Config, plan: Plan) -> None:
     """Prints the plan."""
     rows = [(stage.role, stage.status, stage.directory, stage.what) for stage in plan.stages]
     console.show_plan(f"{config.name}: {_count(len(plan.to_build), 'stage')} to build", rows, plan.notes)
+
+
+_SHOWN_OF_A_ROLE = 4
+
+
+def show_sweep(name: str, points: int, plan: Plan) -> None:
+    """Prints the plan of a sweep: of each role the first few stages, the others as a number."""
+    rows = []
+    for role, group in groupby(plan.stages, key=lambda stage: stage.role):
+        of_role = list(group)
+        shown = of_role if len(of_role) <= _SHOWN_OF_A_ROLE + 1 else of_role[:_SHOWN_OF_A_ROLE]
+        rows += [(stage.role, stage.status, stage.directory, f"{stage.what}{_shared(stage, points)}") for stage in shown]
+        if others := of_role[len(shown) :]:
+            counts = Counter(stage.status for stage in others)
+            rows.append((role, "", f"and {len(others):,} more", ", ".join(f"{n:,} to {status}" for status, n in counts.items())))
+    title = f"{name}: {_count(points, 'point')}, {_count(len(plan.stages), 'stage')}, {len(plan.to_build):,} to build"
+    console.show_plan(title, rows, plan.notes)
+
+
+def _shared(stage: PlannedStage, points: int) -> str:
+    return f" (for {'all' if stage.points == points else f'{stage.points:,}'} points)" if stage.points > 1 else ""
 
 
 def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -> None:
@@ -183,10 +233,3 @@ def describe_outcome(role: str, metrics: dict[str, Any]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def plans_text(plans: Sequence[Plan]) -> str:
-    """The plans of a sweep in one line: how many stages there are, and how many of them are to be built."""
-    everything = {stage.directory: stage.status for plan in plans for stage in plan.stages}
-    to_build = sum(status != "reuse" for status in everything.values())
-    return f"{_count(len(plans), 'point')}, {_count(len(everything), 'stage')}, {to_build:,} to build"

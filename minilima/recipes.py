@@ -164,6 +164,11 @@ def judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     return {**recipe, **_fields(judge, "prompt", "max_tokens", "temperature", "top_logprobs")}
 
 
+def run_name(config: Config, graph: Stages) -> str:
+    """The name of the run's folder: the same settings always give the same one."""
+    return f"{config.name}-{run_key(graph, config.until)}"
+
+
 def run_key(graph: Stages, last: Until) -> str:
     """Identifies a run by the results it leads to: the same settings always give the same run folder."""
     return sha256_text(canonical_json([stage.key for _, stage in graph.until(last)]))[:8]

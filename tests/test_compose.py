@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from minilima import reference
-from minilima.compose import expand_sweep, load_config
+from minilima.compose import load_config
 from minilima.config import Until
 from minilima.errors import MinilimaError
 from minilima.groups import CONF, groups
@@ -15,7 +15,7 @@ OPTIONS = [(group, option) for group, names in groups().items() for option in na
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_validates(group: str, option: str) -> None:
-    load_config([f"{'+' if group == 'experiment' else ''}{group}={option}"])
+    load_config([f"{'+' if group in ('experiment', 'sweep') else ''}{group}={option}"])
 
 
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONF)))
@@ -94,17 +94,6 @@ def test_lima_1k_is_what_it_says() -> None:
     assert (config.sft.beta2, config.sft.weight_decay, config.sft.residual_dropout) == (0.95, 0.1, 0.2)
     assert (config.generator.kind, config.judge.kind) == ("openai", "openai")
     assert config.eval_set.hub_file is not None and "alpaca_eval" in config.eval_set.hub_file
-
-
-def test_a_sweep_expands_to_every_combination() -> None:
-    points = expand_sweep(["+experiment=quickstart", "data.size=10,20", "sft.epochs=1,2"])
-    assert [point[1:] for point in points] == [
-        ["data.size=10", "sft.epochs=1"],
-        ["data.size=10", "sft.epochs=2"],
-        ["data.size=20", "sft.epochs=1"],
-        ["data.size=20", "sft.epochs=2"],
-    ]
-    assert all(load_config(point).data.size in (10, 20) for point in points)
 
 
 def test_the_reference_of_settings_says_what_the_code_says() -> None:

@@ -40,7 +40,7 @@ class Point:
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """The runs' folders: each named one, or the runs directly in it; each once.
+    """The runs' folders: each named one, the runs directly in it, or the finished ones of a sweep; each once.
 
     Raises:
         MinilimaError: a folder does not exist or holds no finished run.
@@ -48,6 +48,9 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for folder in folders:
         runs = [folder] if (folder / "run.json").is_file() else sorted(file.parent for file in folder.glob("*/run.json"))
+        if (sweep := folder / "sweep.json").is_file():
+            points = json.loads(sweep.read_text(encoding="utf-8"))["points"]
+            runs = [folder / point["run"] for point in points if point["status"] == "done"]
         if not runs:
             why = "It holds no run.json, and neither does a folder in it." if folder.is_dir() else "There is no such folder."
             raise MinilimaError(f"{folder} is not a finished run.", why, FIX)

@@ -1,0 +1,135 @@
+"""Sweeps: points expand as Hydra would, share what they can, fail alone, and the same command goes on."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from minilima.compose import load_config
+from minilima.errors import MinilimaError
+from minilima.expanding import expand
+from tests import server as doubles
+from tests.construct.test_pool import writer
+from tests.server import VALID_KEY, ModelServer
+from tests.test_cli import minilima, refused
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+experiment=quickstart", "data.size=10,null", "sft.learning_rate=1e-5,2"],
+        ["sft=full,lora", "sft.epochs=1,2", "seed=range(0,3)"],
+        ["data.blocked_words=[a,b],[]", "until=pool,dataset"],
+        ["+sweep=size_lr", "data.size=8,9", "name='a','b'"],
+        ["+experiment=follows", "seed=1,2"],
+    ],
+)
+def test_points_are_what_hydra_composes(tmp_path: Path, overrides: list[str]) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "follows.yaml").write_text("# @package _global_\nname: seed-${seed}\n")
+    points = expand(overrides, str(tmp_path)).points
+    assert len(points) > 1
+    for point in points:
+        assert point.config == load_config(point.overrides, config_dir=str(tmp_path))
+
+
+def test_a_sweeps_file_gives_the_axes_and_the_command_line_wins() -> None:
+    assert len(expand(["+sweep=size_lr"]).points) == 9
+    sweep = expand(["+experiment=quickstart", "+sweep=size_lr", "sft.learning_rate=1e-4", "data.size=16,8"])
+    assert [(point.config.data.size, point.config.sft.learning_rate) for point in sweep.points] == [(16, 1e-4), (8, 1e-4)]
+    assert sweep.varied == ("data.size",)
+    assert sweep.points[0].axes == {"data.size": "16"}
+
+
+def test_a_sweep_of_the_users_own_is_found(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text("# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 1,2\n")
+    assert [point.config.seed for point in expand(["+sweep=mine"], str(tmp_path)).points] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["sft.epochs=1,x"], "sft.epochs"),
+        (["sft.epochs=1,0"], "at least 1"),
+        (["sft.epoch=1,2"], "Did you mean sft.epochs"),
+        (["sft=full,loraa"], "There is no sft=loraa"),
+        (["+sweep=size"], "There is no sweep=size"),
+        (["sft.learning_rate=interval(1e-5,1e-4)"], "hydra/sweeper=optuna"),
+    ],
+)
+def test_a_mistake_in_one_point_is_named(overrides: list[str], named: str) -> None:
+    with pytest.raises(MinilimaError) as caught:
+        expand(overrides)
+    assert named in str(caught.value)
+
+
+def test_several_values_without_a_sweep_are_explained() -> None:
+    with pytest.raises(MinilimaError, match=r"data\.size=10,20 gives several values.* -m"):
+        load_config(["data.size=10,20"])
+
+
+def test_a_hundred_points_are_planned_with_each_stage_once_and_without_torch(tmp_path: Path) -> None:
+    sizes, rates = (",".join(str(number) for number in numbers) for numbers in (range(10, 20), range(1, 11)))
+    arguments = ["plan", "+sweep=size_lr", "+experiment=quickstart", f"data.size={sizes}", f"sft.learning_rate={rates}"]
+    code = (
+        f"import sys; from minilima.__main__ import main; main({[*arguments, f'paths.outputs={tmp_path}']!r}); "
+        "print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "quickstart-size_lr: 100 points, 313 stages, 313 to build" in result.stdout
+    assert "and 96 more" in result.stdout and "(for all points)" in " ".join(result.stdout.split())
+    assert result.stdout.strip().endswith("False")
+    assert list(tmp_path.iterdir()) == []
+
+
+def sweep_json(folder: Path) -> dict[str, object]:
+    (file,) = (folder / "sweeps").glob("*/sweep.json")
+    told: dict[str, object] = json.loads(file.read_text())
+    return told
+
+
+def statuses(folder: Path) -> list[str]:
+    points = sweep_json(folder)["points"]
+    assert isinstance(points, list)
+    return [point["status"] for point in points]
+
+
+def test_a_failed_point_is_named_the_others_run_and_the_same_command_runs_only_what_is_missing(
+    tmp_path: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer = writer
+    arguments = [
+        "-m", "generator=openai", "generator.model=novice,writer-small", f"generator.endpoint.base_url={server.url}",
+        "data.instructions=4", "data.requests_per_round=1", "data.size=3,4", "until=dataset", "tracking=none",
+        f"paths.outputs={tmp_path}",
+    ]  # fmt: skip
+    first = minilima(*arguments, OPENAI_API_KEY=VALID_KEY)
+    assert first.returncode == 1, first.stdout + first.stderr
+    assert statuses(tmp_path) == ["failed", "failed", "done", "done"]
+    text = " ".join(first.stdout.split())
+    assert "2 of 4 points are done. This runs what is missing: python -m minilima -m generator=openai" in text
+    assert "generator.model=novice data.size=3: " in text and "novice" in text.rpartition("data.size=3: ")[2]
+    assert "Traceback" not in first.stdout + first.stderr
+
+    monkeypatch.setattr(doubles, "MODELS", (*doubles.MODELS, "novice"))
+    server.requests.clear()
+    second = minilima(*arguments, OPENAI_API_KEY=VALID_KEY)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert statuses(tmp_path) == ["done"] * 4
+    assert {body["model"] for body in server.requests} == {"novice"}
+    assert Counter(entry.name.partition("-")[0] for entry in (tmp_path / "store").glob("[a-z]*")) == {
+        "pool": 2,
+        "dataset": 4,
+    }
+    third = minilima(*arguments, OPENAI_API_KEY=VALID_KEY)
+    assert third.returncode == 0 and "started" not in third.stdout
+
+
+def test_where_no_point_can_run_nothing_is_started(tmp_path: Path) -> None:
+    paragraph = refused(minilima("-m", "+experiment=lima_1k", "data.size=10,20", f"paths.outputs={tmp_path}/new"))
+    assert "OPENAI_API_KEY" in paragraph
+    assert not (tmp_path / "new").exists()
