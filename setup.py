@@ -54,11 +54,14 @@ setup(
         "rich>=13",
     ],
     extras_require={
-        "dev": ["mypy>=1.15", "psutil>=5.9", "pytest>=8", "rouge-score>=0.1.2", "ruff>=0.9"],
+        "dev": ["hydra-joblib-launcher>=1.2", "mypy>=1.15", "psutil>=5.9", "pytest>=8", "rouge-score>=0.1.2", "ruff>=0.9"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
         "joblib": ["hydra-joblib-launcher>=1.2"],
         "slurm": ["hydra-submitit-launcher>=1.2"],
-        "ray": ["hydra-ray-launcher>=1.2.2"],  # pins cloudpickle<3
+        # The launcher pins cloudpickle<3, and joblib 1.6 (of scikit-learn) wants a newer one.
+        "ray": ["hydra-ray-launcher>=1.2.2", "joblib<1.6"],
+        # Not with the others: the sweeper for Hydra 1.3 pins optuna<3 (2.10.1, of 2022); the one for optuna 4 needs Hydra 1.4.
+        "optuna": ["hydra-optuna-sweeper>=1.3,<1.4"],
         "vllm": ["vllm"],
     },
     classifiers=[

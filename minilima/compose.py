@@ -94,6 +94,7 @@ _AT_LEAST_ONE = (
     "sft.batch_size",
     "sft.max_tokens",
     "sft.lora_rank",
+    "compute.gpus",
     "compute.processes",
     "compute.nodes",
     "compute.micro_batch_tokens",
@@ -232,9 +233,17 @@ def explain_composition(error: Exception, overrides: Sequence[str]) -> MinilimaE
     return _no_such_group(error, overrides)
 
 
+_EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "optuna"}
+"""Which of our extras brings a launcher or sweeper."""
+
+
 def _unknown_option(missing: str) -> MinilimaError:
     group, _, option = missing.removesuffix(".yaml").rpartition("/")
     known = groups().get(group, [])
+    if group in ("hydra/launcher", "hydra/sweeper"):
+        extra = _EXTRAS.get(option)
+        fix = f"Install it: pip install 'minilima[{extra}]'" if extra else f"Choose one of {options(_EXTRAS)}, or leave it out."
+        return MinilimaError(f"There is no {group}={option} here.", "Launchers and sweepers are plugins of Hydra.", fix)
     return MinilimaError(
         f"There is no {group}={option}.",
         f"The options of {group} are: {options(known)}." if known else f"conf/ has no group {group!r}: {options(groups())}.",

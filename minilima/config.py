@@ -358,6 +358,9 @@ class ComputeConfig:
     """auto: the GPU if there is one."""
     precision: Precision = Precision.auto
     """auto: training multiplies in bfloat16 where the hardware does; float32: everywhere, for comparisons to many digits."""
+    gpus: int | None = None
+    """GPUs that a stage takes for itself, leased from other runs of yours on this machine; None = all that are visible,
+    without asking. In a sweep with hydra/launcher=joblib each point leases one unless this says more."""
     processes: int | None = None
     """Training processes on each machine; None = one for each GPU, or one on a CPU."""
     nodes: int | None = 1

@@ -3,15 +3,16 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from minilima.config import ComputeConfig, Device
+from minilima.config import ComputeConfig, DataKind, Device, GeneratorKind, JudgeKind, Select
 from minilima.errors import MinilimaError
+from minilima.leases import leased, visible_gpus
 from minilima.records import Progress, Usage
 from minilima.store import Outcome
 from minilima.worker import Job, parse_error
@@ -21,21 +22,12 @@ LOG_LINES_SHOWN = 6
 _EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception): ")
 
 
-def gpu_count() -> int:
-    """GPUs this process may use, without importing torch: $CUDA_VISIBLE_DEVICES, or what nvidia-smi lists."""
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return len([item for item in visible.split(",") if item.strip() not in ("", "-1")])
-    if shutil.which("nvidia-smi") is None:
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
-
-
 def training_processes(compute: ComputeConfig) -> int:
     """How many processes train: what is set, else one for each GPU, else one."""
     if compute.processes is not None:
         return compute.processes
-    return 1 if compute.device == Device.cpu else max(1, gpu_count())
+    gpus = 0 if compute.device == Device.cpu else len(visible_gpus())
+    return max(1, gpus if compute.gpus is None else min(gpus, compute.gpus))
 
 
 def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
@@ -49,14 +41,15 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
     log_file = job.scratch / "log.txt"
     outcome: Outcome | None = None
     error: MinilimaError | None = None
-    with log_file.open("a", encoding="utf-8") as log:
+    waiting = Progress(done=0, total=None, unit="GPUs", note="waiting for a GPU that no other run has leased")
+    with _gpus(job, lambda: on_progress(waiting)) as gpus, log_file.open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
             [*_prefix(job), str(job_file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=_environment(),
+            env={**_environment(), **gpus},
         )
         assert process.stdout is not None
         try:
@@ -79,6 +72,24 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
     if outcome is None or status != 0:
         raise _died(job.role, status, log_file)
     return outcome
+
+
+@contextmanager
+def _gpus(job: Job, on_wait: Callable[[], None]) -> Iterator[dict[str, str]]:
+    """The environment that shows the stage's processes the GPUs leased for it; empty where they may use all."""
+    config, gpus = job.config, visible_gpus()
+    writes = config.generator.kind == GeneratorKind.local
+    computes = {
+        "base": False,
+        "pool": writes and config.data.kind != DataKind.file,
+        "dataset": writes and config.data.select == Select.quality,
+        "verdicts": config.judge.kind == JudgeKind.local,
+    }.get(job.role, True)
+    if not computes or not gpus or config.compute.gpus is None or config.compute.device == Device.cpu:
+        yield {}
+        return
+    with leased(config.compute.gpus, gpus, on_wait) as held:
+        yield {"CUDA_VISIBLE_DEVICES": ",".join(held)}
 
 
 def _prefix(job: Job) -> list[str]:

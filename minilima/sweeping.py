@@ -26,6 +26,7 @@ from minilima.config import Config
 from minilima.errors import MinilimaError, explain
 from minilima.expanding import Sweep, expand
 from minilima.files import canonical_json, sha256_text, write_atomic
+from minilima.leases import visible_gpus
 from minilima.planning import check_ready, make_sweep_plan, show_sweep
 from minilima.recipes import run_name, stages
 from minilima.sources import resolve
@@ -35,7 +36,9 @@ SERIAL = "basic"
 """Hydra's own launcher: one point after the other in this process."""
 
 _LOOK_SECONDS = 1.0
-_ELSEWHERE = ("submitit_slurm", "ray")
+_SHARING = ("joblib", "submitit_local")
+"""Launchers of several points on this machine, which know nothing of its GPUs."""
+_ELSEWHERE = ("submitit_slurm", "ray", "ray_cluster")
 _ASIDE = ("compute", "tracking", "paths")
 """Sections that never change what a run's folder says of its result."""
 
@@ -193,6 +196,8 @@ def run_point(composed: DictConfig) -> float | None:
     name = f"point-{hydra.job.num}"
     try:
         config = strict(composed)
+        if launcher in _SHARING and config.compute.gpus is None and visible_gpus():
+            config.compute.gpus = 1
         name = run_name(config, stages(config, resolve(config)))
         told["run"] = os.path.relpath(Path(config.paths.outputs) / "runs" / name, folder)
         _record(folder, name, {**told, "status": "unfinished"})

@@ -1,8 +1,10 @@
 """Sweeps: points expand as Hydra would, share what they can, fail alone, and the same command goes on."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -58,6 +60,9 @@ def test_a_sweep_of_the_users_own_is_found(tmp_path: Path) -> None:
         (["sft.epoch=1,2"], "Did you mean sft.epochs"),
         (["sft=full,loraa"], "There is no sft=loraa"),
         (["+sweep=size"], "There is no sweep=size"),
+        (["+sweep=optuna_lr"], "minilima[optuna]"),
+        (["hydra/launcher=ray"], "minilima[ray]"),
+        (["hydra/launcher=slurm"], "joblib, optuna, ray, submitit_local"),
         (["sft.learning_rate=interval(1e-5,1e-4)"], "hydra/sweeper=optuna"),
     ],
 )
@@ -133,3 +138,71 @@ def test_where_no_point_can_run_nothing_is_started(tmp_path: Path) -> None:
     paragraph = refused(minilima("-m", "+experiment=lima_1k", "data.size=10,20", f"paths.outputs={tmp_path}/new"))
     assert "OPENAI_API_KEY" in paragraph
     assert not (tmp_path / "new").exists()
+
+
+SITE = """
+import os, sys
+if "minilima.worker" in sys.orig_argv:
+    with open(os.environ["SEEN"], "a") as file:
+        file.write(f"{sys.orig_argv[-1].split('/')[-3]} {os.environ['CUDA_VISIBLE_DEVICES']}\\n")
+"""
+
+
+def test_points_in_parallel_share_stages_and_lease_a_gpu_each(
+    tmp_path: Path, tiny_model: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pretended GPUs: what torch cannot find it leaves alone, and computes on the CPU."""
+    server.answer = writer
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
+    for name, value in {"PYTHONPATH": tmp_path / "site", "SEEN": tmp_path / "seen", "TMPDIR": tmp_path}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    result = minilima(
+        "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "data.size=4,8", "sft.learning_rate=1e-3,1e-2",
+        "generator=openai", "generator.model=writer-small", f"generator.endpoint.base_url={server.url}", "data.instructions=4",
+        "data.requests_per_round=1", f"model.path={tiny_model}", "sft.epochs=1", "sft.batch_size=4", "eval.max_tokens=4",
+        "eval_set.size=2", "judge.embedding_weight=0", "tracking=none", "name=tiny", f"paths.outputs={tmp_path}/out",
+        OPENAI_API_KEY=VALID_KEY,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    entries = Counter(entry.name.partition("-")[0] for entry in (tmp_path / "out" / "store").glob("[a-z]*"))
+    assert entries == {"pool": 1, "dataset": 2, "model": 4, "answers": 5, "verdicts": 4}
+    built = dict(line.split() for line in (tmp_path / "seen").read_text().splitlines())
+    assert len(built) == len((tmp_path / "seen").read_text().splitlines()) == 16, "each stage had one process"
+    leased = {directory: gpus for directory, gpus in built.items() if directory.startswith(("model", "answers"))}
+    assert set(leased.values()) == {"0", "1"}
+    assert built[next(name for name in built if name.startswith("pool"))] == "0,1", "nothing is leased to ask an endpoint"
+    assert "Points run through joblib" in result.stdout and "data.size=8 sft.learning_rate=0.01: done" in result.stdout
+
+    (folder,) = (tmp_path / "out" / "sweeps").iterdir()
+    table = minilima("compare", str(folder), "--format", "json")
+    assert len(json.loads(table.stdout)["points"]) == 4
+
+
+def test_eight_jobs_need_one_pool_and_the_builder_is_killed(tmp_path: Path, server: ModelServer) -> None:
+    server.answer, server.latency = writer, 0.02
+    command = [
+        sys.executable, "-m", "minilima", "generator=openai", "generator.model=writer-small", "until=pool", "tracking=none",
+        f"generator.endpoint.base_url={server.url}", "data.instructions=40", "data.requests_per_round=2",
+        "generator.endpoint.concurrency=2", f"paths.outputs={tmp_path}",
+    ]  # fmt: skip
+    environment = {**os.environ, "OPENAI_API_KEY": VALID_KEY}
+
+    def start() -> "subprocess.Popen[str]":
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+    first = start()
+    while len(server.requests) < 10:
+        assert first.poll() is None
+        time.sleep(0.01)
+    others = [start() for _ in range(7)]
+    first.kill()
+    outputs = [job.communicate(timeout=120)[0] for job in others]
+    first.communicate()
+    assert [job.returncode for job in others] == [0] * 7, outputs
+    assert sum("built in" in output for output in outputs) == 1
+    bodies = Counter(json.dumps(body, sort_keys=True) for body in server.requests)
+    # What was on its way when the builder was killed had to be asked again; nothing else was.
+    assert sum(bodies.values()) - len(bodies) <= 2
+    assert len(list((tmp_path / "store").glob("pool-*"))) == 1
