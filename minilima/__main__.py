@@ -136,7 +136,7 @@ def _sweep(verb: str, overrides: list[str], config_dir: str | None) -> int:
         plan_sweep(overrides, config_dir)
         return 0
     given = ["--config-dir", config_dir] if config_dir else []
-    return run_sweep(overrides, config_dir, shlex.join(["python", "-m", "minilima", "-m", *given, *overrides]))
+    return run_sweep(overrides, config_dir, command_line(["-m", *given, *overrides]))
 
 
 def _hydra(arguments: list[str], config_dir: str | None) -> int:

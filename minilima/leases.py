@@ -56,7 +56,7 @@ def leased(count: int, gpus: Sequence[str], on_wait: Callable[[], None] = lambda
     waiting = False
     while True:
         with ExitStack() as locks:
-            held = []
+            held: list[str] = []
             for gpu in gpus:
                 if len(held) < count and (lock := _taken(folder / f"{gpu.replace('/', '_')}.lock")):
                     locks.callback(lock.release)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import stat
+import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -20,12 +21,12 @@ from minilima.leases import leased, visible_gpus
 
 @pytest.fixture(autouse=True)
 def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(leases, "_LOOK_SECONDS", 0.02)
 
 
 def _hold(folder: Path, count: int, seconds: float) -> None:
-    leases.tempfile.tempdir = str(folder)
+    tempfile.tempdir = str(folder)
     leases._LOOK_SECONDS = 0.02
     with leased(count, ["0", "1", "2", "3"]) as held:
         started = time.monotonic()
