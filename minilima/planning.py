@@ -17,6 +17,7 @@ from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
 from minilima.estimate import estimate
 from minilima.evaluate.prompts import load_eval_set
+from minilima.filesystems import caveat
 from minilima.llm.keys import missing_key
 from minilima.recipes import Stages, stages
 from minilima.sources import Sources, resolve
@@ -176,6 +177,8 @@ def _notes(config: Config, sources: Sources) -> list[str]:
     notes = []
     if sources.missing():
         notes.append(f"Keys are provisional, not on this machine: {'; '.join(sources.missing())}.")
+    if shared := caveat(Path(config.paths.outputs)):
+        notes.append(shared)
     judge = config.judge
     if judge.kind == JudgeKind.local and judge.model is None and config.model.embedded == "smollm2_135m":
         notes.append(

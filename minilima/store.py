@@ -86,8 +86,8 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def find(self, stage: Stage) -> Artifact | None:
-        """The finished result, or None.
+    def find(self, stage: Stage, hash_up_to: float = FULL_CHECK_BYTES) -> Artifact | None:
+        """The finished result, or None; its files up to `hash_up_to` bytes are hashed, larger ones compared by size.
 
         Raises:
             MinilimaError: the directory is there but not what its manifest says.
@@ -95,7 +95,7 @@ class Store:
         path = self.root / stage.directory
         if not path.is_dir():
             return None
-        return Artifact(stage=stage, path=path, manifest=checked_manifest(path), how="reused")
+        return Artifact(stage=stage, path=path, manifest=checked_manifest(path, hash_up_to), how="reused")
 
     def work(self, stage: Stage) -> Path:
         """Where the stage is built; there is something in it if a build was interrupted."""

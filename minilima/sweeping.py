@@ -45,7 +45,7 @@ _ASIDE = ("compute", "tracking", "paths")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A point in sweep.json. `status` is done, failed, unfinished (started, no end known) or missing (never started)."""
+    """A point in sweep.json. `status`: done, failed, stopped, unfinished (started, no end known) or missing (never started)."""
 
     overrides: tuple[str, ...]
     axes: dict[str, str] = field(default_factory=dict)
@@ -103,7 +103,8 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
         raise
     except Exception as error:  # the launcher's: a worker or a cluster job that died takes the call with it
         stopped = f"The launcher {sweep.launcher} gave up: {type(error).__name__}: {error}".splitlines()[0]
-    entries = [_outcome(folder, entry) for entry in entries or _searched(folder, sweep)]
+    here = sweep.launcher not in _ELSEWHERE
+    entries = [_outcome(folder, entry, ended=here) for entry in entries or _searched(folder, sweep)]
     _write(folder, sweep, command, entries)
     _show(folder, sweep, entries, command, stopped)
     return 130 if stopped == "Stopped." else int(bool(stopped) or any(entry.status != "done" for entry in entries))
@@ -209,6 +210,9 @@ def run_point(composed: DictConfig) -> float | None:
         if launcher == SERIAL:
             console.complain(mistake)
         return None
+    except BaseException:  # Ctrl-C, or the scheduler's end
+        _record(folder, name, {**told, "status": "stopped"})
+        raise
     _record(folder, name, {**told, "status": "done"})
     return summary.score
 
@@ -245,12 +249,14 @@ def _record(folder: Path, name: str, told: dict[str, Any]) -> None:
     write_atomic(folder / "points" / f"{name}.json", json.dumps(told, indent=2, ensure_ascii=False))
 
 
-def _outcome(folder: Path, entry: Entry) -> Entry:
-    """The point as it stands now."""
+def _outcome(folder: Path, entry: Entry, *, ended: bool) -> Entry:
+    """The point as it stands now; `ended`: whether no process of the launcher can still be at work."""
     record = folder / "points" / f"{entry.name}.json"
     told = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {"status": entry.status}
     status, cause = told["status"], told.get("cause")
-    if status == "unfinished":
+    if status == "unfinished" and ended:
+        status = "stopped"
+    elif status == "unfinished":
         cause = f"It was started on {told['host']} (process {told['process']}) and has not ended."
     results = folder / entry.run / "run.json"
     found = json.loads(results.read_text(encoding="utf-8"))["results"] if status == "done" and results.is_file() else None

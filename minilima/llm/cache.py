@@ -2,7 +2,8 @@
 
 One SQLite file (write-ahead log) serves all runs and processes. The key covers the model, the messages, the sampling
 and the sample's number; the address of the endpoint, time-outs and retries are left out. Empty and filtered replies are
-not kept. WAL needs a local disk: on a network file system set paths.outputs to a local one.
+not kept. WAL needs a local disk (https://sqlite.org/wal.html); on a network file system the rollback journal is kept, which
+is slower and as safe as that file system's locks.
 """
 
 import json
@@ -12,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from minilima.errors import MinilimaError
+from minilima.filesystems import network_filesystem
 from minilima.llm.chat import FAILED, ChatModel, OnReply, Reply, Request
 from minilima.records import Usage
 
@@ -22,7 +24,7 @@ _KEYS_A_QUERY = 500
 
 
 def open_database(file: Path) -> sqlite3.Connection:
-    """The database of replies and costs, in write-ahead mode; made where there is none.
+    """The database of replies and costs, in write-ahead mode on a local disk; made where there is none.
 
     Raises:
         MinilimaError: the file is no such database.
@@ -30,7 +32,8 @@ def open_database(file: Path) -> sqlite3.Connection:
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         database = sqlite3.connect(file, timeout=30.0, isolation_level=None)
-        database.execute("PRAGMA journal_mode=WAL")
+        journal = "TRUNCATE" if network_filesystem(file.parent) else "WAL"
+        database.execute(f"PRAGMA journal_mode={journal}")
         database.execute("PRAGMA synchronous=NORMAL")
     except sqlite3.DatabaseError as error:
         raise MinilimaError(
