@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from minilima.config import Config
 
 VERBS = {
-    "run": "build what is missing and report (the default)",
-    "plan": "show what a run would build and reuse, without doing it",
+    "run": "build what is missing and report (the default); --yes spends more than confirm_above_usd without asking",
+    "plan": "show what a run or a sweep would build, reuse and cost, without doing it; --json for programs",
     "doctor": "whether this machine can run an experiment: doctor [--repair] overrides…; --repair clears debris from the store",
     "export": "write what is finished for other tools: export data|alpaca_eval FOLDER overrides…",
     "store": "store ls|verify: what is kept and used, check hashes; store gc [--yes]: free space",
@@ -104,39 +104,47 @@ def _dispatch(arguments: list[str]) -> int:
         return run_doctor(arguments, config_dir)
     if verb == "export":
         return _export(arguments, config_dir)
+    option = {"plan": "--json", "run": "--yes"}[verb]
+    chosen = option in arguments
+    arguments = [item for item in arguments if item != option]
     overrides = [item for item in arguments if not item.startswith("-")]
     flags = [item for item in arguments if item.startswith("-")]
     if "-m" in flags or "--multirun" in flags or any(item.startswith("+sweep=") for item in overrides):
-        return _sweep(verb, overrides, config_dir)
+        return _sweep(verb, overrides, config_dir, chosen)
     if flags or (verb == "run" and "job" in overrides):
         return _hydra(arguments, config_dir)
-    return _one(verb, overrides, config_dir)
+    return _one(verb, overrides, config_dir, chosen)
 
 
-def _one(verb: str, overrides: list[str], config_dir: str | None) -> int:
+def _one(verb: str, overrides: list[str], config_dir: str | None, chosen: bool) -> int:
+    """One experiment; `chosen` is plan's --json, or run's --yes."""
     from minilima.compose import load_config
 
     config = load_config(overrides, config_dir=config_dir)
     if verb == "plan":
         from minilima import plan
-        from minilima.planning import show
+        from minilima.plan_table import as_json, show
 
-        show(config, plan(config))
+        if chosen:
+            console.say_raw(as_json(plan(config)))
+        else:
+            show(config, plan(config))
         return 0
     from minilima.pipeline import run
 
-    run(config)
+    run(config, confirmed=chosen)
     return 0
 
 
-def _sweep(verb: str, overrides: list[str], config_dir: str | None) -> int:
+def _sweep(verb: str, overrides: list[str], config_dir: str | None, chosen: bool) -> int:
+    """A sweep; `chosen` is plan's --json, or run's --yes."""
     from minilima.sweeping import plan_sweep, run_sweep
 
     if verb == "plan":
-        plan_sweep(overrides, config_dir)
+        plan_sweep(overrides, config_dir, in_json=chosen)
         return 0
     given = ["--config-dir", config_dir] if config_dir else []
-    return run_sweep(overrides, config_dir, command_line(["-m", *given, *overrides]))
+    return run_sweep(overrides, config_dir, command_line(["-m", *given, *overrides]), confirmed=chosen)
 
 
 def _hydra(arguments: list[str], config_dir: str | None) -> int:

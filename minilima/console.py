@@ -52,13 +52,26 @@ def complain(error: MinilimaError) -> None:
     _err.print(f"[bold red]{escape(plain(error.what))}[/] {escape(plain(error.why))} [bold]{escape(plain(error.fix))}[/]")
 
 
-def show_plan(title: str, rows: Sequence[tuple[str, str, str, str]], notes: Sequence[str]) -> None:
-    """The plan: (stage, status, directory, what it is) a row."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for heading in ("stage", "", "store entry", "what"):
-        table.add_column(heading, header_style="dim", overflow="fold")
-    for stage, status, directory, what in rows:
-        table.add_row(stage, Text(status, style=_STATUS_STYLE.get(status, "")), Text(directory, style="dim"), plain(what))
+_WIDE = 130
+"""Columns of a terminal that has room for the names of store entries too."""
+
+
+def show_plan(
+    title: str, figures: Sequence[str], rows: Sequence[tuple[str, str, str, Sequence[str], str]], notes: Sequence[str]
+) -> None:
+    """The plan: (stage, status, what it is, a cell for each of `figures`, store entry) a row; the last one is the sum."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    table.add_column("stage")
+    table.add_column("")
+    table.add_column("what", overflow="fold")
+    for heading in figures:
+        table.add_column(heading, justify="right", no_wrap=True)
+    wide = _out.width >= _WIDE
+    if wide:
+        table.add_column("store entry", no_wrap=True)
+    for stage, status, what, cells, directory in rows:
+        told: list[str | Text] = [stage, Text(status, style=_STATUS_STYLE.get(status, "")), plain(what), *cells]
+        table.add_row(*told, *([Text(directory, style="dim")] if wide else []), style="bold" if stage == "in all" else "")
     _out.print(table)
     for note in notes:
         say(note, style="dim")

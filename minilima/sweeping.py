@@ -27,7 +27,8 @@ from minilima.errors import MinilimaError, explain
 from minilima.expanding import Sweep, expand
 from minilima.files import canonical_json, sha256_text, write_atomic
 from minilima.leases import visible_gpus
-from minilima.planning import check_ready, make_sweep_plan, show_sweep
+from minilima.plan_table import as_json, show_sweep
+from minilima.planning import check_ready, confirm_spending, make_sweep_plan
 from minilima.recipes import run_name, stages
 from minilima.sources import resolve
 from minilima.store import Store
@@ -39,7 +40,7 @@ _LOOK_SECONDS = 1.0
 _SHARING = ("joblib", "submitit_local")
 """Launchers of several points on this machine, which know nothing of its GPUs."""
 _ELSEWHERE = ("submitit_slurm", "ray", "ray_cluster")
-_ASIDE = ("compute", "tracking", "paths")
+_ASIDE = ("compute", "tracking", "paths", "confirm_above_usd")
 """Sections that never change what a run's folder says of its result."""
 
 
@@ -65,22 +66,27 @@ class Entry:
         return " ".join(f"{key}={value}" for key, value in self.axes.items()) or self.name
 
 
-def plan_sweep(arguments: Sequence[str], config_dir: str | None = None) -> None:
+def plan_sweep(arguments: Sequence[str], config_dir: str | None = None, *, in_json: bool = False) -> None:
     """Shows every stage of every point, each once; nothing is done."""
     sweep = expand(arguments, config_dir)
     configs = [point.config for point in sweep.points] or [sweep.base]
-    show_sweep(_title(sweep), len(configs), make_sweep_plan(configs))
+    plan = make_sweep_plan(configs)
+    if in_json:
+        console.say_raw(as_json(plan))
+        return
+    show_sweep(_title(sweep), len(configs), plan)
     if sweep.searches:
         console.say("A search chooses its points as it goes; this is one of them.", style="dim")
 
 
-def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: str = "") -> int:
+def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: str = "", *, confirmed: bool = False) -> int:
     """Runs the points that are missing and shows all; returns the exit status: 0, 1 where a point has no result, 130.
 
     Args:
         arguments: overrides as typed after `-m`.
         config_dir: a folder with groups of the user's own.
         command: the line that goes on, told when something is missing at the end.
+        confirmed: whether more than `confirm_above_usd` may be spent without asking.
 
     Raises:
         MinilimaError: no point can be run.
@@ -88,9 +94,12 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
     sweep = expand(arguments, config_dir)
     folder, entries = _lay_out(sweep)
     missing = [entry for entry in entries if entry.status != "done"]
+    plan = make_sweep_plan([point.config for point in sweep.points] or [sweep.base])
     if not sweep.searches:
-        show_sweep(_title(sweep), len(sweep.points), make_sweep_plan([point.config for point in sweep.points]))
+        show_sweep(_title(sweep), len(sweep.points), plan)
         _check([point.config for point in sweep.points])
+    if not confirmed:
+        confirm_spending(plan, sweep.base.confirm_above_usd)
     _write(folder, sweep, command, entries)
     stopped = None
     try:

@@ -161,6 +161,12 @@ def test_a_second_run_reuses_everything_without_torch_and_a_changed_rate_only_wh
     third = minilima(*arguments, "sft.learning_rate=1e-3", cwd=tmp_path)
     reused = [line.split()[0] for line in third.stdout.splitlines() if line.split()[1:2] == ["reused"]]
     assert reused == ["pool", "dataset", "reference_answers"]
+    told = json.loads(minilima("plan", *arguments, "sft.epochs=2", "--json", cwd=tmp_path).stdout)
+    planned = {stage["role"]: stage for stage in told["stages"]}
+    assert planned["pool"]["status"] == "reuse" and planned["pool"]["needs"]["seconds"] is None
+    assert planned["model"]["needs"]["seconds"] > 0 and planned["answers"]["needs"]["seconds"] > 0, "as in the runs above"
+    half = sum(file.stat().st_size for file in tiny_model.glob("*.safetensors")) // 2
+    assert told["needs"]["disk_bytes"] == half, "float32 weights are kept in bfloat16"
     frame = to_frame(results(tmp_path / "outputs" / "runs"))
     assert sorted(frame["sft.learning_rate"]) == [1e-5, 1e-3] and frame["prompts"].tolist() == [3, 3]
     assert {"point", "win_rate", "win_rate_low", "loss_change", "tokens", "usd", "seconds"} <= set(frame.columns)

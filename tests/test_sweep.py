@@ -87,7 +87,7 @@ def test_a_hundred_points_are_planned_with_each_stage_once_and_without_torch(tmp
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "quickstart-size_lr: 100 points, 313 stages, 313 to build" in result.stdout
-    assert "and 96 more" in result.stdout and "(for all points)" in " ".join(result.stdout.split())
+    assert "100 times: the tuned model" in result.stdout and "(for all points)" in " ".join(result.stdout.split())
     assert result.stdout.strip().endswith("False")
     assert list(tmp_path.iterdir()) == []
 

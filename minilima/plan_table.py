@@ -1,0 +1,106 @@
+"""The plan as a table: a line a stage, and of what it will take only the columns that say something.
+
+Of a sweep with many stages the first few of each role are shown, the others as one line with their sums.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+
+from minilima import console
+from minilima.config import Config
+from minilima.files import size_text
+from minilima.needs import Needs
+from minilima.planning import Plan, PlannedStage, count
+
+_SHOWN_OF_A_ROLE = 4
+_COLUMNS = ("requests", "tokens", "USD", "time", "disk")
+
+
+def show(config: Config, plan: Plan) -> None:
+    """Prints the plan of one experiment."""
+    title = f"{config.name}: {count(len(plan.to_build), 'stage')} to build"
+    _show(title, [(stage.role, stage.status, stage.what, stage.needs, stage.directory) for stage in plan.stages], plan)
+
+
+def show_sweep(name: str, points: int, plan: Plan) -> None:
+    """Prints the plan of a sweep."""
+    rows = []
+    for _, of_role in groupby(plan.stages, key=lambda stage: stage.role):
+        alike: dict[tuple[str, str], list[PlannedStage]] = {}
+        for stage in of_role:
+            alike.setdefault((stage.status, f"{stage.what}{_shared(stage, points)}"), []).append(stage)
+        groups = list(alike.values())
+        shown = groups if len(groups) <= _SHOWN_OF_A_ROLE + 1 else groups[:_SHOWN_OF_A_ROLE]
+        rows += [_together(stages, points) for stages in shown]
+        if others := [stage for stages in groups[len(shown) :] for stage in stages]:
+            rows.append(_rest(others))
+    title = f"{name}: {count(points, 'point')}, {count(len(plan.stages), 'stage')}, {len(plan.to_build):,} to build"
+    _show(title, rows, plan)
+
+
+def as_json(plan: Plan) -> str:
+    """The whole plan for other programs: every stage, what each takes, and what all take together."""
+    told = {**asdict(plan), "needs": asdict(plan.needs)}
+    return json.dumps(told, indent=2, ensure_ascii=False)
+
+
+Row = tuple[str, str, str, Needs, str]
+"""Role, status, what it is, what it takes, entry of the store."""
+
+
+def _together(stages: Sequence[PlannedStage], points: int) -> Row:
+    """Stages that read alike, as one line."""
+    first, sums = stages[0], sum((stage.needs for stage in stages), Needs())
+    if len(stages) == 1:
+        return first.role, first.status, f"{first.what}{_shared(first, points)}", sums, first.directory
+    return first.role, first.status, f"{len(stages):,} times: {first.what}{_shared(first, points)}", sums, ""
+
+
+def _rest(stages: Sequence[PlannedStage]) -> Row:
+    counts = Counter(stage.status for stage in stages)
+    what = f"and {len(stages):,} more: " + ", ".join(f"{number:,} to {status}" for status, number in counts.items())
+    return stages[0].role, "", what, sum((stage.needs for stage in stages), Needs()), ""
+
+
+def _shared(stage: PlannedStage, points: int) -> str:
+    return f" (for {'all' if stage.points == points else f'{stage.points:,}'} points)" if stage.points > 1 else ""
+
+
+def _show(title: str, rows: Sequence[Row], plan: Plan) -> None:
+    total = plan.needs
+    lines = [(role, status, what, _cells(found), directory) for role, status, what, found, directory in rows]
+    if any(_cells(total)) and len(rows) > 1:
+        lines.append(("in all", "", "", _cells(total, whole=all(_has_time(stage) for stage in plan.stages)), ""))
+    used = [place for place in range(len(_COLUMNS)) if any(cells[place] for *_, cells, _ in lines)]
+    figures = [_COLUMNS[place] for place in used]
+    told = [(role, status, what, [cells[place] for place in used], directory) for role, status, what, cells, directory in lines]
+    prices = [f"USD by the prices of {total.prices_of}; requests and tokens are guessed."] if total.prices_of else []
+    if total.requests and total.usd is None:
+        prices = ["The price is not known: set budget.usd_per_million_prompt_tokens and …_completion_tokens of the endpoint."]
+    console.show_plan(title, figures, told, [*prices, *plan.notes])
+
+
+def _has_time(stage: PlannedStage) -> bool:
+    return stage.status == "reuse" or stage.needs.seconds is not None
+
+
+def _cells(found: Needs, *, whole: bool = True) -> tuple[str, ...]:
+    """A cell for each of _COLUMNS; `whole` says whether the time of every part is known."""
+    return (
+        f"{found.requests:,}" if found.requests else "",
+        _short(found.tokens) if found.tokens else "",
+        f"{found.usd:,.2f}" if found.usd is not None else "",
+        ("" if whole else "over ") + console.duration(found.seconds) if found.seconds is not None else "",
+        size_text(found.disk_bytes) if found.disk_bytes else "",
+    )
+
+
+def _short(number: int) -> str:
+    """`3.5 M`: a guess deserves no more digits."""
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if number >= size:
+            return f"{number / size:,.1f} {unit}"
+    return str(number)

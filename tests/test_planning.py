@@ -1,0 +1,131 @@
+"""The plan: every stage once, what it takes, and a question before much is spent."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilima import console, provenance
+from minilima import plan as plan_of
+from minilima.compose import load_config
+from minilima.errors import MinilimaError
+from minilima.expanding import expand
+from minilima.needs import Needs, needs
+from minilima.plan_table import as_json, show, show_sweep
+from minilima.planning import Plan, PlannedStage, confirm_spending, make_sweep_plan
+from minilima.sources import resolve
+from tests.test_cli import minilima, refused
+
+LIMA = ["+experiment=lima_1k", "eval_set=minilima_100", "model=smollm2_135m"]
+
+
+def sweep(folder: Path, *overrides: str) -> tuple[int, Plan]:
+    points = expand([*LIMA, f"paths.outputs={folder}", *overrides]).points
+    return len(points), make_sweep_plan([point.config for point in points])
+
+
+def test_a_sweep_pays_once_for_what_its_points_share(tmp_path: Path) -> None:
+    _, one = sweep(tmp_path, "data.size=100,100")
+    points, many = sweep(tmp_path, "data.size=100,200", "sft.learning_rate=1e-5,2e-5,3e-5")
+    assert points == 6 and len({stage.directory for stage in many.stages}) == len(many.stages)
+    pool, verdicts = one.stages[1], one.stages[-1]
+    assert pool.role == "pool" and one.needs.usd == pytest.approx((pool.needs.usd or 0) + (verdicts.needs.usd or 0))
+    assert many.needs.usd == pytest.approx((pool.needs.usd or 0) + 6 * (verdicts.needs.usd or 0))
+    assert many.needs.requests == (pool.needs.requests or 0) + 6 * 200
+
+
+def test_a_sweep_is_shown_by_what_differs_with_its_sums(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console._out, "width", 200)
+    points, many = sweep(tmp_path, "data.size=range(100,120)", "sft.learning_rate=1e-5,2e-5,3e-5,4e-5,5e-5")
+    show_sweep("lima", points, many)
+    text = " ".join(capfd.readouterr().out.split())
+    assert "lima: 100 points, 323 stages, 323 to build" in text
+    assert "100 times: the tuned model" in text and "20 times: full fine-tuning" in text and "and 16 more: 16 to build" in text
+    assert f"{many.needs.requests:,}" in text and f"{many.needs.usd:,.2f}" in text and "27.2 GB" in text
+
+
+def test_a_plan_for_programs_holds_every_stage(tmp_path: Path) -> None:
+    _, many = sweep(tmp_path, "data.size=100,200")
+    told = json.loads(as_json(many))
+    assert [stage["directory"] for stage in told["stages"]] == [stage.directory for stage in many.stages]
+    assert told["needs"] == asdict(many.needs)
+
+
+def test_what_a_judge_costs_is_said_to_be_missing_where_its_prompts_are(tmp_path: Path) -> None:
+    plan = plan_of(load_config([*LIMA, "eval_set=alpaca_eval", f"paths.outputs={tmp_path}"]))
+    assert any("What the judge will cost is not in the sum" in note for note in plan.notes)
+
+
+def test_a_price_that_is_not_known_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = load_config(["generator=vllm", f"paths.outputs={tmp_path}"])
+    show(config, plan_of(config))
+    assert "The price is not known" in capfd.readouterr().out
+
+
+def manifest(stage: str, seconds: float, host: str = "", **content: Any) -> dict[str, Any]:
+    return {"stage": stage, "seconds": seconds, "host": host or provenance.host(), "inputs": {}, "metrics": {}, **content}
+
+
+def test_time_is_that_of_earlier_builds_for_the_amount_of_work() -> None:
+    config = load_config(["+experiment=quickstart", "sft.epochs=4", "data.size=50"])
+    sources = resolve(config)
+    recipe = {"base": sources.base.recipe(), "method": "full", "epochs": 2}
+    trained = [
+        manifest("model", seconds, recipe=recipe, inputs={"dataset": "dataset-1"}, **host)
+        for seconds, host in ((60.0, {}), (80.0, {}), (9999.0, {"host": "elsewhere"}))
+    ]
+    manifests = {f"model-{place}": found for place, found in enumerate(trained)}
+    manifests["dataset-1"] = manifest("dataset", 1.0, recipe={}, metrics={"examples": 100})
+    assert needs("model", config, sources, manifests, {}).seconds == pytest.approx(70)
+    assert needs("model", config, sources, manifests, {"dataset": "dataset-1"}).seconds == pytest.approx(140)
+    lora = load_config(["+experiment=quickstart", "sft=lora", "data.size=50"])
+    assert needs("model", lora, sources, manifests, {}).seconds is None, "another kind of work"
+
+
+def test_needs_add_up_and_only_the_largest_checkpoint_counts() -> None:
+    total = Needs(requests=1, usd=0.5, scratch_bytes=3) + Needs(requests=2, seconds=4.0, scratch_bytes=5)
+    assert total == Needs(requests=3, usd=0.5, seconds=4.0, scratch_bytes=5)
+
+
+def costly(usd: float | None) -> Plan:
+    stage = PlannedStage(role="pool", status="build", directory="pool-1", what="", needs=Needs(usd=usd))
+    return Plan(stages=(stage,), notes=())
+
+
+def test_much_is_spent_only_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(reply: bool) -> None:
+        def confirm(question: str) -> bool:
+            asked.append(question)
+            return reply
+
+        monkeypatch.setattr(console, "confirm", confirm)
+
+    answer(False)
+    for plan, limit in ((costly(5.0), 5.0), (costly(None), 0.0), (costly(1e6), None)):
+        confirm_spending(plan, limit)
+    assert not asked
+    with pytest.raises(MinilimaError, match="Nothing was started"):
+        confirm_spending(costly(5.01), 5.0)
+    answer(True)
+    confirm_spending(costly(5.01), 5.0)
+    assert len(asked) == 2 and "5.01 USD" in asked[0]
+
+
+def test_without_a_terminal_a_costly_run_needs_a_yes_on_its_command_line(tmp_path: Path) -> None:
+    endpoint = "generator.endpoint"
+    arguments = [
+        "generator=vllm", "generator.model=any", "until=pool",
+        f"{endpoint}.base_url=http://127.0.0.1:9/v1", f"{endpoint}.max_retries=0",
+        f"{endpoint}.budget.usd_per_million_prompt_tokens=1000", f"{endpoint}.budget.usd_per_million_completion_tokens=1000",
+    ]  # fmt: skip
+    assert "Add --yes" in " ".join(refused(minilima(*arguments, cwd=tmp_path)).split())
+    assert not (tmp_path / "outputs").exists(), "nothing was started"
+    assert "did not answer" in refused(minilima("--yes", *arguments, cwd=tmp_path))
+    swept = minilima("-m", *arguments, "seed=1,2", cwd=tmp_path)
+    assert swept.returncode == 1 and "Add --yes" in " ".join(swept.stderr.split())
