@@ -74,9 +74,14 @@ def test_what_a_stage_has_cost_is_read_from_its_account(tmp_path: Path) -> None:
     assert spent_usd(file, "key") is None
     budget = Budget(file, "key", BudgetConfig(), None)
     assert spent_usd(file, "key") is None
-    budget.reserve(Spend(requests=1, tokens=10, usd=0.25))
-    budget.reserve(Spend(requests=1, tokens=10, usd=0.5))
-    assert spent_usd(file, "key") == 0.75 and spent_usd(file, "other") is None
+    worst, actual = Spend(requests=1, tokens=10, usd=0.5), Spend(requests=1, tokens=4, usd=0.125)
+    tickets = [budget.reserve(worst) for _ in range(3)]
+    assert spent_usd(file, "key") is None, "what is in flight has cost nothing yet"
+    for ticket in tickets[:2]:
+        assert ticket is not None
+        budget.settle(ticket, worst, actual)
+    assert spent_usd(file, "key") == 0.25 and spent_usd(file, "other") is None
+    assert Budget(file, "key", BudgetConfig(), None).spent.usd == 0.75, "a cap counts it in full"
 
 
 def test_ctrl_c_stops_with_the_line_that_goes_on(tmp_path: Path, server: ModelServer) -> None:

@@ -6,7 +6,7 @@ nobody knows whether the endpoint billed it.
 """
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -102,6 +102,8 @@ class Budget:
         self._database.execute(
             "CREATE TABLE IF NOT EXISTS spent (ticket INTEGER PRIMARY KEY, scope TEXT, requests INT, tokens INT, usd REAL)"
         )
+        with suppress(sqlite3.OperationalError):  # the column is there: accounts were first kept without it
+            self._database.execute("ALTER TABLE spent ADD COLUMN settled INT NOT NULL DEFAULT 0")
         row = self._database.execute(
             "SELECT coalesce(sum(requests), 0), coalesce(sum(tokens), 0), coalesce(sum(usd), 0.0) FROM spent WHERE scope = ?",
             (scope,),
@@ -124,7 +126,7 @@ class Budget:
     def settle(self, ticket: int, worst: Spend, actual: Spend) -> None:
         """Replaces a reservation by what was billed."""
         row = (actual.requests, actual.tokens, actual.usd, ticket)
-        self._database.execute("UPDATE spent SET requests = ?, tokens = ?, usd = ? WHERE ticket = ?", row)
+        self._database.execute("UPDATE spent SET requests = ?, tokens = ?, usd = ?, settled = 1 WHERE ticket = ?", row)
         self.spent = self.spent - worst + actual
         self.in_flight -= 1
 
@@ -141,12 +143,13 @@ class Budget:
 
 
 def spent_usd(database: Path, scope: str) -> float | None:
-    """What the stage `scope` has cost so far, requests in flight at their worst case; None where nothing has a price."""
+    """What the stage `scope` has cost so far, without the requests in flight; None where nothing has a price."""
     if not database.is_file():
         return None
     try:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as found:
-            total: float | None = found.execute("SELECT sum(usd) FROM spent WHERE scope = ?", (scope,)).fetchone()[0]
+            sums = found.execute("SELECT sum(usd) FROM spent WHERE settled AND scope = ?", (scope,))
+            total: float | None = sums.fetchone()[0]
     except sqlite3.Error:  # no account has been opened, or the file is being written: it is only for a display
         return None
     return total or None
