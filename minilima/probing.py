@@ -92,12 +92,19 @@ def endpoint_models(endpoint: EndpointConfig) -> tuple[list[str], str | None]:
         return [], "it does not list its models"
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A key is sent to the address that was set and to no other."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
 def _get(address: str, headers: dict[str, str], seconds: float) -> tuple[str, str | None]:
     if not address.startswith(("http://", "https://")):
         return "", f"{address} is not a web address"
     request = urllib.request.Request(address, headers={"User-Agent": "minilima", **headers})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=seconds) as reply:  # noqa: S310
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=seconds) as reply:
             return reply.read(2_000_000).decode("utf-8", errors="replace"), None
     except urllib.error.HTTPError as error:
         return "", f"HTTP status {error.code}"

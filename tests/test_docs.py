@@ -84,7 +84,9 @@ def test_every_page_is_in_the_navigation() -> None:
             yield from leaves(item)
 
     shown = set(leaves(OmegaConf.to_container(OmegaConf.load(ROOT / "mkdocs.yml").nav)))
-    assert shown == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert shown == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}, (
+        "add the page to nav in mkdocs.yml"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

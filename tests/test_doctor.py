@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,23 @@ def test_a_server_that_is_not_there_fails_with_the_setting_to_correct() -> None:
     endpoint = load_config(["generator=vllm", "generator.endpoint.base_url=http://127.0.0.1:9/v1"]).generator.endpoint
     found = check_endpoint("generator", endpoint, "m", *probing.endpoint_models(endpoint))
     assert found.level == "fail" and "cannot be reached" in found.says and "generator.endpoint.base_url" in found.fix
+
+
+def test_a_key_is_not_sent_on_to_another_address(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"{server.url}/models")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("OPENAI_API_KEY", VALID_KEY)
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as other:
+        threading.Thread(target=other.handle_request, daemon=True).start()
+        endpoint = load_config([f"generator.endpoint.base_url=http://127.0.0.1:{other.server_port}/v1"]).generator.endpoint
+        assert probing.endpoint_models(endpoint) == ([], "HTTP status 302")
 
 
 @pytest.mark.parametrize(("version", "level"), [((3, 10), "fail"), ((3, 11), "ok"), ((3, 13), "ok"), ((3, 14), "warn")])
