@@ -459,6 +459,10 @@ class TrackingConfig:
     """Project the run appears in."""
     entity: str | None = None
     """User or team; None = the default of the login."""
+    group: str | None = None
+    """Holds W&B runs together; None = the experiment's name, and in a sweep that of the sweep."""
+    upload_weights: bool = False
+    """Whether the weights of models are sent too; by default an artifact only says where they are."""
 
 
 @dataclass(kw_only=True)
