@@ -60,7 +60,7 @@ def seen(folder: Path) -> dict[str, Any]:
 def stage(outputs: Path, name: str, inputs: dict[str, str], metrics: dict[str, Any]) -> Path:
     folder = outputs / "store" / f"{name}-{KEYS[name]}"
     folder.mkdir(parents=True)
-    rows = {
+    rows: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "pool": ("instructions.jsonl", [{"instruction": "Name a tree."}]),
         "dataset": ("dataset.jsonl", [{"id": "a", "instruction": "Name a tree.", "output": "Oak.", "source": "seed"}]),
         "model": ("training_log.jsonl", [{"step": n, "loss": 2.0 / n, "learning_rate": 0.1} for n in (1, 2)]),
