@@ -1,7 +1,6 @@
 """Runs a sweep: what is missing of it, through Hydra's launcher, and all points beside each other at the end.
 
     points ─> sweep.json ─> launcher: this process, joblib, Slurm, Ray ─> a record a point ─> table, exit status
-    outputs/sweeps/quickstart-size_lr-1a2b3c4d/sweep.json  points/RUN.json  logs/RUN.txt
 
 A point that fails is recorded and the others go on; the same command starts those alone that are not finished. Hydra
 composes and launches; which points there are is decided here (`expanding.py`), except in a search (Optuna).
@@ -12,19 +11,18 @@ import os
 import shlex
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from minilima import console, provenance
-from minilima.compose import composing, searchpath, strict, to_dict
+from minilima.compose import composing, searchpath, strict
 from minilima.config import Config
 from minilima.errors import MinilimaError, explain
-from minilima.expanding import Sweep, expand
+from minilima.expanding import Point, Sweep, expand
 from minilima.files import canonical_json, sha256_text, write_atomic
 from minilima.leases import visible_gpus
 from minilima.plan_table import as_json, show_sweep
@@ -32,6 +30,7 @@ from minilima.planning import check_ready, confirm_spending, make_sweep_plan
 from minilima.recipes import run_name, stages
 from minilima.sources import resolve
 from minilima.store import Store
+from minilima.sweep_folder import Entry, forget, is_done, outcome, read_entries, searched, write_record, write_sweep
 
 SERIAL = "basic"
 """Hydra's own launcher: one point after the other in this process."""
@@ -40,30 +39,7 @@ _LOOK_SECONDS = 1.0
 _SHARING = ("joblib", "submitit_local")
 """Launchers of several points on this machine, which know nothing of its GPUs."""
 _ELSEWHERE = ("submitit_slurm", "ray", "ray_cluster")
-_ASIDE = ("compute", "tracking", "paths", "confirm_above_usd")
-"""Sections that never change what a run's folder says of its result."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A point in sweep.json. `status`: done, failed, stopped, unfinished (started, no end known) or missing (never started)."""
-
-    overrides: tuple[str, ...]
-    axes: dict[str, str] = field(default_factory=dict)
-    run: str
-    """The run's folder, relative to that of the sweep."""
-    status: str
-    win_rate: dict[str, float] | None = None
-    cause: str | None = None
-    """Why there is no result."""
-
-    @property
-    def name(self) -> str:
-        return Path(self.run).name
-
-    @property
-    def label(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.axes.items()) or self.name
+_CTRL_C = "Stopped."
 
 
 def plan_sweep(arguments: Sequence[str], config_dir: str | None = None, *, in_json: bool = False) -> None:
@@ -92,67 +68,53 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
         MinilimaError: no point can be run.
     """
     sweep = expand(arguments, config_dir)
-    folder, entries = _lay_out(sweep)
+    points = _runs(sweep)
+    key = sha256_text(canonical_json(sorted(points) or sorted(sweep.overrides)))[:8]
+    folder = Path(sweep.base.paths.outputs) / "sweeps" / f"{_title(sweep)}-{key}"
+    entries = [_entry(folder, name, point) for name, point in points.items()]
     missing = [entry for entry in entries if entry.status != "done"]
     plan = make_sweep_plan([point.config for point in sweep.points] or [sweep.base])
     if not sweep.searches:
         show_sweep(_title(sweep), len(sweep.points), plan)
-        _check([point.config for point in sweep.points])
+        _check([points[entry.name].config for entry in missing])
     if not confirmed:
         confirm_spending(plan, sweep.base.confirm_above_usd)
-    _write(folder, sweep, command, entries)
+    told = {"command": command, "axes": list(sweep.varied), "launcher": sweep.launcher}
+    write_sweep(folder, entries, **told)
+    forget(folder, missing)
     stopped = None
     try:
         if missing or sweep.searches:
-            with _told(folder, entries, launcher=sweep.launcher):
+            with _told(folder, entries, sweep.launcher):
                 _launch(sweep, [entry.overrides for entry in missing], folder, config_dir)
     except KeyboardInterrupt:
-        stopped = "Stopped."
-    except MinilimaError:
-        raise
+        stopped = _CTRL_C
     except Exception as error:  # the launcher's: a worker or a cluster job that died takes the call with it
         stopped = f"The launcher {sweep.launcher} gave up: {type(error).__name__}: {error}".splitlines()[0]
-    here = sweep.launcher not in _ELSEWHERE
-    entries = [_outcome(folder, entry, ended=here) for entry in entries or _searched(folder, sweep)]
-    _write(folder, sweep, command, entries)
+    ended = sweep.launcher not in _ELSEWHERE
+    entries = [outcome(folder, entry, ended=ended) for entry in entries or searched(folder, sweep.varied)]
+    write_sweep(folder, entries, **told)
     _show(folder, sweep, entries, command, stopped)
-    return 130 if stopped == "Stopped." else int(bool(stopped) or any(entry.status != "done" for entry in entries))
+    return 130 if stopped == _CTRL_C else int(bool(stopped) or any(entry.status != "done" for entry in entries))
 
 
 def _title(sweep: Sweep) -> str:
-    configs = [point.config for point in sweep.points] or [sweep.base]
-    names = {config.name for config in configs}
+    names = {point.config.name for point in sweep.points} or {sweep.base.name}
     return "-".join(filter(None, [names.pop() if len(names) == 1 else "sweep", sweep.named]))
 
 
-def _lay_out(sweep: Sweep) -> tuple[Path, list[Entry]]:
-    """The sweep's folder and its points, those that are one and the same run once."""
-    outputs = Path(sweep.base.paths.outputs)
-    found: dict[str, Entry] = {}
+def _runs(sweep: Sweep) -> dict[str, Point]:
+    """The points by the names of their runs; those that are one and the same run count once."""
+    found: dict[str, Point] = {}
     for point in sweep.points:
-        name = run_name(point.config, stages(point.config, resolve(point.config)))
-        run = Path(point.config.paths.outputs) / "runs" / name
-        status = "done" if _is_done(run, point.config) else "missing"
-        entry = Entry(overrides=point.overrides, axes=dict(point.axes), run=str(run.absolute()), status=status)
-        found.setdefault(name, entry)
-    key = sha256_text(canonical_json(sorted(found) or sorted(sweep.overrides)))[:8]
-    folder = outputs / "sweeps" / f"{_title(sweep)}-{key}"
-    return folder, [_relative(folder, entry) for entry in found.values()]
+        found.setdefault(run_name(point.config, stages(point.config, resolve(point.config))), point)
+    return found
 
 
-def _relative(folder: Path, entry: Entry) -> Entry:
-    return Entry(**{**asdict(entry), "run": os.path.relpath(entry.run, folder.absolute())})
-
-
-def _is_done(run: Path, config: Config) -> bool:
-    """Whether the run's folder has the result of these very settings, and the store what it is made of."""
-    try:
-        told = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        there = all((run / stage["path"] / "manifest.json").is_file() for stage in told["stages"])
-    except (OSError, ValueError, KeyError):
-        return False
-    wanted = json.loads(json.dumps(to_dict(config)))
-    return there and all(told["config"].get(name) == wanted[name] for name in wanted if name not in _ASIDE)
+def _entry(folder: Path, name: str, point: Point) -> Entry:
+    run = Path(point.config.paths.outputs) / "runs" / name
+    status = "done" if is_done(run, point.config) else "missing"
+    return Entry(overrides=point.overrides, axes=point.axes, run=os.path.relpath(run, folder), status=status)
 
 
 def _check(configs: Sequence[Config]) -> None:
@@ -164,7 +126,7 @@ def _check(configs: Sequence[Config]) -> None:
             check_ready(config, sources, stages(config, sources), Store(Path(config.paths.outputs) / "store"))
         except MinilimaError as error:
             problems.append(error)
-    if len(problems) == len(configs):
+    if problems and len(problems) == len(configs):
         raise problems[0]
 
 
@@ -190,7 +152,7 @@ def _launch(sweep: Sweep, points: Sequence[Sequence[str]], folder: Path, config_
 
 
 def run_point(composed: DictConfig) -> float | None:
-    """Hydra's task: one point, wherever the launcher put it. Never raises, so that the others go on.
+    """Hydra's task: one point, wherever the launcher put it. No failure leaves it, so that the others go on.
 
     Returns:
         the win rate in percent, the objective of a search; None where the point failed.
@@ -200,30 +162,34 @@ def run_point(composed: DictConfig) -> float | None:
     from minilima.pipeline import run
 
     hydra = HydraConfig.get()
-    folder = Path(hydra.sweep.dir)
-    launcher = str(hydra.runtime.choices["hydra/launcher"])
+    os.chdir(hydra.runtime.cwd)  # Ray starts its workers elsewhere; paths count from where the command was typed
+    folder, launcher, name = Path(hydra.sweep.dir), str(hydra.runtime.choices["hydra/launcher"]), f"point-{hydra.job.num}"
     told = {"overrides": list(hydra.overrides.task), "host": provenance.host(), "process": os.getpid()}
-    name = f"point-{hydra.job.num}"
     try:
-        config = strict(composed)
-        if launcher in _SHARING and config.compute.gpus is None and visible_gpus():
-            config.compute.gpus = 1
+        config = _as_point(strict(composed), launcher, folder)
         name = run_name(config, stages(config, resolve(config)))
         told["run"] = os.path.relpath(Path(config.paths.outputs) / "runs" / name, folder)
-        _record(folder, name, {**told, "status": "unfinished"})
+        write_record(folder, name, {**told, "status": "unfinished"})
         with _output(folder, name, launcher):
             summary = run(config, shown=True)
     except Exception as error:
         mistake = explain(error) or _bug(error, folder, name)
-        _record(folder, name, {**told, "status": "failed", "cause": str(mistake)})
+        write_record(folder, name, {**told, "status": "failed", "cause": str(mistake)})
         if launcher == SERIAL:
             console.complain(mistake)
         return None
     except BaseException:  # Ctrl-C, or the scheduler's end
-        _record(folder, name, {**told, "status": "stopped"})
+        write_record(folder, name, {**told, "status": "stopped"})
         raise
-    _record(folder, name, {**told, "status": "done"})
+    write_record(folder, name, {**told, "status": "done"})
     return summary.score
+
+
+def _as_point(config: Config, launcher: str, folder: Path) -> Config:
+    """The settings of a point as part of its sweep; none of them enters a key."""
+    if launcher in _SHARING and config.compute.gpus is None and visible_gpus():
+        config.compute.gpus = 1
+    return config
 
 
 def _bug(error: Exception, folder: Path, name: str) -> MinilimaError:
@@ -249,55 +215,13 @@ def _output(folder: Path, name: str, launcher: str) -> Iterator[None]:
 
 def _heading(folder: Path, name: str) -> str:
     """`Point 2 of 9: data.size=300`; a search knows neither its number nor its settings yet."""
-    entries = [Entry(**point) for point in json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["points"]]
+    entries = read_entries(folder)
     found = [f"Point {place} of {len(entries)}: {entry.label}" for place, entry in enumerate(entries, 1) if entry.name == name]
     return found[0] if found else name
 
 
-def _record(folder: Path, name: str, told: dict[str, Any]) -> None:
-    write_atomic(folder / "points" / f"{name}.json", json.dumps(told, indent=2, ensure_ascii=False))
-
-
-def _outcome(folder: Path, entry: Entry, *, ended: bool) -> Entry:
-    """The point as it stands now; `ended`: whether no process of the launcher can still be at work."""
-    record = folder / "points" / f"{entry.name}.json"
-    told = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {"status": entry.status}
-    status, cause = told["status"], told.get("cause")
-    if status == "unfinished" and ended:
-        status = "stopped"
-    elif status == "unfinished":
-        cause = f"It was started on {told['host']} (process {told['process']}) and has not ended."
-    results = folder / entry.run / "run.json"
-    found = json.loads(results.read_text(encoding="utf-8"))["results"] if status == "done" and results.is_file() else None
-    rate = found["win_rate"]["win_rate"] if found and found["win_rate"] else None
-    return Entry(**{**asdict(entry), "status": status, "cause": cause, "win_rate": rate})
-
-
-def _searched(folder: Path, sweep: Sweep) -> list[Entry]:
-    """The points that a search has chosen so far, by their records."""
-    entries = []
-    for file in sorted((folder / "points").glob("*.json"), key=lambda file: file.stat().st_mtime):
-        told = json.loads(file.read_text(encoding="utf-8"))
-        pairs = (item.lstrip("+~").partition("=") for item in told["overrides"])
-        axes = {key: value for key, _, value in pairs if key in sweep.varied}
-        run = told.get("run", file.stem)
-        entries.append(Entry(overrides=tuple(told["overrides"]), axes=axes, run=run, status=told["status"]))
-    return entries
-
-
-def _write(folder: Path, sweep: Sweep, command: str, entries: Sequence[Entry]) -> None:
-    told = {
-        "name": folder.name,
-        "command": command,
-        "axes": list(sweep.varied),
-        "launcher": sweep.launcher,
-        "points": [asdict(entry) for entry in entries],
-    }
-    write_atomic(folder / "sweep.json", json.dumps(told, indent=2, ensure_ascii=False))
-
-
 @contextmanager
-def _told(folder: Path, entries: Sequence[Entry], *, launcher: str) -> Iterator[None]:
+def _told(folder: Path, entries: Sequence[Entry], launcher: str) -> Iterator[None]:
     """While points run elsewhere, a line here for each that starts or ends."""
     if launcher == SERIAL:
         yield
@@ -352,5 +276,5 @@ def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, st
         console.say(f"Compare: python -m minilima compare {shlex.quote(str(folder))}")
 
 
-def _rate(found: dict[str, float] | None) -> str:
+def _rate(found: Mapping[str, float] | None) -> str:
     return f"{found['value']:.1f} ({found['low']:.1f} to {found['high']:.1f})" if found else ""
