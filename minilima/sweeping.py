@@ -189,6 +189,7 @@ def _as_point(config: Config, launcher: str, folder: Path) -> Config:
     """The settings of a point as part of its sweep; none of them enters a key."""
     if launcher in _SHARING and config.compute.gpus is None and visible_gpus():
         config.compute.gpus = 1
+    config.tracking.group = config.tracking.group or folder.name
     return config
 
 
@@ -271,9 +272,9 @@ def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, st
     if undone or stopped:
         console.say(f"{len(entries) - undone} of {len(entries)} points are done. This runs what is missing:")
         console.say_raw(command)  # in one line, to be copied
-    console.say(f"Sweep: {folder}")
+    console.say_raw(f"Sweep: {folder}")
     if any(entry.win_rate for entry in entries):
-        console.say(f"Compare: python -m minilima compare {shlex.quote(str(folder))}")
+        console.say_raw(f"Compare: python -m minilima compare {shlex.quote(str(folder))}")
 
 
 def _rate(found: Mapping[str, float] | None) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -133,6 +135,32 @@ def test_a_failed_point_is_named_the_others_run_and_the_same_command_runs_only_w
     }
     third = minilima(*arguments, OPENAI_API_KEY=VALID_KEY)
     assert third.returncode == 0 and "started" not in third.stdout
+
+
+def test_ctrl_c_stops_a_sweep_at_once_and_the_same_command_goes_on(tmp_path: Path, server: ModelServer) -> None:
+    server.answer, server.latency = writer, 0.1
+    command = [
+        sys.executable, "-m", "minilima", "-m", "generator=openai", "generator.model=writer-small", "data.instructions=4",
+        f"generator.endpoint.base_url={server.url}", "data.requests_per_round=1", "generator.endpoint.concurrency=1",
+        "seed=0,1", "until=pool", "tracking=none", f"paths.outputs={tmp_path}",
+    ]  # fmt: skip
+    environment = {**os.environ, "OPENAI_API_KEY": VALID_KEY}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    while len(server.requests) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert statuses(tmp_path) == ["stopped", "missing"]
+    assert shlex.join(command) in output.splitlines(), "the line that goes on, unbroken"
+    asked = Counter(json.dumps(body, sort_keys=True) for body in server.requests)
+
+    server.latency = 0.0
+    assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=120).returncode == 0
+    assert statuses(tmp_path) == ["done", "done"]
+    again = Counter(json.dumps(body, sort_keys=True) for body in server.requests)
+    assert sum(count > 1 for body, count in again.items() if body in asked) <= 1, "what was on its way, and no more"
 
 
 def test_where_no_point_can_run_nothing_is_started(tmp_path: Path) -> None:
