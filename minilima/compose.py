@@ -252,6 +252,12 @@ def _unknown_option(missing: str) -> MinilimaError:
 
 
 def _unknown_key(key: str) -> MinilimaError:
+    if key.startswith("hydra."):
+        return MinilimaError(
+            f"There is no setting {key} here.",
+            "What hydra.launcher and hydra.sweeper have depends on which is chosen (hydra/launcher=joblib).",
+            f"This shows it: python -m minilima --cfg hydra --package {'.'.join(key.split('.')[:2])} hydra/launcher=joblib",
+        )
     parent, _, leaf = key.rpartition(".")
     names = [field.name for field in dataclasses.fields(_schema_at(parent))]
     return MinilimaError(

@@ -66,6 +66,7 @@ def test_a_sweep_of_the_users_own_is_found(tmp_path: Path) -> None:
         (["+sweep=optuna_lr"], "minilima[optuna]"),
         (["hydra/launcher=ray"], "minilima[ray]"),
         (["hydra/launcher=slurm"], "joblib, optuna, ray, submitit_local"),
+        (["hydra/launcher=joblib", "hydra.launcher.njobs=2"], "--cfg hydra --package hydra.launcher"),
         (["sft.learning_rate=interval(1e-5,1e-4)"], "hydra/sweeper=optuna"),
     ],
 )
