@@ -383,8 +383,8 @@ class ComputeConfig:
     GPU."""
     compile: bool = False
     """Training with compiled blocks: a minute at the start, faster steps on a GPU; the compiled code is kept for later runs."""
-    generation_batch: int = 64
-    """Answers that a local model writes at once."""
+    generation_batch: int | None = None
+    """Most answers that a local model writes at once; None = 32 on a CPU, 256 on a GPU. Fewer where memory does not suffice."""
     checkpoint_seconds: float = 300.0
     """Training writes a checkpoint after this many seconds, so that a kill loses no more."""
 

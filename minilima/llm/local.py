@@ -1,31 +1,26 @@
 """Models on this machine, through transformers: replies in batches, and the likelihood of given texts.
 
-Sampling is by inverse transform with one random number a token, drawn from a generator of the request's own, so a reply
-does not depend on its neighbours in the batch, nor on what was answered before an interruption.
+    requests ─> drafts, longest prompt first ─> batches: 128 tokens more ─> done: passed on
+                                                   └─ not done: new, full batches, 256 tokens more ─> …
+Nobody knows beforehand how long an answer will be. So drafts are written piece by piece, each piece twice as long as the one
+before, and what is not done after a piece is put together anew: a short answer waits for no long one, and reading the longer
+drafts again costs little beside writing them. Each request has its own random numbers (see sampling.py).
 """
 
-import random
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedTokenizerBase,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from minilima.config import Device
 from minilima.errors import MinilimaError
 from minilima.llm.chat import TEXT, Message, OnReply, Reply, Request, Sampling
+from minilima.llm.decode import LEAST_STEPS, Batch, Row, Shape
+from minilima.llm.sampling import draws
 from minilima.records import ReferenceLoss
 
 # For models that come without a template. End of turn is the tokenizer's own end token: no new one has to be learned.
@@ -95,41 +90,172 @@ def load_model(location: str, dtype: torch.dtype, device: torch.device) -> Any:
     return model.to(device)
 
 
+_CPU_BATCH, _GPU_BATCH = 32, 256
+_GROUP_BATCHES = 4
+_FIRST_TOKENS = 128
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """A reply while it is written. `limit` is the most tokens it may have; `finish` is empty until it is done."""
+
+    index: int
+    request: Request
+    key: str
+    prompt: list[int]
+    limit: int
+    tokenizer: PreTrainedTokenizerBase
+    end_ids: frozenset[int]
+    written: list[int] = field(default_factory=list)
+    finish: str = ""
+
+    @property
+    def way(self) -> Sampling:
+        """How to choose its tokens; replies of different limits and stops can be written together."""
+        return replace(self.request.sampling, max_tokens=0, stop=None)
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.written)
+
+    def row(self, steps: int) -> Row:
+        """What is written so far, with random numbers for so many steps more."""
+        numbers = draws(self.key, len(self.written), steps)
+        return Row(prompt=self.prompt, written=list(self.written), draws=numbers, take=self.take)
+
+    def take(self, tokens: Sequence[int]) -> bool:
+        """Adds tokens up to the end of the turn, a text to stop at, or the limit; whether more are wanted."""
+        for token in tokens:
+            if self.finish:
+                break
+            self.written.append(token)
+            if token in self.end_ids or self._stop() is not None:
+                self.finish = "stop"
+            elif len(self.written) == self.limit:
+                self.finish = "length"
+        return not self.finish
+
+    def reply(self) -> Reply:
+        text = self._text()
+        return Reply(
+            text=(self.request.prefill or "") + text[: self._stop()],
+            finish=self.finish,
+            prompt_tokens=len(self.prompt),
+            completion_tokens=len(self.written),
+        )
+
+    def _text(self) -> str:
+        ends = bool(self.written) and self.written[-1] in self.end_ids
+        return str(self.tokenizer.decode(self.written[:-1] if ends else self.written, skip_special_tokens=True))
+
+    def _stop(self) -> int | None:
+        """Where in the text the first of the stop texts stands."""
+        stops = self.request.sampling.stop
+        if not stops:
+            return None
+        text = self._text()
+        return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
+
+
 class LocalModel:
     """A causal language model in this process.
 
     Args:
         location: folder, or owner/name@commit.
         name: enters the reply cache's keys; stands for the weights.
-        batch: replies written at once.
+        batch: most replies written at once; None = 32 on a CPU, 256 on a GPU. Fewer where memory does not suffice.
     """
 
-    def __init__(self, location: str, name: str, *, device: Device, batch: int) -> None:
+    def __init__(self, location: str, name: str, *, device: Device, batch: int | None) -> None:
         self.name = name
-        self.batch = batch
         self.device = pick_device(device)
+        self.batch = batch or (_GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH)
         self.tokenizer = load_tokenizer(location)
         self.model = load_model(location, inference_dtype(self.device), self.device).eval()
+        self._tensors: Batch | None = None
 
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
-        """Answers in batches of similar length, longest first; each reply is passed on when its batch is done."""
-        prompts = [self._prompt_ids(request.messages, request.prefill) for request in requests]
+        """Answers all requests; each reply is passed on when the piece that ends it is written.
+
+        Raises:
+            MinilimaError: a prompt does not fit into the model's context.
+        """
         replies: dict[int, Reply] = {}
-        for group in self._groups(requests, prompts):
-            texts = self._generate([requests[index] for index in group], [prompts[index] for index in group])
-            for index, reply in zip(group, texts, strict=True):
-                replies[index] = reply
-                on_reply(index, reply)
+        for group in self._groups([self._draft(index, request) for index, request in enumerate(requests)]):
+            tokens = _FIRST_TOKENS
+            while group:
+                unfinished = []
+                for draft in self._continued(group, tokens):
+                    if draft.finish:
+                        replies[draft.index] = draft.reply()
+                        on_reply(draft.index, replies[draft.index])
+                    else:
+                        unfinished.append(draft)
+                group, tokens = unfinished, 2 * tokens
         return [replies[index] for index in range(len(requests))]
 
-    def _groups(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> Iterator[list[int]]:
-        """Positions in batches: one sampling setting each, longest prompts first."""
-        by_sampling: dict[Sampling, list[int]] = {}
-        for index, request in enumerate(requests):
-            by_sampling.setdefault(request.sampling, []).append(index)
+    def _draft(self, index: int, request: Request) -> Draft:
+        prompt = self._prompt_ids(request.messages, request.prefill)
+        room = self.model.config.max_position_embeddings - len(prompt)
+        if room < 1:
+            raise MinilimaError(
+                f"A prompt of {len(prompt):,} tokens does not fit into {self.name}.",
+                f"Its context is {self.model.config.max_position_embeddings:,} tokens.",
+                "Use fewer or shorter demonstrations, or a model with a longer context.",
+            )
+        return Draft(
+            index=index, request=request, key=request.key(self.name), prompt=prompt,
+            limit=min(request.sampling.max_tokens, room), tokenizer=self.tokenizer, end_ids=frozenset(self.end_ids),
+        )  # fmt: skip
+
+    def _groups(self, drafts: Sequence[Draft]) -> Iterator[list[Draft]]:
+        """One way to sample each, longest prompts first; not too many at once, for a kill loses what is unfinished."""
+        by_sampling: dict[Sampling, list[Draft]] = {}
+        for draft in drafts:
+            by_sampling.setdefault(draft.way, []).append(draft)
+        most = _GROUP_BATCHES * self.batch
         for members in by_sampling.values():
-            members.sort(key=lambda index: -len(prompts[index]))
-            yield from (members[start : start + self.batch] for start in range(0, len(members), self.batch))
+            members.sort(key=lambda draft: -len(draft.prompt))
+            yield from (members[start : start + most] for start in range(0, len(members), most))
+
+    def _continued(self, drafts: Sequence[Draft], tokens: int) -> Iterator[Draft]:
+        """The drafts, each with at most `tokens` more, in full batches; in smaller ones once memory does not suffice."""
+        waiting, batch = sorted(drafts, key=lambda draft: -draft.length), self.batch
+        while waiting:
+            size = math.ceil(len(waiting) / math.ceil(len(waiting) / batch))
+            if self._write(waiting[:size], tokens):
+                yield from waiting[:size]
+                waiting = waiting[size:]
+            elif size > 1:
+                batch = size // 2
+            else:
+                raise MinilimaError(
+                    f"{self.name} does not fit into the GPU's memory.",
+                    f"Not even one reply of {waiting[0].length + tokens:,} tokens could be written.",
+                    "Stop what else runs on the GPU, use shorter replies, or a smaller model.",
+                )
+
+    def _write(self, drafts: Sequence[Draft], tokens: int) -> bool:
+        """Continues the drafts together; False if there was not enough memory (what was written until then is kept)."""
+        fixed = self.device.type == "cuda"
+        steps = min(tokens, max(draft.limit - len(draft.written) for draft in drafts))
+        steps = max(steps, LEAST_STEPS) if fixed else steps
+        shape = Shape(
+            rows=_up(len(drafts), 8 if fixed else 1),
+            slots=_up(max(draft.length for draft in drafts) + steps, 128 if fixed else 1),
+            steps=steps,
+            sampling=drafts[0].way,
+        )
+        try:
+            if self._tensors is None or self._tensors.shape != shape or not fixed:
+                self._tensors = None  # frees the old ones before there are new ones
+                self._tensors = Batch(self.model, shape, fixed=fixed)
+            self._tensors.write([draft.row(steps) for draft in drafts])
+        except torch.OutOfMemoryError:
+            self._tensors = None
+        if self._tensors is None:
+            torch.cuda.empty_cache()
+        return self._tensors is not None
 
     def _prompt_ids(self, messages: Sequence[Message], prefill: str | None = None) -> list[int]:
         if messages[0].role == TEXT:
@@ -151,55 +277,6 @@ class LocalModel:
         ids = self.model.generation_config.eos_token_id
         known = ids if isinstance(ids, list) else [ids]
         return sorted({token for token in (*known, self.tokenizer.eos_token_id) if token is not None})
-
-    @torch.inference_mode()
-    def _generate(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[Reply]:
-        sampling = requests[0].sampling
-        batch = self.tokenizer.pad({"input_ids": list(prompts)}, padding_side="left", return_tensors="pt").to(self.device)
-        width = batch["input_ids"].shape[1]
-        room = self.model.config.max_position_embeddings - width
-        if room < 1:
-            raise MinilimaError(
-                f"A prompt of {width:,} tokens does not fit into {self.name}.",
-                f"Its context is {self.model.config.max_position_embeddings:,} tokens.",
-                "Use fewer or shorter demonstrations, or a model with a longer context.",
-            )
-        settings = GenerationConfig(
-            max_new_tokens=min(sampling.max_tokens, room),
-            do_sample=False,
-            repetition_penalty=1.0,
-            eos_token_id=self.end_ids,
-            pad_token_id=self.tokenizer.pad_token_id,
-            stop_strings=list(sampling.stop) if sampling.stop else None,
-        )
-        processors = self._processors(sampling, width, [request.key(self.name) for request in requests])
-        written = self.model.generate(**batch, generation_config=settings, logits_processor=processors, tokenizer=self.tokenizer)[
-            :, width:
-        ].tolist()
-        return [self._reply(request, len(prompt), row) for request, prompt, row in zip(requests, prompts, written, strict=True)]
-
-    def _processors(self, sampling: Sampling, prompt_width: int, keys: Sequence[str]) -> LogitsProcessorList:
-        chain = LogitsProcessorList()
-        if sampling.repetition_penalty is not None:
-            chain.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty, prompt_ignore_length=prompt_width))
-        if sampling.temperature > 0:
-            chain.append(TemperatureLogitsWarper(sampling.temperature))
-            if sampling.top_p < 1:
-                chain.append(TopPLogitsWarper(sampling.top_p))
-            chain.append(_SeededSampling(keys))
-        return chain
-
-    def _reply(self, request: Request, prompt_tokens: int, row: list[int]) -> Reply:
-        end = next((position for position, token in enumerate(row) if token in self.end_ids), None)
-        ids = row if end is None else row[:end]
-        text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
-        stops = [place for stop in request.sampling.stop or () if (place := text.find(stop)) >= 0]
-        return Reply(
-            text=(request.prefill or "") + text[: min(stops, default=len(text))],
-            finish="length" if end is None and not stops else "stop",
-            prompt_tokens=prompt_tokens,
-            completion_tokens=len(ids) + (end is not None),
-        )
 
     @torch.inference_mode()
     def reference_losses(self, prompts: Sequence[tuple[str, str, str]]) -> Iterator[ReferenceLoss]:
@@ -225,14 +302,5 @@ class LocalModel:
         return float(logits[one] - logits[two])
 
 
-class _SeededSampling(LogitsProcessor):  # type: ignore[misc]
-    """Draws each row's next token with that row's own random numbers and leaves only it possible."""
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self.generators = [random.Random(key) for key in keys]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        draws = torch.tensor([[generator.random()] for generator in self.generators], device=scores.device)
-        cumulated = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
-        chosen = torch.searchsorted(cumulated, draws * cumulated[:, -1:]).clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

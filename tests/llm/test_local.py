@@ -1,35 +1,149 @@
 """Local models: a reply depends on its request only, never on its neighbours or on what was answered before."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from minilima.config import Device
 from minilima.errors import MinilimaError
-from minilima.llm.chat import Reply, Request, Sampling, ask
+from minilima.llm import local
+from minilima.llm.chat import Reply, Request, Sampling, ask, continue_text
+from minilima.llm.decode import Batch
 from minilima.llm.local import LocalModel, load_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float32, in which the rounding of another batch does not change a token."""
+    monkeypatch.setattr(local, "inference_dtype", lambda device: torch.float32)
 
 
 def ignore(index: int, reply: Reply) -> None:
     """Nobody listens."""
 
 
-def requests(temperature: float) -> list[Request]:
-    sampling = Sampling(temperature=temperature, top_p=0.9, max_tokens=12, repetition_penalty=1.1)
-    return [Request(messages=ask("word " * n + "?"), sampling=sampling) for n in (1, 9, 3, 14, 2)]
+def load(folder: Path, batch: int) -> LocalModel:
+    return LocalModel(str(folder), "tiny", device=Device.cpu, batch=batch)
+
+
+def requests(temperature: float, **sampling: Any) -> list[Request]:
+    chosen = Sampling(**{"temperature": temperature, "top_p": 0.9, "max_tokens": 12, "repetition_penalty": 1.1, **sampling})
+    return [Request(messages=ask("word " * n + "?"), sampling=chosen) for n in (1, 9, 3, 14, 2)]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_replies_do_not_depend_on_the_batch(tiny_model: Path, temperature: float) -> None:
-    together = LocalModel(str(tiny_model), "tiny", device=Device.cpu, batch=8).reply_many(requests(temperature), ignore)
-    alone = LocalModel(str(tiny_model), "tiny", device=Device.cpu, batch=1).reply_many(requests(temperature), ignore)
-    assert together == alone
+    assert load(tiny_model, 8).reply_many(requests(temperature), ignore) == load(tiny_model, 1).reply_many(
+        requests(temperature), ignore
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_replies_do_not_depend_on_the_pieces_they_are_written_in(
+    tiny_model: Path, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load(tiny_model, 3).reply_many(requests(temperature, max_tokens=40), ignore)
+    monkeypatch.setattr(local, "_FIRST_TOKENS", 5)
+    assert load(tiny_model, 3).reply_many(requests(temperature, max_tokens=40), ignore) == whole
+
+
+def test_greedy_replies_are_those_of_generate_with_its_growing_cache(tiny_model: Path) -> None:
+    model = load(tiny_model, 8)
+    asked = requests(0.0, max_tokens=30)
+    for request, reply in zip(asked, model.reply_many(asked, ignore), strict=True):
+        prompt = torch.tensor([model._prompt_ids(request.messages)])
+        penalty = RepetitionPenaltyLogitsProcessor(1.1, prompt_ignore_length=prompt.shape[1])
+        written = model.model.generate(prompt, max_new_tokens=30, do_sample=False, logits_processor=[penalty])
+        assert reply.text == model.tokenizer.decode(written[0, prompt.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_cache_of_fixed_size_gives_the_replies_of_one_that_grows(
+    tiny_model: Path, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form that a GPU records; here its steps are taken one by one."""
+    asked = requests(temperature, max_tokens=40)
+    growing = load(tiny_model, 4).reply_many(asked, ignore)
+    monkeypatch.setattr(local, "Batch", lambda model, shape, fixed: Batch(model, replace(shape, slots=256), fixed=True))
+    assert load(tiny_model, 4).reply_many(asked, ignore) == growing
+
+
+def test_a_reply_ends_with_the_turn_and_is_passed_on_before_longer_ones(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_FIRST_TOKENS", 4)
+    sampling = Sampling(temperature=1.0, max_tokens=200)
+    asked = [Request(messages=ask("Say something"), sampling=sampling, sample=n) for n in range(12)]
+    arrived: list[int] = []
+    replies = load(tiny_model, 6).reply_many(asked, lambda index, reply: arrived.append(reply.completion_tokens))
+    assert {reply.finish for reply in replies} == {"stop", "length"}
+    assert all(reply.completion_tokens == 200 for reply in replies if reply.finish == "length")
+    assert min(arrived[:3]) < 200
+    assert arrived[-1] == 200
+
+
+def test_a_kill_loses_only_what_was_unfinished(tiny_model: Path) -> None:
+    kept: dict[int, Reply] = {}
+
+    def stop_after_two(index: int, reply: Reply) -> None:
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+        kept[index] = reply
+
+    model, asked = load(tiny_model, 2), requests(1.0)
+    with pytest.raises(KeyboardInterrupt):
+        model.reply_many(asked, stop_after_two)
+    rest = [index for index in range(len(asked)) if index not in kept]
+    again = dict(zip(rest, model.reply_many([asked[index] for index in rest], ignore), strict=True))
+    assert [{**kept, **again}[index] for index in range(5)] == load(tiny_model, 8).reply_many(asked, ignore)
+
+
+def test_a_text_to_stop_at_ends_a_reply_and_is_not_part_of_it(tiny_model: Path) -> None:
+    model = load(tiny_model, 4)
+    free = model.reply_many([Request(messages=continue_text("Name"), sampling=Sampling(temperature=0.0, max_tokens=30))], ignore)[
+        0
+    ]
+    stop = free.text[8:10]
+    sampling = Sampling(temperature=0.0, max_tokens=30, stop=(stop,))
+    reply = model.reply_many([Request(messages=continue_text("Name"), sampling=sampling)], ignore)[0]
+    assert reply.text == free.text[: free.text.find(stop)]
+    assert reply.finish == "stop"
+    assert reply.completion_tokens < free.completion_tokens
+
+
+def test_where_memory_does_not_suffice_the_batches_get_smaller(tiny_model: Path) -> None:
+    model = load(tiny_model, 8)
+    refused: list[int] = []
+
+    def full(module: torch.nn.Module, arguments: Any, given: dict[str, Any]) -> None:
+        if len(given["input_ids"]) > 2:
+            refused.append(len(given["input_ids"]))
+            raise torch.OutOfMemoryError
+
+    model.model.register_forward_pre_hook(full, with_kwargs=True)
+    replies = model.reply_many(requests(1.0), ignore)
+    assert refused == [5]
+    assert replies == load(tiny_model, 8).reply_many(requests(1.0), ignore)
+
+
+def test_a_model_without_room_for_one_reply_is_explained(tiny_model: Path) -> None:
+    model = load(tiny_model, 8)
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    model.model.register_forward_pre_hook(full)
+    with pytest.raises(MinilimaError, match="memory"):
+        model.reply_many(requests(1.0), ignore)
 
 
 def test_samples_differ_and_repeat(tiny_model: Path) -> None:
-    model = LocalModel(str(tiny_model), "tiny", device=Device.cpu, batch=8)
+    model = load(tiny_model, 8)
     sampling = Sampling(temperature=1.0, max_tokens=12)
     asked = [Request(messages=ask("Say something"), sampling=sampling, sample=n) for n in range(4)]
     replies = model.reply_many(asked, ignore)
@@ -37,28 +151,19 @@ def test_samples_differ_and_repeat(tiny_model: Path) -> None:
     assert model.reply_many(asked, ignore) == replies
 
 
-def test_sampling_follows_the_probabilities(tiny_model: Path) -> None:
-    from minilima.llm.local import _SeededSampling
-
-    scores = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).repeat(4000, 1)
-    drawn = _SeededSampling([str(n) for n in range(4000)])(torch.zeros(4000, 1, dtype=torch.long), scores).argmax(dim=-1)
-    shares = torch.bincount(drawn, minlength=3) / 4000
-    assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03)
-
-
 def test_a_reply_can_be_made_to_begin_in_a_certain_way(tiny_model: Path) -> None:
     request = Request(messages=ask("List"), sampling=Sampling(temperature=0.0, max_tokens=5), prefill="1.")
-    assert LocalModel(str(tiny_model), "tiny", device=Device.cpu, batch=1).reply_many([request], ignore)[0].text.startswith("1.")
+    assert load(tiny_model, 1).reply_many([request], ignore)[0].text.startswith("1.")
 
 
 def test_a_prompt_longer_than_the_context_is_explained(tiny_model: Path) -> None:
     request = Request(messages=ask("word " * 600), sampling=Sampling(temperature=0.0, max_tokens=5))
     with pytest.raises(MinilimaError, match="does not fit"):
-        LocalModel(str(tiny_model), "tiny", device=Device.cpu, batch=1).reply_many([request], ignore)
+        load(tiny_model, 1).reply_many([request], ignore)
 
 
 def test_the_loss_of_an_answer_is_its_negative_log_likelihood(tiny_model: Path) -> None:
-    model = LocalModel(str(tiny_model), "tiny", device=Device.cpu, batch=1)
+    model = load(tiny_model, 1)
     loss = next(model.reference_losses([("a", "Question", "an answer")]))
     prompt = model._prompt_ids(ask("Question"))
     target = [*model.tokenizer.encode("an answer", add_special_tokens=False), model.tokenizer.eos_token_id]
