@@ -23,6 +23,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.publish import parser, publish
+from benchmarks.shapes import SHAPES
 from minilima.config import ComputeConfig, Config, Method, SftConfig
 from minilima.train.data import IGNORED
 from minilima.train.flops import H100_FLOPS, training_flops
@@ -33,18 +34,6 @@ WARM_UP = 5
 
 WORLD = int(os.environ.get("WORLD_SIZE", "1"))
 """GPUs, under torchrun; a step takes as many times the examples."""
-
-SHAPES = {
-    "135m": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
-             "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True},
-    "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
-           "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256, "tie_word_embeddings": True},
-    "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-           "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256, "tie_word_embeddings": False},
-    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "vocab_size": 600, "tie_word_embeddings": True},
-}  # fmt: skip
-"""SmolLM2-135M, Llama-3.2-1B, Llama-3.1-8B; tiny is for trying the command on a CPU."""
 
 CASES = {
     # case: shape, method, examples a step, row tokens

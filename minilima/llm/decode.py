@@ -34,6 +34,15 @@ class Shape:
     steps: int
     sampling: Sampling
 
+    def serves(self, other: "Shape") -> bool:
+        """Whether what is recorded for this shape does for the other, at little waste."""
+        return (
+            self.sampling == other.sampling
+            and other.rows <= self.rows <= 1.25 * other.rows
+            and other.slots <= self.slots <= 1.5 * other.slots
+            and other.steps <= self.steps
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -76,14 +85,13 @@ class Batch:
 
     @torch.inference_mode()
     def write(self, rows: Sequence[Row]) -> None:
-        """Continues at most `shape.rows` rows by at most `shape.steps` tokens, until none of them wants more."""
-        ids = self._load(rows)
-        self._prefill(ids)
+        """Continues at most `shape.rows` rows, each by as many tokens as it has draws, until none of them wants more."""
+        self._prefill(self._load(rows))
         if self.fixed and self._graph is None and self.device.type == "cuda":
             self._record()
             self._prefill(self._load(rows))
         active, seen = list(rows), 0
-        for count in self._steps():
+        for count in self._steps(len(rows[0].draws)):
             fresh = self._out[:, seen:count].tolist()
             seen = count
             keep = [place for place, row in enumerate(active) if row.take(fresh[place])]
@@ -93,16 +101,16 @@ class Batch:
                 self._narrow(keep)
                 active = [active[place] for place in keep]
 
-    def _steps(self) -> Iterator[int]:
+    def _steps(self, most: int) -> Iterator[int]:
         """Takes steps, and yields how many tokens there are each time that they are to be looked at."""
         yield 1
         pause = _STEPS_UNSEEN if self.fixed else 1
-        for count in range(2, self.shape.steps + 1):
+        for count in range(2, most + 1):
             if self._graph is None:
                 self._step()
             else:
                 self._graph.replay()
-            if count % pause == 0 or count == self.shape.steps:
+            if count % pause == 0 or count == most:
                 yield count
 
     def _load(self, rows: Sequence[Row]) -> torch.Tensor:
@@ -116,11 +124,12 @@ class Batch:
         self._shown.copy_((torch.arange(self.shape.slots) >= pads[:, None]).long())
         self._position.copy_((width - pads)[:, None])
         self._step_number.zero_()
-        self._draws.copy_(torch.tensor([row.draws for row in filled]))
+        self._draws[:, : len(rows[0].draws)] = torch.tensor([row.draws for row in filled]).to(self.device)
         self._written.zero_()
         if self._written.shape[1]:
-            for number, row in enumerate(filled):
-                self._written[number, torch.tensor(row.written, dtype=torch.long, device=self.device)] = True
+            places = [(number, token) for number, row in enumerate(filled) for token in row.written]
+            if places:
+                self._written[tuple(torch.tensor(places, device=self.device).T)] = True
         return ids.to(self.device)
 
     def _prefill(self, ids: torch.Tensor) -> None:

@@ -125,15 +125,23 @@ class Draft:
 
     def take(self, tokens: Sequence[int]) -> bool:
         """Adds tokens up to the end of the turn, a text to stop at, or the limit; whether more are wanted."""
+        if self.finish:
+            return False
+        fresh = tokens[: self.limit - len(self.written)]
+        if self.request.sampling.stop is None and self.end_ids.isdisjoint(fresh):
+            self.written.extend(fresh)
+        else:
+            self._take_each(fresh)
+        if len(self.written) == self.limit and not self.finish:
+            self.finish = "length"
+        return not self.finish
+
+    def _take_each(self, tokens: Sequence[int]) -> None:
         for token in tokens:
-            if self.finish:
-                break
             self.written.append(token)
             if token in self.end_ids or self._stop() is not None:
                 self.finish = "stop"
-            elif len(self.written) == self.limit:
-                self.finish = "length"
-        return not self.finish
+                return
 
     def reply(self) -> Reply:
         text = self._text()
@@ -172,6 +180,7 @@ class LocalModel:
         self.batch = batch or (_GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH)
         self.tokenizer = load_tokenizer(location)
         self.model = load_model(location, inference_dtype(self.device), self.device).eval()
+        self.fixed = self.device.type == "cuda"
         self._tensors: Batch | None = None
 
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
@@ -237,7 +246,7 @@ class LocalModel:
 
     def _write(self, drafts: Sequence[Draft], tokens: int) -> bool:
         """Continues the drafts together; False if there was not enough memory (what was written until then is kept)."""
-        fixed = self.device.type == "cuda"
+        fixed = self.fixed
         steps = min(tokens, max(draft.limit - len(draft.written) for draft in drafts))
         steps = max(steps, LEAST_STEPS) if fixed else steps
         shape = Shape(
@@ -247,7 +256,7 @@ class LocalModel:
             sampling=drafts[0].way,
         )
         try:
-            if self._tensors is None or self._tensors.shape != shape or not fixed:
+            if self._tensors is None or not fixed or not self._tensors.shape.serves(shape):
                 self._tensors = None  # frees the old ones before there are new ones
                 self._tensors = Batch(self.model, shape, fixed=fixed)
             self._tensors.write([draft.row(steps) for draft in drafts])

@@ -1,7 +1,6 @@
 """Local models: a reply depends on its request only, never on its neighbours or on what was answered before."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from minilima.config import Device
 from minilima.errors import MinilimaError
 from minilima.llm import local
 from minilima.llm.chat import Reply, Request, Sampling, ask, continue_text
-from minilima.llm.decode import Batch
 from minilima.llm.local import LocalModel, load_tokenizer
 
 
@@ -63,14 +61,15 @@ def test_greedy_replies_are_those_of_generate_with_its_growing_cache(tiny_model:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_cache_of_fixed_size_gives_the_replies_of_one_that_grows(
+def test_tensors_that_stay_where_they_are_give_the_same_replies(
     tiny_model: Path, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The form that a GPU records; here its steps are taken one by one."""
-    asked = requests(temperature, max_tokens=40)
-    growing = load(tiny_model, 4).reply_many(asked, ignore)
-    monkeypatch.setattr(local, "Batch", lambda model, shape, fixed: Batch(model, replace(shape, slots=256), fixed=True))
-    assert load(tiny_model, 4).reply_many(asked, ignore) == growing
+    """The form that a GPU records, used again for one batch after the other; here its steps are taken one by one."""
+    monkeypatch.setattr(local, "_FIRST_TOKENS", 20)
+    asked = requests(temperature, max_tokens=50)
+    fixed = load(tiny_model, 2)
+    fixed.fixed = True
+    assert fixed.reply_many(asked, ignore) == load(tiny_model, 2).reply_many(asked, ignore)
 
 
 def test_a_reply_ends_with_the_turn_and_is_passed_on_before_longer_ones(
