@@ -4,7 +4,7 @@
     python benchmarks/generation.py --shape tiny --prompts 40 --tokens 8         # to try it without a GPU
 
 805 prompts of 20 to 120 tokens, as many as AlpacaEval's, and random weights. Each engine writes the same number of tokens for
-each prompt, greedily: ours for all prompts, the slower ones for the first few. `huggingface_local` is a text-generation
+each prompt, greedily: ours for all prompts, the slower ones for some and fewer tokens. `huggingface_local` is a text-generation
 pipeline over the prompts with alpaca_eval 0.6.6's defaults (one prompt at a time) and, to be fair, with 64 at a time;
 `generate_batch` is transformers' continuous batching. Ours is also measured with the settings of the experiments (temperature,
 nucleus, repetition penalty), and with answers of very different lengths (log-normal, median 190 tokens, at most 1,024).
@@ -27,7 +27,6 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     LlamaConfig,
     PreTrainedTokenizerFast,
@@ -69,56 +68,40 @@ def timed(act: Callable[[], int]) -> tuple[float, int]:
     return time.monotonic() - started, tokens
 
 
-def measure_minilima(folder: Path, texts: Sequence[str], tokens: int, batch: int | None, figures: Figures) -> None:
-    started = time.monotonic()
-    model = LocalModel(str(folder), "random", device=Device.auto, batch=batch)
-    figures["minilima_load_seconds"] = (round(time.monotonic() - started, 1), "seconds")
+EXPERIMENT = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.2}
+CASES: dict[str, dict[str, Any]] = {"greedy": {"temperature": 0.0}, "sampled": EXPERIMENT, "sampled_varied": EXPERIMENT}
+
+
+def requests_of(case: str, texts: Sequence[str], tokens: int) -> list[Request]:
     rng = random.Random(1)
-    lengths = [min(8 * tokens, int(rng.lognormvariate(5.25, 0.8)) + 1) for _ in texts]
-    experiments = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.2}
-    cases: dict[str, tuple[dict[str, Any], list[int]]] = {
-        "greedy": ({"temperature": 0.0}, [tokens] * len(texts)),
-        "sampled": (experiments, [tokens] * len(texts)),
-        "sampled_varied": (experiments, lengths),
-    }
-    for name, (sampling, limits) in cases.items():
-        requests = [
-            Request(messages=continue_text(text), sampling=Sampling(**sampling, max_tokens=limit))
-            for text, limit in zip(texts, limits, strict=True)
-        ]
-
-        def write(requests: list[Request] = requests) -> int:
-            return sum(reply.completion_tokens for reply in model.reply_many(requests, lambda index, reply: None))
-
-        first, written = timed(write)
-        figures[f"minilima_{name}_first_seconds"] = (round(first, 2), "seconds")
-        if name == "sampled_varied":
-            figures[f"minilima_{name}"] = (round(written / first, 1), "tokens_per_second")
-        else:
-            seconds, written = timed(write)
-            figures[f"minilima_{name}"] = (round(written / seconds, 1), "tokens_per_second")
-        if name == "greedy":
-            figures["minilima_start_up_seconds"] = (round(first - seconds, 2), "seconds")
-            model.batch *= 2
-            write()
-            seconds, written = timed(write)
-            model.batch //= 2
-            figures["minilima_greedy_twice_the_batch"] = (round(written / seconds, 1), "tokens_per_second")
-        publish({key: value for key, value in figures.items() if name in key}, None)
-    if torch.cuda.is_available():
-        figures["minilima_peak_gib"] = (round(torch.cuda.max_memory_allocated() / 2**30, 2), "GiB")
+    limits = [tokens] * len(texts)
+    if case.endswith("varied"):
+        limits = [min(8 * tokens, int(rng.lognormvariate(5.25, 0.8)) + 1) for _ in texts]
+    return [
+        Request(messages=continue_text(text), sampling=Sampling(**CASES[case], max_tokens=limit))
+        for text, limit in zip(texts, limits, strict=True)
+    ]
 
 
-def load(folder: Path) -> tuple[Any, Any]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device).eval()
-    return model, AutoTokenizer.from_pretrained(folder, padding_side="left")
+def measure_minilima(model: LocalModel, case: str, requests: list[Request], figures: Figures) -> None:
+    def write() -> int:
+        return sum(reply.completion_tokens for reply in model.reply_many(requests, lambda index, reply: None))
+
+    first, written = timed(write)
+    figures[f"minilima_{case}_first_seconds"] = (round(first, 2), "seconds")
+    if case == "sampled_varied":
+        figures[f"minilima_{case}"] = (round(written / first, 1), "tokens_per_second")
+        return
+    seconds, written = timed(write)
+    figures[f"minilima_{case}"] = (round(written / seconds, 1), "tokens_per_second")
+    figures[f"minilima_{case}_seconds"] = (round(seconds, 2), "seconds")
+    figures[f"minilima_{case}_start_up_seconds"] = (round(first - seconds, 2), "seconds")
 
 
-def measure_huggingface_local(folder: Path, texts: Sequence[str], tokens: int, batch: int) -> float:
+def measure_huggingface_local(model: Any, tokenizer: Any, texts: Sequence[str], tokens: int, batch: int) -> float:
     """As alpaca_eval/decoders/huggingface_local.py: prompts sorted by length, one pipeline over them."""
-    model, tokenizer = load(folder)
     model.generation_config.eos_token_id = None
+    tokenizer.padding_side = "left"
     writer = pipeline("text-generation", model=model, tokenizer=tokenizer, batch_size=batch, do_sample=False)
 
     def write(some: Sequence[str], most: int) -> int:
@@ -131,8 +114,7 @@ def measure_huggingface_local(folder: Path, texts: Sequence[str], tokens: int, b
     return round(written / seconds, 1)
 
 
-def measure_generate_batch(folder: Path, texts: Sequence[str], tokens: int) -> float:
-    model, tokenizer = load(folder)
+def measure_generate_batch(model: Any, tokenizer: Any, texts: Sequence[str], tokens: int) -> float:
     settings = GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=tokenizer.pad_token_id)
     ids = [tokenizer.encode(text) for text in texts]
 
@@ -151,11 +133,12 @@ def main() -> None:
     arguments.add_argument("--prompts", type=int, default=805)
     arguments.add_argument("--tokens", type=int, default=128, help="new tokens for each prompt")
     arguments.add_argument("--batch", type=int, help="of ours; the default is what an experiment takes")
-    arguments.add_argument("--singles", type=int, default=3, help="prompts that are written one at a time")
-    arguments.add_argument("--beside-tokens", type=int, help="new tokens of the other engines; the default is --tokens")
-    arguments.add_argument("--ours-only", action="store_true")
+    arguments.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="what ours is measured at")
+    arguments.add_argument("--beside", type=int, default=256, help="prompts of generate_batch; 0 = only ours")
+    arguments.add_argument("--beside-tokens", type=int, help="new tokens of the slower engines; the default is --tokens")
     chosen = arguments.parse_args()
     texts = prompts(chosen.prompts, int(SHAPES[chosen.shape]["vocab_size"]))
+    tokens = chosen.beside_tokens or chosen.tokens
     figures: Figures = {}
 
     def tell() -> None:
@@ -163,30 +146,34 @@ def main() -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         publish(
-            figures, chosen.json, shape=chosen.shape, prompts=chosen.prompts, new_tokens=chosen.tokens,
-            beside_tokens=chosen.beside_tokens, batch=chosen.batch,
+            figures, chosen.json, shape=chosen.shape, prompts=chosen.prompts, new_tokens=chosen.tokens, beside_tokens=tokens,
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         )  # fmt: skip
 
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_model(chosen.shape, folder)
-        measure_minilima(folder, texts, chosen.tokens, chosen.batch, figures)
+        make_model(chosen.shape, Path(name))
+        started = time.monotonic()
+        local = LocalModel(name, "random", device=Device.auto, batch=chosen.batch)
+        figures["load_seconds"] = (round(time.monotonic() - started, 1), "seconds")
+    figures["batch"] = (local.batch, "replies")
+    for case in chosen.cases:
+        measure_minilima(local, case, requests_of(case, texts, chosen.tokens), figures)
         tell()
-        if chosen.ours_only:
-            return
-        unit, tokens = "tokens_per_second", chosen.beside_tokens or chosen.tokens
-        beside: dict[str, Callable[[], float]] = {
-            "huggingface_local": lambda: measure_huggingface_local(folder, texts[: chosen.singles], tokens, 1),
-            "huggingface_local_64": lambda: measure_huggingface_local(folder, texts[:64], tokens, 64),
-            "generate_batch": lambda: measure_generate_batch(folder, texts[:256], tokens),
-        }
-        for engine, measure in beside.items():
-            figures[engine] = (measure(), unit)
-            ours, theirs = figures["minilima_greedy"][0], figures[engine][0]
-            assert ours is not None and theirs is not None
-            figures[f"times_{engine}"] = (round(ours / theirs, 1), "times")
-            tell()
+    if torch.cuda.is_available():
+        figures["minilima_peak_gib"] = (round(torch.cuda.max_memory_allocated() / 2**30, 2), "GiB")
+    model, tokenizer = local.model, local.tokenizer
+    local._tensors = None
+    beside: dict[str, Callable[[], float]] = {
+        "huggingface_local": lambda: measure_huggingface_local(model, tokenizer, texts[:1], tokens, 1),
+        "huggingface_local_64": lambda: measure_huggingface_local(model, tokenizer, texts[:64], tokens, 64),
+        "generate_batch": lambda: measure_generate_batch(model, tokenizer, texts[: chosen.beside], tokens),
+    }
+    for engine, measure in beside.items() if chosen.beside else ():
+        figures[engine] = (measure(), "tokens_per_second")
+        ours, theirs = figures[f"minilima_{chosen.cases[0]}"][0], figures[engine][0]
+        assert ours is not None and theirs is not None
+        figures[f"times_{engine}"] = (round(ours / theirs, 1), "times")
+        tell()
 
 
 if __name__ == "__main__":
