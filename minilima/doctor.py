@@ -7,6 +7,7 @@ Facts come from `probing.py`, all at once; what they mean is decided here by fun
 """
 
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from minilima import console, probing
 from minilima.config import Config, Device, EndpointConfig, JudgeKind, TrackingMode
 from minilima.embedded import EMBEDDED, is_fetched
 from minilima.errors import MinilimaError
+from minilima.filesystems import caveat
 from minilima.llm.keys import missing_key
 from minilima.planning import endpoints_of
 from minilima.sources import ModelSource, Sources, model_source, resolve
@@ -80,14 +82,20 @@ def examine(config: Config) -> list[Finding]:
         place, free, writable = probing.disk(Path(config.paths.outputs))
         return [
             check_python(),
-            *check_packages(probing.requirements(), probing.pins(), probing.installed()),
+            *check_packages([*probing.requirements(), *extras(config)], probing.pins(), probing.installed()),
             *check_devices(config, gpus, torch.result()),
             check_disk(place, free, writable=writable),
+            *check_filesystem(caveat(Path(config.paths.outputs))),
             check_hub(*hub.result(), sources.missing()),
             *(check_model(role, source) for role, source in _models(config, sources).items()),
             *(check_endpoint(role, endpoint, model, *listed[role].result()) for role, (endpoint, model) in asked.items()),
             check_tracking(config.tracking.mode),
         ]
+
+
+def extras(config: Config) -> list[str]:
+    """Packages beyond the required ones that these settings need."""
+    return ["bitsandbytes>=0.48"] if config.sft.quantise is not None else []
 
 
 def check_python(version: tuple[int, int] | None = None) -> Finding:
@@ -108,16 +116,17 @@ def check_packages(wanted: Sequence[str], pins: Mapping[str, str], installed: Ma
     bad, other = [], []
     requirements = [found for found in map(Requirement, wanted) if found.marker is None or found.marker.evaluate()]
     for requirement in requirements:
-        name = requirement.name.lower().replace("_", "-")
+        name = _plain(requirement)
         version = installed.get(name)
         if version is None or not requirement.specifier.contains(version, prereleases=True):
-            bad.append(f"{name} {version or 'missing'} (needs {requirement.specifier})")
+            bad.append(requirement)
         elif name in pins and Version(version).public != Version(pins[name]).public:
             other.append(f"{name} {version} ({pins[name]})")
     findings = []
     if bad:
-        fix = "python -m pip install --upgrade minilima, or in a checkout: make install"
-        findings.append(Finding(name="packages", level=Level.fail, says="; ".join(bad), fix=fix))
+        says = "; ".join(f"{found.name} {installed.get(_plain(found)) or 'missing'} (needs {found.specifier})" for found in bad)
+        fix = shlex.join(["python", "-m", "pip", "install", *(f"{found.name}{found.specifier}" for found in bad)])
+        findings.append(Finding(name="packages", level=Level.fail, says=says, fix=fix))
     if other:
         says = f"not the tested versions (in brackets): {', '.join(other)}"
         fix = "to have the tested ones: python -m pip install -c constraints.txt -e ."
@@ -126,6 +135,10 @@ def check_packages(wanted: Sequence[str], pins: Mapping[str, str], installed: Ma
         tested = "the tested versions" if pins else "in their ranges"
         findings.append(Finding(name="packages", level=Level.ok, says=f"{len(requirements)} required packages, {tested}"))
     return findings
+
+
+def _plain(requirement: Requirement) -> str:
+    return requirement.name.lower().replace("_", "-")
 
 
 def check_devices(config: Config, gpus: Sequence[str] | None, torch: Mapping[str, Any]) -> list[Finding]:
@@ -177,6 +190,13 @@ def check_disk(place: Path, free_bytes: int, *, writable: bool) -> Finding:
         )
     level = Level.fail if free_bytes < _NO_DISK else Level.warn if free_bytes < _LITTLE_DISK else Level.ok
     return Finding(name="disk", level=level, says=says, fix="" if level == Level.ok else fix)
+
+
+def check_filesystem(told: str | None) -> list[Finding]:
+    """Nothing of a local one; of a network file system what to know of its locks."""
+    if told is None:
+        return []
+    return [Finding(name="file system", level=Level.warn, says=told, fix="paths.outputs=/a/local/disk for jobs of one machine")]
 
 
 def check_hub(address: str, problem: str | None, needed: Sequence[str]) -> Finding:

@@ -29,7 +29,7 @@ from minilima.plan_table import as_json, show_sweep
 from minilima.planning import check_ready, confirm_spending, make_sweep_plan
 from minilima.recipes import run_name, stages
 from minilima.sources import resolve
-from minilima.store import Store
+from minilima.store import Store, reserved
 from minilima.sweep_folder import Entry, forget, is_done, outcome, read_entries, searched, write_record, write_sweep
 
 SERIAL = "basic"
@@ -85,7 +85,9 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
     stopped = None
     try:
         if missing or sweep.searches:
-            with _told(folder, entries, sweep.launcher):
+            # A point that failed names nothing that it uses; the pool it built is still that of the others.
+            shared = reserved(Path(sweep.base.paths.outputs) / "store", [stage.directory for stage in plan.stages])
+            with shared, _told(folder, entries, sweep.launcher):
                 _launch(sweep, [entry.overrides for entry in missing], folder, config_dir)
     except KeyboardInterrupt:
         stopped = _CTRL_C

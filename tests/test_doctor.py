@@ -12,17 +12,19 @@ import pytest
 from minilima import probing
 from minilima.__main__ import main
 from minilima.compose import load_config
-from minilima.config import TrackingMode
+from minilima.config import Quantise, TrackingMode
 from minilima.doctor import (
     Finding,
     check_devices,
     check_disk,
     check_endpoint,
+    check_filesystem,
     check_hub,
     check_model,
     check_packages,
     check_python,
     check_tracking,
+    extras,
 )
 from minilima.sources import model_source
 from minilima.store import Outcome, Stage, Store, claimed
@@ -97,6 +99,14 @@ def test_packages_out_of_range_fail_and_untested_versions_are_told() -> None:
     assert found.level == "warn" and "torch 2.14.0 (2.13.0)" in found.says
     (found,) = check_packages(wanted, {}, {"torch": "2.13.0", "pandas": "3.0.1"})
     assert found.level == "fail" and "pandas 3.0.1 (needs <3)" in found.says and "rich missing" in found.says
+    assert found.fix == "python -m pip install 'pandas<3' 'rich>=13'"
+
+
+def test_settings_that_need_a_package_more_name_it() -> None:
+    config = load_config([])
+    assert extras(config) == []
+    config.sft.quantise = Quantise.nf4
+    assert extras(config) == ["bitsandbytes>=0.48"]
 
 
 def levels(findings: list[Finding]) -> dict[str, str]:
@@ -124,6 +134,12 @@ def test_a_full_or_foreign_disk_fails() -> None:
     found = [check_disk(place, size, writable=True).level.value for size in (10**8, 5 * 10**9, 10**12)]
     assert found == ["fail", "warn", "ok"]
     assert check_disk(place, 10**12, writable=False).level == "fail"
+
+
+def test_a_network_file_system_is_told_and_a_local_one_is_not() -> None:
+    (found,) = check_filesystem("outputs is on nfs: jobs on several machines …")
+    assert found.level == "warn" and "nfs" in found.says
+    assert check_filesystem(None) == []
 
 
 def test_the_hub_must_answer_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
