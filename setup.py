@@ -20,7 +20,7 @@ setup(
     packages=[*find_packages(include=["minilima", "minilima.*"]), "minilima.conf"],
     package_dir={"minilima.conf": "conf"},
     package_data={
-        "minilima": ["data/*.jsonl", "data/*.txt", "prompts/**/*.j2", "construct/*.j2", "report/*.j2", "py.typed"],
+        "minilima": ["data/*.jsonl", "data/*.txt", "prompts/**/*.j2", "construct/*.j2", "report/page/*", "py.typed"],
         "minilima.conf": ["**/*.yaml"],
     },
     entry_points={"console_scripts": ["minilima=minilima.__main__:main"]},
@@ -44,6 +44,7 @@ setup(
         "scikit-learn>=1.8,<1.10",
         "scipy>=1.13",
         # The rest.
+        "matplotlib>=3.10",
         "wandb>=0.19",
         "numpy>=2",
         "rapidfuzz>=3.9",
@@ -54,7 +55,10 @@ setup(
         "rich>=13",
     ],
     extras_require={
-        "dev": ["hydra-joblib-launcher>=1.2", "mypy>=1.15", "psutil>=5.9", "pytest>=8", "rouge-score>=0.1.2", "ruff>=0.9"],
+        "dev": [
+            "hydra-joblib-launcher>=1.2", "mypy>=1.15", "playwright>=1.50", "psutil>=5.9", "pytest>=8", "rouge-score>=0.1.2",
+            "ruff>=0.9",
+        ],  # fmt: skip
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
         "joblib": ["hydra-joblib-launcher>=1.2"],
         "slurm": ["hydra-submitit-launcher>=1.2"],

@@ -24,7 +24,7 @@ VERBS = {
     "store": "store ls|verify: what is kept and used, check hashes; store gc [--yes]: free space",
     "fetch": "fetch the embedded models into the user's cache",
     "completion": 'completion for a shell: completion bash|zsh|fish; to have it now: eval "$(minilima completion bash)"',
-    "compare": "finished runs beside each other: compare FOLDER… [--against POINT] [--format table|markdown|csv|json]",
+    "compare": "finished runs beside each other: compare FOLDER… [--html FILE] [--against POINT] [--format markdown|csv|json]",
     "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",
 }
 
@@ -36,6 +36,7 @@ minilima: from seed tasks to an aligned model and a win rate, in one command.
   python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination; any setting can be overridden
   python -m minilima +sweep=size_lr +experiment=lima_1k         a sweep whose axes stand in conf/sweep/; also with plan
   python -m minilima compare outputs/runs                       finished runs beside each other, with their intervals
+  python -m minilima compare outputs/runs --html sweep.html     the same as a page with pictures, also as SVG and PNG files
   python -m minilima doctor +experiment=lima_1k                 can this machine run it, and if not, what is to do
 """
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minilima import console
-from minilima.errors import MinilimaError, options
-from minilima.report.compare import Row, Table, records, tabulate
-from minilima.report.points import FIX, Point, find_runs, read_point
+from minilima.errors import MinilimaError
+from minilima.report.compare import Row, Table, choose, notes, records, tabulate
+from minilima.report.points import FIX, read_points
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,41 +28,25 @@ def run_compare(arguments: Sequence[str]) -> None:
     parser = _Parser(prog="minilima compare", add_help=False, allow_abbrev=False)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--against")
+    parser.add_argument("--html", type=Path)
     parser.add_argument("--format", choices=("table", *FORMATS), default="table")
     asked = parser.parse_args(list(arguments))
-    points = [read_point(folder) for folder in find_runs(asked.folders)]
-    table = tabulate(points, _chosen(asked.against, points))
+    found = read_points(asked.folders)
+    for reason in found.skipped:
+        console.warn(f"Left out: {reason}")
+    chosen = choose(asked.against, found.points)
+    table = tabulate(found.points, chosen)
+    if asked.html is not None:
+        from minilima.report.sweep import pictures_folder, write_points
+
+        write_points(found, asked.html, chosen)
+        console.warn(f"Wrote {asked.html}, with its pictures in {pictures_folder(asked.html)}.")
     if asked.format == "table":
         console.show_table(*_cells(table))
         for line in notes(table):
             console.say(line, style="dim")
     else:
         console.say_raw(FORMATS[asked.format](table))
-
-
-def _chosen(name: str | None, points: Sequence[Point]) -> Point | None:
-    """The point of that name, or the only one whose name begins so."""
-    if name is None:
-        return None
-    found = [point for point in points if point.name == name] or [point for point in points if point.name.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    what = f"{len(found)} points are named {name}…" if found else f"There is no point {name}."
-    raise MinilimaError(what, f"The points are: {options([point.name for point in points])}.", "Name one of them in full.")
-
-
-def notes(table: Table) -> list[str]:
-    """What a reader must know to read the table rightly."""
-    lines = ["Win rates are in percent against the base model, with 95 % bootstrap intervals over prompts."]
-    if table.comparable:
-        cost = "USD" if table.cost == "usd" else "seconds to build"
-        lines.append(
-            f"* best win rate; + no other point is both better and cheaper in {cost}. Shared stages count in each point."
-        )
-        lines.append("The best of many points looks better than it is; the paired p-values say what can be told apart.")
-    else:
-        lines.append("The points differ in prompts, baseline or judge, so none is called best.")
-    return lines
 
 
 def _cells(table: Table) -> tuple[list[str], list[list[str]]]:

@@ -52,6 +52,11 @@ def complain(error: MinilimaError) -> None:
     _err.print(f"[bold red]{escape(plain(error.what))}[/] {escape(plain(error.why))} [bold]{escape(plain(error.fix))}[/]")
 
 
+def warn(text: str) -> None:
+    """A line beside the result that must not be taken for a part of it."""
+    _err.print(Text(plain(text)), style="dim")
+
+
 _WIDE = 130
 """Columns of a terminal that has room for the names of store entries too."""
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from minilima.errors import MinilimaError, options
 from minilima.evaluate.comparison import Paired, compare, holm
 from minilima.report.points import Point
 
@@ -62,6 +63,44 @@ def tabulate(points: Sequence[Point], against: Point | None = None) -> Table:
     return Table(rows=rows, settings=tuple(name for name in differ if name != "name"), cost=cost, comparable=comparable)
 
 
+def choose(name: str | None, points: Sequence[Point]) -> Point | None:
+    """The point of that name, or the only one whose name begins so; None where none is asked for.
+
+    Raises:
+        MinilimaError: no point, or several, are named so.
+    """
+    if name is None:
+        return None
+    found = [point for point in points if point.name == name] or [point for point in points if point.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} points are named {name}…" if found else f"There is no point {name}."
+    raise MinilimaError(what, f"The points are: {options([point.name for point in points])}.", "Name one of them in full.")
+
+
+def notes(table: Table, best: str = "* best win rate", front: str = "+ no other point") -> list[str]:
+    """What a reader must know to read the table rightly; `best` and `front` say how it marks points."""
+    lines = ["Win rates are in percent against the base model, with 95 % bootstrap intervals over prompts."]
+    if table.comparable:
+        cost = "USD" if table.cost == "usd" else "seconds to build"
+        lines.append(f"{best}; {front} is both better and cheaper in {cost}. Shared stages count in each point.")
+        lines.append("The best of many points looks better than it is; the paired p-values say what can be told apart.")
+    else:
+        lines.append("The points differ in prompts, baseline or judge, so none is called best.")
+    return lines
+
+
+def label(point: Point, settings: Sequence[str]) -> str:
+    """The settings by which a point differs, in short: `size 300, learning rate 2e-05`; its name where there are none."""
+    parts = [f"{name.rpartition('.')[2].replace('_', ' ')} {shown(point.settings.get(name))}" for name in settings]
+    return ", ".join(parts) or point.name
+
+
+def shown(value: object) -> str:
+    """A setting's value for a table."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _score(point: Point) -> float:
     return point.results.win_rate.win_rate.value if point.results.win_rate else float("-inf")
 
@@ -75,7 +114,10 @@ def _pairs(points: Sequence[Point], chosen: Point | None) -> list[Against | None
     """Holm's correction counts the comparisons that could be made."""
     if chosen is None:
         return [None] * len(points)
-    found = [None if point is chosen else pair(point, chosen) for point in points]
+    found: list[Against | None] = [None] * len(points)
+    # Comparisons over equally many prompts use the same resamples, which are kept for one such number at a time.
+    for place in sorted(range(len(points)), key=lambda place: len(points[place].preferences.keys() & chosen.preferences)):
+        found[place] = None if points[place] is chosen else pair(points[place], chosen)
     corrected = iter(holm([item.paired.p_bootstrap for item in found if item and item.paired]))
     return [
         replace(item, paired=replace(item.paired, p_holm=next(corrected))) if item and item.paired else item for item in found

@@ -25,7 +25,7 @@ from minilima.store import Artifact
 
 def write_report(path: Path, config: Config, artifacts: Mapping[str, Artifact], results: Results | None, worth: str) -> None:
     """Writes the report of a run; sections of stages that did not run are left out."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent / "page"
     environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["signed"] = lambda value: f"{value:+.3f}"
     page = environment.get_template("report.html.j2").render(

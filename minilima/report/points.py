@@ -5,9 +5,9 @@ Reads run.json, and through it the manifests and verdicts in the store; nothing 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from minilima.errors import MinilimaError
 from minilima.evaluate.results import Results, compute_results
@@ -17,6 +17,19 @@ FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/
 
 _NOT_SETTINGS = ("paths.", "compute.", "tracking.", "confirm_above_usd")
 """They change how a run is made or told, never what comes out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a stage, or several, took; `usd` is None where calls were made whose price is not known."""
+
+    tokens: int = 0
+    usd: float | None = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+        return Cost(tokens=self.tokens + other.tokens, usd=usd, seconds=self.seconds + other.seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +50,17 @@ class Point:
     """None where calls were made whose price is not known."""
     seconds: float
     """To build every stage of the point once, also those that other points share."""
+    folder: Path = Path()
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    """What each stage took, by its store entry: shared stages can be counted once over many points."""
+    examples: int = 0
+    """In the data set."""
+    words: float = 0.0
+    """Mean length of the tuned model's answers."""
+    base_words: float = 0.0
+    """Mean length of the base model's."""
+    losses: tuple[tuple[float, float], ...] = ()
+    """(step, nats per trained token) of the training."""
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -58,6 +82,31 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """The runs that could be read, and for each other one why not."""
+
+    points: tuple[Point, ...]
+    skipped: tuple[str, ...]
+
+
+def read_points(folders: Sequence[Path]) -> Points:
+    """All runs in the folders; one that stopped before its verdicts does not stand in the way of the others.
+
+    Raises:
+        MinilimaError: a folder holds no finished run, or no run can be read.
+    """
+    points, skipped = [], []
+    for folder in find_runs(folders):
+        try:
+            points.append(read_point(folder))
+        except MinilimaError as error:
+            skipped.append(f"{error.what} {error.why}")
+    if not points:
+        raise MinilimaError("None of these runs can be compared.", " ".join(skipped[:3]), "Run them to the end first.")
+    return Points(points=tuple(points), skipped=tuple(skipped))
+
+
 def read_point(folder: Path) -> Point:
     """One run.
 
@@ -75,22 +124,67 @@ def read_point(folder: Path) -> Point:
             f"{folder.name} cannot be read.", f"{error.filename} is gone.", "Run its command again, or leave it out."
         ) from None
     verdicts = read_jsonl(paths["verdicts"] / "verdicts.jsonl")
-    usages = [manifest["usage"] for manifest in manifests.values() if manifest["usage"]["calls"]]
+    costs = {paths[role].name: _cost(manifest) for role, manifest in manifests.items()}
+    total = sum(costs.values(), start=Cost())
     return Point(
         name=folder.name,
         settings={name: value for name, value in flat(told["config"]).items() if not name.startswith(_NOT_SETTINGS)},
-        results=compute_results(
-            verdicts=paths["verdicts"],
-            answers=paths["answers"],
-            reference=paths["reference_answers"],
-            min_coverage=told["config"]["judge"].get("min_coverage", 0.9),  # runs from before this setting have none
-        ),
+        results=_results(told, paths),
         preferences={row["id"]: row["preference"] for row in verdicts if row.get("preference") is not None},
         yardstick=_yardstick(manifests),
-        tokens=sum(usage["prompt_tokens"] + usage["completion_tokens"] for usage in usages),
-        usd=None if any(usage["usd"] is None for usage in usages) else sum(usage["usd"] for usage in usages),
-        seconds=sum(manifest["seconds"] for manifest in manifests.values()),
+        tokens=total.tokens,
+        usd=total.usd,
+        seconds=total.seconds,
+        folder=folder,
+        costs=costs,
+        examples=manifests["dataset"]["metrics"]["examples"],
+        words=manifests["answers"]["metrics"]["mean_words"],
+        base_words=manifests["reference_answers"]["metrics"]["mean_words"],
+        losses=tuple((entry["step"], entry["loss"]) for entry in read_jsonl(paths["model"] / "training_log.jsonl")),
     )
+
+
+def _results(told: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
+    """As the run told them, which saves the bootstrap of each of a hundred runs; computed anew where it told others."""
+    try:
+        results = _restored(Results, told["results"])
+    except (KeyError, TypeError, ValueError):
+        results = None
+    if isinstance(results, Results):
+        return results
+    return compute_results(
+        verdicts=paths["verdicts"],
+        answers=paths["answers"],
+        reference=paths["reference_answers"],
+        min_coverage=told["config"]["judge"].get("min_coverage", 0.9),  # runs from before this setting have none
+    )
+
+
+def _restored(kind: Any, value: Any) -> Any:
+    """A dataclass, with those in it, from the fields that were written.
+
+    Raises:
+        ValueError: it was written with other fields.
+    """
+    found: Any = next((option for option in (kind, *get_args(kind)) if is_dataclass(option)), None)
+    if isinstance(value, list):
+        return tuple(_restored(found, item) for item in value)
+    if found is None or not isinstance(value, dict):
+        return value
+    hints = get_type_hints(found)
+    if set(hints) != set(value):
+        raise ValueError(f"{found.__name__} has other fields today")
+    return found(**{name: _restored(hints[name], item) for name, item in value.items()})
+
+
+def _cost(manifest: Mapping[str, Any]) -> Cost:
+    usage, recipe = manifest["usage"], manifest["recipe"]
+    tokens = usage["prompt_tokens"] + usage["completion_tokens"]
+    # A recipe has the name of a model at an endpoint; what ran here is described in full, and nobody charged for it.
+    described = isinstance(recipe.get("model", recipe.get("rated_by")), Mapping)
+    local = described or (manifest["stage"] == "answers" and "model" not in recipe)
+    free = local or not usage["calls"]
+    return Cost(tokens=tokens, usd=0.0 if free else usage["usd"], seconds=manifest["seconds"])
 
 
 def _yardstick(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

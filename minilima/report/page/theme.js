@@ -1,0 +1,37 @@
+// Light, dark, or as the system has it; remembered where the browser lets a file remember anything.
+"use strict";
+const THEMES = ["auto", "light", "dark"];
+const root = document.documentElement;
+function remembered() {
+  try { return localStorage.getItem("minilima-theme"); } catch { return null; }
+}
+function useTheme(theme) {
+  root.dataset.theme = theme;
+  try { localStorage.setItem("minilima-theme", theme); } catch { /* a page on disk may have no storage */ }
+}
+useTheme(THEMES.includes(remembered()) ? remembered() : "auto");
+
+/** An element with its attributes and children; strings become text, never markup. */
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === true) made.setAttribute(key, "");
+    else if (value !== false && value != null) made.setAttribute(key, value);
+  }
+  made.append(...children.filter((child) => child != null));
+  return made;
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  const button = document.getElementById("theme");
+  const tell = () => {
+    button.textContent = { auto: "Auto", light: "Light", dark: "Dark" }[root.dataset.theme];
+    button.setAttribute("aria-label", `Colours: ${root.dataset.theme}. Press for the next.`);
+  };
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    useTheme(THEMES[(THEMES.indexOf(root.dataset.theme) + 1) % THEMES.length]);
+    tell();
+  });
+  tell();
+});
