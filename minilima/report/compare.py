@@ -153,6 +153,7 @@ def _record(row: Row, settings: Sequence[str]) -> dict[str, Any]:
         "win_rate": rate.win_rate.value if rate else None,
         "win_rate_low": rate.win_rate.low if rate else None,
         "win_rate_high": rate.win_rate.high if rate else None,
+        "length_controlled_win_rate": point.length_controlled[0] if point.length_controlled else None,
         "judged": point.results.coverage.judged,
         "prompts": point.results.coverage.prompts,
         "loss_change": loss.change.value if loss else None,

@@ -5,12 +5,13 @@ Reads run.json, and through it the manifests and verdicts in the store; nothing 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from minilima.errors import MinilimaError
-from minilima.evaluate.results import Results, compute_results
+from minilima.evaluate.results import Coverage, Results, compute_results
+from minilima.evaluate.statistics import Estimate, LossChange, WinRate
 from minilima.files import canonical_json, read_jsonl
 
 FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/runs/NAME-KEY outputs/runs"
@@ -50,6 +51,8 @@ class Point:
     """None where calls were made whose price is not known."""
     seconds: float
     """To build every stage of the point once, also those that other points share."""
+    length_controlled: tuple[float, Estimate | None] | None = None
+    """The win rate in percent if both answers were equally long, with its interval; None where it is not known."""
     folder: Path = Path()
     costs: Mapping[str, Cost] = field(default_factory=dict)
     """What each stage took, by its store entry: shared stages can be counted once over many points."""
@@ -130,6 +133,7 @@ def read_point(folder: Path) -> Point:
         name=folder.name,
         settings={name: value for name, value in flat(told["config"]).items() if not name.startswith(_NOT_SETTINGS)},
         results=_results(told, paths),
+        length_controlled=_length_controlled(told),
         preferences={row["id"]: row["preference"] for row in verdicts if row.get("preference") is not None},
         yardstick=_yardstick(manifests),
         tokens=total.tokens,
@@ -147,34 +151,27 @@ def read_point(folder: Path) -> Point:
 def _results(told: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
     """As the run told them, which saves the bootstrap of each of a hundred runs; computed anew where it told others."""
     try:
-        results = _restored(Results, told["results"])
-    except (KeyError, TypeError, ValueError):
-        results = None
-    if isinstance(results, Results):
-        return results
-    return compute_results(
-        verdicts=paths["verdicts"],
-        answers=paths["answers"],
-        reference=paths["reference_answers"],
-        min_coverage=told["config"]["judge"].get("min_coverage", 0.9),  # runs from before this setting have none
-    )
+        found = told["results"]
+        rate, loss = found["win_rate"], found["loss_change"]
+        return Results(
+            coverage=Coverage(**found["coverage"]),
+            win_rate=WinRate(**{**rate, "win_rate": Estimate(**rate["win_rate"])}) if rate else None,
+            loss_change=LossChange(**{**loss, "change": Estimate(**loss["change"])}) if loss else None,
+        )
+    except (KeyError, TypeError):
+        return compute_results(
+            verdicts=paths["verdicts"],
+            answers=paths["answers"],
+            reference=paths["reference_answers"],
+            min_coverage=told["config"]["judge"].get("min_coverage", 0.9),  # runs from before this setting have none
+        )
 
 
-def _restored(kind: Any, value: Any) -> Any:
-    """A dataclass, with those in it, from the fields that were written.
-
-    Raises:
-        ValueError: it was written with other fields.
-    """
-    found: Any = next((option for option in (kind, *get_args(kind)) if is_dataclass(option)), None)
-    if isinstance(value, list):
-        return tuple(_restored(found, item) for item in value)
-    if found is None or not isinstance(value, dict):
-        return value
-    hints = get_type_hints(found)
-    if set(hints) != set(value):
-        raise ValueError(f"{found.__name__} has other fields today")
-    return found(**{name: _restored(hints[name], item) for name, item in value.items()})
+def _length_controlled(told: Mapping[str, Any]) -> tuple[float, Estimate | None] | None:
+    found = (told["results"] or {}).get("length_controlled") or {}
+    if "value" not in found:
+        return None
+    return found["value"], Estimate(**found["interval"]) if found["interval"] else None
 
 
 def _cost(manifest: Mapping[str, Any]) -> Cost:

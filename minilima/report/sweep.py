@@ -95,7 +95,7 @@ def _row(row: Row, table: Table, beside: Path) -> dict[str, Any]:
         "settings": [{"text": shown(value), "value": _sortable(value)} for value in map(point.settings.get, table.settings)],
         "rate": rate,
         "bar": interval(rate.win_rate, 0, 100, 50) if rate else None,
-        "length_controlled": getattr(point.results, "length_controlled", None),
+        "length_controlled": point.length_controlled,
         "loss": point.results.loss_change,
         "paired": paired,
         "apart": _is_apart(row),

@@ -28,10 +28,10 @@ def finished_run(outputs: Path, prompts: Sequence[Prompt], *overrides: str) -> S
     artifacts: dict[str, Artifact] = {
         role: store.get_or_build(stage, partial(_fill, role, config, prompts)) for role, stage in graph.until(config.until)
     }
-    places = {"verdicts": "verdicts", "answers": "answers", "reference": "reference_answers"}
     results = None
     if "verdicts" in artifacts:
-        results = compute_results(**{name: artifacts[role].path for name, role in places.items()}, min_coverage=0.9)
+        verdicts, answers, reference = (artifacts[role].path for role in ("verdicts", "answers", "reference_answers"))
+        results = compute_results(verdicts=verdicts, answers=answers, reference=reference, min_coverage=0.9)
     return write_run(outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}", config, artifacts, results)
 
 

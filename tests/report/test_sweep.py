@@ -105,9 +105,12 @@ def test_the_figures_are_those_that_the_run_told_and_computed_anew_where_it_told
         file.write_text(json.dumps(told))
         rate = read_points([before.folder]).points[0].results.win_rate
         assert rate and rate.wins == 1000
-        told["results"]["a figure of another version"] = 1
+        told["results"]["win_rate"]["a figure of another version"] = 1
+        told["results"]["length_controlled"] = {"value": 61.5, "interval": None, "weights": None, "how": "minimal"}
         file.write_text(json.dumps(told))
-        assert read_points([before.folder]).points[0].results == before.results
+        point = read_points([before.folder]).points[0]
+        assert point.results.win_rate == before.results.win_rate
+        assert point.length_controlled == (61.5, None)
     finally:
         file.write_text(original)
 
