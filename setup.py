@@ -56,9 +56,14 @@ setup(
     ],
     extras_require={
         "dev": [
-            "hydra-joblib-launcher>=1.2", "mypy>=1.15", "playwright>=1.50", "psutil>=5.9", "pytest>=8", "rouge-score>=0.1.2",
+            "hydra-joblib-launcher>=1.2",
+            "mypy>=1.15",
+            "playwright>=1.50",
+            "psutil>=5.9",
+            "pytest>=8",
+            "rouge-score>=0.1.2",
             "ruff>=0.9",
-        ],  # fmt: skip
+        ],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
         "joblib": ["hydra-joblib-launcher>=1.2"],
         "slurm": ["hydra-submitit-launcher>=1.2"],

@@ -54,9 +54,9 @@ def results(*folders: str | PathLike[str]) -> list[dict[str, Any]]:
     from pathlib import Path
 
     from minilima.report.compare import records, tabulate
-    from minilima.report.points import find_runs, read_point
+    from minilima.report.points import read_points
 
-    return records(tabulate([read_point(folder) for folder in find_runs([Path(folder) for folder in folders])]))
+    return records(tabulate(read_points([Path(folder) for folder in folders]).points))
 
 
 def to_frame(records: Sequence[Mapping[str, Any]]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from minilima import console
 from minilima.errors import MinilimaError
 from minilima.report.compare import Row, Table, choose, notes, records, tabulate
-from minilima.report.points import FIX, read_points
+from minilima.report.points import FIX, Point, read_points
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,17 +51,20 @@ def run_compare(arguments: Sequence[str]) -> None:
 
 def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
     paired = any(row.against for row in table.rows)
-    headings = ["", "point", *table.settings, "win rate", "judged", "loss change", "tokens", "USD", "seconds"]
-    return headings + (["difference", "p (Holm)", ""] if paired else []), [_line(row, table, paired) for row in table.rows]
+    controlled = any(row.point.length_controlled for row in table.rows)
+    headings = ["", "point", *table.settings, "win rate", *(["length-controlled"] if controlled else [])]
+    headings += ["judged", "loss change", "tokens", "USD", "seconds", *(["difference", "p (Holm)", ""] if paired else [])]
+    return headings, [_line(row, table, paired, controlled) for row in table.rows]
 
 
-def _line(row: Row, table: Table, paired: bool) -> list[str]:
+def _line(row: Row, table: Table, paired: bool, controlled: bool) -> list[str]:
     point, rate, loss = row.point, row.point.results.win_rate, row.point.results.loss_change
     cells = [
         "*" * row.best + "+" * row.pareto,
         point.name,
         *(str(point.settings.get(name)) for name in table.settings),
         _interval(rate.win_rate, "{:.1f}") if rate else "not known",
+        *([_controlled(point)] if controlled else []),
         f"{point.results.coverage.judged}/{point.results.coverage.prompts}",
         _interval(loss.change, "{:+.3f}") if loss else "not known",
         f"{point.tokens:,}",
@@ -75,6 +78,13 @@ def _line(row: Row, table: Table, paired: bool) -> list[str]:
     if (found := row.against.paired) is None:
         return [*cells, "", "", row.against.note]
     return [*cells, _interval(found.difference, "{:+.1f}"), f"{found.p_holm:.4f}", row.against.note]
+
+
+def _controlled(point: Point) -> str:
+    if point.length_controlled is None:
+        return "not known"
+    value, interval = point.length_controlled
+    return _interval(interval, "{:.1f}") if interval else f"{value:.1f}"
 
 
 def _interval(estimate: Any, form: str) -> str:

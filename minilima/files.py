@@ -62,7 +62,8 @@ def write_atomic(path: Path, text: str) -> None:
     """Writes `text` aside, syncs it and renames it over `path`: a reader sees the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
+    # Half of a surrogate pair, which a model's reply may hold, cannot be encoded; so written, JSON gives it back as it was.
+    with aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

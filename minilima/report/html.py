@@ -1,45 +1,71 @@
-"""The HTML report of a run: one self-contained file, no script or font from elsewhere, light and dark.
+"""The HTML report of a run: one self-contained file, figures with their intervals first, every answer to be read.
 
-`write_report` gathers the figures from the store, works out the geometry of the charts, and fills `report.html.j2`.
-Everything that models or users wrote is escaped by the template engine.
+`write_report` gathers the figures from the store, works out the geometry of the pictures, and fills page/report.html.j2;
+the browser of verdicts reads its rows from a data block (page/verdicts.js).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import OmegaConf
 
 from minilima.compose import to_dict
-from minilima.config import Config
+from minilima.config import Config, JudgeKind
+from minilima.evaluate.cards import Figure, JudgeCard
 from minilima.evaluate.results import Results
-from minilima.evaluate.statistics import Estimate
 from minilima.files import read_jsonl, write_atomic
 from minilima.planning import describe_outcome
+from minilima.report import charts
 from minilima.report.data import dataset_section
+from minilima.report.page import render
+from minilima.report.points import Cost, stage_cost
+from minilima.report.smoothing import running_mean
+from minilima.report.verdicts import verdict_rows
 from minilima.store import Artifact
 
 
-def write_report(path: Path, config: Config, artifacts: Mapping[str, Artifact], results: Results | None, worth: str) -> None:
-    """Writes the report of a run; sections of stages that did not run are left out."""
-    folder = Path(__file__).parent / "page"
-    environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["signed"] = lambda value: f"{value:+.3f}"
-    page = environment.get_template("report.html.j2").render(
+def write_report(
+    path: Path,
+    config: Config,
+    artifacts: Mapping[str, Artifact],
+    results: Results | None,
+    worth: str,
+    warnings: Sequence[str] = (),
+) -> None:
+    """Writes the report of a run; sections of stages that did not run are left out.
+
+    Args:
+        path: the HTML file.
+        config: the run's settings.
+        artifacts: the stages that are done.
+        results: None where nothing was judged.
+        worth: a sentence on the judge.
+        warnings: what a reader of the win rate must know besides.
+    """
+    verdicts = verdict_rows(artifacts)
+    costs = {role: stage_cost(artifact.manifest) for role, artifact in artifacts.items()}
+    page = render(
+        "report.html.j2",
+        scripts=("verdicts.js",) if verdicts else (),
+        data=verdicts or None,
         name=config.name,
         key=path.parent.name.removeprefix(f"{config.name}-"),
         written=datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
-        worth=worth,
+        model=config.model.embedded or config.model.hub or (Path(config.model.path).name if config.model.path else "the model"),
         win=_win(results),
         loss=_loss(results),
-        stages=[_stage(role, artifact) for role, artifact in artifacts.items()],
-        dataset=dataset_section(artifacts),
+        judge=_judge(config, results, worth, warnings),
+        stages=[_stage(role, artifact, costs[role]) for role, artifact in artifacts.items()],
+        total=sum(costs.values(), start=Cost()),
+        metrics={role: artifact.metrics for role, artifact in artifacts.items()},
+        dataset=dataset_section(artifacts, config),
         curve=_curve(artifacts),
-        verdicts=_verdicts(artifacts),
+        config=config,
+        facets=_facets(verdicts),
         settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
+        made_with=_made_with(artifacts),
     )
     write_atomic(path, page)
 
@@ -48,9 +74,12 @@ def _win(results: Results | None) -> dict[str, Any] | None:
     if results is None:
         return None
     rate = results.win_rate
-    bar = _interval(rate.win_rate, 0.0, 100.0, 50.0) if rate else None
-    consistency = results.positions.consistency if results.positions else None
-    return {"coverage": results.coverage, "rate": rate, "bar": bar, "consistency": consistency}
+    return {
+        "coverage": results.coverage,
+        "rate": rate,
+        "bar": charts.interval(rate.win_rate, 0.0, 100.0, 50.0) if rate else None,
+        "controlled": results.length_controlled,
+    }
 
 
 def _loss(results: Results | None) -> dict[str, Any] | None:
@@ -58,30 +87,54 @@ def _loss(results: Results | None) -> dict[str, Any] | None:
         return None
     change = results.loss_change.change
     reach = 1.25 * max(abs(change.low), abs(change.high), 1e-6)
-    return {"change": results.loss_change, "bar": _interval(change, -reach, reach, 0.0), "reach": reach}
+    return {"change": results.loss_change, "bar": charts.interval(change, -reach, reach, 0.0), "reach": reach}
 
 
-def _interval(estimate: Estimate, low: float, high: float, neutral: float) -> dict[str, float]:
-    """Positions in percent of the axis from `low` to `high`; `neutral` is where there is no effect."""
+def _judge(config: Config, results: Results | None, worth: str, warnings: Sequence[str]) -> dict[str, Any] | None:
+    """The judge's card, and what its verdicts in this run show of it."""
+    if results is None:
+        return None
+    card, judge, places = results.judge_card, config.judge, results.positions
+    here = [
+        ("both orders agreed", places.consistency if places else None, "of a judge that goes by the answers alone: 100 %"),
+        ("the answer shown first won", places.first_wins if places else None, "of a judge that does not care: 50 %"),
+        ("the longer answer won", results.length_preference, "people in AlpacaEval's data: 64 %"),
+    ]
+    named = judge.model or judge.annotators_config
+    return {
+        "name": f"{judge.kind}{f', {named}' if named else ''}" + (f", {judge.prompt}" if judge.kind == JudgeKind.openai else ""),
+        "worth": worth[:1].upper() + worth[1:],
+        "warnings": warnings,
+        "card": card,
+        "good": card is not None and card.above_floor,
+        "measured": [_measured(card, number) for number in range(len(card.measured))] if card else [],
+        "here": [{"what": what, "found": found, "beside": beside} for what, found, beside in here if found is not None],
+    }
 
-    def place(value: float) -> float:
-        return round(100 * (min(max(value, low), high) - low) / (high - low), 2)
 
-    ends = place(estimate.low), place(estimate.high)
-    return {"low": ends[0], "width": round(ends[1] - ends[0], 2), "value": place(estimate.value), "neutral": place(neutral)}
+def _measured(card: JudgeCard, number: int) -> dict[str, Any]:
+    item = card.measured[number]
+    figures: list[tuple[str, Figure | None, bool]] = [
+        (f"agrees with {item.by}", item.agreement, True),
+        ("“the longer answer” agrees", item.longest, True),
+        ("gain over it", item.gain, True),
+        ("one person with the others", item.people, True),
+        ("Cohen's kappa", item.kappa, False),
+        ("both orders agreed", item.consistency, True),
+        ("the answer shown first won", item.first_wins, True),
+        ("the longer answer won", item.longer_wins, True),
+    ]
+    return {"item": item, "figures": [{"what": what, "figure": found, "share": share} for what, found, share in figures if found]}
 
 
-def _stage(role: str, artifact: Artifact) -> dict[str, Any]:
-    manifest = artifact.manifest
-    usage = manifest["usage"]
-    tokens = usage["prompt_tokens"] + usage["completion_tokens"]
+def _stage(role: str, artifact: Artifact, cost: Cost) -> dict[str, Any]:
     return {
         "role": role.replace("_", " "),
         "how": artifact.how,
-        "seconds": manifest["seconds"],
         "directory": artifact.stage.directory,
         "what": describe_outcome(role, artifact.metrics),
-        "calls": f"{usage['calls']:,} calls, {tokens:,} tokens" if usage["calls"] else "",
+        "cost": cost,
+        "usage": artifact.manifest["usage"],
     }
 
 
@@ -89,70 +142,27 @@ def _curve(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:
     if "model" not in artifacts:
         return None
     log = read_jsonl(artifacts["model"].path / "training_log.jsonl")
-    return line_chart([entry["step"] for entry in log], [entry["loss"] for entry in log])
+    losses = [entry["loss"] for entry in log]
+    chart = charts.line_chart([entry["step"] for entry in log], losses, running_mean(losses) if len(log) > 20 else ())
+    return {"chart": chart, "first": losses[0], "last": losses[-1]}
 
 
-def line_chart(steps: Sequence[float], values: Sequence[float], width: int = 640, height: int = 220) -> dict[str, Any]:
-    """Geometry of a line chart in SVG units: points, and ticks with their labels."""
-    margin_left, margin_bottom, margin = 44, 26, 10
-    low, high = min(values), max(values)
-    ticks = _round_ticks(low, high)
-    low, high = min(low, ticks[0]), max(high, ticks[-1])
-    span_x = max(steps[-1] - steps[0], 1)
-
-    def across(step: float) -> float:
-        return round(margin_left + (width - margin_left - margin) * (step - steps[0]) / span_x, 1)
-
-    def down(value: float) -> float:
-        return round(margin + (height - margin - margin_bottom) * (high - value) / (high - low), 1)
-
-    last = len(steps) - 1
-    marks = sorted({round(last * part / 5) for part in range(6)})
+def _facets(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the browser's filters can choose, with counts."""
+    outcomes = {name: sum(row["outcome"] == name for row in verdicts) for name in ("won", "lost", "tied", "unread")}
     return {
-        "width": width,
-        "height": height,
-        "left": margin_left,
-        "right": width - margin,
-        "bottom": height - margin_bottom,
-        "points": [
-            {"x": across(step), "y": down(value), "step": step, "value": value} for step, value in zip(steps, values, strict=True)
-        ],
-        "y_ticks": [{"y": down(tick), "label": f"{tick:g}"} for tick in ticks],
-        "x_ticks": [{"x": across(steps[mark]), "label": f"{steps[mark]:g}"} for mark in marks],
-        "dots": len(steps) <= 60,
+        "total": len(verdicts),
+        "outcomes": {name: count for name, count in outcomes.items() if count},
+        "flipped": sum(row["flipped"] for row in verdicts),
+        "cut": sum(row["tuned"]["cut"] or row["base"]["cut"] for row in verdicts),
+        "categories": sorted({row["category"] for row in verdicts if row["category"]}),
     }
 
 
-def _round_ticks(low: float, high: float) -> list[float]:
-    """About four round numbers that cover low to high."""
-    span = max(high - low, 1e-3)
-    power = 10 ** math.floor(math.log10(span / 3))
-    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 4)
-    first = math.floor(low / step)
-    last = max(math.ceil(high / step), first + 1)
-    return [round(number * step, 10) for number in range(first, last + 1)]
-
-
-def _verdicts(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]] | None:
-    if "verdicts" not in artifacts:
-        return None
-    tuned, base = (
-        {row["id"]: row for row in read_jsonl(artifacts[role].path / "answers.jsonl")}
-        for role in ("answers", "reference_answers")
-    )
-    rows = []
-    for verdict in read_jsonl(artifacts["verdicts"].path / "verdicts.jsonl"):
-        preference = verdict.get("preference")
-        outcome = "unread" if preference is None else "won" if preference > 1.5 else "lost" if preference < 1.5 else "tied"
-        identity = verdict["id"]
-        rows.append(
-            {
-                "id": identity,
-                "outcome": outcome,
-                "instruction": tuned[identity]["instruction"],
-                "tuned": tuned[identity],
-                "base": base[identity],
-                "explanation": verdict.get("explanation", ""),
-            }
-        )
-    return rows
+def _made_with(artifacts: Mapping[str, Artifact]) -> str:
+    """Versions and commit of the last stage that was built. The machine's name stays out of what is passed on."""
+    newest = max((artifact.manifest for artifact in artifacts.values()), key=lambda manifest: str(manifest.get("created_at")))
+    parts = [f"{name} {version}" for name, version in newest["packages"].items() if name in ("minilima", "torch", "transformers")]
+    if commit := newest["git"].get("commit"):
+        parts.append(f"commit {commit[:10]}{' with changes' if newest['git'].get('dirty') else ''}")
+    return ", ".join([*parts, f"Python {newest['python']}"])

@@ -60,7 +60,7 @@ def render(template: str, *, scripts: tuple[str, ...] = (), data: object = None,
     Args:
         template: the name of a file in page/.
         scripts: files in page/ that run in it.
-        data: what the scripts read, from the block #data.
+        data: what the scripts read, from the block #rows.
         values: what the template names.
     """
     script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("theme.js", *scripts))

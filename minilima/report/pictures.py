@@ -18,6 +18,7 @@ from markupsafe import Markup
 from minilima.files import write_atomic
 from minilima.report.compare import Row, Table, label, shown
 from minilima.report.page import legible
+from minilima.report.smoothing import running_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -288,12 +289,10 @@ def loss_curves(found: Sequence[Series]) -> "Figure":
 
 
 def smoothed(losses: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Steps and losses, each the mean of a twentieth of the training around it; at most CURVE_POINTS of them."""
-    values = [loss for _, loss in losses]
-    reach = max(1, len(values) // 20) // 2
-    kept = sorted({round(place * (len(values) - 1) / (CURVE_POINTS - 1)) for place in range(CURVE_POINTS)})
-    around = [values[max(0, place - reach) : place + reach + 1] for place in kept]
-    return [losses[place][0] for place in kept], [sum(near) / len(near) for near in around]
+    """Steps and their running means; at most CURVE_POINTS of them."""
+    means = running_mean([loss for _, loss in losses])
+    kept = sorted({round(place * (len(means) - 1) / (CURVE_POINTS - 1)) for place in range(CURVE_POINTS)})
+    return [losses[place][0] for place in kept], [means[place] for place in kept]
 
 
 def by_length(found: Sequence[Series]) -> "Figure":

@@ -127,7 +127,7 @@ def read_point(folder: Path) -> Point:
             f"{folder.name} cannot be read.", f"{error.filename} is gone.", "Run its command again, or leave it out."
         ) from None
     verdicts = read_jsonl(paths["verdicts"] / "verdicts.jsonl")
-    costs = {paths[role].name: _cost(manifest) for role, manifest in manifests.items()}
+    costs = {paths[role].name: stage_cost(manifest) for role, manifest in manifests.items()}
     total = sum(costs.values(), start=Cost())
     return Point(
         name=folder.name,
@@ -174,7 +174,8 @@ def _length_controlled(told: Mapping[str, Any]) -> tuple[float, Estimate | None]
     return found["value"], Estimate(**found["interval"]) if found["interval"] else None
 
 
-def _cost(manifest: Mapping[str, Any]) -> Cost:
+def stage_cost(manifest: Mapping[str, Any]) -> Cost:
+    """What a store entry took."""
     usage, recipe = manifest["usage"], manifest["recipe"]
     tokens = usage["prompt_tokens"] + usage["completion_tokens"]
     # A recipe has the name of a model at an endpoint; what ran here is described in full, and nobody charged for it.

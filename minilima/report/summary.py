@@ -137,7 +137,8 @@ def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], r
     write_atomic(folder / "run.json", json.dumps(as_json(summary, config, artifacts), indent=2, ensure_ascii=False))
     if results is not None:
         write_alpaca_files(folder, config, artifacts, results)
-    write_report(folder / "report.html", config, artifacts, results, summary.judge)
+    warnings = judge_warning(results) if results is not None else []
+    write_report(folder / "report.html", config, artifacts, results, summary.judge, warnings)
     return summary
 
 

@@ -1,101 +1,73 @@
-"""The report: one file that asks nothing of the network and shows hostile text as text."""
+"""The report of a run: one file that asks nothing of the network, shows hostile text as text, and says what is not known."""
 
+import html
 import json
 import re
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from minilima.compose import load_config
-from minilima.evaluate.results import compute_results
-from minilima.files import write_jsonl
-from minilima.recipes import stages
-from minilima.report.data import histogram, sunburst, verb_and_noun
-from minilima.report.html import line_chart
-from minilima.report.summary import Summary, write_run
-from minilima.sources import resolve
-from minilima.store import Artifact, Outcome, Stage, Store
+from minilima.records import Verdict
+from minilima.report import charts
+from minilima.report.page import embed, legible
+from minilima.report.summary import Summary
+from minilima.report.verdicts import is_flipped
+from minilima.report.wording import verb_and_noun
+from tests.report.runs import finished_run, plain_prompts
 
-HOSTILE = "<script>alert(1)</script> \x1b[31m <img src=x onerror=alert(2)> {{ 7 * 7 }} \u202e end"
+HOSTILE = "<script>alert(1)</script> \x1b[31m <img src=x onerror=alert(2)> {{ 7 * 7 }} \u202e end \ud800 </SCRIPT><!-- "
 
 
-def fill(role: str, work: Path) -> Outcome:
-    """What each stage leaves, small and hostile."""
-    if role in ("answers", "reference_answers"):
-        row = {
-            "id": "1",
-            "instruction": HOSTILE,
-            "output": f"{role} {HOSTILE}",
-            "generator": "g",
-            "tokens": 3,
-            "truncated": False,
-        }
-        write_jsonl(work / "answers.jsonl", [row])
-        (work / "model_outputs.json").write_text(json.dumps([{"dataset": "koala", "instruction": HOSTILE, "output": "x"}]))
-        nats = 4.0 if role == "answers" else 6.0
-        write_jsonl(work / "reference_loss.jsonl", [{"id": "1", "nats": nats, "tokens": 2}])
-        return Outcome(metrics={"answers": 1, "mean_words": 3.0, "truncated": 0})
-    if role == "verdicts":
-        write_jsonl(work / "verdicts.jsonl", [{"id": "1", "preference": 2.0, "explanation": HOSTILE}])
-        return Outcome(metrics={"judged": 1, "prompts": 1, "wins": 1, "losses": 0, "ties": 0})
-    if role == "model":
-        write_jsonl(work / "training_log.jsonl", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}])
-        return Outcome(metrics={"steps": 2, "first_loss": 2.0, "last_loss": 1.5})
-    if role == "dataset":
-        row = {"id": "1", "instruction": HOSTILE, "input": HOSTILE, "output": HOSTILE, "source": "machine"}
-        write_jsonl(work / "dataset.jsonl", [row])
-        write_jsonl(work / "rejected.jsonl", [{"id": "2", "text": HOSTILE, "reason": "duplicate"}])
-        counts: dict[str, Any] = {"examples": 1, "seed": 0, "machine": 1, "classification": 0, "available": 1, "wanted": 2}
-        return Outcome(metrics=counts)
-    if role == "pool":
-        return Outcome(metrics={"tasks": 1, "rejected": 0})
-    return Outcome(metrics={"parameters": 1})
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    prompt = {"instruction": f"A {HOSTILE}", "tuned": f"T {HOSTILE}", "base": f"B {HOSTILE}", "category": HOSTILE}
+    return finished_run(tmp_path_factory.mktemp("hostile"), [{**prompt, "preference": 2.0, "explanation": HOSTILE}])
 
 
-@pytest.fixture
-def summary(tmp_path: Path) -> Summary:
-    return write(tmp_path)
+@pytest.fixture(scope="module")
+def page(summary: Summary) -> str:
+    return (summary.folder / "report.html").read_text(encoding="utf-8")
 
 
-def write(tmp_path: Path, min_coverage: float = 0.9, fill: Callable[[str, Path], Outcome] = fill) -> Summary:
-    """The folder of a run whose stages left what `fill` writes."""
-    config = load_config(["+experiment=quickstart"])
-    store = Store(tmp_path / "store")
-    artifacts: dict[str, Artifact] = {}
-    for role, stage in stages(config, resolve(config)).until(config.until):
-
-        def build(work: Path, role: str = role) -> Outcome:
-            return fill(role, work)
-
-        artifacts[role] = store.get_or_build(Stage(name=stage.name, version=1, recipe={"role": role}), build)
-    results = compute_results(
-        verdicts=artifacts["verdicts"].path,
-        answers=artifacts["answers"].path,
-        reference=artifacts["reference_answers"].path,
-        min_coverage=min_coverage,
-    )
-    return write_run(tmp_path / "runs" / "quickstart-1", config, artifacts, results)
-
-
-def test_what_models_wrote_is_shown_as_text(summary: Summary) -> None:
-    page = (summary.folder / "report.html").read_text()
+def test_what_models_wrote_is_shown_as_text(page: str) -> None:
     assert "&lt;script&gt;alert(1)" in page
-    assert "<script>alert" not in page and "<img" not in page and "49" not in re.findall(r"\{\{.*?\}\}", page)
+    assert not re.search(r"<script>alert|<img|\x1b|\u202e|{{", page.replace("{{ 7 * 7 }}", ""))
+    assert "⟨U+202E⟩" in page and "␛[31m" in page
+    # One script of ours, one block of data; nothing that was written closes either of them.
+    assert re.findall(r"<(/?script[^>]*)>", page, re.IGNORECASE) == [
+        "script", "/script", 'script type="application/json" id="rows"', "/script",
+    ]  # fmt: skip
 
 
-def test_the_report_needs_nothing_from_elsewhere(summary: Summary) -> None:
-    page = (summary.folder / "report.html").read_text()
-    assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", page)
+def test_the_data_block_gives_back_what_was_written_but_for_what_is_invisible(page: str) -> None:
+    block = re.search(r'id="rows">(.*?)</script>', page, re.DOTALL)
+    assert block is not None
+    [row] = json.loads(block[1])
+    assert row["tuned"]["text"] == f"T {legible(HOSTILE)}" and row["words"] == legible(HOSTILE)
+    assert "\ufffd </SCRIPT><!-- " in row["tuned"]["text"]
+    assert row["outcome"] == "won" and not row["flipped"]
+
+
+def test_no_character_can_end_a_data_block() -> None:
+    everything = "".join(map(chr, (*range(0x300), *range(0x2000, 0x2100), 0xD800, 0xDFFF, 0xFEFF, 0x1F600)))
+    block = str(embed({everything: [everything, None, 1.5, True]}))
+    assert not set(block) & set("<>&") and block.isascii() and block.isprintable()
+    assert json.loads(block) == {legible(everything): [legible(everything), None, 1.5, True]}
+
+
+def test_the_report_needs_nothing_from_elsewhere(page: str) -> None:
+    ours = page.partition('id="rows"')[0].replace("&lt;img src=x", "")
+    assert not re.search(r"""(src|href)\s*=\s*(?!["']#)""", ours)
     assert not re.search(r"https?://|@import|url\(", page)
+    assert "default-src 'none'" in html.unescape(page)
 
 
-def test_the_figures_of_the_run_stand_in_the_report(summary: Summary) -> None:
-    page = (summary.folder / "report.html").read_text()
+def test_the_figures_of_the_run_stand_in_the_report(page: str) -> None:
     assert "100.0 %" in page and "-1.000" in page
     assert "1 won, 0 lost, 0 tied" in page
-    assert "2 were wanted" in page
+    assert "<strong>64 were wanted</strong>" not in page and "64 examples" in page
+    assert "has no card" in page
 
 
 def test_the_end_of_a_run_states_figures_and_what_the_judge_is_worth(summary: Summary) -> None:
@@ -107,16 +79,14 @@ def test_the_end_of_a_run_states_figures_and_what_the_judge_is_worth(summary: Su
     assert summary.score == 100.0
 
 
-def fill_unread(role: str, work: Path) -> Outcome:
-    """As `fill`, but the only verdict could not be read."""
-    outcome = fill(role, work)
-    if role == "verdicts":
-        write_jsonl(work / "verdicts.jsonl", [{"id": "1", "preference": None, "explanation": "Hm."}])
-    return outcome
+def test_half_a_character_in_an_answer_is_kept_in_the_files_beside_the_report(summary: Summary) -> None:
+    [row] = json.loads((summary.folder / "annotations.json").read_text(encoding="utf-8"))
+    assert row["output_2"] == f"T {HOSTILE}"
 
 
 def test_without_enough_verdicts_there_is_no_win_rate_and_that_is_said(tmp_path: Path) -> None:
-    summary = write(tmp_path, fill=fill_unread)
+    prompt = {"instruction": "Why?", "tuned": "Hm.", "base": "Well.", "preference": None, "explanation": "Hm."}
+    summary = finished_run(tmp_path, [prompt])
     told = json.loads((summary.folder / "run.json").read_text())["results"]
     assert told["win_rate"] is None and told["coverage"] == {"judged": 0, "prompts": 1, "minimum": 0.9}
     assert summary.score is None
@@ -124,32 +94,71 @@ def test_without_enough_verdicts_there_is_no_win_rate_and_that_is_said(tmp_path:
         assert "No win rate: 0 of 1 prompts judged (0.0%, less than judge.min_coverage=0.9)" in text
 
 
-def test_a_histogram_counts_every_value_once() -> None:
-    chart = histogram("x", [0, 1, 1, 5, 40])
-    assert sum(bar["count"] for bar in chart["bars"]) == 5
-    assert max(bar["height"] for bar in chart["bars"]) == 100
-    assert (chart["median"], chart["largest"]) == (1, 40)
+def test_a_run_that_stops_early_reports_what_there_is(tmp_path: Path) -> None:
+    page = (finished_run(tmp_path, plain_prompts(3), "until=dataset").folder / "report.html").read_text()
+    assert 'id="data"' in page and 'id="settings"' in page
+    assert not re.search(r'id="(judge|training|answers|rows)"', page)
 
 
-def test_a_line_chart_stays_within_its_frame() -> None:
-    chart = line_chart([1, 2, 3], [2.5, 9.25, 0.5])
-    assert all(0 <= point["x"] <= chart["width"] and 0 <= point["y"] <= chart["bottom"] for point in chart["points"])
+def test_a_histogram_counts_every_value_once_and_puts_what_lies_far_out_into_its_last_column() -> None:
+    chart = charts.histogram([0, 1, 1, 5, 40], "words")
+    counts = [int(column["title"].rpartition(": ")[2]) for column in chart["columns"]]
+    assert sum(counts) == 5 and (chart["median"], chart["largest"]) == (1, 40)
+    far = charts.histogram([*range(100), 9000], "words")
+    assert len(far["columns"]) <= charts.MOST_BINS and "or more" in far["columns"][-1]["title"]
+    assert charts.histogram([], "words")["columns"]
+
+
+def test_likeness_is_counted_apart_for_what_was_accepted_and_what_was_not() -> None:
+    chart = charts.likeness([0.0, 0.31, 0.3], [0.9, 1.0], limit=0.7)
+    told = {column["title"] for column in chart["columns"]}
+    assert {"0.30 to 0.35: 2 accepted, 0 left out", "0.95 to 1.00: 0 accepted, 1 left out"} <= told
+    assert chart["mark"]["label"] == "limit 0.7"
+
+
+def test_columns_stay_within_their_frame() -> None:
+    chart = charts.yields([{"round": number, "candidates": 10 * number + 1, "accepted": 5} for number in range(40)])
+    assert len(chart["x_ticks"]) <= charts.MOST_LABELS
+    for column in chart["columns"]:
+        assert chart["left"] <= column["x"] and column["x"] + column["width"] <= chart["right"] + 0.1
+        assert all(chart["top"] - 0.1 <= part["y"] <= chart["floor"] for part in column["parts"])
+
+
+def test_a_line_chart_stays_within_its_frame_and_a_flat_line_can_be_drawn() -> None:
+    chart = charts.line_chart([1, 2, 3], [2.5, 9.25, 0.5])
+    assert all(0 <= point["x"] <= chart["width"] and 0 <= point["y"] <= chart["floor"] for point in chart["points"])
     labels = [float(tick["label"]) for tick in chart["y_ticks"]]
     assert labels[0] <= 0.5 and labels[-1] >= 9.25
+    assert len(charts.line_chart([1], [2.0])["points"]) == 1
 
 
-def test_a_flat_line_can_be_drawn() -> None:
-    assert len(line_chart([1], [2.0])["points"]) == 1
+def test_bars_beyond_the_most_frequent_are_put_together() -> None:
+    shown = charts.bars({str(number): number for number in range(1, 21)}, most=3)
+    assert [(bar["name"], bar["count"]) for bar in shown] == [("20", 20), ("19", 19), ("18", 18), ("17 others", 153)]
 
 
-def test_the_first_word_and_what_it_is_about_are_found() -> None:
-    assert verb_and_noun("Write a new short poem about rain") == ("write", "short")
-    assert verb_and_noun("Explain the moon.") == ("explain", "moon")
-    assert verb_and_noun("Why?") is None
+@pytest.mark.parametrize(
+    ("instruction", "found"),
+    [
+        ("Write a new short poem about rain", ("write", "poem")),
+        ("You are a teacher. Please explain the phases of the moon.", ("explain", "phases")),
+        ("Solve 3x² − 12x + 7 = 0 by completing the square.", ("solve", "square")),
+        ("Which gas makes up most of the air?", None),
+        ("Schreibe ein Gedicht.", None),
+        ("Why?", None),
+    ],
+)
+def test_the_verb_of_an_instruction_and_what_it_is_about_are_found(instruction: str, found: tuple[str, str] | None) -> None:
+    assert verb_and_noun(instruction) == found
 
 
-def test_the_rings_of_the_sunburst_hold_all_verbs_and_their_objects() -> None:
-    arcs = sunburst(["Write a poem"] * 3 + ["Write a song", "Explain the moon"])
+def test_the_rings_of_the_sunburst_hold_all_verbs_and_their_nouns() -> None:
+    arcs = charts.sunburst(Counter({("write", "poem"): 3, ("write", "song"): 1, ("explain", "moon"): 1}))
     assert [(arc["label"], arc["count"]) for arc in arcs] == [("write", 4), ("poem", 3), ("song", 1), ("explain", 1), ("moon", 1)]
     assert arcs[0]["path"].count("A") == 2
-    assert sunburst([]) == []
+    assert charts.sunburst(Counter()) == []
+
+
+def test_a_verdict_is_flipped_where_the_orders_led_to_different_winners() -> None:
+    told = {(1.0, 2.0): True, (2.0, 2.0): False, (1.2, 1.4): False, (1.5, 2.0): True, (1.5, 1.5): False, (): False}
+    assert {orders: is_flipped(Verdict(id="1", orders=orders)) for orders in told} == told

@@ -1,0 +1,118 @@
+// The browser of verdicts: filters, sorts and searches rows from the page's data block, and shows ten at a time, as text.
+"use strict";
+const PAGE = 10;
+const SHOWN_CHARACTERS = 1500;
+
+document.addEventListener("DOMContentLoaded", () => {
+  const rows = JSON.parse(document.getElementById("rows").textContent);
+  rows.forEach((row, place) => { row.place = place; row.gain = row.tuned.words - row.base.words; });
+  const at = (id) => document.getElementById(id);
+  const start = { outcome: "all", flipped: false, cut: false, length: "any", category: "", words: "", sort: "place" };
+  let wanted = { ...start };
+  let page = 0;
+  let found = rows;
+
+  const SORTS = {
+    place: (row) => row.place,
+    preference: (row) => row.preference ?? Infinity,
+    "preference-down": (row) => -(row.preference ?? -Infinity),
+    gain: (row) => -row.gain,
+    "gain-down": (row) => row.gain,
+    tuned: (row) => -row.tuned.words,
+    instruction: (row) => -row.instruction.length,
+  };
+
+  function haystack(row) {
+    row.haystack ??= [row.id, row.instruction, row.tuned.text, row.base.text, row.words].join("\n").toLowerCase();
+    return row.haystack;
+  }
+
+  function fits(row) {
+    const sides = { any: true, tuned: row.gain > 0, base: row.gain < 0, equal: row.gain === 0 };
+    return (wanted.outcome === "all" || row.outcome === wanted.outcome)
+      && (!wanted.flipped || row.flipped) && (!wanted.cut || row.tuned.cut || row.base.cut)
+      && sides[wanted.length] && (!wanted.category || row.category === wanted.category)
+      && (!wanted.words || haystack(row).includes(wanted.words));
+  }
+
+  function update(change) {
+    wanted = { ...wanted, ...change };
+    const key = SORTS[wanted.sort];
+    found = rows.filter(fits).sort((one, other) => key(one) - key(other) || one.place - other.place);
+    page = 0;
+    show();
+  }
+
+  function show() {
+    const pages = Math.max(1, Math.ceil(found.length / PAGE));
+    page = Math.min(Math.max(page, 0), pages - 1);
+    const pairs = found.slice(page * PAGE, (page + 1) * PAGE).map(pair);
+    at("pairs").replaceChildren(...pairs);
+    at("told").textContent = found.length ? `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} · page ${page + 1} of ${pages}` : "Nothing matches.";
+    for (const id of ["previous", "previous-below"]) at(id).disabled = page === 0;
+    for (const id of ["next", "next-below"]) at(id).disabled = page === pages - 1;
+    for (const button of at("outcomes").children) button.setAttribute("aria-pressed", String(button.dataset.outcome === wanted.outcome));
+    for (const id of ["flipped", "cut"]) at(id)?.setAttribute("aria-pressed", String(wanted[id]));
+  }
+
+  function turn(by) {
+    const before = page;
+    page += by;
+    show();
+    if (page !== before) at("answers").scrollIntoView();
+  }
+
+  function text(content) {
+    const box = element("div", { class: "text", dir: "auto" }, content);
+    if (content.length <= SHOWN_CHARACTERS) return [box];
+    box.textContent = content.slice(0, SHOWN_CHARACTERS) + " …";
+    const more = element("button", { type: "button", class: "more" }, `Show all ${content.length.toLocaleString("en")} characters`);
+    more.addEventListener("click", () => { box.textContent = content; more.remove(); });
+    return [box, more];
+  }
+
+  function answer(row, whose) {
+    const { words, cut } = row[whose];
+    const told = `${words.toLocaleString("en")} ${words === 1 ? "word" : "words"}${cut ? ", cut at the token limit" : ""}`;
+    return element("div", { class: whose }, element("h3", {}, whose, element("small", {}, told)), ...text(row[whose].text));
+  }
+
+  function pair(row) {
+    const tags = element("div", { class: "tags" });
+    if (row.category) tags.append(element("span", { class: "tag" }, row.category));
+    if (row.flipped) tags.append(element("span", { class: "tag" }, "flipped"));
+    tags.append(element("span", { class: `tag ${row.outcome}` }, row.outcome));
+    const made = element("article", { class: "card pair", tabindex: "-1", "data-id": row.id },
+      element("div", { class: "top" }, element("div", {}, ...text(row.instruction)), tags),
+      element("div", { class: "answers" }, answer(row, "tuned"), answer(row, "base")));
+    if (row.words) made.append(element("div", { class: "words" }, element("b", {}, "the judge"), ...text(row.words)));
+    return made;
+  }
+
+  function step(by) {
+    const pairs = [...at("pairs").children];
+    const here = pairs.indexOf(document.activeElement.closest?.(".pair"));
+    const next = pairs[here < 0 ? 0 : here + by];
+    next?.focus();
+    next?.scrollIntoView({ block: "nearest" });
+  }
+
+  at("outcomes").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) update({ outcome: button.dataset.outcome });
+  });
+  for (const id of ["flipped", "cut"]) at(id)?.addEventListener("click", () => update({ [id]: !wanted[id] }));
+  for (const id of ["length", "category", "sort"]) at(id)?.addEventListener("change", (event) => update({ [id]: event.target.value }));
+  at("words").addEventListener("input", (event) => update({ words: event.target.value.trim().toLowerCase() }));
+  at("reset").addEventListener("click", () => {
+    for (const id of ["length", "category", "sort", "words"]) if (at(id)) at(id).value = start[id];
+    update(start);
+  });
+  for (const [id, by] of [["previous", -1], ["previous-below", -1], ["next", 1], ["next-below", 1]]) at(id).addEventListener("click", () => turn(by));
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+    const acts = { "/": () => at("words").focus(), j: () => step(1), k: () => step(-1), n: () => turn(1), p: () => turn(-1) };
+    if (acts[event.key]) { event.preventDefault(); acts[event.key](); }
+  });
+  update({});
+});
