@@ -105,9 +105,21 @@ def read_points(folders: Sequence[Path]) -> Points:
             points.append(read_point(folder))
         except MinilimaError as error:
             skipped.append(f"{error.what} {error.why}")
+    for folder in folders:
+        skipped += _unfinished(folder)
     if not points:
         raise MinilimaError("None of these runs can be compared.", " ".join(skipped[:3]), "Run them to the end first.")
     return Points(points=tuple(points), skipped=tuple(skipped))
+
+
+def _unfinished(folder: Path) -> list[str]:
+    """The points of a sweep that are not done, each with its cause where that is known."""
+    sweep, told = folder / "sweep.json", []
+    for point in json.loads(sweep.read_text(encoding="utf-8"))["points"] if sweep.is_file() else []:
+        if point["status"] != "done":
+            axes = ", ".join(f"{name}={value}" for name, value in point["axes"].items())
+            told.append(f"{axes} is {point['status']}. {point['cause'] or ''}".rstrip())
+    return told
 
 
 def read_point(folder: Path) -> Point:

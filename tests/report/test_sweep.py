@@ -125,6 +125,15 @@ def test_the_command_compares_what_is_finished_and_says_what_it_left_out(
     assert (tmp_path / "new" / "page.html").is_file()
 
 
+def test_points_of_a_sweep_that_failed_are_named_with_their_cause(outputs: Path, tmp_path: Path) -> None:
+    runs = sorted(point.folder for point in read_points([outputs / "runs"]).points)
+    points: list[dict[str, object]] = [{"run": str(run), "status": "done", "axes": {}, "cause": None} for run in runs]
+    failed = {"run": "gone", "status": "failed", "axes": {"data.size": "300"}, "cause": "The disk is full."}
+    (tmp_path / "sweep.json").write_text(json.dumps({"points": [*points, failed]}))
+    found = read_points([tmp_path])
+    assert len(found.points) == 4 and found.skipped == ("data.size=300 is failed. The disk is full.",)
+
+
 def test_runs_that_all_stopped_early_are_refused(tmp_path: Path) -> None:
     finished_run(tmp_path, plain_prompts(3), "until=dataset")
     with pytest.raises(MinilimaError, match=r"None of these runs can be compared.*no verdicts"):
