@@ -5,7 +5,7 @@ Reads run.json, and through it the manifests and verdicts in the store; nothing 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +167,8 @@ def _results(told: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
         rate, loss = found["win_rate"], found["loss_change"]
         return Results(
             coverage=Coverage(**found["coverage"]),
-            win_rate=WinRate(**{**rate, "win_rate": Estimate(**rate["win_rate"])}) if rate else None,
-            loss_change=LossChange(**{**loss, "change": Estimate(**loss["change"])}) if loss else None,
+            win_rate=WinRate(**_known(WinRate, rate, win_rate=Estimate(**rate["win_rate"]))) if rate else None,
+            loss_change=LossChange(**_known(LossChange, loss, change=Estimate(**loss["change"]))) if loss else None,
         )
     except (KeyError, TypeError):
         return compute_results(
@@ -177,6 +177,11 @@ def _results(told: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
             reference=paths["reference_answers"],
             min_coverage=told["config"]["judge"].get("min_coverage", 0.9),  # runs from before this setting have none
         )
+
+
+def _known(kind: type[Any], told: Mapping[str, Any], **parts: Estimate) -> dict[str, Any]:
+    """The fields that there are today; a KeyError where an earlier version did not tell one."""
+    return {item.name: parts.get(item.name) or told[item.name] for item in fields(kind)}
 
 
 def _length_controlled(told: Mapping[str, Any]) -> tuple[float, Estimate | None] | None:
