@@ -164,10 +164,10 @@ def run_point(composed: DictConfig) -> float | None:
     from minilima.pipeline import run
 
     hydra = HydraConfig.get()
-    os.chdir(hydra.runtime.cwd)  # Ray starts its workers elsewhere; paths count from where the command was typed
     folder, launcher, name = Path(hydra.sweep.dir), str(hydra.runtime.choices["hydra/launcher"]), f"point-{hydra.job.num}"
     told = {"overrides": list(hydra.overrides.task), "host": provenance.host(), "process": os.getpid()}
     try:
+        os.chdir(hydra.runtime.cwd)  # Ray starts its workers elsewhere; paths count from where the command was typed
         config = _as_point(strict(composed), launcher, folder)
         name = run_name(config, stages(config, resolve(config)))
         told["run"] = os.path.relpath(Path(config.paths.outputs) / "runs" / name, folder)
