@@ -63,6 +63,7 @@ setup(
             "pytest>=8",
             "rouge-score>=0.1.2",
             "ruff>=0.9",
+            "wandb-workspaces>=0.4",
         ],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
         "joblib": ["hydra-joblib-launcher>=1.2"],
@@ -72,6 +73,7 @@ setup(
         # Not with the others: the sweeper for Hydra 1.3 pins optuna<3 (2.10.1, of 2022); the one for optuna 4 needs Hydra 1.4.
         "optuna": ["hydra-optuna-sweeper>=1.3,<1.4"],
         "vllm": ["vllm"],
+        "workspaces": ["wandb-workspaces>=0.4"],  # a saved view of a sweep in W&B
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -28,6 +28,7 @@ from minilima.leases import visible_gpus
 from minilima.plan_table import as_json, show_sweep
 from minilima.planning import check_ready, confirm_spending, make_sweep_plan
 from minilima.recipes import run_name, stages
+from minilima.report.workspace import show_workspace
 from minilima.sources import resolve
 from minilima.store import Store, reserved
 from minilima.sweep_folder import Entry, forget, is_done, outcome, read_entries, searched, write_record, write_sweep
@@ -277,6 +278,8 @@ def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, st
     console.say_raw(f"Sweep: {folder}")
     if any(entry.win_rate for entry in entries):
         console.say_raw(f"Compare: python -m minilima compare {shlex.quote(str(folder))}")
+        if line := show_workspace(sweep.base.tracking, folder.name, sweep.varied):
+            console.say(line)
 
 
 def _rate(found: Mapping[str, float] | None) -> str:
