@@ -79,4 +79,5 @@ def save(group: str, project: str, entity: str, axes: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(save(*sys.argv[1:4], sys.argv[4:]) + "\n")
+    group, project, entity, *axes = sys.argv[1:]
+    sys.stdout.write(save(group, project, entity, axes) + "\n")
