@@ -44,7 +44,8 @@ def parse_completion(content: str, price: Price | None) -> Reply:
         usage = body.get("usage") or {}
         prompt, completion = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
         return Reply(
-            text=str(text),
+            # JSON can name half of a character (a lone surrogate), which no file, database or tokenizer takes.
+            text=str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
             finish=str(choice.get("finish_reason")),
             prompt_tokens=prompt,
             completion_tokens=completion,

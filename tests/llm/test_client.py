@@ -91,6 +91,14 @@ def test_nothing_is_asked_twice_also_after_a_failure(server: ModelServer, tmp_pa
     assert again.usage.cached == 8 - again.usage.calls
 
 
+def test_half_a_character_in_a_reply_is_replaced_and_kept(server: ModelServer, tmp_path: Path) -> None:
+    server.answer = lambda body: "a \ud83d half, a whole \U0001f600"
+    for _ in ("asked", "from the cache"):
+        [reply] = cached(server, tmp_path).reply_many(requests(1))
+        assert reply.text == "a \ufffd half, a whole \U0001f600"
+    assert len(server.requests) == 1
+
+
 def test_an_empty_reply_is_not_kept(server: ModelServer, tmp_path: Path) -> None:
     model = cached(server, tmp_path)
     server.answer = lambda body: "  "
