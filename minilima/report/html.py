@@ -143,7 +143,10 @@ def _curve(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:
         return None
     log = read_jsonl(artifacts["model"].path / "training_log.jsonl")
     losses = [entry["loss"] for entry in log]
-    chart = charts.line_chart([entry["step"] for entry in log], losses, running_mean(losses) if len(log) > 20 else ())
+    means = running_mean(losses) if len(log) > 20 else []
+    # A picture has no room for more points than these.
+    kept = slice(None, None, 1 + len(log) // 1000)
+    chart = charts.line_chart([entry["step"] for entry in log][kept], losses[kept], means[kept])
     return {"chart": chart, "first": losses[0], "last": losses[-1]}
 
 

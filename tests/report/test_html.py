@@ -94,10 +94,14 @@ def test_without_enough_verdicts_there_is_no_win_rate_and_that_is_said(tmp_path:
         assert "No win rate: 0 of 1 prompts judged (0.0%, less than judge.min_coverage=0.9)" in text
 
 
-def test_a_run_that_stops_early_reports_what_there_is(tmp_path: Path) -> None:
-    page = (finished_run(tmp_path, plain_prompts(3), "until=dataset").folder / "report.html").read_text()
-    assert 'id="data"' in page and 'id="settings"' in page
-    assert not re.search(r'id="(judge|training|answers|rows)"', page)
+@pytest.mark.parametrize(
+    ("last", "parts"),
+    [("pool", {"settings"}), ("dataset", {"data"}), ("model", {"data", "training"}), ("answers", {"data", "training"})],
+)
+def test_a_run_that_stops_early_reports_what_there_is(tmp_path: Path, last: str, parts: set[str]) -> None:
+    page = (finished_run(tmp_path, plain_prompts(3), f"until={last}").folder / "report.html").read_text()
+    found = set(re.findall(r'id="(judge|data|training|answers|rows|settings)"', page))
+    assert found == parts | {"settings"}
 
 
 def test_a_histogram_counts_every_value_once_and_puts_what_lies_far_out_into_its_last_column() -> None:

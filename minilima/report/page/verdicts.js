@@ -81,7 +81,9 @@ document.addEventListener("DOMContentLoaded", () => {
     const tags = element("div", { class: "tags" });
     if (row.category) tags.append(element("span", { class: "tag" }, row.category));
     if (row.flipped) tags.append(element("span", { class: "tag" }, "flipped"));
-    tags.append(element("span", { class: `tag ${row.outcome}` }, row.outcome));
+    const partly = row.preference != null && !Number.isInteger(2 * row.preference);
+    const weight = partly ? ` ${(row.preference - 1).toFixed(2)}` : "";
+    tags.append(element("span", { class: `tag ${row.outcome}`, title: partly && "0: surely the base model's, 1: surely the tuned model's" }, row.outcome + weight));
     const made = element("article", { class: "card pair", tabindex: "-1", "data-id": row.id },
       element("div", { class: "top" }, element("div", {}, ...text(row.instruction)), tags),
       element("div", { class: "answers" }, answer(row, "tuned"), answer(row, "base")));
