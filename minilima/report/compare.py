@@ -6,6 +6,7 @@ from typing import Any
 
 from minilima.errors import MinilimaError, options
 from minilima.evaluate.comparison import Paired, compare, holm
+from minilima.evaluate.statistics import Estimate
 from minilima.report.points import Point
 
 
@@ -111,17 +112,46 @@ def _beats(one: Point, other: Point, cost: str) -> bool:
 
 
 def _pairs(points: Sequence[Point], chosen: Point | None) -> list[Against | None]:
-    """Holm's correction counts the comparisons that could be made."""
+    """Each point's comparison with the chosen one."""
     if chosen is None:
         return [None] * len(points)
-    found: list[Against | None] = [None] * len(points)
+    place = next(place for place, point in enumerate(points) if point is chosen)
+    found = _paired(points, [(other, place) for other in range(len(points)) if other != place])
+    return corrected([found.get((other, place)) for other in range(len(points))])
+
+
+def every_pair(points: Sequence[Point]) -> list[list[Against | None]]:
+    """For each point how all compare with it, as `tabulate` does with a chosen one."""
+    places = range(len(points))
+    found = _paired(points, [(one, other) for one in places for other in places if one < other])
+    found |= {(other, one): _turned(item) for (one, other), item in found.items()}
+    return [corrected([found.get((one, chosen)) for one in places]) for chosen in places]
+
+
+def _paired(points: Sequence[Point], places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Against]:
+    """The comparisons of the points at these places."""
+
+    def shared(places: tuple[int, int]) -> int:
+        first, second = (points[place].preferences for place in places)
+        return len(first.keys() & second.keys())
+
     # Comparisons over equally many prompts use the same resamples, which are kept for one such number at a time.
-    for place in sorted(range(len(points)), key=lambda place: len(points[place].preferences.keys() & chosen.preferences)):
-        found[place] = None if points[place] is chosen else pair(points[place], chosen)
-    corrected = iter(holm([item.paired.p_bootstrap for item in found if item and item.paired]))
-    return [
-        replace(item, paired=replace(item.paired, p_holm=next(corrected))) if item and item.paired else item for item in found
-    ]
+    return {(one, other): pair(points[one], points[other]) for one, other in sorted(places, key=shared)}
+
+
+def _turned(item: Against) -> Against:
+    """The same comparison, seen from the other point."""
+    if (paired := item.paired) is None:
+        return item
+    difference = Estimate(value=-paired.difference.value, low=-paired.difference.high, high=-paired.difference.low)
+    better = {"first_better": paired.second_better, "second_better": paired.first_better}
+    return replace(item, paired=replace(paired, difference=difference, **better))
+
+
+def corrected(found: Sequence[Against | None]) -> list[Against | None]:
+    """With Holm's correction, which counts the comparisons that could be made."""
+    values = iter(holm([item.paired.p_bootstrap for item in found if item and item.paired]))
+    return [replace(item, paired=replace(item.paired, p_holm=next(values))) if item and item.paired else item for item in found]
 
 
 def pair(point: Point, chosen: Point) -> Against:

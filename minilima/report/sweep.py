@@ -5,16 +5,20 @@ run.json of each run ─> points.py ─> compare.py ─> one HTML file, and a fo
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from minilima.files import write_atomic
 from minilima.report.charts import interval
-from minilima.report.compare import Row, Table, choose, label, notes, shown, tabulate
+from minilima.report.compare import Against, Row, Table, choose, every_pair, label, notes, shown, tabulate
 from minilima.report.page import render
 from minilima.report.pictures import draw_all
 from minilima.report.points import Cost, Point, Points, read_points
+
+MOST_CHOICES = 30
+"""Points up to which the page can compare with each of them: every pair takes a bootstrap of its own."""
 
 
 def write_sweep_report(folders: Sequence[Path], path: Path, against: str | None = None) -> Path:
@@ -50,7 +54,8 @@ def write_points(found: Points, path: Path, chosen: Point | None = None) -> Path
     rows = [_row(row, table, path.parent) for row in table.rows]
     page = render(
         "sweep.html.j2",
-        scripts=("table.js",),
+        scripts=("table.js", "against.js"),
+        data=_choices(table, against) if against and 2 < len(table.rows) <= MOST_CHOICES else None,
         written=datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
         names=sorted({row.point.name.rpartition("-")[0] or row.point.name for row in table.rows}),
         table=table,
@@ -71,6 +76,23 @@ def write_points(found: Points, path: Path, chosen: Point | None = None) -> Path
 
 def _named(row: Row | None, table: Table) -> dict[str, Any] | None:
     return {"row": row, "label": label(row.point, table.settings)} if row else None
+
+
+def _choices(table: Table, against: Row) -> dict[str, Any]:
+    """For each point with which others can be compared, the cells of the table: page/against.js shows them."""
+    points = [row.point for row in table.rows]
+    return {
+        "labels": [label(point, table.settings) for point in points],
+        "chosen": table.rows.index(against),
+        "columns": [[_cell(item) for item in column] for column in every_pair(points)],
+    }
+
+
+def _cell(item: Against | None) -> dict[str, Any] | None:
+    if item is None or item.paired is None:
+        return {"note": item.note} if item else None
+    found = item.paired
+    return {**asdict(found.difference), "p": found.p_holm, "prompts": found.prompts}
 
 
 def _is_apart(row: Row) -> bool:

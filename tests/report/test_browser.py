@@ -46,7 +46,7 @@ def prompts() -> list[Prompt]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     outputs = tmp_path_factory.mktemp("browser")
-    sweep = [finished_run(outputs, plain_prompts(20, 0.4 + size / 100), f"data.size={size}") for size in (10, 30)]
+    sweep = [finished_run(outputs, plain_prompts(20, 0.4 + size / 100), f"data.size={size}") for size in (10, 20, 30)]
     run = finished_run(outputs / "one", prompts())
     told = write_sweep_report([summary.folder for summary in sweep], outputs / "sweep.html")
     return {"run": run.folder / "report.html", "sweep": told}
@@ -205,13 +205,20 @@ def test_the_table_of_a_sweep_is_sorted_by_its_headings(browser: Browser, pages:
     def column() -> list[str]:
         return page.locator("table.sortable tbody td:nth-child(2)").all_inner_texts()
 
-    assert column() == ["30", "10"], "the best comes first"
+    assert column() == ["30", "20", "10"], "the best comes first"
     heading = page.get_by_role("button", name="data.size")
     heading.click()
-    assert column() == ["10", "30"]
+    assert column() == ["10", "20", "30"]
     heading.click()
-    assert column() == ["30", "10"]
+    assert column() == ["30", "20", "10"]
     expect(page.locator("th", has=heading)).to_have_attribute("aria-sort", "descending")
+    written = page.locator("tbody").inner_text()
+    page.select_option("#against", label="size 10")
+    differences = page.locator("td.difference").all_inner_texts()
+    assert differences[2] == "compared with" and all(text.startswith("+") for text in differences[:2])
+    expect(page.locator("h3 .against")).to_have_text("size 10")
+    page.select_option("#against", label="size 30")
+    assert page.locator("tbody").inner_text() == written, "the script and the page write the same"
     assert page.locator("figure svg").count() == page.locator("figure").count() > 1
     assert len(heard) == 1, "the page itself and nothing else"
     page.close()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate
-from minilima.report.compare import pair, records, tabulate
+from minilima.report.compare import every_pair, pair, records, tabulate
 from minilima.report.points import Point
 
 
@@ -56,3 +56,20 @@ def test_a_point_without_enough_verdicts_is_neither_best_nor_on_the_front() -> N
     [row] = tabulate([unjudged]).rows
     assert not row.best and not row.pareto
     assert (records(tabulate([unjudged]))[0]["judged"], records(tabulate([unjudged]))[0]["prompts"]) == (9, 40)
+
+
+def test_every_pair_is_what_a_table_with_each_chosen_point_shows() -> None:
+    points = [point("few", 20, 1), point("many", 35, 5), replace(point("other", 19, 6), yardstick={"judge": "b"})]
+    shown = every_pair(points)
+    for place, chosen in enumerate(points):
+        expected = {row.point.name: row.against for row in tabulate(points, against=chosen).rows}
+        for other, found in zip(points, shown[place], strict=True):
+            known = expected[other.name]
+            if found is None or known is None or found.paired is None or known.paired is None:
+                assert found == known
+                continue
+            assert found.paired.difference.value == known.paired.difference.value
+            assert found.paired.p_holm == known.paired.p_holm
+            assert (found.paired.first_better, found.paired.second_better) == (
+                known.paired.first_better, known.paired.second_better,
+            )  # fmt: skip
