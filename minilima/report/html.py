@@ -5,7 +5,6 @@ the browser of verdicts reads its rows from a data block (page/verdicts.js).
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +44,21 @@ def write_report(
         warnings: what a reader of the win rate must know besides.
     """
     verdicts = verdict_rows(artifacts)
-    costs = {role: stage_cost(artifact.manifest) for role, artifact in artifacts.items()}
     page = render(
         "report.html.j2",
         scripts=("verdicts.js",) if verdicts else (),
         data=verdicts or None,
-        name=config.name,
         key=path.parent.name.removeprefix(f"{config.name}-"),
-        written=datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
+        config=config,
         model=config.model.embedded or config.model.hub or (Path(config.model.path).name if config.model.path else "the model"),
+        settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
         win=_win(results),
         loss=_loss(results),
         judge=_judge(config, results, worth, warnings),
-        stages=[_stage(role, artifact, costs[role]) for role, artifact in artifacts.items()],
-        total=sum(costs.values(), start=Cost()),
-        metrics={role: artifact.metrics for role, artifact in artifacts.items()},
         dataset=dataset_section(artifacts, config),
         curve=_curve(artifacts),
-        config=config,
         facets=_facets(verdicts),
-        settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
-        made_with=_made_with(artifacts),
+        **_stages(artifacts),
     )
     write_atomic(path, page)
 
@@ -127,14 +120,25 @@ def _measured(card: JudgeCard, number: int) -> dict[str, Any]:
     return {"item": item, "figures": [{"what": what, "figure": found, "share": share} for what, found, share in figures if found]}
 
 
-def _stage(role: str, artifact: Artifact, cost: Cost) -> dict[str, Any]:
+def _stages(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """What each stage did and took, all together, and what it was made with."""
+    costs = {role: stage_cost(artifact.manifest) for role, artifact in artifacts.items()}
+    stages = [
+        {
+            "role": role.replace("_", " "),
+            "how": artifact.how,
+            "directory": artifact.stage.directory,
+            "what": describe_outcome(role, artifact.metrics),
+            "cost": costs[role],
+            "usage": artifact.manifest["usage"],
+        }
+        for role, artifact in artifacts.items()
+    ]
     return {
-        "role": role.replace("_", " "),
-        "how": artifact.how,
-        "directory": artifact.stage.directory,
-        "what": describe_outcome(role, artifact.metrics),
-        "cost": cost,
-        "usage": artifact.manifest["usage"],
+        "stages": stages,
+        "total": sum(costs.values(), start=Cost()),
+        "metrics": {role: artifact.metrics for role, artifact in artifacts.items()},
+        "made_with": _made_with(artifacts),
     }
 
 

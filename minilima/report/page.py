@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def render(template: str, *, scripts: tuple[str, ...] = (), data: object = None,
             policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
             "base-uri 'none'; form-action 'none'",
             data=None if data is None else embed(data),
+            written=datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
             **values,
         )
     )

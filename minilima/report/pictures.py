@@ -1,12 +1,12 @@
 """Pictures of a sweep, drawn once: as SVG and PNG files for papers, and the same SVG for the report's page.
 
-Colours are Okabe and Ito's (2008), which the colour-blind can tell apart; markers differ too, so that grey prints do.
 matplotlib is imported by whoever draws, never before.
 """
 
 import html
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,23 +16,21 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from minilima.files import write_atomic
-from minilima.report.compare import Row, Table, label, shown
+from minilima.report.compare import Row, Table, shown
 from minilima.report.page import legible
+from minilima.report.series import Series, across, describe, natural, series
 from minilima.report.smoothing import running_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE, RATE, SEED = "data.size", "sft.learning_rate", "seed"
 PNG_DPI = 300
 """Dots an inch, as journals ask for."""
 INCHES = (6.0, 3.8)
 CURVE_POINTS = 150
 
 INK, SOFT, LINE = "#15191e", "#5a6470", "#dfe3e7"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#000000")
-MARKERS = "os^Dv*"
 _ON_PAGE = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", "#0072b2": "var(--tuned)", "#000000": "var(--ink)"}
 """What follows the page's light and dark."""
 
@@ -41,6 +39,7 @@ _STYLE: dict[str, Any] = {
     "font.size": 9, "axes.labelcolor": INK, "axes.edgecolor": SOFT, "axes.linewidth": 0.8, "xtick.color": SOFT,
     "ytick.color": SOFT, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": LINE,
     "axes.axisbelow": True, "legend.frameon": False, "legend.labelcolor": INK, "legend.fontsize": 8, "lines.linewidth": 1.4,
+    "text.parse_math": False,  # a dollar in a setting is a dollar
     "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
 }  # fmt: skip
 
@@ -53,17 +52,6 @@ class Picture:
     title: str
     caption: str
     markup: Markup
-
-
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    """Points that are drawn alike: same settings but for size and seed."""
-
-    label: str
-    colour: str
-    marker: str
-    rows: tuple[tuple[int, Row], ...]
-    """With each point's place in the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +85,9 @@ def draw_all(table: Table, folder: Path) -> list[Picture]:
 def _style() -> Iterator[None]:
     import matplotlib
 
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "minilima"}):
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "minilima"}), warnings.catch_warnings():
+        # A setting in a script that the font lacks is a box in the PNG; the SVG has its text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
@@ -120,42 +110,6 @@ def _plans(table: Table, found: Sequence[Series]) -> Iterator[_Plan]:
         yield _Plan(
             name="win_rate_by_length", title="Win rate against answer length", caption=caption, draw=lambda: by_length(found)
         )
-
-
-def across(table: Table) -> str | None:
-    """The setting beside the size that a map spans: the learning rate if it differs, else the first other one."""
-    others = [name for name in table.settings if name not in (SIZE, SEED)]
-    return RATE if RATE in others else others[0] if others else None
-
-
-def series(table: Table) -> list[Series]:
-    """The points by what they have in common; by one setting, or all as one, where that would be too many to tell apart."""
-    others = [name for name in table.settings if name not in (SIZE, SEED)]
-    for names in (others, *([name] for name in others)):
-        groups: dict[str, list[tuple[int, Row]]] = {}
-        for place, row in enumerate(table.rows):
-            groups.setdefault(label(row.point, names) if names else "", []).append((place, row))
-        if len(groups) <= len(COLOURS):
-            break
-    else:
-        groups = {"": list(enumerate(table.rows))}
-    return [
-        Series(label=legible(name), colour=COLOURS[number], marker=MARKERS[number], rows=tuple(rows))
-        for number, (name, rows) in enumerate(sorted(groups.items(), key=lambda item: _natural(item[0])))
-    ]
-
-
-def _natural(text: str) -> list[tuple[float, str]]:
-    """Sorts 2e-05 before 1e-04, and 30 before 100."""
-    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
-    return [(float(part), "") if number % 2 else (0.0, part) for number, part in enumerate(parts)]
-
-
-def describe(row: Row, table: Table) -> str:
-    """A point in one line, shown where the pointer rests on it."""
-    rate = row.point.results.win_rate
-    told = f"{rate.win_rate.value:.1f} % ({rate.win_rate.low:.1f} to {rate.win_rate.high:.1f})" if rate else "no win rate"
-    return f"{label(row.point, table.settings)}: {told}, {row.point.examples:,} examples"
 
 
 def _axes(x: str, y: str) -> tuple["Figure", "Axes"]:
@@ -236,7 +190,7 @@ def heat_map(rows: Sequence[Row], name: str) -> "Figure":
     from matplotlib.colors import Normalize
 
     sizes = sorted({row.point.examples for row in rows})
-    values = sorted({shown(row.point.settings.get(name)) for row in rows}, key=_natural)
+    values = sorted({shown(row.point.settings.get(name)) for row in rows}, key=natural)
     cells: dict[tuple[int, int], list[float]] = {}
     for row in rows:
         assert row.point.results.win_rate is not None

@@ -6,7 +6,6 @@ run.json of each run ─> points.py ─> compare.py ─> one HTML file, and a fo
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,6 @@ def write_points(found: Points, path: Path, chosen: Point | None = None) -> Path
         "sweep.html.j2",
         scripts=("table.js", "against.js"),
         data=_choices(table, against) if against and 2 < len(table.rows) <= MOST_CHOICES else None,
-        written=datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
         names=sorted({row.point.name.rpartition("-")[0] or row.point.name for row in table.rows}),
         table=table,
         rows=rows,

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ import pytest
 from minilima.__main__ import main
 from minilima.errors import MinilimaError
 from minilima.report.compare import tabulate
-from minilima.report.pictures import COLOURS, CURVE_POINTS, series, smoothed
+from minilima.report.pictures import CURVE_POINTS, smoothed
 from minilima.report.points import Cost, read_points
-from minilima.report.sweep import write_sweep_report
+from minilima.report.series import COLOURS, series
+from minilima.report.sweep import write_points, write_sweep_report
 from tests.report.runs import finished_run, plain_prompts
 
 SIZES, RATES = (10, 30), ("1e-5", "1e-4")
@@ -86,6 +88,19 @@ def test_many_settings_are_drawn_in_no_more_colours_than_there_are(outputs: Path
     found = series(tabulate(many))
     assert [of.label for of in found] == ["b 0", "b 1"] and len(found) <= len(COLOURS)
     assert sum(len(of.rows) for of in found) == 12
+
+
+def test_hostile_settings_are_drawn_and_shown_as_text(outputs: Path, tmp_path: Path) -> None:
+    hostile = "$\\frac{<script>alert(1)</script>\u202e\x1b[31m 模型"
+    found = read_points([outputs / "runs"])
+    points = [
+        replace(point, settings={**point.settings, "model.path": value})
+        for point, value in zip(found.points, (hostile, "/a", hostile, "/a"), strict=True)
+    ]
+    page = write_points(replace(found, points=tuple(points)), tmp_path / "page.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page and not re.search(r"<script>alert|\x1b|\u202e", page)
+    drawn = (tmp_path / "page_pictures" / "training_loss.svg").read_text()
+    assert "path $\\frac{&lt;script&gt;alert(1)&lt;/script&gt;⟨U+202E⟩␛[31m 模型" in drawn
 
 
 def test_a_long_training_is_drawn_with_few_points_about_its_mean() -> None:

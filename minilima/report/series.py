@@ -1,0 +1,60 @@
+"""The points of a sweep as series: what is drawn in one colour, and what a picture's axes and marks say. Pure."""
+
+import re
+from dataclasses import dataclass
+
+from minilima.report.compare import Row, Table, label
+from minilima.report.page import legible
+
+SIZE, RATE, SEED = "data.size", "sft.learning_rate", "seed"
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#000000")
+MARKERS = "os^Dv*"
+"""Okabe and Ito's (2008), which the colour-blind can tell apart; markers differ too, so that grey prints do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Points that are drawn alike: same settings but for size and seed."""
+
+    label: str
+    colour: str
+    marker: str
+    rows: tuple[tuple[int, Row], ...]
+    """With each point's place in the table."""
+
+
+def across(table: Table) -> str | None:
+    """The setting beside the size that a map spans: the learning rate if it differs, else the first other one."""
+    others = [name for name in table.settings if name not in (SIZE, SEED)]
+    return RATE if RATE in others else others[0] if others else None
+
+
+def series(table: Table) -> list[Series]:
+    """The points by what they have in common; by one setting, or all as one, where that would be too many to tell apart."""
+    others = [name for name in table.settings if name not in (SIZE, SEED)]
+    for names in (others, *([name] for name in others)):
+        groups: dict[str, list[tuple[int, Row]]] = {}
+        for place, row in enumerate(table.rows):
+            groups.setdefault(label(row.point, names) if names else "", []).append((place, row))
+        if len(groups) <= len(COLOURS):
+            break
+    else:
+        groups = {"": list(enumerate(table.rows))}
+    return [
+        Series(label=legible(name), colour=COLOURS[number], marker=MARKERS[number], rows=tuple(rows))
+        for number, (name, rows) in enumerate(sorted(groups.items(), key=lambda item: natural(item[0])))
+    ]
+
+
+def natural(text: str) -> list[tuple[float, str]]:
+    """Sorts 2e-05 before 1e-04, and 30 before 100."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
+    return [(float(part), "") if number % 2 else (0.0, part) for number, part in enumerate(parts)]
+
+
+def describe(row: Row, table: Table) -> str:
+    """A point in one line, shown where the pointer rests on it."""
+    rate = row.point.results.win_rate
+    told = f"{rate.win_rate.value:.1f} % ({rate.win_rate.low:.1f} to {rate.win_rate.high:.1f})" if rate else "no win rate"
+    return f"{label(row.point, table.settings)}: {told}, {row.point.examples:,} examples"
