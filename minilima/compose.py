@@ -20,7 +20,19 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from minilima.config import ComputeConfig, Config, JudgeConfig, JudgeKind, Method, Offload, Pick, SftConfig, Weights
+from minilima.config import (
+    ComputeConfig,
+    Config,
+    Engine,
+    GeneratorKind,
+    JudgeConfig,
+    JudgeKind,
+    Method,
+    Offload,
+    Pick,
+    SftConfig,
+    Weights,
+)
 from minilima.errors import MinilimaError, options
 from minilima.groups import CONF, groups
 
@@ -71,6 +83,12 @@ def to_config(composed: DictConfig) -> Config:
     values = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
     assert isinstance(config, Config)
+    if config.generator.kind == GeneratorKind.vllm:
+        # From here on there are two kinds: a model behind an endpoint, and one on this machine.
+        if config.generator.endpoint.base_url is not None:
+            config.generator.kind = GeneratorKind.openai
+        else:
+            config.generator.kind, config.generator.engine = GeneratorKind.local, Engine.vllm
     return config
 
 

@@ -22,6 +22,15 @@ class Until(StrEnum):
 class GeneratorKind(StrEnum):
     local = "local"
     openai = "openai"
+    vllm = "vllm"
+
+
+class Engine(StrEnum):
+    """What writes where a model runs on this machine."""
+
+    auto = "auto"
+    transformers = "transformers"
+    vllm = "vllm"
 
 
 class Style(StrEnum):
@@ -179,7 +188,10 @@ class GeneratorConfig:
     """Who writes the data."""
 
     kind: GeneratorKind = GeneratorKind.local
-    """local: transformers on this machine; openai: any OpenAI-compatible endpoint."""
+    """local: on this machine; openai: any OpenAI-compatible endpoint; vllm: openai where endpoint.base_url is set, else local
+    with engine=vllm."""
+    engine: Engine | None = None
+    """What writes where kind=local; None = compute.engine. Never enters a key."""
     model: str | None = None
     """Model name at the endpoint; for kind=local a folder or hub name, None = the experiment's base model."""
     temperature: float = 0.7
@@ -383,6 +395,12 @@ class ComputeConfig:
     GPU."""
     compile: bool = False
     """Training with compiled blocks: a minute at the start, faster steps on a GPU; the compiled code is kept for later runs."""
+    engine: Engine = Engine.auto
+    """What writes answers and data on this machine. auto: vllm where it is installed (the extra `vllm`) and there is a GPU, else
+    transformers."""
+    served_at: list[str] = field(default_factory=list)
+    """Addresses of OpenAI-compatible servers that hold the models which are to answer, for example http://localhost:8000/v1;
+    none = they answer on this machine. A model is found under the name of its folder."""
     generation_batch: int | None = None
     """Most answers that a local model writes at once; None = 32 on a CPU, 256 on a GPU. Fewer where memory does not suffice."""
     checkpoint_seconds: float = 300.0

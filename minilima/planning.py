@@ -16,6 +16,7 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.prompts import load_eval_set
 from minilima.files import size_text
 from minilima.filesystems import caveat
+from minilima.llm.engines import check_engine
 from minilima.llm.keys import missing_key
 from minilima.needs import Manifests, Needs, needs, read_manifests
 from minilima.probing import disk
@@ -163,6 +164,8 @@ def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -
     for role, (_, model) in endpoints_of(config, sources).items():
         if not model and _ASKED_BY[role] in missing_stages and not sources.annotators_ask_openai:
             raise MinilimaError(f"{role}.model is not set.", "The endpoint has to be told which model.", f"Add {role}.model=…")
+    if missing_stages:
+        check_engine(config)
     if missing_stages and not sources.missing():
         _read_inputs(config, sources)
     if missing_stages and sources.missing():

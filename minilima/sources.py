@@ -151,16 +151,49 @@ def _imported(config: Config) -> FileSource:
 
 
 def _hub_file(name: str) -> FileSource:
+    """A file of a data set on the hub: from the local cache, or else fetched ($HF_ENDPOINT is honoured)."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     repository, _, filename = name.partition(":")
+    online = not os.environ.get("HF_HUB_OFFLINE")
+    for offline in (True, False):
+        if not offline and not (online and _offers(repository, filename)):
+            break
+        try:
+            path = Path(hf_hub_download(repository, filename, repo_type="dataset", local_files_only=offline))
+            return FileSource(name=path.stem, path=path, sha256=sha256_file(path))
+        except LocalEntryNotFoundError:
+            continue
+    missing = f"the file {filename} of the hub's data set {repository}"
+    return FileSource(name=Path(filename).stem, path=None, sha256=f"unresolved:{name}", missing=missing)
+
+
+def _offers(repository: str, filename: str) -> bool:
+    """Whether the hub can be reached and has the file; one short question, where a download would ask for half a minute."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+
     try:
-        path = Path(hf_hub_download(repository, filename, repo_type="dataset", local_files_only=True))
-    except LocalEntryNotFoundError:
-        missing = f"the file {filename} of the hub's data set {repository}"
-        return FileSource(name=Path(filename).stem, path=None, sha256=f"unresolved:{name}", missing=missing)
-    return FileSource(name=Path(filename).stem, path=path, sha256=sha256_file(path))
+        get_hf_file_metadata(hf_hub_url(repository, filename, repo_type="dataset"), timeout=5.0)
+    except (EntryNotFoundError, RepositoryNotFoundError) as error:
+        raise MinilimaError(
+            f"The hub has no file {filename} in the data set {repository}.",
+            f"{type(error).__name__}: the name is wrong, or its terms must be accepted and you must be logged in.",
+            "Correct eval_set.hub_file, or name a file of yours: eval_set.path=model_outputs.json",
+        ) from None
+    except (HfHubHTTPError, OSError, RuntimeError):
+        return False
+    except Exception as error:
+        if _is_of_the_connection(error):
+            return False
+        raise
+    return True
+
+
+def _is_of_the_connection(error: Exception) -> bool:
+    """True for httpx's errors: the hub's client does not wrap all of them."""
+    return type(error).__module__.startswith(("httpx", "httpcore"))
 
 
 def model_source(embedded: str | None, hub: str | None, path: str | None, revision: str) -> ModelSource:
@@ -234,8 +267,8 @@ def _asked_commit(name: str, revision: str) -> str | None:
         ) from None
     except (HfHubHTTPError, OSError, RuntimeError):
         return None
-    except Exception as error:  # httpx's errors: the hub's client does not wrap all of them
-        if type(error).__module__.startswith(("httpx", "httpcore")):
+    except Exception as error:
+        if _is_of_the_connection(error):
             return None
         raise
     return str(found) if found else None

@@ -18,6 +18,7 @@ from minilima.construct.writers import Writer, example_writer, list_writer, turn
 from minilima.errors import MinilimaError
 from minilima.files import read_rows, write_jsonl
 from minilima.llm.cache import CachedModel
+from minilima.llm.engines import load_writer
 from minilima.records import Example, Rejected, SeedTask, Tell
 from minilima.store import Outcome
 from minilima.worker import Job
@@ -128,9 +129,6 @@ def connect_generator(job: Job) -> CachedModel:
         from minilima.llm.client import connect
 
         return connect("generator.model", generator.model, generator.endpoint, job.cache, job.key)
-    from minilima.llm.local import LocalModel
-
     source = job.sources.generator or job.sources.base
     location = job.model_location(source, "generator")
-    compute = job.config.compute
-    return CachedModel(LocalModel(location, source.identity, device=compute.device, batch=compute.generation_batch), job.cache)
+    return CachedModel(load_writer(location, source.identity, job.config.compute, generator.engine), job.cache)

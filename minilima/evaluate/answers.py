@@ -1,16 +1,19 @@
 """Answers of one model to the evaluation set, and how surprising the reference answers are to it.
 
-Each answer is in the reply cache as soon as its batch is done, so a kill loses at most one batch. `model_outputs.json`
-is in AlpacaEval's format.
+Each answer is in the reply cache as soon as it is written, so a kill loses only those that are being written.
+`model_outputs.json` is in AlpacaEval's format.
 """
 
 import json
 from pathlib import Path
 
+from minilima.config import ComputeConfig
+from minilima.errors import MinilimaError
 from minilima.evaluate.prompts import load_eval_set
 from minilima.files import write_atomic, write_jsonl
 from minilima.llm.cache import CachedModel
-from minilima.llm.chat import Request, Sampling, ask, counted
+from minilima.llm.chat import FAILED, ChatModel, Request, Sampling, ask, counted
+from minilima.llm.engines import find_served, load_writer
 from minilima.llm.local import LocalModel
 from minilima.records import Answer, EvalPrompt, Progress, ReferenceLoss, Tell
 from minilima.store import Outcome
@@ -24,8 +27,8 @@ def build_answers(job: Job, tell: Tell) -> Outcome:
     tuned = job.role == "answers"
     location = str(job.inputs["model"]) if tuned else job.model_location(job.sources.base, "model")
     name = job.inputs["model"].name if tuned else job.sources.base.identity
-    local = LocalModel(location, name, device=config.compute.device, batch=config.compute.generation_batch)
-    model = CachedModel(local, job.cache)
+    writer = _writer(job, location, name)
+    model = CachedModel(writer, job.cache)
     sampling = Sampling(
         temperature=config.eval.temperature,
         top_p=config.eval.top_p,
@@ -35,7 +38,7 @@ def build_answers(job: Job, tell: Tell) -> Outcome:
     answers = _answer(prompts, model, sampling, config.seed, name if tuned else Path(location).name, tell)
     write_jsonl(job.work / "answers.jsonl", answers)
     _write_model_outputs(job, prompts, answers)
-    losses = _reference_losses(prompts, local, tell)
+    losses = _reference_losses(prompts, _for_losses(writer, location, name, config.compute), tell)
     write_jsonl(job.work / "reference_loss.jsonl", losses)
     metrics = {
         "answers": len(answers),
@@ -47,11 +50,31 @@ def build_answers(job: Job, tell: Tell) -> Outcome:
     return Outcome(metrics=metrics, usage=model.usage)
 
 
+def _writer(job: Job, location: str, name: str) -> ChatModel:
+    compute = job.config.compute
+    return find_served(location, name, compute, job.cache, job.key) if compute.served_at else load_writer(location, name, compute)
+
+
+def _for_losses(writer: ChatModel, location: str, name: str, compute: ComputeConfig) -> LocalModel:
+    """The model in transformers: no other engine tells the likelihood of a given text in the same way."""
+    if isinstance(writer, LocalModel):
+        return writer
+    if close := getattr(writer, "close", None):
+        close()
+    return LocalModel(location, name, device=compute.device, batch=compute.generation_batch)
+
+
 def _answer(
     prompts: list[EvalPrompt], model: CachedModel, sampling: Sampling, seed: int, generator: str, tell: Tell
 ) -> list[Answer]:
     requests = [Request(messages=ask(prompt.instruction), sampling=sampling, sample=seed) for prompt in prompts]
     replies = model.reply_many(requests, counted(tell, len(requests), "answers"))
+    if failed := sum(reply.finish == FAILED for reply in replies):
+        raise MinilimaError(
+            f"{failed:,} of {len(replies):,} answers did not come.",
+            "The server failed at them, also when they were asked for again.",
+            "Run the same command again: the answers that came are kept, and only the others are asked for.",
+        )
     return [
         Answer(
             id=prompt.id,

@@ -81,6 +81,45 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prefill: str | None = None) -> list[int]:
+    """A conversation as the template renders it, up to where the assistant speaks; or a text as it is."""
+    if messages[0].role == TEXT:
+        text: list[int] = tokenizer.encode(messages[0].content)
+        return text
+    turns = [asdict(message) for message in messages]
+    ids: list[int] = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    return ids + (tokenizer.encode(prefill, add_special_tokens=False) if prefill else [])
+
+
+def open_user_turn(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message]) -> str:
+    """A conversation as the template renders it, up to where the user would go on."""
+    mark = "\ufffc"
+    rendered = tokenizer.apply_chat_template([*map(asdict, turns), {"role": "user", "content": mark}], tokenize=False)
+    return str(rendered).partition(mark)[0]
+
+
+def end_ids(tokenizer: PreTrainedTokenizerBase, generation: Any) -> list[int]:
+    """Tokens that end a turn, by the tokenizer and by a model's generation_config."""
+    ids = generation.eos_token_id
+    known = ids if isinstance(ids, list) else [ids]
+    return sorted({token for token in (*known, tokenizer.eos_token_id) if token is not None})
+
+
+def reply_tokens(request: Request, prompt: Sequence[int], context: int, name: str) -> int:
+    """The most tokens that the reply to `prompt` may have in a context of so many.
+
+    Raises:
+        MinilimaError: there is no room for any.
+    """
+    if len(prompt) >= context:
+        raise MinilimaError(
+            f"A prompt of {len(prompt):,} tokens does not fit into {name}.",
+            f"Its context is {context:,} tokens.",
+            "Use fewer or shorter demonstrations, or a model with a longer context.",
+        )
+    return min(request.sampling.max_tokens, context - len(prompt))
+
+
 def load_model(location: str, dtype: torch.dtype, device: torch.device) -> Any:
     """The weights, from safetensors only; no code that comes with a model is run."""
     name, revision = split_location(location)
@@ -205,16 +244,10 @@ class LocalModel:
 
     def _draft(self, index: int, request: Request) -> Draft:
         prompt = self._prompt_ids(request.messages, request.prefill)
-        room = self.model.config.max_position_embeddings - len(prompt)
-        if room < 1:
-            raise MinilimaError(
-                f"A prompt of {len(prompt):,} tokens does not fit into {self.name}.",
-                f"Its context is {self.model.config.max_position_embeddings:,} tokens.",
-                "Use fewer or shorter demonstrations, or a model with a longer context.",
-            )
+        limit = reply_tokens(request, prompt, self.model.config.max_position_embeddings, self.name)
         return Draft(
-            index=index, request=request, key=request.key(self.name), prompt=prompt,
-            limit=min(request.sampling.max_tokens, room), tokenizer=self.tokenizer, end_ids=frozenset(self.end_ids),
+            index=index, request=request, key=request.key(self.name), prompt=prompt, limit=limit, tokenizer=self.tokenizer,
+            end_ids=frozenset(self.end_ids),
         )  # fmt: skip
 
     def _groups(self, drafts: Sequence[Draft]) -> Iterator[list[Draft]]:
@@ -267,25 +300,16 @@ class LocalModel:
         return self._tensors is not None
 
     def _prompt_ids(self, messages: Sequence[Message], prefill: str | None = None) -> list[int]:
-        if messages[0].role == TEXT:
-            text: list[int] = self.tokenizer.encode(messages[0].content)
-            return text
-        turns = [asdict(message) for message in messages]
-        ids: list[int] = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-        return ids + (self.tokenizer.encode(prefill, add_special_tokens=False) if prefill else [])
+        return prompt_ids(self.tokenizer, messages, prefill)
 
     def open_user_turn(self, turns: Sequence[Message]) -> str:
         """The conversation as the template renders it, up to where the user would go on."""
-        mark = "\ufffc"
-        rendered = self.tokenizer.apply_chat_template([*map(asdict, turns), {"role": "user", "content": mark}], tokenize=False)
-        return str(rendered).partition(mark)[0]
+        return open_user_turn(self.tokenizer, turns)
 
     @property
     def end_ids(self) -> list[int]:
         """Tokens that end a turn."""
-        ids = self.model.generation_config.eos_token_id
-        known = ids if isinstance(ids, list) else [ids]
-        return sorted({token for token in (*known, self.tokenizer.eos_token_id) if token is not None})
+        return end_ids(self.tokenizer, self.model.generation_config)
 
     @torch.inference_mode()
     def reference_losses(self, prompts: Sequence[tuple[str, str, str]]) -> Iterator[ReferenceLoss]:
