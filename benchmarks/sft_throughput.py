@@ -1,13 +1,16 @@
-"""Training speed of our stage beside a padded `transformers.Trainer`, on model shapes with random weights.
+"""Training speed of our stage beside a padded `transformers.Trainer` and TRL, on model shapes with random weights.
 
     python benchmarks/sft_throughput.py --case 1b_full --variant minilima --json benchmarks/results/sft_1b_full_minilima.json
     torchrun --nproc_per_node 2 benchmarks/sft_throughput.py --case 1b_full       # on two GPUs, twice the examples a step
 
-Lengths are log-normal like LIMA-style answers (mean 270 tokens, at most 2,048), fixed by a seed, and the same for both.
+Lengths are log-normal like LIMA-style answers (mean 270 tokens, at most 2,048), fixed by a seed, and the same for all.
+8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several. `trl` (pip install trl) packs with its
+default strategy, two rows of 8,192 tokens a step, float32 weights under autocast.
 Useful tokens are those of the examples, padding left out. MFU is `minilima.train.flops` over 989 TFLOP/s. The figures are
 medians of the steps after the first five.
 """
 
+import itertools
 import os
 import statistics
 import sys
@@ -24,7 +27,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCall
 
 from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
-from minilima.config import ComputeConfig, Config, Method, SftConfig
+from minilima.config import ComputeConfig, Config, Method, SftConfig, Weights
 from minilima.train.data import IGNORED
 from minilima.train.flops import H100_FLOPS, training_flops
 from minilima.train.packing import Packer
@@ -38,9 +41,11 @@ WORLD = int(os.environ.get("WORLD_SIZE", "1"))
 CASES = {
     # case: shape, method, examples a step, row tokens
     "135m_full": ("135m", Method.full, 256, 81_920),
-    "1b_full": ("1b", Method.full, 128, 24_576),
+    "1b_full": ("1b", Method.full, 128, 38_912),
     "8b_lora": ("8b", Method.lora, 64, 10_240),
+    "8b_full": ("8b", Method.full, 32, 10_240),
     "tiny_full": ("tiny", Method.full, 8, 2_048),
+    "tiny_lora": ("tiny", Method.lora, 8, 2_048),
 }
 
 
@@ -61,22 +66,52 @@ def examples(sizes: list[int], vocabulary: int) -> list[dict[str, Any]]:
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
-    """Seconds from the end of a step to the end of the next: with the collating and the logging between them."""
+    """When each step ended, on the GPU: the host need not wait for that, and may be a step ahead."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.started = time.monotonic()
+        self.ends: list[Any] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
+        if torch.cuda.is_available():
+            self.ends.append(torch.cuda.Event(enable_timing=True))
+            self.ends[-1].record()
+        else:
+            self.ends.append(time.monotonic())
+
+    def seconds(self) -> list[float]:
+        """From the end of each step to the end of the next, with the collating and the logging between them."""
         _synchronize()
-        now = time.monotonic()
-        self.seconds.append(now - self.started)
-        self.started = now
+        pairs = itertools.pairwise(self.ends)
+        return [before.elapsed_time(after) / 1e3 if torch.cuda.is_available() else after - before for before, after in pairs]
 
 
 def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+class Profile(TrainerCallback):  # type: ignore[misc]
+    """Writes which kernels two late steps spend their time in, and how much of it the GPU was idle."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.profiler = torch.profiler.profile()
+
+    def on_step_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == WARM_UP + 1:
+            _synchronize()
+            self.profiler.start()
+            self.started = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == WARM_UP + 3:
+            _synchronize()
+            seconds = time.monotonic() - self.started
+            self.profiler.stop()
+            rows = self.profiler.key_averages()
+            busy = sum(row.self_device_time_total for row in rows) / 1e6
+            text = rows.table(sort_by="self_device_time_total", row_limit=60, max_name_column_width=90)
+            self.file.write_text(f"{seconds:.4f} seconds, GPU busy {busy:.4f}\n{text}\n")
 
 
 def padded(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -95,16 +130,28 @@ def trainer_of(variant: str, case: str, data: list[dict[str, Any]], folder: Path
     torch.manual_seed(0)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    tight = case == "8b_full"
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         settings = LlamaConfig(**SHAPES[shape], max_position_embeddings=2048)
-        model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16 if tight else torch.float32)
+    if variant == "trl":
+        return trl_trainer(model, data, folder, clock)
     if variant == "minilima":
-        sft = SftConfig(method=method, epochs=1, batch_size=batch * WORLD, learning_rate=1e-5, beta2=0.95, weight_decay=0.1)
-        config = Config(sft=sft, compute=ComputeConfig(checkpoint_seconds=1e9, compile=torch.cuda.is_available()))
+        sft = SftConfig(
+            method=method, epochs=1, batch_size=batch * WORLD, learning_rate=1e-5, beta2=0.95, weight_decay=0.1,
+            weights=Weights.stochastic if tight and WORLD == 1 else Weights.masters,
+        )  # fmt: skip
+        divided = tight and WORLD > 1
+        compute = ComputeConfig(
+            checkpoint_seconds=1e9, compile=torch.cuda.is_available() and not divided, zero_stage=3 if divided else None,
+            activation_checkpointing=tight or None,
+        )  # fmt: skip
+        row_tokens = row_tokens // 2 if divided else row_tokens
+        config = Config(sft=sft, compute=compute)
         arguments = training_arguments(config, folder)
         return SftTrainer(
-            model=prepared(model, config), args=arguments, train_dataset=data, data_collator=Packer(row_tokens=row_tokens),
-            callbacks=[clock], config=config,
+            model=prepared(model, config), args=arguments, train_dataset=data, callbacks=[clock], config=config,
+            data_collator=Packer(row_tokens=row_tokens, rank=arguments.process_index, world=arguments.world_size),
         )  # fmt: skip
     arguments = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=rows, num_train_epochs=1, learning_rate=1e-5, save_strategy="no",
@@ -114,12 +161,39 @@ def trainer_of(variant: str, case: str, data: list[dict[str, Any]], folder: Path
     return Trainer(model=model, args=arguments, train_dataset=data, data_collator=padded, callbacks=[clock])
 
 
+def trl_trainer(model: Any, data: list[dict[str, Any]], folder: Path, clock: Clock) -> Trainer:
+    from datasets import Dataset
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+    from trl import SFTConfig as TrlConfig
+    from trl import SFTTrainer
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 2}, unk_token="<unk>")), pad_token="<pad>",
+        eos_token="<eos>", unk_token="<unk>",
+    )  # fmt: skip
+    rows = Dataset.from_list(
+        [
+            {"input_ids": row["input_ids"].tolist(), "completion_mask": (row["labels"] != IGNORED).astype(int).tolist()}
+            for row in data
+        ]
+    )
+    arguments = TrlConfig(
+        output_dir=str(folder), per_device_train_batch_size=2, max_length=8192, packing=True, num_train_epochs=1,
+        learning_rate=1e-5, save_strategy="no", report_to=[], disable_tqdm=True, bf16=torch.cuda.is_available(),
+        optim="adamw_torch_fused", logging_steps=1, gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(),
+    )  # fmt: skip
+    return SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[clock])
+
+
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--case", choices=CASES, required=True)
-    arguments.add_argument("--variant", choices=["minilima", "padded_trainer"], default="minilima")
+    arguments.add_argument("--variant", choices=["minilima", "padded_trainer", "trl"], default="minilima")
     arguments.add_argument("--steps", type=int, default=25)
     arguments.add_argument("--rows", type=int, default=8, help="rows a step of padded_trainer")
+    arguments.add_argument("--profile", type=Path, help="profile two of the steps into this file")
     chosen = arguments.parse_args()
     shape, method, batch, _ = CASES[chosen.case]
     if chosen.variant == "padded_trainer":
@@ -130,12 +204,20 @@ def main() -> None:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(chosen.variant, chosen.case, data, Path(folder), clock, chosen.rows)
-        parameters = sum(weight.numel() for name, weight in trainer.model.named_parameters() if "lora_" not in name)
+        if chosen.profile:
+            trainer.add_callback(Profile(chosen.profile))
+        # Divided weights (ZeRO-3) are empty here, but know their size.
+        parameters = sum(
+            getattr(weight, "ds_numel", weight.numel())
+            for name, weight in trainer.model.named_parameters()
+            if "lora_" not in name
+        )
         trainer.train()
     if not SHAPES[shape]["tie_word_embeddings"]:
         parameters -= int(SHAPES[shape]["vocab_size"]) * int(SHAPES[shape]["hidden_size"])
-    mean_tokens = statistics.mean(sizes) * batch
-    seconds = statistics.median(clock.seconds[WARM_UP:])
+    steps = trainer.state.global_step
+    mean_tokens = sum(sizes) / steps
+    seconds = statistics.median(clock.seconds()[WARM_UP:])
     layers, width = int(SHAPES[shape]["num_hidden_layers"]), int(SHAPES[shape]["hidden_size"])
     flops = training_flops(sizes, parameters=parameters, layers=layers, heads_width=width, frozen=method == Method.lora)
     if os.environ.get("RANK", "0") != "0":
@@ -143,16 +225,19 @@ def main() -> None:
     gpu = torch.cuda.is_available()
     figures: dict[str, tuple[float | None, str]] = {
         "useful_tokens_per_second": (round(mean_tokens / seconds), "tokens_per_second"),
-        "mfu": (round(flops / chosen.steps / seconds / WORLD / H100_FLOPS, 4), "of_989_tflops"),
+        "mfu": (round(flops / steps / seconds / WORLD / H100_FLOPS, 4), "of_989_tflops"),
         "seconds_per_step": (round(seconds, 4), "seconds"),
         "peak_gib": (round(torch.cuda.max_memory_allocated() / 2**30, 2) if gpu else None, "GiB"),
     }
     publish(
         figures, chosen.json, case=chosen.case, variant=chosen.variant, gpus=WORLD,
-        device=torch.cuda.get_device_name() if gpu else "cpu", parameters=parameters, examples_per_step=batch,
+        device=torch.cuda.get_device_name() if gpu else "cpu", parameters=parameters, examples_per_step=round(len(sizes) / steps),
         mean_tokens=round(statistics.mean(sizes), 1),
     )  # fmt: skip
 
 
 if __name__ == "__main__":
     main()
+    if WORLD > 1:  # torch and DeepSpeed may hang in, or abort, the tear-down of several processes
+        sys.stdout.flush()
+        os._exit(0)

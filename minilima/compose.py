@@ -197,9 +197,8 @@ def _check_sft(sft: SftConfig) -> None:
         )
     if sft.select != Pick.last:
         raise MinilimaError(f"sft.select={sft.select} is not there yet.", "Only the last epoch is kept.", "Leave it out.")
-    if sft.quantise or sft.weights == Weights.stochastic:
-        setting = "sft.quantise=nf4" if sft.quantise else "sft.weights=stochastic"
-        raise MinilimaError(f"{setting} is not there yet.", "Training does not know it.", "Leave it out.")
+    if sft.quantise:
+        raise MinilimaError("sft.quantise=nf4 is not there yet.", "Training does not know it.", "Leave it out.")
 
 
 def _check_compute(compute: ComputeConfig) -> None:

@@ -4,12 +4,17 @@ The gradient of a chunk is computed right after its loss, as in Liger (Hsu et al
 for a vocabulary of 128,000 and a row of 16,000 tokens they would take 8 GiB in float32.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch.autograd import Function
 
-CHUNK = 4096
+Kernel = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""From logits (tokens, vocabulary), which it may overwrite, and targets to the summed loss and its gradient by the logits."""
+
+CHUNK = 8192
 """Tokens whose logits exist at once."""
 
 
@@ -19,33 +24,50 @@ def can_fuse(config: Any) -> bool:
 
 
 def fuse_head(model: Any, *, compiled: bool = False) -> None:
-    """Makes the model return the summed loss in place of logits, for the targets in `head.targets`.
+    """Makes the model return the summed loss in place of logits, for `head.targets` at the positions `head.predicting`.
 
     The output layer stays the same module with the same weights, so wrappers, adapters and saving see nothing of it.
     """
     head = model.get_output_embeddings()
-    kernel = torch.compile(loss_and_gradient, dynamic=True) if compiled else loss_and_gradient
+    kernel = _fastest(head.weight, compiled)
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
-        loss: torch.Tensor = _SummedLoss.apply(hidden[0], head.weight, head.targets, kernel)  # type: ignore[no-untyped-call]
+        loss: torch.Tensor
+        loss = _SummedLoss.apply(hidden[0], head.weight, head.predicting, head.targets, kernel)  # type: ignore[no-untyped-call]
         return loss
 
     head.forward = forward
 
 
+def _fastest(weight: torch.Tensor, compiled: bool) -> Kernel:
+    """The kernel for NVIDIA GPUs with Triton, or else torch's operations, compiled if that is asked for."""
+    if weight.is_cuda:
+        with suppress(ImportError):
+            from minilima.train.kernels import loss_and_gradient as fused
+
+            return fused
+    return torch.compile(loss_and_gradient, dynamic=True) if compiled else loss_and_gradient
+
+
 class _SummedLoss(Function):
-    """Sum of the cross-entropies in nats of hidden (tokens, d) through weight (vocabulary, d) with targets (tokens,)."""
+    """Sum of the cross-entropies in nats of hidden (tokens, d) through weight (vocabulary, d), where `predicting` says.
+
+    Positions without loss are passed over here and not before: to index a tensor and to add its gradient back takes longer.
+    """
 
     @staticmethod
-    def forward(context: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, kernel: Any) -> torch.Tensor:
+    def forward(
+        context: Any, hidden: torch.Tensor, weight: torch.Tensor, predicting: torch.Tensor, targets: torch.Tensor, kernel: Kernel
+    ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         into_hidden = torch.zeros_like(hidden)
         into_weight = torch.zeros_like(weight, dtype=torch.float32) if weight.requires_grad else None
         for start in range(0, len(targets), CHUNK):
-            part, wanted = hidden[start : start + CHUNK], targets[start : start + CHUNK]
+            places, wanted = predicting[start : start + CHUNK], targets[start : start + CHUNK]
+            part = hidden.index_select(0, places)
             loss, gradient = kernel(part @ weight.T, wanted)
             total += loss
-            into_hidden[start : start + CHUNK] = gradient @ weight
+            into_hidden.index_copy_(0, places, gradient @ weight)
             if into_weight is not None:
                 into_weight += gradient.T @ part
         context.save_for_backward(into_hidden, into_weight)
@@ -53,12 +75,13 @@ class _SummedLoss(Function):
         return total
 
     @staticmethod
-    def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
+    def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None, None]:
         into_hidden, into_weight = context.saved_tensors
         scale = outer[0]
         return (
             into_hidden * scale.to(into_hidden.dtype),
-            None if into_weight is None else (into_weight * scale).to(context.kind),
+            None if into_weight is None else torch.mul(into_weight, scale, out=torch.empty_like(into_weight, dtype=context.kind)),
+            None,
             None,
             None,
         )

@@ -1,9 +1,10 @@
 """Batch, then pack: the examples of a step are laid end to end into rows, and the gradient stays that of the examples.
 
-A step always takes exactly the examples the recipe names. They are packed only after that, so neither row length nor the
-number of processes changes what is learned. Positions start again at 0 with each example, from which transformers builds
-an attention mask that never crosses from one example to the next (given no attention_mask and no cache). Pure but for
-the tensors.
+A step always takes exactly the examples the recipe names. They are divided among processes and packed only after that, so
+neither row length nor the number of processes changes what is learned. Every process sees the whole step, so that all know
+how many tokens are trained in it without asking each other. Positions start again at 0 with each example, from which
+transformers builds an attention mask that never crosses from one example to the next (given no attention_mask and no
+cache). Pure but for the tensors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,10 @@ from minilima.train.data import IGNORED
 
 Tokens = Sequence[int] | NDArray[np.int64]
 """Ids or labels of one example; arrays are laid end to end faster."""
+
+
+SHORT = 512
+"""Tokens up to which an example is a short one for attention."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,12 @@ class Row:
     ends: torch.Tensor
     longest: int
     """Tokens of the longest example."""
+    short_from: int
+    """Where the examples of at most SHORT tokens begin that the row ends with."""
+    long_ends: torch.Tensor
+    """As `ends`, of the examples before that."""
+    short_ends: torch.Tensor
+    """As `ends`, of the examples from there on, counted from there."""
 
 
 def plan_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
@@ -56,6 +67,22 @@ def plan_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
     return rows
 
 
+def divide(lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Divides examples into parts of about equally many tokens, longest first to whoever has least: processes wait for the
+    slowest in every step, and as many examples each would differ by several percent.
+
+    Returns:
+        Positions in `lengths`, one list a part; a part is empty if there are fewer examples than parts.
+    """
+    shares: list[list[int]] = [[] for _ in range(parts)]
+    loads = [0] * parts
+    for index in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        least = loads.index(min(loads))
+        shares[least].append(index)
+        loads[least] += lengths[index]
+    return shares
+
+
 def make_row(examples: Sequence[Mapping[str, Tokens]]) -> Row:
     """Lays examples end to end; the first token of each is never a target, since nothing of its own precedes it."""
     lengths = [len(example["input_ids"]) for example in examples]
@@ -63,6 +90,7 @@ def make_row(examples: Sequence[Mapping[str, Tokens]]) -> Row:
     labels = np.concatenate([example["labels"] for example in examples])
     labels[ends[:-1]] = IGNORED
     trained = np.flatnonzero(labels != IGNORED)
+    long = max((place + 1 for place, length in enumerate(lengths) if length > SHORT), default=0)
     return Row(
         input_ids=torch.from_numpy(np.concatenate([example["input_ids"] for example in examples])).unsqueeze(0),
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])).unsqueeze(0),
@@ -70,7 +98,15 @@ def make_row(examples: Sequence[Mapping[str, Tokens]]) -> Row:
         targets=torch.from_numpy(labels[trained]),
         ends=torch.from_numpy(ends.astype(np.int32)),
         longest=max(lengths),
+        short_from=int(ends[long]),
+        long_ends=torch.from_numpy(ends[: long + 1].astype(np.int32)),
+        short_ends=torch.from_numpy((ends[long:] - ends[long]).astype(np.int32)),
     )
+
+
+def without_targets(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with nothing to learn: to pass through the model where others have a row and this process has none."""
+    return row | {"predicting": row["predicting"][:0], "targets": row["targets"][:0]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +114,22 @@ class Packer:
     """The Trainer's collator: a process's share of a step's examples, packed into rows."""
 
     row_tokens: int
+    rank: int = 0
+    world: int = 1
 
-    def __call__(self, examples: Sequence[Mapping[str, Tokens]]) -> dict[str, list[dict[str, Any]]]:
-        plan = plan_rows([len(example["input_ids"]) for example in examples], self.row_tokens)
-        return {"rows": [vars(make_row([examples[index] for index in row])) for row in plan]}
+    def __call__(self, examples: Sequence[Mapping[str, Tokens]]) -> dict[str, Any]:
+        """Packs the share of the whole step `examples`.
+
+        Returns:
+            rows: this process's, at least one; most_rows: of any process; trained_tokens: of the whole step.
+        """
+        lengths = [len(example["input_ids"]) for example in examples]
+        shares = divide(lengths, self.world)
+        plans = [plan_rows([lengths[index] for index in share], self.row_tokens) for share in shares]
+        share, plan = [examples[index] for index in shares[self.rank]], plans[self.rank]
+        rows = [vars(make_row([share[index] for index in row])) for row in plan]
+        return {
+            "rows": rows or [without_targets(vars(make_row(examples[:1])))],
+            "most_rows": max(map(len, plans)),
+            "trained_tokens": sum(int((np.asarray(example["labels"])[1:] != IGNORED).sum()) for example in examples),
+        }

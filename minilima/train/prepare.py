@@ -7,6 +7,7 @@ import torch
 from minilima.config import Config, Method
 from minilima.llm.local import pick_device
 from minilima.train import attention
+from minilima.train.adapters import fuse_adapters
 from minilima.train.arguments import has_masters
 from minilima.train.compiling import compile_blocks
 from minilima.train.dropout import add_residual_dropout
@@ -20,6 +21,8 @@ def prepared(model: Any, config: Config) -> Any:
         model = model.to(torch.bfloat16)
     if pick_device(compute.device).type == "cuda" and attention.is_available():
         attention.use_varlen(model)
+    if compute.activation_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if compute.compile:
         compile_blocks(model)
     if sft.residual_dropout:
@@ -35,4 +38,7 @@ def prepared(model: Any, config: Config) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, adapters, autocast_adapter_dtype=not has_masters(compute))
+    model = get_peft_model(model, adapters, autocast_adapter_dtype=not has_masters(compute))
+    if has_masters(compute):  # weights and adapters are of one precision
+        fuse_adapters(model)
+    return model

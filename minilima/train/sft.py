@@ -49,7 +49,11 @@ def build_model(job: Job, tell: Tell) -> Outcome:
         model=model,
         args=arguments,
         train_dataset=[{name: np.array(ids) for name, ids in vars(example).items()} for example in examples],
-        data_collator=Packer(row_tokens=config.compute.micro_batch_tokens or ROW_TOKENS[arguments.device.type]),
+        data_collator=Packer(
+            row_tokens=config.compute.micro_batch_tokens or ROW_TOKENS[arguments.device.type],
+            rank=arguments.process_index,
+            world=arguments.world_size,
+        ),
         callbacks=[Reporter(tell, config.compute.checkpoint_seconds)],
         config=config,
     )

@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader, RandomSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
-from minilima.config import Config, Schedule, SftConfig
+from minilima.config import Config, Schedule, SftConfig, Weights
 from minilima.records import Progress, Tell
 from minilima.train import attention
 from minilima.train.arguments import has_masters
 from minilima.train.checkpoints import mark_complete
+from minilima.train.lagging import Lagging
 from minilima.train.loss import can_fuse, fuse_head
 from minilima.train.masters import MasterAdamW
+from minilima.train.packing import without_targets
+from minilima.train.stochastic import StochasticAdamW
+
+LARGE = 1_000_000
+"""Mean number of weights in a tensor from which one compiled pass over each beats AdamW's few launches for all."""
 
 
 class SftTrainer(Trainer):  # type: ignore[misc]
@@ -24,45 +32,71 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, *, config: Config, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.sft = config.sft
-        self.by_masters = has_masters(config.compute)
+        own = has_masters(config.compute)
+        self.by_masters = own and config.sft.weights == Weights.masters
+        self.by_chance = own and config.sft.weights == Weights.stochastic
+        self.compiled = config.compute.compile
         self.by_boundaries = self.model.config._attn_implementation == attention.NAME
+        self.lagging = Lagging() if own and self.args.device.type == "cuda" else None
         self.fused = can_fuse(self.model.config)
         self.head = self.model.get_output_embeddings()
         if self.fused:
             fuse_head(self.model, compiled=config.compute.compile)
 
+    def get_train_dataloader(self) -> Any:
+        """Whole steps for every process, in the same order; the collator takes the process's share by tokens."""
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self.sft.batch_size,
+            sampler=RandomSampler(self.train_dataset),
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return prepare_data_loader(
+            loader, device=self.args.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True,
+            use_seedable_sampler=True, data_seed=self.args.data_seed,
+        )  # fmt: skip
+
+    @property
+    def own_optimizer(self) -> MasterAdamW | StochasticAdamW | None:
+        """Our optimizer without accelerate's wrapper; None under DeepSpeed and for float32 weights."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return optimizer if isinstance(optimizer, MasterAdamW | StochasticAdamW) else None
+
     def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW, with float32 masters where the weights are bfloat16; norms and biases do not decay."""
-        if getattr(self, "optimizer", None) is None and self.by_masters:
-            decaying = set(self.get_decay_parameter_names(self.model))
-            named = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
-            groups = [
-                {"params": [weight for name, weight in named if name in decaying], "weight_decay": self.sft.weight_decay},
-                {"params": [weight for name, weight in named if name not in decaying], "weight_decay": 0.0},
-            ]
-            self.optimizer: Any = MasterAdamW(
-                [group for group in groups if group["params"]],
-                max_grad_norm=self.sft.max_grad_norm,
-                lr=self.sft.learning_rate,
-                betas=(self.sft.beta1, self.sft.beta2),
-                eps=1e-8,
-                fused=self.args.device.type == "cuda",
+        """AdamW; ours where the weights are bfloat16. Norms and biases do not decay."""
+        if getattr(self, "optimizer", None) is not None or not (self.by_masters or self.by_chance):
+            return super().create_optimizer(model)
+        decaying = set(self.get_decay_parameter_names(self.model))
+        named = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [weight for name, weight in named if name in decaying], "weight_decay": self.sft.weight_decay},
+            {"params": [weight for name, weight in named if name not in decaying], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        on_gpu = self.args.device.type == "cuda"
+        sft, betas = self.sft, (self.sft.beta1, self.sft.beta2)
+        if self.by_chance:
+            self.optimizer: Any = StochasticAdamW(
+                groups, max_grad_norm=sft.max_grad_norm, lr=sft.learning_rate, betas=betas, eps=1e-8, compiled=on_gpu
             )
-            self.args.max_grad_norm = 0.0  # the masters are clipped instead
-            return self.optimizer
-        return super().create_optimizer(model)
+        else:
+            large = sum(weight.numel() for _, weight in named) / len(named) > LARGE
+            self.optimizer = MasterAdamW(
+                groups, max_grad_norm=sft.max_grad_norm, lr=sft.learning_rate, betas=betas, eps=1e-8, fused=on_gpu,
+                compiled=self.compiled and on_gpu and large,
+            )  # fmt: skip
+        self.args.max_grad_norm = 0.0  # the optimizer clips
+        return self.optimizer
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """One optimizer step's share: the mean loss over the trained tokens of the whole batch, over all processes."""
         model.train()
-        rows = self._prepare_inputs(inputs)["rows"]
-        tokens = torch.tensor([sum(len(row["targets"]) for row in rows), len(rows)], device=self.args.device)
-        per_process = self.accelerator.gather(tokens.unsqueeze(0))
-        # Collectives must match: every process passes through as many rows as the busiest one.
-        rows += [rows[-1] | {"predicting": rows[-1]["predicting"][:0], "targets": rows[-1]["targets"][:0]}] * (
-            int(per_process[:, 1].max()) - len(rows)
-        )
-        scale = self.args.world_size / per_process[:, 0].sum()  # gradients are averaged over processes
+        inputs = self._prepare_inputs(inputs)
+        rows = inputs["rows"]
+        if not self.by_masters:  # Collectives must match: every process passes through as many rows as the busiest one.
+            rows += [without_targets(rows[-1])] * (inputs["most_rows"] - len(rows))
+        scale = self.args.world_size / inputs["trained_tokens"]  # gradients are averaged over processes
         total: torch.Tensor = torch.zeros((), device=self.args.device)
         for number, row in enumerate(rows, start=1):
             last = number == len(rows)
@@ -80,13 +114,13 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         # A row without targets still takes part in the collectives, with a loss of zero.
         lone = not len(row["targets"])
         keep = row["predicting"].new_zeros(1) if lone else row["predicting"]
-        self.head.targets = keep.new_zeros(1) if lone else row["targets"]
+        self.head.predicting, self.head.targets = keep, keep.new_zeros(1) if lone else row["targets"]
         output = model(
             input_ids=row["input_ids"],
             position_ids=row["position_ids"],
             attention_mask=None,
             use_cache=False,
-            logits_to_keep=keep,
+            logits_to_keep=0 if self.fused else keep,
             **(attention.boundaries(row) if self.by_boundaries else {}),
         )
         loss: torch.Tensor = output.logits
@@ -95,11 +129,33 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         return 0.0 * loss if lone else loss
 
     def log(self, logs: dict[str, float], *arguments: Any, **settings: Any) -> None:
-        """The Trainer's log, with the norm of the masters' gradient: the model itself has none left when it is asked."""
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
-        if "grad_norm" in logs and isinstance(optimizer, MasterAdamW):
-            logs = {**logs, "grad_norm": float(optimizer.grad_norm)}
+        """The Trainer's log, with the norm of the gradient that our optimizer clips."""
+        if "grad_norm" in logs and self.lagging is None and self.own_optimizer:
+            logs = {**logs, "grad_norm": float(self.own_optimizer.grad_norm)}
         super().log(logs, *arguments, **settings)
+
+    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *arguments: Any, **settings: Any) -> None:
+        """The Trainer's logging, one step late where our optimizer lets the host run ahead of a GPU."""
+        if self.lagging is not None and self.own_optimizer and self.control.should_log:
+            self.control.should_log = False
+            self._log_held()
+            if self.args.world_size > 1:
+                torch.distributed.all_reduce(tr_loss)
+            figures = torch.stack([tr_loss / self.args.world_size, self.own_optimizer.grad_norm])
+            rate = settings.get("learning_rate", self._get_learning_rate())
+            self.lagging.hold(figures, rate=rate, step=self.state.global_step, epoch=self.state.epoch)
+            tr_loss.zero_()
+            if self.control.should_save or self.control.should_training_stop:
+                self._log_held()
+        super()._maybe_log_save_evaluate(tr_loss, *arguments, **settings)
+
+    def _log_held(self) -> None:
+        if self.lagging is None or (held := self.lagging.release()) is None:
+            return
+        (loss, norm), step = held
+        self._total_loss_scalar += loss
+        self.log({"loss": loss, "grad_norm": norm, "learning_rate": step["rate"]})
+        self.state.log_history[-1] |= {"step": step["step"], "epoch": step["epoch"]}
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule with its floor. transformers' own with a floor fail under DeepSpeed."""

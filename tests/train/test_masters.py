@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch.multiprocessing.spawn import spawn
 
 from minilima.train.masters import MasterAdamW
+from minilima.train.stochastic import StochasticAdamW
 
-SETTINGS = {"lr": 0.01, "betas": (0.9, 0.95), "weight_decay": 0.1}
+SETTINGS: dict[str, Any] = {"lr": 0.01, "betas": (0.9, 0.95), "weight_decay": 0.1}
 
 
 def layer(kind: torch.dtype = torch.float32) -> torch.nn.Linear:
@@ -29,7 +32,7 @@ def run(model: torch.nn.Linear, optimizer: torch.optim.Optimizer, clip: Callable
 
 def test_masters_of_float32_weights_step_as_adamw_does() -> None:
     plain, mastered = layer(), layer()
-    adamw = torch.optim.AdamW(plain.parameters(), **SETTINGS)  # type: ignore[arg-type]
+    adamw = torch.optim.AdamW(plain.parameters(), **SETTINGS)
     run(plain, adamw, lambda: torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0), range(6))
     ours = MasterAdamW([{"params": list(mastered.parameters())}], max_grad_norm=1.0, **SETTINGS)
     run(mastered, ours, lambda: None, range(6))
@@ -77,7 +80,7 @@ def given(step: int, row: int) -> torch.Tensor:
 def test_two_processes_average_the_gradients_of_their_masters(tmp_path: Path) -> None:
     spawn(_one_of_two, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
     model = layer()
-    adamw = torch.optim.AdamW(model.parameters(), **SETTINGS)  # type: ignore[arg-type]
+    adamw = torch.optim.AdamW(model.parameters(), **SETTINGS)
     for step in range(3):
         (sum(model(given(step, rank)).square().sum() for rank in (0, 1)) / 2).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -86,3 +89,59 @@ def test_two_processes_average_the_gradients_of_their_masters(tmp_path: Path) ->
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert torch.equal(first["weight"], second["weight"])
     assert torch.allclose(first["weight"], model.weight, atol=1e-6)
+
+
+def test_one_pass_over_the_weights_steps_as_adamw_does() -> None:
+    plain, mastered = layer(), layer()
+    adamw = torch.optim.AdamW(plain.parameters(), **SETTINGS)
+    run(plain, adamw, lambda: torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0), range(6))
+    with torch.compiler.set_stance("force_eager"):
+        ours = MasterAdamW([{"params": list(mastered.parameters())}], max_grad_norm=1.0, compiled=True, **SETTINGS)
+        run(mastered, ours, lambda: None, range(6))
+    assert torch.allclose(plain.weight, mastered.weight, atol=1e-6)
+    assert float(ours.grad_norm) > 1.0, "there was something to clip"
+    assert ours.state_dict()["state"].keys() == adamw.state_dict()["state"].keys(), "checkpoints fit both"
+
+
+def stochastic(model: torch.nn.Linear, **settings: Any) -> StochasticAdamW:
+    return StochasticAdamW(
+        [{"params": list(model.parameters()), "weight_decay": 0.1}],
+        eps=1e-8,
+        compiled=False,
+        **{"max_grad_norm": 1.0, **settings},
+    )
+
+
+def test_stochastic_rounding_keeps_small_updates_on_average() -> None:
+    """Where a step of 1e-5 changes no weight of 0.1 and more by rounding to the nearest, 400 steps add up."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(64, 64, bias=False, dtype=torch.bfloat16)
+    torch.nn.init.constant_(model.weight, 0.5)
+    ours = StochasticAdamW([{"params": [model.weight]}], max_grad_norm=0.0, lr=1e-5, betas=(0.9, 0.999), eps=1e-8, compiled=False)
+    for _ in range(400):
+        model.weight.grad = torch.ones_like(model.weight)
+        ours.step()
+    assert float(model.weight.detach().float().mean()) == pytest.approx(0.5 - 400 * 1e-5, abs=4e-4)
+    assert len(set(model.weight.flatten().tolist())) > 1
+    assert float(ours.state[model.weight]["square"].float().mean()) == pytest.approx(1 - 0.999**400, rel=0.05)
+
+
+def test_stochastic_rounding_follows_adamw() -> None:
+    exact, rounded = layer(), layer(torch.bfloat16)
+    adamw = torch.optim.AdamW(exact.parameters(), **SETTINGS)
+    run(exact, adamw, lambda: torch.nn.utils.clip_grad_norm_(exact.parameters(), 1.0), range(6))
+    run(rounded, stochastic(rounded, lr=0.01, betas=(0.9, 0.95)), lambda: None, range(6))
+    assert torch.allclose(exact.weight, rounded.weight.float(), atol=0.02)
+
+
+def test_a_resumed_run_with_stochastic_rounding_goes_on_from_its_moments() -> None:
+    whole, first, second = layer(torch.bfloat16), layer(torch.bfloat16), layer(torch.bfloat16)
+    ours = [stochastic(model, lr=0.01, betas=(0.9, 0.95)) for model in (whole, first, second)]
+    torch.manual_seed(1)
+    run(whole, ours[0], lambda: None, range(8))
+    torch.manual_seed(1)
+    run(first, ours[1], lambda: None, range(4))
+    second.load_state_dict(first.state_dict())
+    ours[2].load_state_dict(ours[1].state_dict())
+    run(second, ours[2], lambda: None, range(4, 8))
+    assert torch.equal(whole.weight, second.weight)

@@ -1,0 +1,98 @@
+"""What only a GPU can show: attention by boundaries, Triton's loss and compiled updates give what plain torch gives."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from minilima.train import attention
+from minilima.train.loss import loss_and_gradient
+from minilima.train.masters import MasterAdamW
+from minilima.train.packing import Row, make_row
+
+pytestmark = pytest.mark.skipif(not attention.is_available(), reason="needs a GPU with variable-length attention")
+
+LENGTHS = [300, 17, 130, 64]
+
+
+def model(*, varlen: bool) -> Any:
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=500
+    )
+    made = AutoModelForCausalLM.from_config(shape, dtype=torch.float32).to("cuda", torch.bfloat16)
+    if varlen:
+        attention.use_varlen(made)
+    return made
+
+
+def examples() -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(5, 500, size) for size in LENGTHS]
+    return [{"input_ids": item, "labels": item.copy()} for item in ids]
+
+
+def logits(made: Any, row: Row) -> torch.Tensor:
+    fields = {name: value.to("cuda") if isinstance(value, torch.Tensor) else value for name, value in vars(row).items()}
+    given = {"input_ids": fields["input_ids"], "position_ids": fields["position_ids"], "attention_mask": None, "use_cache": False}
+    result: torch.Tensor = made(**given, **attention.boundaries(fields)).logits
+    return result
+
+
+def summed_loss(results: torch.Tensor, row: Row) -> torch.Tensor:
+    predicted = results[0, row.predicting.to("cuda")].float()
+    return torch.nn.functional.cross_entropy(predicted, row.targets.to("cuda"), reduction="sum")
+
+
+def test_a_packed_row_has_the_loss_and_gradient_of_its_examples_alone() -> None:
+    packed, alone = model(varlen=True), model(varlen=False)
+    row = make_row(examples())
+    together = summed_loss(logits(packed, row), row)
+    torch.autograd.backward(together)
+    total = 0.0
+    for example in examples():
+        single = make_row([example])
+        loss = summed_loss(alone(input_ids=single.input_ids.to("cuda"), use_cache=False).logits, single)
+        torch.autograd.backward(loss)
+        total += float(loss.detach())
+    assert float(together.detach()) == pytest.approx(total, rel=2e-3)
+    for (name, one), other in zip(packed.named_parameters(), alone.parameters(), strict=True):
+        assert torch.cosine_similarity(one.grad.float().flatten(), other.grad.float().flatten(), dim=0) > 0.999, name
+
+
+def test_an_example_does_not_see_its_neighbours() -> None:
+    made = model(varlen=True)
+    first, second = examples(), examples()
+    second[0]["input_ids"][:] = 7
+    one, two = (logits(made, make_row(each))[0] for each in (first, second))
+    assert not torch.equal(one[: LENGTHS[0]], two[: LENGTHS[0]])
+    assert torch.equal(one[LENGTHS[0] :], two[LENGTHS[0] :])
+
+
+@pytest.mark.parametrize("vocabulary", [500, 49_152, 128_256])
+def test_the_loss_kernel_gives_what_torch_gives(vocabulary: int) -> None:
+    from minilima.train import kernels
+
+    torch.manual_seed(0)
+    given, wanted = 3 * torch.randn(40, vocabulary, device="cuda").bfloat16(), torch.randint(0, vocabulary, (40,), device="cuda")
+    loss, gradient = loss_and_gradient(given.clone(), wanted)
+    fused, written = kernels.loss_and_gradient(given.clone(), wanted)
+    assert float(fused) == pytest.approx(float(loss), rel=1e-5)
+    assert torch.allclose(gradient, written, atol=1e-6, rtol=1e-2)
+
+
+def test_one_compiled_pass_over_the_weights_steps_as_adamw_does() -> None:
+    made = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(300, 64, device="cuda"))
+        settings = {"lr": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.1, "fused": True}
+        ours = MasterAdamW([{"params": [weight]}], max_grad_norm=1.0, compiled=compiled, **settings)
+        for _ in range(4):
+            torch.autograd.backward(weight.square().sum())
+            ours.step()
+        assert torch.equal(weight, ours.pairs[0][1])
+        made.append(ours.pairs[0][1].detach())
+    assert torch.allclose(made[0], made[1], atol=1e-5)
