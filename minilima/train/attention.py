@@ -38,8 +38,8 @@ def use_varlen(model: Any) -> None:
 def boundaries(row: Mapping[str, Any]) -> dict[str, Any]:
     """What the model is to be called with beside a row: where its examples end, and how long the longest is.
 
-    Long and short examples go to the kernel apart: its grid has room for the longest in every example, and starting blocks
-    that find nothing to do took a third of its time (mean 270 tokens, longest 2,048).
+    Long and short examples go to the kernel apart: its grid has room for the longest in every example, and most of the
+    blocks it starts would find nothing to do (mean 270 tokens, longest 2,048).
 
     Args:
         row: the fields of a `packing.Row`, longest example first. The longest is rounded up to a power of two, which the

@@ -107,7 +107,7 @@ class MasterAdamW(torch.optim.AdamW):
 
 def _average(gradients: list[torch.Tensor]) -> None:
     """All at once, after the backward pass: sent during it they take longer, for NCCL's kernels hold processors that the
-    matrix products count on (1B on two H100s: 30 ms a step where they should take 15)."""
+    matrix products count on (see benchmarks/README.md)."""
     # As one group of NCCL's; gloo cannot.
     together = _coalescing_manager(device=gradients[0].device) if gradients[0].is_cuda else nullcontext()
     with together:
