@@ -1,5 +1,6 @@
 """AdamW with float32 masters: the same as AdamW on float32 weights, and what bfloat16 weights need."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def _one_of_two(rank: int, store: str, folder: str) -> None:
         ours.step()
     torch.save(model.state_dict(), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
+    os._exit(0)  # as the worker does: in torch's tear-down a finished process may abort
 
 
 def given(step: int, row: int) -> torch.Tensor:
