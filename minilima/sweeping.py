@@ -280,6 +280,17 @@ def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, st
         console.say_raw(f"Compare: python -m minilima compare {shlex.quote(str(folder))}")
         if line := show_workspace(sweep.base.tracking, folder.name, sweep.varied):
             console.say(line)
+        console.say_raw(f"Report: {_report(folder)}")
+
+
+def _report(folder: Path) -> str:
+    """The page with all points that are done; what stands in its way is told and costs nothing else."""
+    from minilima.report.sweep import write_sweep_report
+
+    try:
+        return str(write_sweep_report([folder], folder / "report.html"))
+    except MinilimaError as error:
+        return f"not written. {error}"
 
 
 def _rate(found: Mapping[str, float] | None) -> str:
