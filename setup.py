@@ -74,6 +74,7 @@ setup(
         "optuna": ["hydra-optuna-sweeper>=1.3,<1.4"],
         "vllm": ["vllm"],
         "workspaces": ["wandb-workspaces>=0.4"],  # a saved view of a sweep in W&B
+        "qlora": ["bitsandbytes>=0.48"],  # the 4-bit kernels of sft=qlora; a large wheel that nothing else needs
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -29,7 +29,6 @@ from minilima.config import (
     JudgeKind,
     Method,
     Offload,
-    Pick,
     SftConfig,
     Weights,
 )
@@ -162,6 +161,12 @@ def check_ranges(config: Config) -> None:
     _check_judge(config.judge)
     _check_sft(config.sft)
     _check_compute(config.compute)
+    if config.sft.quantise and config.compute.zero_stage == 3:
+        raise MinilimaError(
+            f"sft.quantise={config.sft.quantise} and compute.zero_stage=3 do not go together.",
+            "DeepSpeed cannot divide weights in 4 bits.",
+            "A quantised model fits on fewer GPUs: choose compute=auto, or compute=zero2 for the adapters' states.",
+        )
     if not re.fullmatch(r"[\w.-]+", config.name):
         raise _out_of_range("name", config.name)
 
@@ -195,10 +200,6 @@ def _check_sft(sft: SftConfig) -> None:
             "Adapters are small, so their float32 masters cost little.",
             "Leave it out with sft=lora.",
         )
-    if sft.select != Pick.last:
-        raise MinilimaError(f"sft.select={sft.select} is not there yet.", "Only the last epoch is kept.", "Leave it out.")
-    if sft.quantise:
-        raise MinilimaError("sft.quantise=nf4 is not there yet.", "Training does not know it.", "Leave it out.")
 
 
 def _check_compute(compute: ComputeConfig) -> None:

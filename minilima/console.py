@@ -28,6 +28,7 @@ _err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 _STATUS_STYLE = {"reuse": "green", "reused": "green", "build": "yellow", "resume": "yellow", "built": "bold", "waited": "green"}
 _LEVEL_STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _PLAIN_LINE_SECONDS = 20.0
+_LONGEST_PIECE = 600
 _PACE_AFTER_SECONDS = 2.0
 _SPANS = ((1, "s"), (60, "min"), (3600, "h"))
 
@@ -162,6 +163,8 @@ class StageLine:
 
     def update(self, progress: Progress) -> None:
         """Takes over a worker's progress."""
+        if progress.shown:
+            _out.print(masked(progress.shown))
         now = time.monotonic()
         if self._first is None or progress.unit != self._first.unit or progress.done < self._first.done:
             # A stage may count one thing after another, and one that goes on does not begin at nought.
@@ -187,6 +190,17 @@ class StageLine:
 
     def finish(self) -> None:
         self.live.stop()
+
+
+def masked(pieces: Sequence[tuple[str, bool]]) -> Text:
+    """An example as it is trained: what has loss in green, and in double angle brackets where there is no colour."""
+    text = Text("the first example, as it is trained (green or between ⟪ ⟫: has loss)\n", style="dim")
+    for piece, trained in pieces:
+        half = _LONGEST_PIECE // 2
+        shown = plain(piece if len(piece) <= _LONGEST_PIECE else f"{piece[:half]} … {piece[-half:]}")
+        bare = trained and not _out.is_terminal
+        text.append(f"⟪{shown}⟫" if bare else shown, style="not dim green" if trained else "dim")
+    return text
 
 
 def pace(progress: Progress, done: int, seconds: float) -> tuple[str, ...]:

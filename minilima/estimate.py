@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Orders
+from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Orders, Pick
 from minilima.construct.seeds import load_seeds
 from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.budget import price_of
@@ -43,9 +43,11 @@ def estimate(role: str, config: Config, sources: Sources) -> Estimate | None:
             return None
         return _priced(_pool(config, _seeds(sources.seeds.path)), config.generator.model, config)
     asks = config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai
-    if role == "verdicts" and asks and sources.eval_set.path is not None:
-        prompts = _prompts(sources.eval_set, config.eval_set.size)
-        orders = 2 if config.judge.orders == Orders.both and sources.annotators is None else 1
+    rounds = {"verdicts": 1, "model": config.sft.epochs - 1 if config.sft.select == Pick.judge else 0}.get(role, 0)
+    judged = sources.dev_set if role == "model" else sources.eval_set
+    if rounds and asks and judged is not None and judged.path is not None:
+        prompts = _prompts(judged, config.eval_set.size if role == "verdicts" else None)
+        orders = rounds * (2 if config.judge.orders == Orders.both and sources.annotators is None else 1)
         asked = sum(_tokens(prompt.instruction) for prompt in prompts)
         shown = asked + len(prompts) * (2 * min(_ANSWER_TOKENS, config.eval.max_tokens) + _TEMPLATE_TOKENS)
         guess = (orders * len(prompts), orders * shown, orders * len(prompts) * config.judge.max_tokens)

@@ -5,19 +5,24 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from minilima.config import ComputeConfig, DataKind, Device, GeneratorKind, JudgeKind, Select
 from minilima.errors import MinilimaError
 from minilima.leases import leased, visible_gpus
+from minilima.machines import Commands, machines, processes_each, torchrun
 from minilima.records import Progress, Usage
 from minilima.store import Outcome
 from minilima.worker import Job, parse_error
 
 LOG_LINES_SHOWN = 6
+
+_LAST_SECONDS = 30.0
+"""Other machines may take so long to end after the first one has."""
 
 _EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception): ")
 
@@ -42,9 +47,12 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
     outcome: Outcome | None = None
     error: MinilimaError | None = None
     waiting = Progress(done=0, total=None, unit="GPUs", note="waiting for a GPU that no other run has leased")
-    with _gpus(job, lambda: on_progress(waiting)) as gpus, log_file.open("a", encoding="utf-8") as log:
+    with ExitStack() as running:
+        gpus = running.enter_context(_gpus(job, lambda: on_progress(waiting)))
+        log = running.enter_context(log_file.open("a", encoding="utf-8"))
+        commands = _commands(job, job_file)
         process = subprocess.Popen(
-            [*_prefix(job), str(job_file)],
+            commands.first,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -52,6 +60,8 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
             env={**_environment(job.role), **gpus},
         )
         assert process.stdout is not None
+        for command in commands.others:
+            running.enter_context(_beside(process, command, log))
         try:
             for line in process.stdout:
                 event = _event(line)
@@ -92,18 +102,42 @@ def _gpus(job: Job, on_wait: Callable[[], None]) -> Iterator[dict[str, str]]:
         yield {"CUDA_VISIBLE_DEVICES": ",".join(held)}
 
 
-def _prefix(job: Job) -> list[str]:
-    processes = training_processes(job.config.compute) if job.role == "model" else 1
-    if job.config.sft.batch_size % processes:
+def _commands(job: Job, job_file: Path) -> Commands:
+    compute = job.config.compute
+    worker = ["-m", "minilima.worker", str(job_file.absolute())]
+    if not job.trains:
+        return Commands(first=[sys.executable, *worker])
+    chosen = machines(compute)
+    processes = processes_each(chosen, training_processes(compute))
+    world = processes * max(1, len(chosen))
+    if job.config.sft.batch_size % world:
         raise MinilimaError(
-            f"A batch of {job.config.sft.batch_size} examples cannot be divided among {processes} processes.",
+            f"A batch of {job.config.sft.batch_size} examples cannot be divided among {world} processes.",
             "Every step takes exactly sft.batch_size examples, whatever the hardware.",
             f"Choose compute.processes so that it divides {job.config.sft.batch_size}.",
         )
-    if processes == 1:
-        return [sys.executable, "-m", "minilima.worker"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*torchrun, "-m", "minilima.worker"]
+    if world == 1:
+        return Commands(first=[sys.executable, *worker])
+    return torchrun(chosen, processes, compute, worker, _environment(job.role))
+
+
+@contextmanager
+def _beside(first: "subprocess.Popen[str]", command: list[str], log: TextIO) -> Iterator[None]:
+    """Runs a command on another machine for as long as the first one runs here; if it fails, that one is stopped."""
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+
+    def watch() -> None:
+        if other.wait() != 0:
+            first.terminate()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        try:
+            other.wait(timeout=_LAST_SECONDS)
+        except subprocess.TimeoutExpired:
+            other.terminate()
 
 
 def _environment(role: str) -> dict[str, str]:

@@ -77,15 +77,16 @@ def needs(role: str, config: Config, sources: Sources, manifests: Manifests, inp
         inputs: the directories of what the stage is made from, by their roles.
     """
     asked = estimate(role, config, sources)
-    weights = weights_bytes(sources.base) if role in ("base", "model") else None
-    trains_all = role == "model" and config.sft.method == Method.full
+    weights = weights_bytes(sources.base) if role in ("base", "model", "epochs") else None
+    # A chosen epoch shares its files with the stage of all epochs.
+    trains_all = role in ("model", "epochs") and "epochs" not in inputs and config.sft.method == Method.full
     return Needs(
         requests=asked.requests if asked else None,
         tokens=asked.prompt_tokens + asked.completion_tokens if asked else None,
         usd=asked.usd if asked else None,
         prices_of=asked.as_of if asked else None,
         seconds=_seconds(_planned(role, config, sources, manifests, inputs), manifests),
-        disk_bytes=weights,
+        disk_bytes=weights and weights * {"epochs": config.sft.epochs, "model": 0 if "epochs" in inputs else 1}.get(role, 1),
         scratch_bytes=_CHECKPOINT_TIMES * weights if weights and trains_all else None,
     )
 

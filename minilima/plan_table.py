@@ -20,9 +20,12 @@ _COLUMNS = ("requests", "tokens", "USD", "time", "disk")
 
 
 def show(config: Config, plan: Plan) -> None:
-    """Prints the plan of one experiment."""
+    """Prints the plan of one experiment, with the memory of a training that is part of it."""
     title = f"{config.name}: {count(len(plan.to_build), 'stage')} to build"
     _show(title, [(stage.role, stage.status, stage.what, stage.needs, stage.directory) for stage in plan.stages], plan)
+    if plan.memory:
+        console.show_table(("training memory, each process", "GiB"), plan.memory)
+        console.say()
 
 
 def show_sweep(name: str, points: int, plan: Plan) -> None:

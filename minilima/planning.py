@@ -6,16 +6,18 @@ python -m minilima plan +experiment=lima_1k
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from minilima import console
-from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders, Until
+from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders, Pick, Until
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
 from minilima.evaluate.prompts import load_eval_set
 from minilima.files import size_text
 from minilima.filesystems import caveat
+from minilima.foresight import foresee
 from minilima.llm.engines import check_engine
 from minilima.llm.keys import missing_key
 from minilima.needs import Manifests, Needs, needs, read_manifests
@@ -53,6 +55,8 @@ class Plan:
 
     stages: tuple[PlannedStage, ...]
     notes: tuple[str, ...]
+    memory: tuple[tuple[str, str], ...] = ()
+    """Of a training that is to be done: (what for, GiB)."""
 
     @property
     def to_build(self) -> list[str]:
@@ -68,7 +72,11 @@ def make_plan(config: Config, sources: Sources, graph: Stages, store: Store) -> 
     """What `run` would do, without doing it. Reads manifests only."""
     manifests = read_manifests(store.root)
     planned = [_planned(role, stage, config, sources, store, manifests) for role, stage in graph.until(config.until)]
-    return _noted(planned, _notes(config, sources), store)
+    plan = _noted(planned, _notes(config, sources), store)
+    trains = "epochs" if graph.epochs is not None else "model"
+    if trains not in plan.to_build or (foresight := foresee(config, sources, graph, store)) is None:
+        return plan
+    return replace(plan, notes=(*plan.notes, *foresight.notes), memory=foresight.memory)
 
 
 def make_sweep_plan(configs: Sequence[Config]) -> Plan:
@@ -153,7 +161,10 @@ def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -
         MinilimaError: names what is missing and the overrides that run the experiment locally, or the mistake.
     """
     missing_stages = {role for role, stage in graph.until(config.until) if store.find(stage) is None}
-    asked = {_ASKED_BY[role]: endpoint for role, (endpoint, _) in endpoints_of(config, sources).items()}
+    used = endpoints_of(config, sources)
+    asked = {_ASKED_BY[role]: endpoint for role, (endpoint, _) in used.items()}
+    if config.sft.select == Pick.judge and "judge" in used:
+        asked["model"] = used["judge"][0]
     lacking = sorted({found.api_key_env for role, found in asked.items() if role in missing_stages and missing_key(found)})
     if lacking:
         raise MinilimaError(
@@ -166,6 +177,12 @@ def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -
             raise MinilimaError(f"{role}.model is not set.", "The endpoint has to be told which model.", f"Add {role}.model=…")
     if missing_stages:
         check_engine(config)
+    if config.sft.quantise and find_spec("bitsandbytes") is None and missing_stages & {"epochs", "model"}:
+        raise MinilimaError(
+            "bitsandbytes is not installed.",
+            f"sft.quantise={config.sft.quantise} keeps the frozen weights in its 4-bit form; nothing was started.",
+            "Install it with: pip install 'minilima[qlora]', or choose sft=lora.",
+        )
     if missing_stages and not sources.missing():
         _read_inputs(config, sources)
     if missing_stages and sources.missing():
@@ -195,6 +212,8 @@ def _read_inputs(config: Config, sources: Sources) -> None:
     if sources.seeds is not None and sources.seeds.path is not None:
         load_seeds(sources.seeds.path)
     load_eval_set(sources.eval_set, config.eval_set.size)
+    if sources.dev_set is not None:
+        load_eval_set(sources.dev_set, None)
 
 
 def endpoints_of(config: Config, sources: Sources) -> dict[str, tuple[EndpointConfig, str | None]]:
@@ -244,7 +263,10 @@ def describe_stage(role: str, config: Config, sources: Sources) -> str:
     if role == "dataset":
         size = f"{data.size:,} examples" if data.size else "all examples that pass the filters"
         return size + (", seeds among them" if data.include_seeds else "")
-    if role == "model":
+    if role == "model" and sources.dev_set is not None:
+        how = f"judge {judge.kind} prefers" if sft.select == Pick.judge else "has the lowest loss"
+        return f"the epoch, of {sft.epochs}, that {how} on {sources.dev_set.name}"
+    if role in ("model", "epochs"):
         steps = f", {sft.epochs * math.ceil(data.size / sft.batch_size):,} steps" if data.size else ""
         return f"{sft.method} fine-tuning, {count(sft.epochs, 'epoch')}{steps} of {sft.batch_size}, rate {sft.learning_rate:g}"
     if role in ("answers", "reference_answers"):
@@ -266,8 +288,9 @@ def describe_outcome(role: str, metrics: dict[str, Any]) -> str:
         return (f"{metrics['tasks']:,} machine-written tasks" if "tasks" in metrics else f"{metrics['rows']:,} rows") + rejected
     if role == "dataset":
         return f"{metrics['examples']:,} examples ({metrics['seed']:,} seeds, {metrics['examples'] - metrics['seed']:,} other)"
-    if role == "model":
-        return f"{metrics['steps']:,} steps, loss {metrics['first_loss']:.2f} to {metrics['last_loss']:.2f}"
+    if role in ("model", "epochs"):
+        chosen = f", epoch {metrics['chosen_epoch']} of {metrics['epochs']} chosen" if "chosen_epoch" in metrics else ""
+        return f"{metrics['steps']:,} steps, loss {metrics['first_loss']:.2f} to {metrics['last_loss']:.2f}{chosen}"
     if role in ("answers", "reference_answers"):
         return f"{metrics['answers']:,} answers, {metrics['mean_words']:.0f} words each, {metrics['truncated']:,} cut"
     counts = f"{metrics['wins']} won, {metrics['losses']} lost, {metrics['ties']} tied"

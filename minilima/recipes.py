@@ -2,32 +2,37 @@
 
     base ─────────────┬──────────────┬───────────────┐
     seeds ─> pool ─> dataset ─> model ─> answers ─> verdicts
-                        │                  │   └─ reference_answers (the base model's)
+                        │   (epochs ─┘)    │   └─ reference_answers (the base model's)
                         └── eval_set ──────┘
+With sft.select=judge|dev_loss the weights of all epochs are a stage of their own, from which the model is chosen.
 Only what changes a result is listed here. GPUs, micro-batches, concurrency, addresses and paths never are.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Method, Select, SftConfig, Until
+from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Method, Pick, Select, SftConfig, Until
 from minilima.embedded import EMBEDDED
 from minilima.files import canonical_json, sha256_text
 from minilima.sources import ModelSource, Sources
 from minilima.store import Stage
 
 # Raised by hand when a stage's code or prompts change what it makes.
-VERSIONS = {"base": 1, "pool": 4, "dataset": 2, "model": 1, "answers": 2, "verdicts": 1}
+VERSIONS = {"base": 1, "pool": 4, "dataset": 2, "epochs": 1, "model": 1, "answers": 2, "verdicts": 1}
 IMPORT_READER = 2  # of construct/imports.py alone: generated pools need not be made again when it changes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """The stages of one experiment, in the order in which they run. `base` is None for a model that needs no conversion."""
+    """The stages of one experiment, in the order in which they run.
+
+    `base` is None for a model that needs no conversion, `epochs` where the last one is taken anyway.
+    """
 
     base: Stage | None
     pool: Stage
     dataset: Stage
+    epochs: Stage | None
     model: Stage
     reference_answers: Stage
     answers: Stage
@@ -36,9 +41,9 @@ class Stages:
     def until(self, last: Until) -> list[tuple[str, Stage]]:
         """(role, stage) of everything up to and including `last`; the base model only where something needs it."""
         wanted: list[tuple[str, Stage]] = [("pool", self.pool)]
-        for name in ("dataset", "model", "reference_answers", "answers", "verdicts"):
-            stop = Until.answers if name == "reference_answers" else Until[name]
-            if list(Until).index(stop) <= list(Until).index(last):
+        for name in ("dataset", "epochs", "model", "reference_answers", "answers", "verdicts"):
+            stop = {"epochs": Until.model, "reference_answers": Until.answers}.get(name) or Until[name]
+            if getattr(self, name) is not None and list(Until).index(stop) <= list(Until).index(last):
                 wanted.append((name, getattr(self, name)))
         needed = {stage.key for _, top in wanted for stage in top.inputs.values()}
         if self.base is not None and self.base.key in needed:
@@ -52,18 +57,31 @@ def stages(config: Config, sources: Sources) -> Stages:
     pool = _pool(config, sources)
     rater = pool.inputs.get("generator") if config.data.select == Select.quality else None
     dataset = _stage("dataset", _dataset_recipe(config, sources), pool=pool, generator=rater)
-    model = _stage("model", _model_recipe(config, sources), base=base, dataset=dataset)
+    own_judge = _embedded_stage(sources.judge) if sources.judge else None
+    judge_base = (own_judge or base) if config.judge.kind == JudgeKind.local else None
+    epochs = None
+    learned = _model_recipe(config, sources)
+    model = _stage("model", learned, base=base, dataset=dataset)
+    if config.sft.select != Pick.last:
+        epochs = _stage("epochs", learned, base=base, dataset=dataset)
+        asks = judge_base if config.sft.select == Pick.judge else None
+        model = _stage("model", _choice_recipe(config, sources), epochs=epochs, dataset=dataset, judge=asks)
     asked = {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size, **_fields(config.eval), "seed": config.seed}
     reference = _stage("answers", {**asked, "model": sources.base.recipe()}, model=base)
     answers = _stage("answers", asked, model=model)
     judge = judge_recipe(config, sources)
     if config.judge.kind == JudgeKind.reference:
         judge |= {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size}
-    own_judge = _embedded_stage(sources.judge) if sources.judge else None
-    judge_base = (own_judge or base) if config.judge.kind == JudgeKind.local else None
     verdicts = _stage("verdicts", judge, answers=answers, reference=reference, judge=judge_base)
     return Stages(
-        base=base, pool=pool, dataset=dataset, model=model, reference_answers=reference, answers=answers, verdicts=verdicts
+        base=base,
+        pool=pool,
+        dataset=dataset,
+        epochs=epochs,
+        model=model,
+        reference_answers=reference,
+        answers=answers,
+        verdicts=verdicts,
     )
 
 
@@ -140,6 +158,17 @@ def _model_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     if config.sft.method != Method.lora:
         sft = {name: value for name, value in sft.items() if not name.startswith("lora_")}
     return {"base": sources.base.recipe(), "seed": config.seed, **sft}
+
+
+def _choice_recipe(config: Config, sources: Sources) -> dict[str, Any]:
+    """How one of the epochs is chosen; the training itself is an input, so another choice trains nothing anew."""
+    assert sources.dev_set is not None, "resolved where an epoch is chosen"
+    dev = {"dev_set": sources.dev_set.sha256, "eval_set": sources.eval_set.sha256}
+    recipe = {"select": config.sft.select, **dev, **_fields(config.data, "max_similarity", "tokenizer")}
+    if config.sft.select == Pick.dev_loss:
+        return recipe
+    judge = {**judge_recipe(config, sources), "min_coverage": config.judge.min_coverage}
+    return {**recipe, "judge": judge, "eval": _fields(config.eval), "seed": config.seed}
 
 
 def judge_identity(config: Config, sources: Sources) -> str:

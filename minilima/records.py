@@ -158,6 +158,8 @@ class Progress:
     total: int | None
     unit: str
     note: str = ""
+    shown: tuple[tuple[str, bool], ...] = ()
+    """An example to show once, in pieces of text, each with whether it has loss."""
 
 
 Tell = Callable[[Progress], None]

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from minilima.config import Config, DataKind, GeneratorKind, JudgeKind
+from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Pick
 from minilima.construct.dataset_info import import_identity, locate, split_name
 from minilima.embedded import EMBEDDED
 from minilima.errors import MinilimaError, options
@@ -57,6 +57,7 @@ class Sources:
     generator: ModelSource | None
     judge: ModelSource | None
     annotators: FileSource | None
+    dev_set: FileSource | None
 
     @property
     def annotators_ask_openai(self) -> bool:
@@ -94,7 +95,22 @@ def resolve(config: Config) -> Sources:
         generator=_named_model(own_generator),
         judge=_named_model(own_judge),
         annotators=_annotators(config.judge.annotators_config) if config.judge.kind == JudgeKind.alpaca_eval else None,
+        dev_set=_dev_set(config) if config.sft.select != Pick.last else None,
     )
+
+
+def _dev_set(config: Config) -> FileSource:
+    """The prompts by which an epoch is chosen: a packaged set, or a file."""
+    name = config.sft.dev_set
+    packaged = (DATA / f"{name}.jsonl").is_file()
+    found = _packaged_file("sft.dev_set", name) if packaged else _local_file("sft.dev_set", name)
+    if found.sha256 == _eval_set(config).sha256:
+        raise MinilimaError(
+            f"sft.dev_set={name} is the evaluation set.",
+            "A model chosen by the prompts on which it is evaluated looks better than it is.",
+            "Leave it out: minilima_dev_50 was written for this.",
+        )
+    return found
 
 
 def _seeds(config: Config) -> FileSource:

@@ -44,6 +44,11 @@ class Job:
         """For notes and checkpoints; not part of the result."""
         return self.work / SCRATCH
 
+    @property
+    def trains(self) -> bool:
+        """Whether this is the training itself, for which several processes may work together."""
+        return self.role == "epochs" or (self.role == "model" and "epochs" not in self.inputs)
+
     def model_location(self, source: ModelSource, role: str) -> str:
         """What to load for an outside model: its converted form where it is embedded, else where it is."""
         return str(self.inputs[role]) if source.kind == "embedded" else source.location
@@ -77,12 +82,13 @@ def _sources(values: dict[str, Any]) -> Sources:
     def model(item: dict[str, Any] | None) -> ModelSource | None:
         return ModelSource(**item) if item else None
 
-    parts: dict[str, Any] = {name: file(values[name]) for name in ("seeds", "data", "eval_set", "annotators")}
+    parts: dict[str, Any] = {name: file(values[name]) for name in ("seeds", "data", "eval_set", "annotators", "dev_set")}
     return Sources(**parts, **{name: model(values[name]) for name in ("base", "generator", "judge")})  # type: ignore[arg-type]
 
 
-def _builder(role: str) -> Callable[[Job, Tell], Outcome]:
+def _builder(job: Job) -> Callable[[Job, Tell], Outcome]:
     """The function that builds a stage; imported here so that a worker loads only what it needs."""
+    role = job.role
     if role == "base":
         from minilima.train.base import build_base
 
@@ -95,10 +101,14 @@ def _builder(role: str) -> Callable[[Job, Tell], Outcome]:
         from minilima.construct.dataset import build_dataset
 
         return build_dataset
-    if role == "model":
+    if job.trains:
         from minilima.train.sft import build_model
 
         return build_model
+    if role == "model":
+        from minilima.train.choose import choose_epoch
+
+        return choose_epoch
     if role in ("answers", "reference_answers"):
         from minilima.evaluate.answers import build_answers
 
@@ -124,7 +134,7 @@ def main(job_file: str) -> int:
         if RANK == 0:
             # An orphaned worker may need a moment to notice that its parent has died.
             FileLock(job.scratch / "worker.lock").acquire(timeout=60)
-        outcome = _builder(job.role)(job, lambda progress: emit("progress", progress))
+        outcome = _builder(job)(job, lambda progress: emit("progress", progress))
     except Exception as error:
         if (mistake := explain(error)) is None:
             raise

@@ -57,6 +57,7 @@ def test_the_command_line_wins_over_the_experiment_which_wins_over_the_group() -
         ("judge.min_coverage=90", ["judge.min_coverage", "between 0 and 1"]),
         ("sft.quantise=nf4", ["sft=lora"]),
         ("compute.offload=optimizer", ["compute.zero_stage=1 or higher", "zero3_offload"]),
+        ("compute.offload=all", ["compute.zero_stage=3"]),
         ("compute.nodes=0", ["compute.nodes", "at least 1"]),
     ],
 )

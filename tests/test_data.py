@@ -17,6 +17,8 @@ from tests.conftest import SHARED
 SEEDS = load_seeds(DATA / "minilima_175.jsonl")
 _EVAL_FILE = DATA / "minilima_100.jsonl"
 EVAL = load_eval_set(FileSource(name="minilima_100", path=_EVAL_FILE, sha256=sha256_file(_EVAL_FILE)), None)
+_DEV_FILE = DATA / "minilima_dev_50.jsonl"
+DEV = load_eval_set(FileSource(name="minilima_dev_50", path=_DEV_FILE, sha256=sha256_file(_DEV_FILE)), None)
 LIMIT = 0.7
 
 
@@ -24,7 +26,7 @@ def highest(texts: list[str], others: list[str]) -> float:
     index = RougeIndex()
     for number, text in enumerate(others):
         index.add(str(number), text)
-    return max(near.rouge for text in texts if (near := index.nearest(text)))
+    return max((near.rouge for text in texts if (near := index.nearest(text))), default=0.0)
 
 
 def test_there_are_175_seeds_with_enough_classification() -> None:
@@ -41,6 +43,19 @@ def test_there_are_100_prompts_in_at_least_8_categories_with_references() -> Non
 def test_every_start_of_the_evaluation_set_is_balanced() -> None:
     for start in range(0, 100, 10):
         assert len({prompt.category for prompt in EVAL[start : start + 10]}) == 10
+
+
+def test_there_are_50_dev_prompts_balanced_over_the_categories_with_references() -> None:
+    assert len(DEV) == 50
+    assert set(Counter(prompt.category for prompt in DEV).values()) == {5}
+    assert {prompt.category for prompt in DEV} == {prompt.category for prompt in EVAL}
+    assert all(prompt.output for prompt in DEV)
+
+
+def test_no_dev_prompt_resembles_a_seed_or_an_evaluation_prompt_or_another() -> None:
+    dev = [prompt.instruction for prompt in DEV]
+    assert highest(dev, [*(task.instruction for task in SEEDS), *(prompt.instruction for prompt in EVAL)]) <= LIMIT
+    assert all(highest([text], dev[:place]) <= LIMIT for place, text in enumerate(dev) if place)
 
 
 def test_no_two_seeds_resemble_each_other() -> None:
@@ -64,5 +79,5 @@ def test_no_seed_or_prompt_resembles_a_published_one(name: str) -> None:
     else:
         file = SHARED / "alpaca_eval" / "model_outputs" / "gpt4_1106_preview.REFERENCE.json.gz"
         published = [row["instruction"] for row in json.loads(gzip.decompress(Path(file).read_bytes()))]
-    ours = [task.instruction for task in SEEDS] + [prompt.instruction for prompt in EVAL]
+    ours = [task.instruction for task in SEEDS] + [prompt.instruction for prompt in (*EVAL, *DEV)]
     assert highest(ours, published) <= LIMIT

@@ -4,6 +4,7 @@ import pytest
 
 from minilima.compose import load_config
 from minilima.config import Until
+from minilima.errors import MinilimaError
 from minilima.files import canonical_json
 from minilima.recipes import run_key, stages
 from minilima.sources import resolve
@@ -73,6 +74,21 @@ def test_settings_added_later_enter_the_key_only_where_they_are_used() -> None:
     assert '"lora_rank"' in written
     assert not [name for name in ("lora_dora", "quantise", "weights", "select", "dev_set") if f'"{name}"' in written]
     assert keys("sft=lora")["model"] != keys("sft=lora", "sft.lora_dora=true")["model"]
+
+
+def test_another_choice_among_the_epochs_trains_nothing_anew() -> None:
+    by_judge, by_loss = keys("sft.select=judge"), keys("sft.select=dev_loss")
+    assert list(by_judge)[3:5] == ["epochs", "model"]
+    assert by_judge["epochs"] == by_loss["epochs"]
+    assert by_judge["model"] != by_loss["model"] != keys()["model"]
+    assert keys("sft.select=judge", "judge.tie_margin=0.2")["epochs"] == by_judge["epochs"]
+    assert keys("sft.select=judge", "judge.tie_margin=0.2")["model"] != by_judge["model"]
+    assert keys("sft.select=dev_loss", "judge.tie_margin=0.2")["model"] == by_loss["model"]
+
+
+def test_a_model_is_not_chosen_by_the_evaluation_set() -> None:
+    with pytest.raises(MinilimaError, match="is the evaluation set"):
+        keys("sft.select=judge", "sft.dev_set=minilima_100")
 
 
 def test_stopping_early_leaves_later_stages_out_and_keeps_the_keys() -> None:

@@ -5,9 +5,10 @@ Each answer is in the reply cache as soon as it is written, so a kill loses only
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from minilima.config import ComputeConfig
+from minilima.config import ComputeConfig, Config
 from minilima.errors import MinilimaError
 from minilima.evaluate.prompts import load_eval_set
 from minilima.files import write_atomic, write_jsonl
@@ -29,13 +30,7 @@ def build_answers(job: Job, tell: Tell) -> Outcome:
     name = job.inputs["model"].name if tuned else job.sources.base.identity
     writer = _writer(job, location, name)
     model = CachedModel(writer, job.cache)
-    sampling = Sampling(
-        temperature=config.eval.temperature,
-        top_p=config.eval.top_p,
-        max_tokens=config.eval.max_tokens,
-        repetition_penalty=config.eval.repetition_penalty,
-    )
-    answers = _answer(prompts, model, sampling, config.seed, name if tuned else Path(location).name, tell)
+    answers = answer_prompts(prompts, model, config, name if tuned else Path(location).name, tell)
     write_jsonl(job.work / "answers.jsonl", answers)
     _write_model_outputs(job, prompts, answers)
     losses = _reference_losses(prompts, _for_losses(writer, location, name, config.compute), tell)
@@ -64,10 +59,15 @@ def _for_losses(writer: ChatModel, location: str, name: str, compute: ComputeCon
     return LocalModel(location, name, device=compute.device, batch=compute.generation_batch)
 
 
-def _answer(
-    prompts: list[EvalPrompt], model: CachedModel, sampling: Sampling, seed: int, generator: str, tell: Tell
-) -> list[Answer]:
-    requests = [Request(messages=ask(prompt.instruction), sampling=sampling, sample=seed) for prompt in prompts]
+def answer_prompts(prompts: Sequence[EvalPrompt], model: CachedModel, config: Config, generator: str, tell: Tell) -> list[Answer]:
+    """One answer to each prompt, sampled as the experiment's `eval` says; `generator` names the model in them."""
+    sampling = Sampling(
+        temperature=config.eval.temperature,
+        top_p=config.eval.top_p,
+        max_tokens=config.eval.max_tokens,
+        repetition_penalty=config.eval.repetition_penalty,
+    )
+    requests = [Request(messages=ask(prompt.instruction), sampling=sampling, sample=config.seed) for prompt in prompts]
     replies = model.reply_many(requests, counted(tell, len(requests), "answers"))
     if failed := sum(reply.finish == FAILED for reply in replies):
         raise MinilimaError(

@@ -17,7 +17,7 @@ from minilima.files import read_jsonl, write_jsonl
 from minilima.llm.cache import CachedModel
 from minilima.llm.chat import FAILED, Message, Reply, Request, Sampling, ask, counted
 from minilima.prompts import render
-from minilima.records import Answer, Progress, Tell, Usage, Verdict
+from minilima.records import Answer, EvalPrompt, Progress, Tell, Usage, Verdict
 from minilima.store import Outcome
 from minilima.worker import Job
 
@@ -31,17 +31,8 @@ def build_verdicts(job: Job, tell: Tell) -> Outcome:
     """Writes verdicts.jsonl."""
     tuned = {row["id"]: Answer(**row) for row in read_jsonl(job.inputs["answers"] / "answers.jsonl")}
     pairs = [(Answer(**row), tuned[row["id"]]) for row in read_jsonl(job.inputs["reference"] / "answers.jsonl")]
-    usage = Usage()
-    if job.config.judge.kind == JudgeKind.reference:
-        verdicts = _by_reference(job, pairs, tell)
-    elif job.config.judge.kind == JudgeKind.local:
-        verdicts = _by_log_odds(job, pairs, tell)
-    elif job.config.judge.kind == JudgeKind.alpaca_eval:
-        from minilima.evaluate.alpaca_judge import judge_with_alpaca_eval
-
-        verdicts, usage = judge_with_alpaca_eval(job, pairs, tell)
-    else:
-        verdicts, usage = _by_endpoint(job, pairs, tell)
+    prompts = load_eval_set(job.sources.eval_set, job.config.eval_set.size)
+    verdicts, usage = judge_pairs(job, prompts, pairs, tell)
     write_jsonl(job.work / "verdicts.jsonl", verdicts)
     read = [verdict.preference for verdict in verdicts if verdict.preference is not None]
     metrics = {
@@ -54,15 +45,28 @@ def build_verdicts(job: Job, tell: Tell) -> Outcome:
     return Outcome(metrics=metrics, usage=usage)
 
 
-def _by_reference(job: Job, pairs: Sequence[Pair], tell: Tell) -> list[Verdict]:
+def judge_pairs(job: Job, prompts: Sequence[EvalPrompt], pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
+    """What the experiment's judge makes of pairs of answers to some of these prompts, and what it took."""
+    if job.config.judge.kind == JudgeKind.reference:
+        return _by_reference(job, prompts, pairs, tell), Usage()
+    if job.config.judge.kind == JudgeKind.local:
+        return _by_log_odds(job, pairs, tell), Usage()
+    if job.config.judge.kind == JudgeKind.alpaca_eval:
+        from minilima.evaluate.alpaca_judge import judge_with_alpaca_eval
+
+        return judge_with_alpaca_eval(job, pairs, tell)
+    return _by_endpoint(job, pairs, tell)
+
+
+def _by_reference(job: Job, asked: Sequence[EvalPrompt], pairs: Sequence[Pair], tell: Tell) -> list[Verdict]:
     from minilima.evaluate.closeness import Closeness
 
     config = job.config
-    prompts = {prompt.id: prompt for prompt in load_eval_set(job.sources.eval_set, config.eval_set.size)}
+    prompts = {prompt.id: prompt for prompt in asked}
     lacking = [prompt.id for prompt in prompts.values() if not prompt.output]
     if lacking:
         raise MinilimaError(
-            f"{len(lacking):,} prompts of {job.sources.eval_set.name} have no reference answer.",
+            f"{len(lacking):,} of {len(prompts):,} prompts have no reference answer.",
             f"judge=reference compares with it; the first is {lacking[0]!r}.",
             "Add `output` to them, or choose another judge.",
         )

@@ -9,6 +9,8 @@ from transformers import TrainingArguments
 from minilima.config import ComputeConfig, Config, Precision
 from minilima.llm.local import inference_dtype, pick_device
 from minilima.train.deepspeed import deepspeed_config
+from minilima.train.flops import nominal_flops
+from minilima.train.preflight import Device
 
 
 def training_arguments(config: Config, scratch: Path) -> TrainingArguments:
@@ -22,7 +24,7 @@ def training_arguments(config: Config, scratch: Path) -> TrainingArguments:
     zero = None
     if compute.zero_stage is not None:
         zero = deepspeed_config(
-            stage=compute.zero_stage, share=share, world=world,
+            stage=compute.zero_stage, offload=compute.offload, share=share, world=world,
             max_grad_norm=sft.max_grad_norm, bf16=bf16, on_gpu=device.type == "cuda",
         )  # fmt: skip
     return TrainingArguments(
@@ -53,6 +55,17 @@ def training_arguments(config: Config, scratch: Path) -> TrainingArguments:
         dataloader_num_workers=0,
         dataloader_pin_memory=device.type == "cuda",
     )
+
+
+def this_device(compute: ComputeConfig) -> Device:
+    """What this training process computes on."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    bf16 = training_dtype(compute) == torch.bfloat16
+    if pick_device(compute.device).type == "cpu":
+        return Device(bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), bf16=bf16, processes=world)
+    found = torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0")))
+    flops = nominal_flops(found.name)
+    return Device(bytes=found.total_memory, bf16=bf16, processes=world, flops=flops, name=found.name)
 
 
 def has_masters(compute: ComputeConfig) -> bool:

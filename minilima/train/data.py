@@ -6,6 +6,7 @@ answering cannot differ; this is checked for every example.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -91,6 +92,36 @@ def _end_of_turn(ids: Sequence[int], start: int, count: int, tokenizer: PreTrain
             f"Set eos_token to the token that ends a turn in this template (it is {tokenizer.eos_token!r}).",
         )
     return ends[count - 1] + 1
+
+
+def check_tokens(examples: Sequence[TokenizedExample], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses two mistakes that spoil a training silently.
+
+    Raises:
+        MinilimaError: padding is the end of a turn, or examples begin with two tokens that begin a text.
+    """
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise MinilimaError(
+            f"The tokenizer pads with {tokenizer.eos_token!r}, which ends a turn.",
+            "Where padding has no loss, the model would never learn to stop.",
+            "Give it a pad_token of its own in tokenizer_config.json.",
+        )
+    begin = tokenizer.bos_token_id
+    if begin is not None and any(example.input_ids[:2] == [begin, begin] for example in examples):
+        raise MinilimaError(
+            f"Examples begin with {tokenizer.bos_token!r} twice.",
+            "The chat template writes it and the tokenizer adds another; models are asked with one.",
+            "Take it out of the template, or set add_bos_token to false in tokenizer_config.json.",
+        )
+
+
+def masked_text(example: TokenizedExample, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[str, bool], ...]:
+    """The text of an example in pieces, each with whether it has loss."""
+    pieces = []
+    pairs = zip(example.input_ids, example.labels, strict=True)
+    for trained, run in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
+        pieces.append((str(tokenizer.decode([token for token, _ in run])), trained))
+    return tuple(pieces)
 
 
 def check_trained_ends(examples: Sequence[TokenizedExample], end_id: int, max_tokens: int) -> int:

@@ -2,16 +2,28 @@
 
 from typing import Any
 
+from minilima.config import Offload
 
-def deepspeed_config(*, stage: int, share: int, world: int, max_grad_norm: float, bf16: bool, on_gpu: bool) -> dict[str, Any]:
+
+def deepspeed_config(
+    *, stage: int, offload: Offload, share: int, world: int, max_grad_norm: float, bf16: bool, on_gpu: bool
+) -> dict[str, Any]:
     """ZeRO stage 0 to 3 with fp32 master weights and fp32 gradient accumulation.
 
     There is no `optimizer` block on purpose: DeepSpeed's own would decay norms and biases too, and has to be compiled.
+
+    What is offloaded lies in the machine's memory, and torch's own AdamW steps on it there (DeepSpeed's has to be compiled).
 
     Args:
         share: examples of a step that each process takes.
         world: processes.
     """
+    here: dict[str, Any] = {"device": "cpu", "pin_memory": on_gpu}
+    offloaded: dict[str, Any] = {}
+    if offload != Offload.none:
+        offloaded["offload_optimizer"] = here
+    if offload == Offload.all:
+        offloaded["offload_param"] = here
     return {
         "train_micro_batch_size_per_gpu": share,
         "gradient_accumulation_steps": 1,
@@ -20,6 +32,7 @@ def deepspeed_config(*, stage: int, share: int, world: int, max_grad_norm: float
         "bf16": {"enabled": bf16},
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             "stage": stage,
             "overlap_comm": on_gpu,
@@ -31,6 +44,7 @@ def deepspeed_config(*, stage: int, share: int, world: int, max_grad_norm: float
             "stage3_max_live_parameters": 1_000_000_000,
             "stage3_max_reuse_distance": 1_000_000_000,
             "stage3_gather_16bit_weights_on_model_save": True,
+            **offloaded,
         },
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,

@@ -10,6 +10,17 @@ from collections.abc import Sequence
 H100_FLOPS = 989e12
 """Nominal dense bfloat16 FLOP/s of an H100 or H200 SXM."""
 
+# Nominal dense bfloat16 FLOP/s by a part of the device's name, from the makers' data sheets; the first that fits.
+_NOMINAL = {
+    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": H100_FLOPS, "H200": H100_FLOPS, "A100": 312e12, "A800": 312e12,
+    "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
+}  # fmt: skip
+
+
+def nominal_flops(device: str) -> float | None:
+    """What a device of this name computes a second at best; None where it is not known."""
+    return next((flops for part, flops in _NOMINAL.items() if part in device), None)
+
 
 def training_flops(lengths: Sequence[int], *, parameters: int, layers: int, heads_width: int, frozen: bool = False) -> float:
     """FLOPs of one pass, forward and backward, over documents of these lengths in tokens.

@@ -1,30 +1,97 @@
-"""What is left of a training: a model folder that loads, answers and stops anywhere."""
+"""What is left of a training: a model folder that loads, answers and stops anywhere.
 
+Adapters are merged into the base weights read afresh in float32 on the CPU, however they were divided, rounded or quantised
+while training, and the merged model has to give the logits of the model with its adapters.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from minilima.config import Method, SftConfig
+from minilima.errors import MinilimaError
+from minilima.llm.local import load_model
+from minilima.train.prepare import with_adapters
 from minilima.train.trainer import SftTrainer
 
+LOGITS_APART = 1e-3
+"""Largest difference of merged and unmerged logits in float32, as a share of the largest logit."""
 
-def save_model(trainer: SftTrainer, tokenizer: Any, folder: Path, sft: SftConfig) -> None:
-    """Merged weights in bfloat16, tokenizer with template, and a generation config that stops at the end of the turn."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
+
+def save_model(trainer: SftTrainer, tokenizer: Any, folder: Path, location: str, probe: Sequence[int]) -> None:
+    """Weights in bfloat16, tokenizer with template, and a generation config that stops at the end of the turn.
+
+    Every process has to call this. The training can go on afterwards.
+
+    Args:
+        location: of the base model, into which adapters are merged.
+        probe: token ids on which the merged model is compared with its adapters.
+    """
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     trainer.accelerator.wait_for_everyone()
     if not trainer.args.should_save:
         return
-    if sft.method == Method.lora:
-        # Under ZeRO-3 the gathered tensors have to be put back before they can be merged.
-        model.load_state_dict(weights, strict=True, assign=True)
-        model = model.merge_and_unload()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if trainer.sft.method == Method.lora:
+        with _undivided(trainer.args):
+            model = merged(location, trainer.sft, weights, probe)
         weights = model.state_dict()
-    model.config.use_cache = True
-    model.config.dtype = torch.bfloat16
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    halves = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
-    model.save_pretrained(folder, state_dict=halves)
+    kept = model.config.use_cache, model.config.dtype
+    model.config.use_cache, model.config.dtype = True, torch.bfloat16
+    model.save_pretrained(folder, state_dict={name: tensor.to(torch.bfloat16) for name, tensor in weights.items()})
+    model.config.use_cache, model.config.dtype = kept
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _undivided(arguments: Any) -> Iterator[None]:
+    """Models read meanwhile are whole; transformers would divide them under ZeRO-3."""
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if (divided := getattr(arguments, "hf_deepspeed_config", None)) is not None:
+            set_hf_deepspeed_config(divided)
+
+
+def merged(location: str, sft: SftConfig, weights: Mapping[str, torch.Tensor], probe: Sequence[int]) -> Any:
+    """The base model with adapters merged into it, in float32 on the CPU.
+
+    Args:
+        location: of the base model.
+        weights: of the model with its adapters, of which only the adapters' are used.
+        probe: token ids for the comparison.
+
+    Raises:
+        MinilimaError: adapters are missing or empty, or merging changes the logits.
+    """
+    model = with_adapters(load_model(location, torch.float32, torch.device("cpu")), sft).eval()
+    wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    adapters = {name: tensor.float().cpu() for name, tensor in weights.items() if name in wanted}
+    ups = [tensor for name, tensor in adapters.items() if "lora_B" in name]
+    if set(adapters) != wanted or not any(bool(tensor.any()) for tensor in ups):
+        raise MinilimaError(
+            f"Only {len(adapters):,} of {len(wanted):,} adapters came out of the training, or all of them are zero.",
+            "Saved like this, the model would be its base.",
+            "Train with compute.zero_stage=2 or without DeepSpeed, and tell the authors.",
+        )
+    model.load_state_dict(adapters, strict=False)
+    ids = torch.tensor([list(probe)])
+    with torch.no_grad():
+        before = model(input_ids=ids, use_cache=False).logits
+        whole = model.merge_and_unload()
+        after = whole(input_ids=ids, use_cache=False).logits
+    apart = float((after - before).abs().max() / before.abs().max())
+    if not apart <= LOGITS_APART:
+        raise MinilimaError(
+            f"Merging the adapters changed the model: its logits differ by up to {apart:.2g} of the largest.",
+            "The saved model would not be the one that was trained.",
+            "Train with sft=full, or tell the authors which model it is.",
+        )
+    return whole

@@ -7,27 +7,33 @@ weights are in the optimizer: ours (`masters.py`), or DeepSpeed's. (bfloat16 wei
 updates at LIMA's learning rate.)
 """
 
+import json
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import set_seed
+from transformers import AutoConfig, set_seed
 
+from minilima.config import Config
+from minilima.errors import MinilimaError
 from minilima.files import read_jsonl, write_jsonl
-from minilima.llm.local import load_model, load_tokenizer
-from minilima.records import Example, Tell
+from minilima.llm.local import load_tokenizer, split_location
+from minilima.records import Example, Progress, Tell
 from minilima.store import Outcome
-from minilima.train.arguments import training_arguments
+from minilima.train.arguments import this_device, training_arguments
 from minilima.train.checkpoints import newest_checkpoint
-from minilima.train.data import IGNORED, check_trained_ends, tokenize_example
+from minilima.train.data import IGNORED, TokenizedExample, check_tokens, check_trained_ends, masked_text, tokenize_example
+from minilima.train.metering import Meter, peak_gib
 from minilima.train.packing import Packer
-from minilima.train.prepare import prepared
+from minilima.train.preflight import GIB, Device, Fit, assumed_fit, check_states, fit, next_settings
+from minilima.train.prepare import load_base, prepared
+from minilima.train.reporting import KeepEpochs, Reporter
 from minilima.train.saving import save_model
-from minilima.train.trainer import Reporter, SftTrainer
+from minilima.train.shape import ModelShape, shape_of
+from minilima.train.trainer import SftTrainer
 from minilima.worker import Job
-
-ROW_TOKENS = {"cpu": 512, "cuda": 8192}
-"""Length of a row unless it is set: on a CPU about 1 GiB of activations for a model of 135 million parameters."""
 
 
 def build_model(job: Job, tell: Tell) -> Outcome:
@@ -41,38 +47,95 @@ def build_model(job: Job, tell: Tell) -> Outcome:
         tokenize_example(Example(**row), tokenizer, config.sft.max_tokens, train_on_prompt=config.sft.train_on_prompt)
         for row in rows
     ]
+    check_tokens(examples, tokenizer)
     ends = check_trained_ends(examples, tokenizer.eos_token_id, config.sft.max_tokens)
+    device = this_device(config.compute)
+    shape = _shape(location)
+    laid_out = _lay_out(shape, examples, config, device)
+    tell(Progress(done=0, total=None, unit="steps", note="loading", shown=masked_text(examples[0], tokenizer)))
+    try:
+        trainer, seconds = _train(job, tell, examples, location, tokenizer, laid_out, Meter.of(examples, shape, config, device))
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(error, config, device, laid_out) from None
+    if job.role == "model":
+        save_model(trainer, tokenizer, job.work, location, _probe(examples))
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    if trainer.is_world_process_zero():
+        write_jsonl(job.work / "training_log.jsonl", history)
+    metrics = {
+        "steps": trainer.state.global_step,
+        "first_loss": history[0]["loss"],
+        "last_loss": history[-1]["loss"],
+        "tokens_per_epoch": sum(len(example.input_ids) for example in examples),
+        "trained_tokens_per_epoch": sum(label != IGNORED for example in examples for label in example.labels),
+        "examples_with_end_of_turn": ends,
+        "processes": trainer.args.world_size,
+        "row_tokens": laid_out.row_tokens,
+        "predicted_gib": round(laid_out.memory.total / GIB, 2) if shape is not None else None,
+        "peak_gib": peak_gib(),
+        "train_seconds": round(seconds, 1),
+    }
+    return Outcome(metrics={name: value for name, value in metrics.items() if value is not None})
+
+
+def _train(
+    job: Job, tell: Tell, examples: list[TokenizedExample], location: str, tokenizer: Any, laid_out: Fit, meter: Meter
+) -> tuple[SftTrainer, float]:
+    """The trainer after its last step, and how many seconds the steps took."""
+    config = job.config
     # Before the arguments: once they exist, transformers divides ZeRO-3 weights while reading them, which fails on CPUs.
-    model = prepared(load_model(location, torch.float32, torch.device("cpu")), config)
+    model = prepared(load_base(location, config), config, checkpointing=laid_out.checkpointing)
     arguments = training_arguments(config, job.scratch)
     trainer = SftTrainer(
         model=model,
         args=arguments,
         train_dataset=[{name: np.array(ids) for name, ids in vars(example).items()} for example in examples],
-        data_collator=Packer(
-            row_tokens=config.compute.micro_batch_tokens or ROW_TOKENS[arguments.device.type],
-            rank=arguments.process_index,
-            world=arguments.world_size,
-        ),
+        data_collator=Packer(row_tokens=laid_out.row_tokens, rank=arguments.process_index, world=arguments.world_size),
         callbacks=[Reporter(tell, config.compute.checkpoint_seconds)],
         config=config,
+        meter=meter,
     )
+    if job.role == "epochs":
+
+        def keep(epoch: int) -> None:
+            save_model(trainer, tokenizer, job.work / "epochs" / f"epoch-{epoch:03d}", location, _probe(examples))
+
+        trainer.add_callback(KeepEpochs(config.sft.epochs, keep))
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=newest_checkpoint(job.scratch / "checkpoints"))
-    seconds = time.monotonic() - started
-    save_model(trainer, tokenizer, job.work, config.sft)
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    if trainer.is_world_process_zero():
-        write_jsonl(job.work / "training_log.jsonl", history)
-    tokens = sum(len(example.input_ids) for example in examples)
-    metrics = {
-        "steps": trainer.state.global_step,
-        "first_loss": history[0]["loss"],
-        "last_loss": history[-1]["loss"],
-        "tokens_per_epoch": tokens,
-        "trained_tokens_per_epoch": sum(label != IGNORED for example in examples for label in example.labels),
-        "examples_with_end_of_turn": ends,
-        "processes": arguments.world_size,
-        "train_seconds": round(seconds, 1),
-    }
-    return Outcome(metrics=metrics)
+    return trainer, time.monotonic() - started
+
+
+def _probe(examples: list[TokenizedExample]) -> list[int]:
+    return examples[0].input_ids[:64]
+
+
+def _shape(location: str) -> ModelShape | None:
+    name, revision = split_location(location)
+    file = Path(name) / "config.json"
+    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return shape_of(told or AutoConfig.from_pretrained(name, revision=revision).to_dict())
+
+
+def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config: Config, device: Device) -> Fit:
+    """Row length and checkpointing for these examples on this device.
+
+    Raises:
+        MinilimaError: the weights and the optimizer alone do not fit.
+    """
+    if shape is None:
+        return assumed_fit(config.compute, device)
+    mean = sum(len(example.input_ids) for example in examples) / len(examples)
+    share = 1.25 * mean * config.sft.batch_size / device.processes
+    laid_out = fit(shape, config.sft, config.compute, device, most_tokens=round(share))
+    check_states(shape, config.sft, config.compute, device, laid_out)
+    return laid_out
+
+
+def _out_of_memory(error: Exception, config: Config, device: Device, laid_out: Fit) -> MinilimaError:
+    first, *others = next_settings(config.sft, config.compute, device, laid_out)
+    return MinilimaError(
+        f"The memory of {device.name} was full while training with rows of {laid_out.row_tokens:,} tokens.",
+        f"It was laid out for {laid_out.memory.total / GIB:,.1f} GiB. torch says: {str(error).splitlines()[0][:200]}",
+        f"Run the same command with {first}; what was finished is kept." + (f" Else: {', '.join(others)}." if others else ""),
+    )

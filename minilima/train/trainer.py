@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, RandomSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import Trainer
 
 from minilima.config import Config, Schedule, SftConfig, Weights
-from minilima.records import Progress, Tell
+from minilima.errors import MinilimaError
 from minilima.train import attention
 from minilima.train.arguments import has_masters
 from minilima.train.checkpoints import mark_complete
 from minilima.train.lagging import Lagging
 from minilima.train.loss import can_fuse, fuse_head
 from minilima.train.masters import MasterAdamW
+from minilima.train.metering import Meter
 from minilima.train.packing import without_targets
 from minilima.train.stochastic import StochasticAdamW
 
@@ -29,8 +30,9 @@ LARGE = 1_000_000
 class SftTrainer(Trainer):  # type: ignore[misc]
     """`transformers.Trainer` with packed steps, a learning-rate floor, and checkpoints that are whole or not taken."""
 
-    def __init__(self, *, config: Config, **arguments: Any) -> None:
+    def __init__(self, *, config: Config, meter: Meter | None = None, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.meter = meter
         self.sft = config.sft
         own = has_masters(config.compute)
         self.by_masters = own and config.sft.weights == Weights.masters
@@ -63,8 +65,22 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         return optimizer if isinstance(optimizer, MasterAdamW | StochasticAdamW) else None
 
+    def get_batch_samples(self, *arguments: Any, **settings: Any) -> Any:
+        """The Trainer's, with the time that it takes."""
+        began = time.monotonic()
+        found = super().get_batch_samples(*arguments, **settings)
+        if self.meter is not None:
+            self.meter.waited_seconds += time.monotonic() - began
+        return found
+
     def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW; ours where the weights are bfloat16. Norms and biases do not decay."""
+        """AdamW; ours where the weights are bfloat16. Norms and biases do not decay.
+
+        Raises:
+            MinilimaError: the weights are bfloat16, and nobody keeps them in float32.
+        """
+        if not (self.by_masters or self.by_chance or self.args.deepspeed):
+            refuse_rounding(self.model)
         if getattr(self, "optimizer", None) is not None or not (self.by_masters or self.by_chance):
             return super().create_optimizer(model)
         decaying = set(self.get_decay_parameter_names(self.model))
@@ -94,6 +110,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         model.train()
         inputs = self._prepare_inputs(inputs)
         rows = inputs["rows"]
+        if self.meter is not None:
+            self.meter.tokens += sum(row["input_ids"].shape[1] for row in rows)
         if not self.by_masters:  # Collectives must match: every process passes through as many rows as the busiest one.
             rows += [without_targets(rows[-1])] * (inputs["most_rows"] - len(rows))
         scale = self.args.world_size / inputs["trained_tokens"]  # gradients are averaged over processes
@@ -132,6 +150,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         """The Trainer's log, with the norm of the gradient that our optimizer clips."""
         if "grad_norm" in logs and self.lagging is None and self.own_optimizer:
             logs = {**logs, "grad_norm": float(self.own_optimizer.grad_norm)}
+        if "loss" in logs and self.meter is not None:
+            logs = {**logs, **self.meter.read()}
         super().log(logs, *arguments, **settings)
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *arguments: Any, **settings: Any) -> None:
@@ -167,9 +187,23 @@ class SftTrainer(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes its own random state
         if self.args.should_save:
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            mark_complete(folder, self.state.global_step)
+            mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+
+def refuse_rounding(model: torch.nn.Module) -> None:
+    """Stops a training of bfloat16 weights without float32 masters: at 1e-5, most of its updates would round to nothing.
+
+    Raises:
+        MinilimaError: there are such weights.
+    """
+    if any(weight.requires_grad and weight.dtype != torch.float32 for weight in model.parameters()):
+        raise MinilimaError(
+            "The weights to be trained are bfloat16, without float32 masters.",
+            "Most updates would be lost to rounding at the learning rates of fine-tuning.",
+            "Load the model in float32; training makes bfloat16 copies of its own.",
+        )
 
 
 def rate_factor(step: int, steps: int, sft: SftConfig) -> float:
@@ -184,26 +218,3 @@ def rate_factor(step: int, steps: int, sft: SftConfig) -> float:
     if sft.schedule == Schedule.cosine:
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
     return floor + (1 - floor) * (1 - progress)
-
-
-class Reporter(TrainerCallback):  # type: ignore[misc]
-    """Tells how the training goes, and asks for a checkpoint when enough seconds have passed."""
-
-    def __init__(self, tell: Tell, checkpoint_seconds: float) -> None:
-        self.tell = tell
-        self.checkpoint_seconds = checkpoint_seconds
-        self.saved_at = time.monotonic()
-        self.loss = math.nan
-
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any
-    ) -> None:
-        self.loss = (logs or {}).get("loss", self.loss)
-        self.tell(Progress(done=state.global_step, total=state.max_steps, unit="steps", note=f"loss {self.loss:.3f}"))
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        # With several processes each has its own clock: they save together after fixed numbers of steps instead.
-        due = time.monotonic() - self.saved_at > self.checkpoint_seconds if args.world_size == 1 else state.global_step % 100 == 0
-        if due and state.global_step < state.max_steps:
-            control.should_save = True
-            self.saved_at = time.monotonic()

@@ -1,0 +1,138 @@
+"""What the plan says of a training: the memory it takes and where it fits, its steps, tokens and time. Never imports torch.
+
+The model's shape is read from its config.json, the devices from nvidia-smi; what of them cannot be found is not guessed.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilima.config import ComputeConfig, Config
+from minilima.config import Device as Where
+from minilima.leases import visible_gpus
+from minilima.machines import machines
+from minilima.probing import gpus
+from minilima.recipes import Stages
+from minilima.sources import ModelSource, Sources
+from minilima.store import Store
+from minilima.train.flops import nominal_flops, training_flops
+from minilima.train.preflight import GIB, USABLE, Device, Fit, fit, fitting_settings, uses_bf16
+from minilima.train.shape import ModelShape, shape_of
+
+ASSUMED_MFU = 0.4
+ASSUMED_TOKENS = 300
+"""Of an example, where the data set is not made yet; LIMA's examples have about 750, Alpaca's about 100."""
+_TOKENS_A_WORD = 1.35
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foresight:
+    """`memory`: (what for, GiB) a row; `notes`: sentences on rows, steps and time, and on what would fit."""
+
+    memory: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+def foresee(config: Config, sources: Sources, graph: Stages, store: Store) -> Foresight | None:
+    """What training will take; None where the model's shape is not known yet."""
+    if (shape := _shape(sources.base, graph, store)) is None:
+        return None
+    device = device_here(config.compute)
+    laid_out = fit(shape, config.sft, config.compute, device)
+    return Foresight(
+        memory=_table(laid_out, device),
+        notes=(_layout(shape, config, device, laid_out), _time(shape, config, device, graph, store)),
+    )
+
+
+def device_here(compute: ComputeConfig) -> Device:
+    """What each training process would compute on, as nvidia-smi and the kernel tell it."""
+    listed = [] if compute.device == Where.cpu or not visible_gpus() else gpus() or []
+    if not listed:
+        flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+        hardware = "avx512_bf16" in flags or "amx_bf16" in flags
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Device(bytes=installed, bf16=uses_bf16(compute, hardware), processes=_processes(compute, 1))
+    name, size, *_ = (part.strip() for part in listed[0].split(","))
+    return Device(
+        bytes=int(float(size.removesuffix("MiB")) * 2**20),
+        bf16=uses_bf16(compute, hardware=True),
+        processes=_processes(compute, len(visible_gpus())),
+        flops=nominal_flops(name),
+        name=name,
+    )
+
+
+def _processes(compute: ComputeConfig, here: int) -> int:
+    each = compute.processes or (here if compute.gpus is None else min(here, compute.gpus))
+    return each * max(1, len(machines(compute)))
+
+
+def _shape(source: ModelSource, graph: Stages, store: Store) -> ModelShape | None:
+    file = _config_file(source, graph, store)
+    return shape_of(json.loads(file.read_text(encoding="utf-8"))) if file is not None and file.is_file() else None
+
+
+def _config_file(source: ModelSource, graph: Stages, store: Store) -> Path | None:
+    if source.kind == "path":
+        return Path(source.location) / "config.json"
+    if source.kind == "embedded":
+        return store.root / graph.base.directory / "config.json" if graph.base is not None else None
+    from huggingface_hub import try_to_load_from_cache
+
+    name, _, commit = source.location.partition("@")
+    found: Any = try_to_load_from_cache(name, "config.json", revision=commit)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _table(laid_out: Fit, device: Device) -> tuple[tuple[str, str], ...]:
+    parts = laid_out.memory
+    rows = {
+        "weights": parts.weights,
+        "gradients": parts.gradients,
+        "optimizer": parts.optimizer,
+        f"activations of {laid_out.row_tokens:,} tokens": parts.activations,
+        "logits": parts.logits,
+        "buffers": parts.buffers,
+        "in all": parts.total,
+    }
+    if device.bytes is not None:
+        rows[f"usable of {device.name}"] = USABLE * device.bytes
+    if parts.host:
+        rows["in the machine's memory, each process"] = parts.host
+    return tuple((name, f"{value / GIB:,.1f}") for name, value in rows.items() if value)
+
+
+def _layout(shape: ModelShape, config: Config, device: Device, laid_out: Fit) -> str:
+    blocks = "blocks computed again in the backward pass" if laid_out.checkpointing else "nothing computed twice"
+    text = f"Training {shape.parameters / 1e6:,.0f} M weights on {device.processes} x {device.name}: rows of "
+    text += f"{laid_out.row_tokens:,} tokens, {blocks}."
+    if laid_out.fits is False:
+        ways = fitting_settings(shape, config.sft, config.compute, device)
+        text += f" It does not fit; {' or '.join(ways) if ways else 'none of the usual settings'} would."
+    return text
+
+
+def _time(shape: ModelShape, config: Config, device: Device, graph: Stages, store: Store) -> str:
+    sft = config.sft
+    found = store.find(graph.dataset)
+    examples, tokens, basis = config.data.size, float(ASSUMED_TOKENS), f"assuming {ASSUMED_TOKENS} tokens an example"
+    if found is not None:
+        examples = found.metrics["examples"]
+        words = found.metrics["instruction_words"]["mean"] + found.metrics["output_words"]["mean"]
+        tokens, basis = _TOKENS_A_WORD * words, "by the words of the data set"
+    if examples is None:
+        return "How many steps there are is known once the data set is made."
+    steps = sft.epochs * -(-examples // sft.batch_size)
+    text = f"Training takes {steps:,} steps over about {sft.epochs * examples * tokens:,.0f} tokens ({basis})"
+    if device.flops is None:
+        return f"{text}; how long is not known for {device.name}."
+    needed = training_flops(
+        [round(tokens)] * examples, parameters=shape.multiplying, layers=shape.layers, heads_width=shape.heads_width,
+        frozen=sft.method != "full",
+    ) * sft.epochs  # fmt: skip
+    minutes = needed / (device.flops * device.processes * ASSUMED_MFU) / 60
+    speed = f"{ASSUMED_MFU:.0%} of the {device.flops / 1e12:,.0f} TFLOP/s of each"
+    return f"{text}; about {minutes:,.1f} min of computing, assuming {speed}."
