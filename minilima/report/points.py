@@ -198,8 +198,8 @@ def stage_cost(manifest: Mapping[str, Any]) -> Cost:
     # A recipe has the name of a model at an endpoint; what ran here is described in full, and nobody charged for it.
     described = isinstance(recipe.get("model", recipe.get("rated_by")), Mapping)
     local = described or (manifest["stage"] == "answers" and "model" not in recipe)
-    free = local or not usage["calls"]
-    return Cost(tokens=tokens, usd=0.0 if free else usage["usd"], seconds=manifest["seconds"])
+    unpriced = 0.0 if local or not usage["calls"] else None
+    return Cost(tokens=tokens, usd=unpriced if usage["usd"] is None else usage["usd"], seconds=manifest["seconds"])
 
 
 def _yardstick(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from minilima.__main__ import main
 from minilima.errors import MinilimaError
 from minilima.report.compare import tabulate
 from minilima.report.pictures import CURVE_POINTS, smoothed
-from minilima.report.points import Cost, read_points
+from minilima.report.points import Cost, read_points, stage_cost
 from minilima.report.series import COLOURS, series
 from minilima.report.sweep import write_points, write_sweep_report
 from tests.report.runs import finished_run, plain_prompts
@@ -77,6 +77,16 @@ def test_stages_that_runs_share_are_counted_once(outputs: Path) -> None:
     # Of the seven stages, base, pool and reference answers are shared by all, and each data set by two.
     assert len(entries) == 3 + len(SIZES) + 3 * len(points)
     assert Cost(tokens=1, usd=1.0) + Cost(tokens=2, usd=None) == Cost(tokens=3, usd=None)
+
+
+def test_what_ran_here_costs_nothing_and_what_has_no_price_is_not_known() -> None:
+    def usd(stage: str, recipe: dict[str, object], calls: int = 9, price: float | None = None) -> float | None:
+        usage = {"calls": calls, "prompt_tokens": 1, "completion_tokens": 1, "usd": price}
+        return stage_cost({"stage": stage, "recipe": recipe, "usage": usage, "seconds": 1.0}).usd
+
+    assert usd("pool", {"model": {"kind": "embedded"}}) == usd("answers", {}) == usd("model", {}, calls=0) == 0.0
+    assert usd("pool", {"model": "gpt-4o"}) is None and usd("verdicts", {"model": None}) is None
+    assert usd("pool", {"model": "gpt-4o"}, price=1.5) == usd("answers", {}, price=1.5) == 1.5
 
 
 def test_many_settings_are_drawn_in_no_more_colours_than_there_are(outputs: Path) -> None:
