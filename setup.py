@@ -20,7 +20,15 @@ setup(
     packages=[*find_packages(include=["minilima", "minilima.*"]), "minilima.conf"],
     package_dir={"minilima.conf": "conf"},
     package_data={
-        "minilima": ["data/*.jsonl", "data/*.txt", "prompts/**/*.j2", "construct/*.j2", "report/page/*", "py.typed"],
+        "minilima": [
+            "data/*.json",
+            "data/*.jsonl",
+            "data/*.txt",
+            "prompts/**/*.j2",
+            "construct/*.j2",
+            "report/page/*",
+            "py.typed",
+        ],
         "minilima.conf": ["**/*.yaml"],
     },
     entry_points={"console_scripts": ["minilima=minilima.__main__:main"]},

@@ -25,6 +25,7 @@ VERBS = {
     "fetch": "fetch the embedded models into the user's cache",
     "completion": 'completion for a shell: completion bash|zsh|fish; to have it now: eval "$(minilima completion bash)"',
     "compare": "finished runs beside each other: compare FOLDER… [--html FILE] [--against POINT] [--format markdown|csv|json]",
+    "agreement": "what a judge is worth: agreement judge=… --labels FILE [--annotations FILE] [--size N] [--json]",
     "score": "win rates, length control and paired comparisons of AlpacaEval annotations files",
 }
 
@@ -95,6 +96,11 @@ def _dispatch(arguments: list[str]) -> int:
     # A preset of the data is an option of its group.
     arguments = [item.replace("data.preset=", "data=", 1) if item.startswith("data.preset=") else item for item in arguments]
     config_dir, arguments = _take_option("--config-dir", arguments)
+    if verb == "agreement":
+        from minilima.agreeing import run_agreement
+
+        run_agreement(arguments, config_dir)
+        return 0
     if verb == "store":
         from minilima.storage import run_store
 

@@ -460,6 +460,8 @@ class JudgeConfig:
     alpaca_eval's seeded switch gives to the instruction."""
     min_coverage: float = 0.9
     """Share of the prompts that must have a verdict that can be read, 0 to 1; below it no win rate is given."""
+    length_tables: str | None = None
+    """Folder with AlpacaEval's tables for the length-controlled win rate; None = Hugging Face's cache. Enters no key."""
     embedding_weight: float = 0.5
     """kind=reference: weight of the sentence embedding beside ROUGE-L, 0 to 1."""
     tie_margin: float = 0.01

@@ -38,6 +38,17 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
+@contextmanager
+def speaking_aside() -> Iterator[None]:
+    """Until the block ends, everything but `say_raw` goes to standard error: standard output is for a program that reads it."""
+    global _out
+    usual, _out = _out, RichConsole(stderr=True, highlight=False, soft_wrap=False)
+    try:
+        yield
+    finally:
+        _out = usual
+
+
 def say(text: str = "", style: str | None = None) -> None:
     """One line for the user."""
     _out.print(Text(plain(text)), style=style)

@@ -5,6 +5,7 @@ and as the settings ask. Never imports torch.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,12 +48,17 @@ def estimate(role: str, config: Config, sources: Sources) -> Estimate | None:
     judged = sources.dev_set if role == "model" else sources.eval_set
     if rounds and asks and judged is not None and judged.path is not None:
         prompts = _prompts(judged, config.eval_set.size if role == "verdicts" else None)
-        orders = rounds * (2 if config.judge.orders == Orders.both and sources.annotators is None else 1)
-        asked = sum(_tokens(prompt.instruction) for prompt in prompts)
-        shown = asked + len(prompts) * (2 * min(_ANSWER_TOKENS, config.eval.max_tokens) + _TEMPLATE_TOKENS)
-        guess = (orders * len(prompts), orders * shown, orders * len(prompts) * config.judge.max_tokens)
-        return _priced(guess, config.judge.model, config, of_judge=True)
+        answers = 2 * _CHARACTERS_A_TOKEN * min(_ANSWER_TOKENS, config.eval.max_tokens)
+        return estimate_judging(config, sources, [len(prompt.instruction) + answers for prompt in prompts] * rounds)
     return None
+
+
+def estimate_judging(config: Config, sources: Sources, shown: Sequence[int]) -> Estimate:
+    """What a judge at an endpoint will be asked, given the characters of each pair's instruction and answers."""
+    orders = 2 if config.judge.orders == Orders.both and sources.annotators is None else 1
+    tokens = sum(math.ceil(characters / _CHARACTERS_A_TOKEN) + _TEMPLATE_TOKENS for characters in shown)
+    guess = (orders * len(shown), orders * tokens, orders * len(shown) * config.judge.max_tokens)
+    return _priced(guess, config.judge.model, config, of_judge=True)
 
 
 def count_prompts(source: FileSource, size: int | None) -> int | None:

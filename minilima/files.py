@@ -130,9 +130,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises:
         MinilimaError: a line is not a JSON object; the line's number is named.
     """
+    return _parse_jsonl(path.read_text(encoding="utf-8", errors="strict"), path)
+
+
+def _parse_jsonl(text: str, path: Path) -> list[dict[str, Any]]:
     rows = []
     # Not splitlines(): U+2028 and the like may stand inside a JSON string.
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="strict").split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -159,10 +163,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         MinilimaError: the file is neither.
     """
-    if not path.read_text(encoding="utf-8").lstrip().startswith("["):
-        return read_jsonl(path)
+    return parse_rows(path.read_text(encoding="utf-8"), path)
+
+
+def parse_rows(text: str, path: Path) -> list[dict[str, Any]]:
+    """As `read_rows`, of text that was read already; `path` is named in errors."""
+    if not text.lstrip().startswith("["):
+        return _parse_jsonl(text, path)
     try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = json.loads(text)
     except json.JSONDecodeError as error:
         raise MinilimaError(
             f"{path} is not JSON.", f"{error.msg} at line {error.lineno}, column {error.colno}.", "Mend the file."

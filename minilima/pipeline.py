@@ -18,6 +18,7 @@ from pathlib import Path
 from minilima import console
 from minilima.config import Config, Until
 from minilima.evaluate.cards import find_card, form_of
+from minilima.evaluate.controlled import length_controlled_win_rate
 from minilima.evaluate.judge import draws_order
 from minilima.evaluate.results import Results, compute_results
 from minilima.launch import run_stage
@@ -25,6 +26,7 @@ from minilima.llm.budget import spent_usd
 from minilima.plan_table import show
 from minilima.planning import check_ready, check_still_there, confirm_spending, describe_outcome, make_plan
 from minilima.recipes import judge_identity, run_name, stages
+from minilima.report.alpaca import as_run
 from minilima.report.summary import Summary, write_run
 from minilima.report.tracking import track
 from minilima.sources import Sources, resolve
@@ -59,7 +61,7 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
     with reserved(store.root, [stage.directory for _, stage in graph.until(config.until)]):
         check_still_there(planned, make_plan(config, sources, graph, store))
         for role, stage in graph.until(config.until):
-            artifacts[role] = _get_or_build(role, stage, config, sources, store, artifacts)
+            artifacts[role] = get_or_build(role, stage, config, sources, store)
         results = _results(artifacts, config, sources)
         summary = write_run(folder, config, artifacts, results)
     summary = track(summary, config)
@@ -67,9 +69,7 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
     return summary
 
 
-def _get_or_build(
-    role: str, stage: Stage, config: Config, sources: Sources, store: Store, ready: Mapping[str, Artifact]
-) -> Artifact:
+def get_or_build(role: str, stage: Stage, config: Config, sources: Sources, store: Store) -> Artifact:
     """One stage, with its live line. Its inputs are in the store by now."""
     if found := store.find(stage):
         return found
@@ -105,8 +105,14 @@ def _results(artifacts: Mapping[str, Artifact], config: Config, sources: Sources
         min_coverage=config.judge.min_coverage,
         random_order=draws_order(config.judge),
     )
-    cards = Path(config.paths.outputs) / "judges"
-    return replace(results, judge_card=find_card(judge_identity(config, sources), form_of(config.judge), cards))
+    outputs = Path(config.paths.outputs)
+    controlled = None
+    if results.win_rate is not None:
+        tables = Path(config.judge.length_tables).expanduser() if config.judge.length_tables else None
+        run, key = as_run(config, artifacts), artifacts["verdicts"].stage.key
+        controlled = length_controlled_win_rate(run, key, tables, outputs / "cache" / "length_control")
+    card = find_card(judge_identity(config, sources), form_of(config.judge), outputs / "judges")
+    return replace(results, judge_card=card, length_controlled=controlled)
 
 
 def _show_end(summary: Summary) -> None:

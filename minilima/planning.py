@@ -134,12 +134,16 @@ def _noted(planned: Sequence[PlannedStage], notes: Sequence[str], store: Store) 
 
 
 def confirm_spending(plan: Plan, limit_usd: float | None) -> None:
+    """Asks before a plan is carried out that may cost more than `limit_usd` (None: never); raises as `confirm_usd`."""
+    confirm_usd(plan.needs.usd, limit_usd)
+
+
+def confirm_usd(usd: float | None, limit_usd: float | None) -> None:
     """Asks before more than `limit_usd` may be spent (None: never).
 
     Raises:
         MinilimaError: the answer is no, or there is nobody to ask.
     """
-    usd = plan.needs.usd
     if limit_usd is None or usd is None or usd <= limit_usd:
         return
     answer = console.confirm(f"This may cost about {usd:,.2f} USD (more than confirm_above_usd={limit_usd:g}). Go on?")

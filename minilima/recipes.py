@@ -176,6 +176,26 @@ def judge_identity(config: Config, sources: Sources) -> str:
     return sha256_text(canonical_json({"version": VERSIONS["verdicts"], **judge_recipe(config, sources)}))[:16]
 
 
+def agreement_stages(config: Config, sources: Sources, pairs: str) -> tuple[Stage | None, Stage, Stage]:
+    """What a judge's verdicts on labelled pairs are made of: its base model where that is converted, the pairs, the verdicts.
+
+    Args:
+        config: names the judge.
+        sources: where it comes from.
+        pairs: hash of what the judge sees of the pairs.
+    """
+    base = _local_judge(config, sources)
+    given = Stage(name="pairs", version=1, recipe={"pairs": pairs})
+    inputs = {"pairs": given, **({"judge": base} if base else {})}
+    recipe = {**judge_recipe(config, sources), "pairs": pairs}
+    return base, given, Stage(name="agreement", version=VERSIONS["verdicts"], recipe=recipe, inputs=inputs)
+
+
+def _local_judge(config: Config, sources: Sources) -> Stage | None:
+    """The conversion of the judge's weights, where it is an embedded model."""
+    return _embedded_stage(sources.judge or sources.base) if config.judge.kind == JudgeKind.local else None
+
+
 def judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     """All of a judge that can change its verdicts; the data are not part of it."""
     judge = config.judge

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from minilima import console
 from minilima.errors import MinilimaError
-from minilima.evaluate.length_control import LengthControlled, NotKnown
-from minilima.evaluate.length_tables import cached_tables, load_tables
+from minilima.evaluate.length_tables import LengthControlled, NotKnown, cached_tables, load_tables
 from minilima.evaluate.score import Pair, Scored, Scores, as_json, score
 from minilima.evaluate.statistics import Share
 

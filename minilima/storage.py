@@ -110,6 +110,8 @@ def _users(outputs: Path) -> dict[str, set[str]]:
     users = {f"running {name}": directories for name, directories in reservations(outputs / "store").items()}
     for file in sorted((outputs / "runs").glob("*/run.json")):
         users[file.parent.name] = _read(file, lambda text: {stage["directory"] for stage in json.loads(text)["stages"]})
+    for file in sorted((outputs / "judges").glob("*.json")):
+        users[f"judge {file.stem}"] = _read(file, lambda text: {item["entry"] for item in json.loads(text)["measured"]})
     for work in unfinished(outputs / "store"):
         job = work / SCRATCH / "job.json"
         if job.is_file():

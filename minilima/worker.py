@@ -113,6 +113,10 @@ def _builder(job: Job) -> Callable[[Job, Tell], Outcome]:
         from minilima.evaluate.answers import build_answers
 
         return build_answers
+    if role == "agreement":
+        from minilima.evaluate.agreement import build_agreement
+
+        return build_agreement
     from minilima.evaluate.judge import build_verdicts
 
     return build_verdicts

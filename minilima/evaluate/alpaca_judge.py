@@ -8,7 +8,7 @@ until then is not asked again.
 import json
 import os
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def judge_with_alpaca_eval(job: Job, pairs: Sequence[tuple[Answer, Answer]], tel
     verdicts: list[Verdict] = []
     try:
         annotator = _annotator(job)
-        for chunk in (pairs[:1], *(pairs[start : start + _CHUNK] for start in range(1, len(pairs), _CHUNK))):
+        for chunk in _chunks(pairs):
             base, tuned = ([_row(pair[side]) for pair in chunk] for side in (0, 1))
             found = {row["instruction"]: row for row in annotator.annotate_head2head(outputs_1=base, outputs_2=tuned)}
             verdicts += [_verdict(pair[1], found[pair[1].instruction]) for pair in chunk]
@@ -62,6 +62,18 @@ def judge_with_alpaca_eval(job: Job, pairs: Sequence[tuple[Answer, Answer]], tel
     unread = sum(verdict.preference is None for verdict in verdicts)
     asked = sum(base.output != tuned.output for base, tuned in pairs)
     return verdicts, Usage(calls=asked, faults={"unusable": unread} if unread else {})
+
+
+def _chunks(pairs: Sequence[tuple[Answer, Answer]]) -> Iterator[list[tuple[Answer, Answer]]]:
+    """The first pair, then up to _CHUNK at a time. The package joins by instruction: none may occur twice in a chunk."""
+    chunk: list[tuple[Answer, Answer]] = []
+    limit = 1
+    for pair in pairs:
+        if len(chunk) == limit or any(other[1].instruction == pair[1].instruction for other in chunk):
+            yield chunk
+            chunk, limit = [], _CHUNK
+        chunk.append(pair)
+    yield chunk
 
 
 def _annotator(job: Job) -> Any:

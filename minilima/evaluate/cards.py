@@ -40,8 +40,10 @@ class Measured:
     """The set: a file's name, or where the figures were published."""
     by: str
     """Whose choices the judge is compared with: `people`, or the name of another judge."""
+    data: str = ""
+    """16 hex digits of what the judge saw; empty for published figures."""
     pairs: int
-    """Pairs in the set."""
+    """Pairs in the set; for published figures, judgments."""
     unread: int
     """Pairs on which the judge gave no verdict that could be read; they count in no figure."""
     decided: int
@@ -65,6 +67,10 @@ class Measured:
     """Where the pairs or the figures come from."""
     command: str
     """What computes them."""
+    date: str = ""
+    """The day on which the judge was asked, or on which a file of published figures was read."""
+    entry: str = ""
+    """The store entry with the verdicts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +129,12 @@ class JudgeCard:
         return f"this judge was not measured. The published one of its form, {self.judge}, {figures}"
 
 
-def share_text(figure: Figure) -> str:
+def share_text(figure: Figure, form: str = ".1f", unit: str = "%") -> str:
     """A share in percent, with its interval where there is one."""
-    text = f"{100 * figure.value:.1f} %"
+    text = f"{100 * figure.value:{form}} {unit}"
     if figure.low is None or figure.high is None:
         return text
-    return f"{text} (95 % interval {100 * figure.low:.1f} to {100 * figure.high:.1f})"
+    return f"{text} (95 % interval {100 * figure.low:{form}} to {100 * figure.high:{form}})"
 
 
 def find_card(identity: str, form: str | None, folder: Path, packaged: Path = PACKAGED) -> JudgeCard | None:

@@ -15,9 +15,9 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.prompts import load_eval_set
 from minilima.files import read_jsonl, write_jsonl
 from minilima.llm.cache import CachedModel
-from minilima.llm.chat import FAILED, Message, Reply, Request, Sampling, ask, counted
+from minilima.llm.chat import FAILED, Message, OnReply, Reply, Request, Sampling, ask, counted
 from minilima.prompts import render
-from minilima.records import Answer, EvalPrompt, Progress, Tell, Usage, Verdict
+from minilima.records import Answer, Progress, Tell, Usage, Verdict
 from minilima.store import Outcome
 from minilima.worker import Job
 
@@ -31,49 +31,60 @@ def build_verdicts(job: Job, tell: Tell) -> Outcome:
     """Writes verdicts.jsonl."""
     tuned = {row["id"]: Answer(**row) for row in read_jsonl(job.inputs["answers"] / "answers.jsonl")}
     pairs = [(Answer(**row), tuned[row["id"]]) for row in read_jsonl(job.inputs["reference"] / "answers.jsonl")]
-    prompts = load_eval_set(job.sources.eval_set, job.config.eval_set.size)
-    verdicts, usage = judge_pairs(job, prompts, pairs, tell)
+    references = {prompt.id: prompt.output for prompt in load_eval_set(job.sources.eval_set, job.config.eval_set.size)}
+    verdicts, usage = judge_pairs(job, pairs, references, tell)
     write_jsonl(job.work / "verdicts.jsonl", verdicts)
+    return Outcome(metrics=counts(verdicts), usage=usage)
+
+
+def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """How many verdicts there are of each kind; a win is one for the second answer of a pair."""
     read = [verdict.preference for verdict in verdicts if verdict.preference is not None]
-    metrics = {
+    return {
         "prompts": len(verdicts),
         "judged": len(read),
         "wins": sum(preference > TIE for preference in read),
         "losses": sum(preference < TIE for preference in read),
         "ties": sum(preference == TIE for preference in read),
     }
-    return Outcome(metrics=metrics, usage=usage)
 
 
-def judge_pairs(job: Job, prompts: Sequence[EvalPrompt], pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
-    """What the experiment's judge makes of pairs of answers to some of these prompts, and what it took."""
-    if job.config.judge.kind == JudgeKind.reference:
-        return _by_reference(job, prompts, pairs, tell), Usage()
-    if job.config.judge.kind == JudgeKind.local:
-        return _by_log_odds(job, pairs, tell), Usage()
-    if job.config.judge.kind == JudgeKind.alpaca_eval:
+def judge_pairs(job: Job, pairs: Sequence[Pair], references: Mapping[str, str | None], tell: Tell) -> tuple[list[Verdict], Usage]:
+    """The verdicts of the job's judge, in the order of the pairs.
+
+    Args:
+        job: names the judge, and how it is reached.
+        pairs: whose ids differ.
+        references: the reference answer of each pair's id, for a judge that compares with it.
+        tell: told how far it is.
+    """
+    kind = job.config.judge.kind
+    if kind == JudgeKind.reference:
+        return _by_reference(job, pairs, references, tell), Usage()
+    if kind == JudgeKind.local:
+        return _by_log_odds(job, pairs, tell)
+    if kind == JudgeKind.alpaca_eval:
         from minilima.evaluate.alpaca_judge import judge_with_alpaca_eval
 
         return judge_with_alpaca_eval(job, pairs, tell)
     return _by_endpoint(job, pairs, tell)
 
 
-def _by_reference(job: Job, asked: Sequence[EvalPrompt], pairs: Sequence[Pair], tell: Tell) -> list[Verdict]:
+def _by_reference(job: Job, pairs: Sequence[Pair], references: Mapping[str, str | None], tell: Tell) -> list[Verdict]:
     from minilima.evaluate.closeness import Closeness
 
     config = job.config
-    prompts = {prompt.id: prompt for prompt in asked}
-    lacking = [prompt.id for prompt in prompts.values() if not prompt.output]
+    lacking = [tuned.id for _, tuned in pairs if not references.get(tuned.id)]
     if lacking:
         raise MinilimaError(
-            f"{len(lacking):,} of {len(prompts):,} prompts have no reference answer.",
+            f"{len(lacking):,} of {len(pairs):,} prompts have no reference answer.",
             f"judge=reference compares with it; the first is {lacking[0]!r}.",
-            "Add `output` to them, or choose another judge.",
+            "Add it (output in an evaluation set, reference in labelled pairs), or choose another judge.",
         )
     measure = Closeness(config.judge.embedding_weight)
     verdicts = []
     for base, tuned in pairs:
-        reference = prompts[tuned.id].output or ""
+        reference = references[tuned.id] or ""
         of_base, of_tuned = measure(reference, [base.output, tuned.output])
         gain = of_tuned.score - of_base.score
         preference = TIE if abs(gain) <= config.judge.tie_margin else TUNED_WINS if gain > 0 else REFERENCE_WINS
@@ -83,26 +94,50 @@ def _by_reference(job: Job, asked: Sequence[EvalPrompt], pairs: Sequence[Pair], 
     return verdicts
 
 
-def _by_log_odds(job: Job, pairs: Sequence[Pair], tell: Tell) -> list[Verdict]:
-    from minilima.llm.local import LocalModel
+def _by_log_odds(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
+    shown = [(pair, swapped) for pair in pairs for swapped in _orders(job.config.judge.orders, pair)]
+    sampling = Sampling(temperature=0.0, max_tokens=1, top_logprobs=2)
+    requests = [
+        Request(messages=_question("choose", pair, swapped), sampling=sampling, prefill="Output (") for pair, swapped in shown
+    ]
+    model = CachedModel(_Letters(job), job.cache)
+    replies = model.reply_many(requests, counted(tell, len(requests), "replies"))
+    by_prompt: dict[str, list[float]] = {}
+    for (pair, swapped), reply in zip(shown, replies, strict=True):
+        assert reply.logprobs is not None, "it was asked for them"
+        odds = reply.logprobs["a"] - reply.logprobs["b"]
+        by_prompt.setdefault(pair[1].id, []).append(odds if swapped else -odds)
+    return [_by_mean_odds(identity, odds) for identity, odds in by_prompt.items()], model.usage
 
-    source = job.sources.judge or job.sources.base
-    compute = job.config.compute
-    location = job.model_location(source, "judge")
-    model = LocalModel(location, source.identity, device=compute.device, batch=compute.generation_batch)
-    verdicts = []
-    for pair in pairs:
-        orders = []
-        for swapped in _orders(job.config.judge.orders, pair):
-            odds = model.log_odds(_question("choose", pair, swapped), "a", "b", prefill="Output (")
-            orders.append(-odds if not swapped else odds)
-        mean = sum(orders) / len(orders)
-        preference = TIE if mean == 0 else TUNED_WINS if mean > 0 else REFERENCE_WINS
-        each = tuple(TUNED_WINS if order > 0 else REFERENCE_WINS for order in orders) if len(orders) > 1 else ()
-        words = "log-odds for the tuned answer: " + ", ".join(f"{order:+.2f}" for order in orders)
-        verdicts.append(Verdict(id=pair[1].id, preference=preference, orders=each, explanation=words))
-        tell(Progress(done=len(verdicts), total=len(pairs), unit="verdicts"))
-    return verdicts
+
+def _by_mean_odds(identity: str, orders: Sequence[float]) -> Verdict:
+    """The verdict from the log-odds for the tuned answer in each order."""
+    mean = sum(orders) / len(orders)
+    preference = TIE if mean == 0 else TUNED_WINS if mean > 0 else REFERENCE_WINS
+    each = tuple(TUNED_WINS if order > 0 else REFERENCE_WINS for order in orders) if len(orders) > 1 else ()
+    words = "log-odds for the tuned answer: " + ", ".join(f"{order:+.2f}" for order in orders)
+    return Verdict(id=identity, preference=preference, orders=each, explanation=words)
+
+
+class _Letters:
+    """A local model that says how likely the letters a and b are; as a ChatModel, so that each reply is kept."""
+
+    def __init__(self, job: Job) -> None:
+        from minilima.llm.local import LocalModel
+
+        source, compute = job.sources.judge or job.sources.base, job.config.compute
+        location = job.model_location(source, "judge")
+        self._model = LocalModel(location, source.identity, device=compute.device, batch=compute.generation_batch)
+        self.name = source.identity
+
+    def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
+        replies = []
+        for index, request in enumerate(requests):
+            odds = self._model.log_odds(request.messages, "a", "b", prefill=request.prefill or "")
+            reply = Reply(text="", finish="stop", prompt_tokens=0, completion_tokens=0, logprobs={"a": odds, "b": 0.0})
+            replies.append(reply)
+            on_reply(index, reply)
+        return replies
 
 
 def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
@@ -198,6 +233,19 @@ def _equal(pair: Pair) -> bool:
 def _orders(orders: Orders, pair: Pair) -> list[bool]:
     """For each time that a judge is asked: whether the tuned model's answer is shown first."""
     return [False, True] if orders == Orders.both else [is_switched(pair[1].instruction)]
+
+
+def orders_of(verdict: Verdict, instruction: str | None) -> Sequence[float]:
+    """The preference in each order, as `statistics.position_preference` takes it.
+
+    Args:
+        verdict: of a judge.
+        instruction: where the judge was asked once, in the order drawn for it; None = it was asked in both, or in none.
+    """
+    if verdict.orders or instruction is None or verdict.preference is None:
+        return verdict.orders
+    # Shown the other way round, the first answer is the tuned model's.
+    return [REFERENCE_WINS + TUNED_WINS - verdict.preference if is_switched(instruction) else verdict.preference]
 
 
 def draws_order(judge: JudgeConfig) -> bool:

@@ -23,6 +23,8 @@ from minilima.evaluate.length_tables import (
     HOW_TO_GET,
     JUDGE,
     Gamed,
+    LengthControlled,
+    NotKnown,
     Tables,
     Weights,
     alpaca_eval_places,
@@ -49,26 +51,6 @@ class Method(StrEnum):
     auto = "auto"
     published = "published"
     fitted = "fitted"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LengthControlled:
-    """A length-controlled win rate in percent."""
-
-    value: float
-    interval: Estimate | None
-    """95 % bootstrap interval over prompts, the model refitted in each resample; None where it cannot be refitted."""
-    weights: Weights | None
-    """None where the value was read from the file."""
-    how: str
-    """`published weights`, `fitted`, `minimal` or `the file's own`, with what a reader should know."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotKnown:
-    """Why there is no length-controlled win rate."""
-
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

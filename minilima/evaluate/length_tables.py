@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from minilima.errors import MinilimaError
-from minilima.evaluate.statistics import Vector
+from minilima.evaluate.statistics import Estimate, Vector
 from minilima.sources import DATA
 
 JUDGE, BASELINE = "weighted_alpaca_eval_gpt4_turbo", "gpt4_1106_preview"
@@ -62,6 +62,26 @@ class Tables:
     """Published coefficients by model."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LengthControlled:
+    """A length-controlled win rate in percent."""
+
+    value: float
+    interval: Estimate | None
+    """95 % bootstrap interval over prompts, the model refitted in each resample; None where it cannot be refitted."""
+    weights: Weights | None
+    """None where the value was read from the file."""
+    how: str
+    """`published weights`, `fitted`, `minimal` or `the file's own`, with what a reader should know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotKnown:
+    """Why there is no length-controlled win rate."""
+
+    reason: str
+
+
 NO_TABLES = Tables(difficulty=None, gamed=None, weights={})
 
 
@@ -90,13 +110,19 @@ def load_tables(folder: Path) -> Tables:
 
 def cached_tables() -> Tables:
     """The tables that alpaca_eval or `hf download` left in Hugging Face's cache; empty where there are none."""
+    folder = cached_folder()
+    return NO_TABLES if folder is None else load_tables(folder)
+
+
+def cached_folder() -> Path | None:
+    """Where in Hugging Face's cache the tables lie; None where there are none."""
     from huggingface_hub import try_to_load_from_cache
 
     for name in ("df_gamed.csv", "instruction_difficulty.csv"):
         found = try_to_load_from_cache("tatsu-lab/alpaca_eval", name, repo_type="dataset")
         if isinstance(found, str):
-            return load_tables(Path(found).parent)
-    return NO_TABLES
+            return Path(found).parent
+    return None
 
 
 @lru_cache(maxsize=1)

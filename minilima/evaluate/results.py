@@ -1,12 +1,11 @@
 """The figures of a run, from the files of its last stages. Cheap, so computed anew whenever they are shown."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from minilima.evaluate.cards import JudgeCard
-from minilima.evaluate.judge import is_switched
+from minilima.evaluate.judge import orders_of
+from minilima.evaluate.length_tables import LengthControlled, NotKnown
 from minilima.evaluate.statistics import (
     LossChange,
     Positions,
@@ -19,10 +18,6 @@ from minilima.evaluate.statistics import (
 )
 from minilima.files import read_jsonl
 from minilima.records import Answer, ReferenceLoss, Verdict
-
-if TYPE_CHECKING:
-    # It imports scikit-learn, which takes seconds.
-    from minilima.evaluate.length_control import LengthControlled, NotKnown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +53,7 @@ class Results:
     """What the judge made of the place at which an answer was shown."""
     length_preference: Share | None = None
     """How often the longer answer won."""
-    length_controlled: "LengthControlled | NotKnown | None" = None
+    length_controlled: LengthControlled | NotKnown | None = None
     """The win rate if both answers were equally long, or why it is not known; None where it was not asked for."""
     judge_card: JudgeCard | None = None
     """What was measured of the judge; None = nothing."""
@@ -82,7 +77,7 @@ def compute_results(
     read = sum(preference is not None for preference in preferences)
     coverage = Coverage(judged=read, prompts=len(judged), minimum=min_coverage)
     lengths = [(len(base[verdict.id].output), len(tuned[verdict.id].output)) for verdict in judged]
-    orders = [_orders(verdict, tuned[verdict.id].instruction if random_order else None) for verdict in judged]
+    orders = [orders_of(verdict, tuned[verdict.id].instruction if random_order else None) for verdict in judged]
     return Results(
         coverage=coverage,
         win_rate=win_rate(preferences) if coverage.enough else None,
@@ -94,14 +89,6 @@ def compute_results(
 
 def _answers(folder: Path) -> dict[str, Answer]:
     return {row["id"]: Answer(**row) for row in read_jsonl(folder / "answers.jsonl")}
-
-
-def _orders(verdict: Verdict, instruction: str | None) -> Sequence[float]:
-    """The preference in each order, as `position_preference` takes it; `instruction` where one order was drawn for it."""
-    if verdict.orders or instruction is None or verdict.preference is None:
-        return verdict.orders
-    # Shown the other way round, the first answer is the tuned model's.
-    return [3 - verdict.preference if is_switched(instruction) else verdict.preference]
 
 
 def _loss_change(reference: Path, answers: Path) -> LossChange | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from minilima.config import Config, JudgeConfig, JudgeKind
 from minilima.evaluate.annotations import Annotation, Run, mean_length, write_annotations, write_leaderboard
+from minilima.evaluate.length_tables import LengthControlled
 from minilima.evaluate.results import Results
 from minilima.files import read_jsonl
 from minilima.records import Answer, Verdict
@@ -42,6 +43,8 @@ def write_alpaca_files(folder: Path, config: Config, artifacts: Mapping[str, Art
             "n_draws": rate.ties,
             "discrete_win_rate": rate.discrete_win_rate,
         }
+    if isinstance(results.length_controlled, LengthControlled):
+        row["length_controlled_winrate"] = results.length_controlled.value
     write_leaderboard(folder / "leaderboard.csv", {run.generator: row})
 
 

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from minilima.compose import to_dict
 from minilima.config import Config, JudgeKind
 from minilima.evaluate.cards import JudgeCard
+from minilima.evaluate.length_tables import LengthControlled
 from minilima.evaluate.results import Results
 from minilima.files import write_atomic
 from minilima.report.alpaca import write_alpaca_files
@@ -66,6 +67,7 @@ class Summary:
                 f"Win rate of the tuned model against its base: {found.value:.1f} %, 95 % interval {found.low:.1f} to "
                 f"{found.high:.1f} ({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {self.results.coverage})."
             )
+            lines.extend(_bias_lines(self.results))
         elif self.results:
             lines.append(self.results.coverage.refusal())
         if self.results and (loss := self.results.loss_change):
@@ -82,6 +84,32 @@ class Summary:
         lines.extend(self.notes)
         lines.append(f"Report: {self.folder / 'report.html'}")
         return lines
+
+
+def _bias_lines(results: Results) -> list[str]:
+    """What length and place have to do with the win rate."""
+    lines = []
+    controlled = results.length_controlled
+    if isinstance(controlled, LengthControlled):
+        bounds = controlled.interval
+        interval = f", 95 % interval {bounds.low:.1f} to {bounds.high:.1f}" if bounds else ""
+        lines.append(
+            f"Length-controlled, as if both answers were equally long: {controlled.value:.1f} %{interval} ({controlled.how})."
+        )
+    elif controlled is not None:
+        lines.append(f"Length-controlled win rate: not known, {controlled.reason.rstrip('.')}.")
+    where = results.positions
+    shares = [
+        ("the longer answer won", results.length_preference),
+        ("the answer shown first won", where.first_wins if where else None),
+        ("both orders agreed on", where.consistency if where else None),
+    ]
+    told = [
+        f"{what} {found.share.value:.0%} of {found.decided:,} ({found.share.low:.0%} to {found.share.high:.0%})"
+        for what, found in shares
+        if found is not None
+    ]
+    return [*lines, f"In this run {'; '.join(told)}."] if told else lines
 
 
 _NO_CARD = "it has no card: its agreement with people was not measured."
@@ -110,10 +138,8 @@ def judge_warning(results: Results) -> list[str]:
     card = results.judge_card
     if card is not None and card.above_floor:
         return []
-    preferred = results.length_preference
-    here = f" Here the longer answer won {preferred.share.value:.0%} of {preferred.decided:,} pairs." if preferred else ""
     return [
-        f'Warning: this judge was not shown to be better than "the longer answer wins".{here} '
+        'Warning: this judge was not shown to be better than "the longer answer wins". '
         "To measure it: python -m minilima agreement --labels FILE judge=…"
     ]
 

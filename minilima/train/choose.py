@@ -125,10 +125,11 @@ def _ask_epoch(job: Job, folder: Path, prompts: Sequence[EvalPrompt]) -> tuple[f
 def _judge(job: Job, prompts: Sequence[EvalPrompt], answers: Sequence[Sequence[Answer]], tell: Tell) -> tuple[list[float], Usage]:
     """The mean preference for each epoch over the last, and what asking took."""
     pairs = [(last, other) for epoch in answers[:-1] for last, other in zip(answers[-1], epoch, strict=True)]
+    references = {prompt.id: prompt.output for prompt in prompts}
     preferences: list[float] = []
     usage = Usage()
     for start in range(0, len(pairs), len(prompts)):
-        verdicts, took = judge_pairs(job, prompts, pairs[start : start + len(prompts)], tell)
+        verdicts, took = judge_pairs(job, pairs[start : start + len(prompts)], references, tell)
         usage += took
         read = [verdict.preference for verdict in verdicts if verdict.preference is not None]
         coverage = Coverage(judged=len(read), prompts=len(prompts), minimum=job.config.judge.min_coverage)

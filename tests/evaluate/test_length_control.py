@@ -9,15 +9,16 @@ import pytest
 
 from minilima.errors import MinilimaError
 from minilima.evaluate.annotations import Annotation, Run, read_annotations
-from minilima.evaluate.length_control import (
+from minilima.evaluate.length_control import Method, length_controlled, minimal_length_controlled, own_length_controlled
+from minilima.evaluate.length_tables import (
+    NO_TABLES,
     LengthControlled,
-    Method,
     NotKnown,
-    length_controlled,
-    minimal_length_controlled,
-    own_length_controlled,
+    Tables,
+    alpaca_eval_places,
+    instruction_id,
+    load_tables,
 )
-from minilima.evaluate.length_tables import NO_TABLES, Tables, alpaca_eval_places, instruction_id, load_tables
 from tests.conftest import SHARED
 
 FOLDER = SHARED / "alpaca_eval"
