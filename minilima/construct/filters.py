@@ -4,6 +4,7 @@ import re
 from itertools import pairwise
 
 from minilima.config import DataConfig
+from minilima.construct.rouge import likeness
 
 
 def instruction_fault(text: str, data: DataConfig) -> str | None:
@@ -53,13 +54,17 @@ def asks(text: str) -> bool:
     return "?" in text or bool(_TELLS.search(text) or _QUESTION.search(text))
 
 
+_ECHO = 0.7
+"""ROUGE-L F1 of an answer with its instruction above which it only says it again."""
+
+
 def instance_fault(*, instruction: str, input_text: str, output: str, truncated: bool) -> str | None:
     """The reason to reject a worked instance, or None (after prepare_for_finetuning.py)."""
     if truncated:
         return "truncated"
     if not output.strip():
         return "empty_output"
-    if output.strip() in (input_text.strip(), instruction.strip()):
+    if output.strip() in (input_text.strip(), instruction.strip()) or likeness(output, instruction) > _ECHO:
         return "output_repeats_input"
     if output.rstrip().endswith(":") or input_text.rstrip().endswith(":"):
         return "unfinished"

@@ -70,6 +70,7 @@ def test_instructions_are_rejected_for_a_reason(text: str, fault: str | None) ->
         ("", "I'm sorry, but I cannot do that.", False, "refusal"),
         ("", "a leaf and a leaf and " * 8, False, "repeats_itself"),
         ("", "Add the salt.\nStir it well.\nAdd the salt.\nStir it well.", False, "repeats_itself"),
+        ("", "Do it.", False, "output_repeats_input"),
         ("", "1. 1. Boil water.\n2. Add tea.", False, "broken_list"),
         ("", "1. Boil water.\n3. Add tea.\n3. Wait.", False, "broken_list"),
         ("", "1. Boil water.\n2. Wait.\n\nThen:\n1. Pour.\n2. Drink.", False, None),
