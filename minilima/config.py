@@ -229,6 +229,8 @@ class DataConfig:
     conversation itself; answers: the generator answers the tasks of a file; file: a finished data set."""
     path: str | None = None
     """The file of kind=file, and of kind=answers (there, None = the seed tasks)."""
+    hub_file: str | None = None
+    """The same on the Hugging Face hub: owner/dataset:file; `path` wins."""
     classification_only: bool = False
     """Ask for classification tasks only, with classification seeds as demonstrations."""
     magpie_prefix: str | None = None
