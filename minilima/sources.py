@@ -154,7 +154,7 @@ def _local_file(setting: str, value: str | None) -> FileSource:
 
 
 def _imported(config: Config) -> FileSource:
-    """The file of data.path, named itself or by an entry of a dataset_info.json that says how to import it; or of data.hub_file."""
+    """The file of data.path (itself, or an entry of a dataset_info.json that says how it is imported) or of data.hub_file."""
     value = config.data.path
     if value is None and config.data.hub_file is not None:
         return _hub_file(config.data.hub_file)

@@ -7,6 +7,7 @@ from minilima.construct.asking import Asker
 from minilima.construct.filters import asks, instance_fault, instruction_fault, is_repetitive
 from minilima.construct.instances import parse_labels, says_yes
 from minilima.construct.seeds import load_seeds
+from minilima.construct.statistics import languages
 from minilima.construct.writers import Draft, no_input, parse_examples, parse_list, turn_writer
 from minilima.llm.chat import Reply
 from minilima.sources import DATA
@@ -166,3 +167,19 @@ def test_label_lists_are_read(text: str, labels: list[str]) -> None:
 
 def test_only_a_yes_or_a_no_decides() -> None:
     assert [says_yes(text) for text in ("Yes.", "**no**", "Nothing to say", "Yesterday")] == [True, False, None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Write a poem about the sea and send it to me.", "English"),
+        ("Skriv et digt om havet, og send det til mig.", "Danish"),
+        ("Fasse den Text in einem Satz zusammen, der nicht zu lang ist und für alle taugt.", "German"),
+        ("请写一首关于大海的诗", "CJK"),
+        ("Напиши стихотворение", "Cyrillic"),
+        ("x = foo(bar)", "Latin"),
+        ("1 + 1", "None"),
+    ],
+)
+def test_the_language_of_a_text_is_guessed(text: str, language: str) -> None:
+    assert languages([text]) == {language: 1}
