@@ -276,7 +276,8 @@ class DataConfig:
     blocked_beginnings: list[str] = field(default_factory=list)
     """An instruction that begins with one of these is rejected (Self-Instruct: "Write a program")."""
     must_ask: bool = False
-    """Reject an English instruction that neither asks a question nor tells to do something: small models write statements."""
+    """Reject what neither asks nor tells to do something, and drop inputs of which the instruction does not speak: small models
+    write statements, and go on writing. For English tasks."""
     min_output_words: int = 0
     """Examples with shorter answers are left out of the data set."""
     max_output_words: int | None = None

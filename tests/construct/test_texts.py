@@ -4,7 +4,7 @@ import pytest
 
 from minilima.config import DataConfig, GeneratorConfig
 from minilima.construct.asking import Asker
-from minilima.construct.filters import asks, instance_fault, instruction_fault, is_repetitive
+from minilima.construct.filters import asks, instance_fault, instruction_fault, is_repetitive, points_to_an_input
 from minilima.construct.instances import parse_labels, says_yes
 from minilima.construct.seeds import load_seeds
 from minilima.construct.statistics import languages
@@ -101,10 +101,26 @@ def test_a_user_turn_holds_an_instruction_and_its_input() -> None:
         ("Translate into German.", True),
         ("Is this a fallacy?", True),
         ("In a village of 1,000, how many people can read", True),
+        ("Rome is going to write a law.", False),
+        ('She asks, "Who is wearing the mask?" Neither.', False),
     ],
 )
 def test_a_statement_asks_for_nothing(text: str, asking: bool) -> None:
     assert asks(text) == asking
+
+
+@pytest.mark.parametrize(
+    ("text", "points"),
+    [
+        ("Is the claim supported by the passage?", True),
+        ("Translate into German.", True),
+        ("Which of these is a fallacy?", True),
+        ("What is the pH of 10.5 M NaOH?", False),
+        ("Create a function that sorts a list.", False),
+    ],
+)
+def test_an_instruction_may_point_to_an_input(text: str, points: bool) -> None:
+    assert points_to_an_input(text) == points
 
 
 def test_the_seeds_ask_for_something() -> None:
