@@ -313,7 +313,7 @@ class Hub(BaseHTTPRequestHandler):
         self._answer({})
 
     def do_POST(self) -> None:
-        address = f"http://127.0.0.1:{self.server.server_address[1]}/datasets/someone/set"
+        address = f"http://{self.headers['Host']}/datasets/someone/set"
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         what = self.path.rpartition("/api/")[2].removesuffix("/main").rpartition("/")[2]
         self.said[what] = [json.loads(line) for line in body.splitlines()]
