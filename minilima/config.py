@@ -229,6 +229,8 @@ class DataConfig:
     conversation itself; answers: the generator answers the tasks of a file; file: a finished data set."""
     path: str | None = None
     """The file of kind=file, and of kind=answers (there, None = the seed tasks)."""
+    hub_file: str | None = None
+    """The same on the Hugging Face hub: owner/dataset:file; `path` wins."""
     classification_only: bool = False
     """Ask for classification tasks only, with classification seeds as demonstrations."""
     magpie_prefix: str | None = None
@@ -274,7 +276,8 @@ class DataConfig:
     blocked_beginnings: list[str] = field(default_factory=list)
     """An instruction that begins with one of these is rejected (Self-Instruct: "Write a program")."""
     must_ask: bool = False
-    """Reject an English instruction that neither asks a question nor tells to do something: small models write statements."""
+    """Reject what neither asks nor tells to do something, and drop inputs of which the instruction does not speak: small models
+    write statements, and go on writing. For English tasks."""
     min_output_words: int = 0
     """Examples with shorter answers are left out of the data set."""
     max_output_words: int | None = None

@@ -104,7 +104,8 @@ def _embedded_stage(source: ModelSource) -> Stage | None:
 
 # What of `data` matters only after the pool, or enters as a hash.
 _AFTER_POOL = {
-    "path", "size", "include_seeds", "decontaminate", "select", "topics", "encoding", "min_output_words", "max_output_words",
+    "path", "hub_file", "size", "include_seeds", "decontaminate", "select", "topics", "encoding", "min_output_words",
+    "max_output_words",
 }  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def resolve(config: Config) -> Sources:
     """
     data = config.data
     generates = data.kind != DataKind.file
-    reads_file = data.kind == DataKind.file or (data.kind == DataKind.answers and data.path is not None)
+    reads_file = data.kind == DataKind.file or (data.kind == DataKind.answers and (data.path or data.hub_file) is not None)
     reads_seeds = data.include_seeds or (generates and not reads_file)
     base = model_source(config.model.embedded, config.model.hub, config.model.path, config.model.revision)
     own_generator = config.generator.model if config.generator.kind == GeneratorKind.local and generates else None
@@ -154,8 +154,10 @@ def _local_file(setting: str, value: str | None) -> FileSource:
 
 
 def _imported(config: Config) -> FileSource:
-    """The file of data.path: named itself, or by an entry of a dataset_info.json that also says how it is imported."""
+    """The file of data.path (itself, or an entry of a dataset_info.json that says how it is imported) or of data.hub_file."""
     value = config.data.path
+    if value is None and config.data.hub_file is not None:
+        return _hub_file(config.data.hub_file)
     named = split_name(value or "") if config.data.kind == DataKind.file else None
     if named is None:
         return _local_file("data.path", value)

@@ -4,6 +4,7 @@ import re
 from itertools import pairwise
 
 from minilima.config import DataConfig
+from minilima.construct.rouge import likeness
 
 
 def instruction_fault(text: str, data: DataConfig) -> str | None:
@@ -44,13 +45,32 @@ _VERBS = (
     "sort specify spell split spot state subtract suggest sum summarise summarize swap tag take tell test think trace "
     "transform translate transcribe triage try turn update use verify weigh work write"
 )
-_TELLS = re.compile(rf"(?:^|[.!:;,\n\"'(]\s*|\b(?:please|and|then|to|must)\s+)(?:{_VERBS.replace(' ', '|')})\b", re.IGNORECASE)
-_QUESTION = re.compile(r"(?:^|[.!?,\n]\s*)(?:who|whom|whose|what|when|where|which|why|how)\b", re.IGNORECASE)
+_TELLS = re.compile(
+    r"(?:^|[.!:;,\n\"'(]\s*|\b(?:please|you (?:need|have|are asked) to|and|then|i want you to)\s+)"
+    rf"(?:{_VERBS.replace(' ', '|')})\b",
+    re.IGNORECASE,
+)
+_QUESTION = re.compile(r"(?:^|[.!?,\n]\s*)(?:who|whom|whose|what|when|where|which|why|how)\b|\?(?![\"”'’])", re.IGNORECASE)
+_POINTS = re.compile(
+    r"\b(?:this|these|following|below|above|given|provided|options?|translate|rewrite|rephrase|summari[sz]e|shorten|correct"
+    r"|classify|the (?:passage|paragraph|text|sentence|article|story|poem|code|message|email|review|claim|statement|argument"
+    r"|list|table|notes|numbers|words|data))\b|:$",
+    re.IGNORECASE,
+)
 
 
 def asks(text: str) -> bool:
-    """Whether an English text asks a question or tells somebody to do something."""
-    return "?" in text or bool(_TELLS.search(text) or _QUESTION.search(text))
+    """Whether an English text asks a question (other than in a quotation) or tells somebody to do something."""
+    return bool(_TELLS.search(text) or _QUESTION.search(text))
+
+
+def points_to_an_input(instruction: str) -> bool:
+    """Whether an English instruction speaks of something that stands below it: small models also write on without that."""
+    return bool(_POINTS.search(instruction))
+
+
+_ECHO = 0.7
+"""ROUGE-L F1 of an answer with its instruction above which it only says it again."""
 
 
 def instance_fault(*, instruction: str, input_text: str, output: str, truncated: bool) -> str | None:
@@ -59,7 +79,7 @@ def instance_fault(*, instruction: str, input_text: str, output: str, truncated:
         return "truncated"
     if not output.strip():
         return "empty_output"
-    if output.strip() in (input_text.strip(), instruction.strip()):
+    if output.strip() in (input_text.strip(), instruction.strip()) or likeness(output, instruction) > _ECHO:
         return "output_repeats_input"
     if output.rstrip().endswith(":") or input_text.rstrip().endswith(":"):
         return "unfinished"

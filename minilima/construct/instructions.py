@@ -8,10 +8,10 @@ interrupted run repeats its prompts exactly and finds their replies in the cache
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from minilima.config import BudgetConfig, DataConfig
-from minilima.construct.filters import asks, instruction_fault
+from minilima.construct.filters import asks, instruction_fault, points_to_an_input
 from minilima.construct.rouge import Nearest, RougeIndex
 from minilima.construct.seeds import short_tasks
 from minilima.construct.writers import Demo, Draft, Writer
@@ -155,6 +155,8 @@ def _accept(
         if len(growth.accepted) >= data.instructions:
             return
         identity, text = f"{prefix}.{place}", draft.instruction
+        if data.must_ask and not points_to_an_input(text):
+            draft = replace(draft, input="")
         nearest = index.nearest(text)
         if (fault := _fault(draft, nearest, data)) is not None:
             near = {"nearest_id": nearest.id, "nearest_rouge": round(nearest.rouge, 4)} if nearest else {}

@@ -159,6 +159,12 @@ def rouge_l(target: str, prediction: str) -> float:
     return f1(LCSseq.similarity(target, prediction), len(target), len(prediction))
 
 
+def likeness(one: str, two: str) -> float:
+    """ROUGE-L F1 of two texts."""
+    vocabulary = Vocabulary()
+    return rouge_l(vocabulary.encode(one), vocabulary.encode(two))
+
+
 def f1(common: int, target: int, prediction: int) -> float:
     """ROUGE-L F1 of texts of `target` and `prediction` tokens with a common subsequence of `common` tokens."""
     if not common:

@@ -1,5 +1,6 @@
-"""What a data set looks like in figures: lengths, labels, scripts. Pure, and cheap enough to compute whenever shown."""
+"""What a data set looks like in figures: lengths, labels, languages. Pure, and cheap enough to compute whenever shown."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ def describe(examples: Sequence[Example]) -> dict[str, Any]:
         "with_input": sum(bool(example.input) for example in examples),
         "instruction_words": word_statistics([example.instruction for example in examples]),
         "output_words": word_statistics([example.output for example in examples]),
-        "scripts": scripts([f"{example.instruction} {example.output}" for example in examples]),
+        "languages": languages([f"{example.instruction} {example.output}" for example in examples]),
         **label_balance(examples),
     }
 
@@ -32,11 +33,42 @@ def word_statistics(texts: Sequence[str]) -> dict[str, float]:
     return {"mean": round(float(np.mean(words)), 1), **values}
 
 
-def scripts(texts: Sequence[str]) -> dict[str, int]:
-    """How many texts are mostly in which script, by the Unicode names of their letters: a stand-in for the language."""
-    return dict(Counter(_script(text) for text in texts).most_common())
+_LATIN = "Latin"
+# Words of grammar that are frequent in one of these languages and rare or absent in the others.
+_WORDS = {
+    "English": "the of and to is that with for it this are you from which was have not",
+    "German": "der die und das ist nicht ein eine mit für auf sich dem den auch wird",
+    "French": "le la les des et est une dans pour que qui pas sur du au avec ce",
+    "Spanish": "el los las una es y en que por con para del como su más está",
+    "Italian": "il che di è un per non gli della con sono dei una nel più alla",
+    "Portuguese": "o os uma é em não que com para do da dos mais como são ao",
+    "Dutch": "de het een en van is niet dat op te voor met zijn ook aan wordt",
+    "Danish": "og at er det en af på ikke til som den med for har et fra",
+    "Swedish": "och att är det en av på inte till som den med för har ett från",
+}
+_LANGUAGES = {language: frozenset(words.split()) for language, words in _WORDS.items()}
+
+
+def languages(texts: Sequence[str]) -> dict[str, int]:
+    """How many texts are in which language, guessed from words of grammar; in another script than Latin, its name.
+
+    A text with fewer than two such words counts as Latin: a line of code, a name, a label.
+    """
+    return dict(Counter(_language(text) for text in texts).most_common())
+
+
+def _language(text: str) -> str:
+    script = _script(text)
+    if script != _LATIN:
+        return script
+    words = Counter(re.findall(r"[^\W\d_]+", text.lower()))
+    scores = {language: sum(words[word] for word in known) for language, known in _LANGUAGES.items()}
+    best = max(scores, key=lambda language: scores[language])
+    return best if scores[best] >= 2 else script
 
 
 def _script(text: str) -> str:
+    """The script of most letters, by their Unicode names: Latin, Cyrillic, CJK …"""
     names = Counter(unicodedata.name(letter, "UNKNOWN").split()[0].split("-")[0] for letter in text if letter.isalpha())
-    return names.most_common(1)[0][0].capitalize() if names else "None"
+    script = names.most_common(1)[0][0] if names else "None"
+    return script if script == "CJK" else script.capitalize()

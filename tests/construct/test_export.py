@@ -1,13 +1,17 @@
 """Exports: what other tools read back is what was written, the card holds hostile text, and nothing is half there."""
 
+import base64
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import datasets
+import huggingface_hub
 import pytest
 import yaml  # type: ignore[import-untyped]
 
@@ -298,6 +302,55 @@ def test_the_command_builds_exports_and_imports_again(tmp_path: Path) -> None:
     )
     assert first == second and len(first) == 3
     assert all(len(history) == 1 for _, history, *_ in first)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The hub's side of an upload of small files: notes what it is told."""
+
+    said: ClassVar[dict[str, Any]] = {}
+
+    def do_GET(self) -> None:
+        self._answer({})
+
+    def do_POST(self) -> None:
+        address = f"http://{self.headers['Host']}/datasets/someone/set"
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        what = self.path.rpartition("/api/")[2].removesuffix("/main").rpartition("/")[2]
+        self.said[what] = [json.loads(line) for line in body.splitlines()]
+        if what == "preupload":
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in self.said[what][0]["files"]
+            ]
+            self._answer({"files": files})
+        else:
+            commit = {"commitOid": "0" * 40, "commitUrl": f"{address}/commit/{'0' * 40}", "success": True, "hookOutput": ""}
+            self._answer({"url": address, **commit})
+
+    def _answer(self, content: dict[str, Any]) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_an_export_is_uploaded_whole_to_a_private_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = exported(tmp_path, *ROWS).folder
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        assert push(folder, "someone/set").endswith("/datasets/someone/set")
+        server.shutdown()
+    created = Hub.said["create"][0]
+    assert (created["type"], created["visibility"], created["name"]) == ("dataset", "private", "set")
+    sent = {row["value"]["path"]: base64.b64decode(row["value"]["content"]) for row in Hub.said["commit"] if row["key"] == "file"}
+    assert sent == {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_nothing_is_uploaded_without_a_hub_and_the_folder_stays(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from minilima.compose import load_config
 from minilima.construct.dataset import sift
@@ -297,6 +298,19 @@ def test_a_worker_is_told_which_entry_to_read(tmp_path: Path) -> None:
     received = Job.from_json(job.to_json()).sources.data
     assert received is not None and read_source(received).examples == [dialogue()]
     assert source(str(tmp_path / "rows.json")).sha256 == sha256_file(tmp_path / "rows.json")
+
+
+def test_limas_own_file_is_imported_from_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    absent = resolve(load_config(["data=lima_train"]))
+    assert absent.missing() == ["the file train.jsonl of the hub's data set GAIR/lima"]
+    repository, commit = tmp_path / "datasets--GAIR--lima", "0" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    write_jsonl(repository / "snapshots" / commit / "train.jsonl", [{"conversations": list(TWO_TURNS), "source": "authors"}])
+    found = resolve(load_config(["data=lima_train"])).data
+    assert found is not None and read_source(found).examples == [dialogue()]
 
 
 def test_an_earlier_turn_that_resembles_an_evaluation_prompt_is_contamination_and_another_history_is_no_duplicate() -> None:

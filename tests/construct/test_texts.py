@@ -4,9 +4,10 @@ import pytest
 
 from minilima.config import DataConfig, GeneratorConfig
 from minilima.construct.asking import Asker
-from minilima.construct.filters import asks, instance_fault, instruction_fault, is_repetitive
+from minilima.construct.filters import asks, instance_fault, instruction_fault, is_repetitive, points_to_an_input
 from minilima.construct.instances import parse_labels, says_yes
 from minilima.construct.seeds import load_seeds
+from minilima.construct.statistics import languages
 from minilima.construct.writers import Draft, no_input, parse_examples, parse_list, turn_writer
 from minilima.llm.chat import Reply
 from minilima.sources import DATA
@@ -70,6 +71,7 @@ def test_instructions_are_rejected_for_a_reason(text: str, fault: str | None) ->
         ("", "I'm sorry, but I cannot do that.", False, "refusal"),
         ("", "a leaf and a leaf and " * 8, False, "repeats_itself"),
         ("", "Add the salt.\nStir it well.\nAdd the salt.\nStir it well.", False, "repeats_itself"),
+        ("", "Do it.", False, "output_repeats_input"),
         ("", "1. 1. Boil water.\n2. Add tea.", False, "broken_list"),
         ("", "1. Boil water.\n3. Add tea.\n3. Wait.", False, "broken_list"),
         ("", "1. Boil water.\n2. Wait.\n\nThen:\n1. Pour.\n2. Drink.", False, None),
@@ -99,10 +101,26 @@ def test_a_user_turn_holds_an_instruction_and_its_input() -> None:
         ("Translate into German.", True),
         ("Is this a fallacy?", True),
         ("In a village of 1,000, how many people can read", True),
+        ("Rome is going to write a law.", False),
+        ('She asks, "Who is wearing the mask?" Neither.', False),
     ],
 )
 def test_a_statement_asks_for_nothing(text: str, asking: bool) -> None:
     assert asks(text) == asking
+
+
+@pytest.mark.parametrize(
+    ("text", "points"),
+    [
+        ("Is the claim supported by the passage?", True),
+        ("Translate into German.", True),
+        ("Which of these is a fallacy?", True),
+        ("What is the pH of 10.5 M NaOH?", False),
+        ("Create a function that sorts a list.", False),
+    ],
+)
+def test_an_instruction_may_point_to_an_input(text: str, points: bool) -> None:
+    assert points_to_an_input(text) == points
 
 
 def test_the_seeds_ask_for_something() -> None:
@@ -165,3 +183,19 @@ def test_label_lists_are_read(text: str, labels: list[str]) -> None:
 
 def test_only_a_yes_or_a_no_decides() -> None:
     assert [says_yes(text) for text in ("Yes.", "**no**", "Nothing to say", "Yesterday")] == [True, False, None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Write a poem about the sea and send it to me.", "English"),
+        ("Skriv et digt om havet, og send det til mig.", "Danish"),
+        ("Fasse den Text in einem Satz zusammen, der nicht zu lang ist und für alle taugt.", "German"),
+        ("请写一首关于大海的诗", "CJK"),
+        ("Напиши стихотворение", "Cyrillic"),
+        ("x = foo(bar)", "Latin"),
+        ("1 + 1", "None"),
+    ],
+)
+def test_the_language_of_a_text_is_guessed(text: str, language: str) -> None:
+    assert languages([text]) == {language: 1}
