@@ -63,7 +63,7 @@ def test_what_a_judge_costs_is_said_to_be_missing_where_its_prompts_are(tmp_path
 
 
 def test_a_price_that_is_not_known_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    config = load_config(["generator=vllm", f"paths.outputs={tmp_path}"])
+    config = load_config(["generator=vllm", "generator.endpoint.base_url=http://localhost:8000/v1", f"paths.outputs={tmp_path}"])
     show(config, plan_of(config))
     assert "The price is not known" in capfd.readouterr().out
 
