@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from minilima import console, probing
-from minilima.config import Config, Device, EndpointConfig, JudgeKind, TrackingMode
+from minilima.config import Config, Device, EndpointConfig, Engine, JudgeKind, TrackingMode
 from minilima.embedded import EMBEDDED, is_fetched
 from minilima.errors import MinilimaError
 from minilima.filesystems import caveat
@@ -95,7 +95,8 @@ def examine(config: Config) -> list[Finding]:
 
 def extras(config: Config) -> list[str]:
     """Packages beyond the required ones that these settings need."""
-    return ["bitsandbytes>=0.48"] if config.sft.quantise is not None else []
+    in_process = Engine.vllm in (config.generator.engine, config.compute.engine)
+    return [*(["bitsandbytes>=0.48"] if config.sft.quantise is not None else []), *(["vllm"] if in_process else [])]
 
 
 def check_python(version: tuple[int, int] | None = None) -> Finding:
@@ -124,7 +125,9 @@ def check_packages(wanted: Sequence[str], pins: Mapping[str, str], installed: Ma
             other.append(f"{name} {version} ({pins[name]})")
     findings = []
     if bad:
-        says = "; ".join(f"{found.name} {installed.get(_plain(found)) or 'missing'} (needs {found.specifier})" for found in bad)
+        says = "; ".join(
+            f"{found.name} {installed.get(_plain(found)) or 'missing'} (needs {found.specifier or 'any'})" for found in bad
+        )
         fix = shlex.join(["python", "-m", "pip", "install", *(f"{found.name}{found.specifier}" for found in bad)])
         findings.append(Finding(name="packages", level=Level.fail, says=says, fix=fix))
     if other:

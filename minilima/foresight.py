@@ -32,18 +32,27 @@ class Foresight:
     """`memory`: (what for, GiB) a row; `notes`: sentences on rows, steps and time, and on what would fit."""
 
     memory: tuple[tuple[str, str], ...]
+    memory_bytes: float
+    """Of each process, in all."""
+    seconds: float | None
+    """Of computing; None where the device's speed or the number of examples is not known."""
+    fits: bool | None
+    """None where the device's memory is not known."""
     notes: tuple[str, ...]
 
 
-def foresee(config: Config, sources: Sources, graph: Stages, store: Store) -> Foresight | None:
-    """What training will take; None where the model's shape is not known yet."""
+def foresee(config: Config, sources: Sources, graph: Stages, store: Store, device: Device) -> Foresight | None:
+    """What training will take on `device`; None where the model's shape is not known yet."""
     if (shape := _shape(sources.base, graph, store)) is None:
         return None
-    device = device_here(config.compute)
     laid_out = fit(shape, config.sft, config.compute, device)
+    seconds, told = _time(shape, config, device, graph, store)
     return Foresight(
         memory=_table(laid_out, device),
-        notes=(_layout(shape, config, device, laid_out), _time(shape, config, device, graph, store)),
+        memory_bytes=laid_out.memory.total,
+        seconds=seconds,
+        fits=laid_out.fits,
+        notes=(_layout(shape, config, device, laid_out), told),
     )
 
 
@@ -115,7 +124,8 @@ def _layout(shape: ModelShape, config: Config, device: Device, laid_out: Fit) ->
     return text
 
 
-def _time(shape: ModelShape, config: Config, device: Device, graph: Stages, store: Store) -> str:
+def _time(shape: ModelShape, config: Config, device: Device, graph: Stages, store: Store) -> tuple[float | None, str]:
+    """Seconds, and a sentence that says what they rest on."""
     sft = config.sft
     found = store.find(graph.dataset)
     examples, tokens, basis = config.data.size, float(ASSUMED_TOKENS), f"assuming {ASSUMED_TOKENS} tokens an example"
@@ -124,15 +134,15 @@ def _time(shape: ModelShape, config: Config, device: Device, graph: Stages, stor
         words = found.metrics["instruction_words"]["mean"] + found.metrics["output_words"]["mean"]
         tokens, basis = _TOKENS_A_WORD * words, "by the words of the data set"
     if examples is None:
-        return "How many steps there are is known once the data set is made."
+        return None, "How many steps there are is known once the data set is made."
     steps = sft.epochs * -(-examples // sft.batch_size)
     text = f"Training takes {steps:,} steps over about {sft.epochs * examples * tokens:,.0f} tokens ({basis})"
     if device.flops is None:
-        return f"{text}; how long is not known for {device.name}."
+        return None, f"{text}; how long is not known for {device.name}."
     needed = training_flops(
         [round(tokens)] * examples, parameters=shape.multiplying, layers=shape.layers, heads_width=shape.heads_width,
         frozen=sft.method != "full",
     ) * sft.epochs  # fmt: skip
-    minutes = needed / (device.flops * device.processes * ASSUMED_MFU) / 60
+    seconds = needed / (device.flops * device.processes * ASSUMED_MFU)
     speed = f"{ASSUMED_MFU:.0%} of the {device.flops / 1e12:,.0f} TFLOP/s of each"
-    return f"{text}; about {minutes:,.1f} min of computing, assuming {speed}."
+    return seconds, f"{text}; about {seconds / 60:,.1f} min of computing, assuming {speed}."

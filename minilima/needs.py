@@ -37,6 +37,8 @@ class Needs:
     prices_of: str | None = None
     """Date of the price list."""
     seconds: float | None = None
+    memory_bytes: float | None = None
+    """Of each training process, on its GPU or, without one, in the machine."""
     disk_bytes: int | None = None
     scratch_bytes: int | None = None
     """On the disk while it is built, beside the result."""
@@ -50,6 +52,7 @@ class Needs:
             seconds=_sum(self.seconds, other.seconds),
             disk_bytes=_sum(self.disk_bytes, other.disk_bytes),
             # One stage is built at a time.
+            memory_bytes=max(self.memory_bytes or 0, other.memory_bytes or 0) or None,
             scratch_bytes=max(self.scratch_bytes or 0, other.scratch_bytes or 0) or None,
         )
 

@@ -16,7 +16,7 @@ from minilima.needs import Needs
 from minilima.planning import Plan, PlannedStage, count
 
 _SHOWN_OF_A_ROLE = 4
-_COLUMNS = ("requests", "tokens", "USD", "time", "disk")
+_COLUMNS = ("requests", "tokens", "USD", "time", "memory", "disk")
 
 
 def show(config: Config, plan: Plan) -> None:
@@ -97,6 +97,7 @@ def _cells(found: Needs, *, whole: bool = True) -> tuple[str, ...]:
         _short(found.tokens) if found.tokens else "",
         f"{found.usd:,.2f}" if found.usd is not None else "",
         ("" if whole else "over ") + console.duration(found.seconds) if found.seconds is not None else "",
+        size_text(found.memory_bytes) if found.memory_bytes else "",
         size_text(found.disk_bytes) if found.disk_bytes else "",
     )
 

@@ -15,9 +15,9 @@ from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, Jud
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
 from minilima.evaluate.prompts import load_eval_set
-from minilima.files import size_text
+from minilima.files import canonical_json, size_text
 from minilima.filesystems import caveat
-from minilima.foresight import foresee
+from minilima.foresight import Foresight, device_here, foresee
 from minilima.llm.engines import check_engine
 from minilima.llm.keys import missing_key
 from minilima.needs import Manifests, Needs, needs, read_manifests
@@ -25,6 +25,7 @@ from minilima.probing import disk
 from minilima.recipes import Stages, stages
 from minilima.sources import Sources, resolve
 from minilima.store import Stage, Store
+from minilima.train.preflight import Device
 
 LOCALLY = "generator=local model=smollm2_135m eval_set=minilima_100 judge=reference"
 """The overrides with which any experiment runs without keys and without the hub."""
@@ -72,11 +73,24 @@ def make_plan(config: Config, sources: Sources, graph: Stages, store: Store) -> 
     """What `run` would do, without doing it. Reads manifests only."""
     manifests = read_manifests(store.root)
     planned = [_planned(role, stage, config, sources, store, manifests) for role, stage in graph.until(config.until)]
+    found = _foreseen(planned, config, sources, graph, store, device_here(config.compute))
     plan = _noted(planned, _notes(config, sources), store)
+    return plan if found is None else replace(plan, notes=(*plan.notes, *found.notes), memory=found.memory)
+
+
+def _foreseen(
+    planned: list[PlannedStage], config: Config, sources: Sources, graph: Stages, store: Store, device: Device
+) -> Foresight | None:
+    """What the training among `planned` will take, if one is to be done; its line is given the figures."""
     trains = "epochs" if graph.epochs is not None else "model"
-    if trains not in plan.to_build or (foresight := foresee(config, sources, graph, store)) is None:
-        return plan
-    return replace(plan, notes=(*plan.notes, *foresight.notes), memory=foresight.memory)
+    place = next((place for place, stage in enumerate(planned) if stage.role == trains and stage.status != "reuse"), None)
+    if place is None or (found := foresee(config, sources, graph, store, device)) is None:
+        return None
+    known = planned[place].needs
+    # What was measured here goes before what follows from a formula.
+    seconds = known.seconds if known.seconds is not None else found.seconds
+    planned[place] = replace(planned[place], needs=replace(known, seconds=seconds, memory_bytes=found.memory_bytes))
+    return found
 
 
 def make_sweep_plan(configs: Sequence[Config]) -> Plan:
@@ -88,17 +102,26 @@ def make_sweep_plan(configs: Sequence[Config]) -> Plan:
     planned: dict[str, PlannedStage] = {}
     notes: dict[str, None] = {}
     manifests: dict[Path, Manifests] = {}
+    devices: dict[str, Device] = {}
     for config in configs:
         sources = resolve(config)
         store = Store(Path(config.paths.outputs) / "store")
         if store.root not in manifests:
             manifests[store.root] = read_manifests(store.root)
-        for role, stage in stages(config, sources).until(config.until):
+        graph, new = stages(config, sources), []
+        for role, stage in graph.until(config.until):
             if stage.directory in planned:
                 found = planned[stage.directory]
                 planned[stage.directory] = replace(found, points=found.points + 1)
             else:
-                planned[stage.directory] = _planned(role, stage, config, sources, store, manifests[store.root])
+                new.append(_planned(role, stage, config, sources, store, manifests[store.root]))
+        how = canonical_json(vars(config.compute))
+        if how not in devices:
+            devices[how] = device_here(config.compute)  # asks nvidia-smi
+        trained = _foreseen(new, config, sources, graph, store, devices[how])
+        if trained is not None and trained.fits is False:
+            notes[trained.notes[0]] = None
+        planned.update({stage.directory: stage for stage in new})
         notes.update(dict.fromkeys(_notes(config, sources)))
     order = {role: place for place, role in enumerate(dict.fromkeys(stage.role for stage in planned.values()))}
     return _noted(sorted(planned.values(), key=lambda stage: order[stage.role]), list(notes), store)

@@ -107,6 +107,7 @@ def test_settings_that_need_a_package_more_name_it() -> None:
     assert extras(config) == []
     config.sft.quantise = Quantise.nf4
     assert extras(config) == ["bitsandbytes>=0.48"]
+    assert extras(load_config(["generator=vllm"])) == ["vllm"]
 
 
 def levels(findings: list[Finding]) -> dict[str, str]:

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from minilima import console, provenance
+from minilima import console, planning, provenance
 from minilima import plan as plan_of
 from minilima.compose import load_config
+from minilima.config import ComputeConfig
 from minilima.errors import MinilimaError
 from minilima.expanding import expand
 from minilima.needs import Needs, needs
 from minilima.plan_table import as_json, show, show_sweep
 from minilima.planning import Plan, PlannedStage, confirm_spending, make_sweep_plan
 from minilima.sources import resolve
+from minilima.train.preflight import Device
 from tests.test_cli import minilima, refused
 
 LIMA = ["+experiment=lima_1k", "eval_set=minilima_100", "model=smollm2_135m"]
@@ -61,7 +63,7 @@ def test_what_a_judge_costs_is_said_to_be_missing_where_its_prompts_are(tmp_path
 
 
 def test_a_price_that_is_not_known_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    config = load_config(["generator=vllm", f"paths.outputs={tmp_path}"])
+    config = load_config(["generator=vllm", "generator.endpoint.base_url=http://localhost:8000/v1", f"paths.outputs={tmp_path}"])
     show(config, plan_of(config))
     assert "The price is not known" in capfd.readouterr().out
 
@@ -84,6 +86,29 @@ def test_time_is_that_of_earlier_builds_for_the_amount_of_work() -> None:
     assert needs("model", config, sources, manifests, {"dataset": "dataset-1"}).seconds == pytest.approx(140)
     lora = load_config(["+experiment=quickstart", "sft=lora", "data.size=50"])
     assert needs("model", lora, sources, manifests, {}).seconds is None, "another kind of work"
+
+
+def test_a_sweep_asks_once_for_the_gpu_and_tells_time_and_memory_of_each_training(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def gpu(compute: ComputeConfig) -> Device:
+        asked.append(compute)
+        return Device(bytes=memory, bf16=True, processes=2, flops=1e12, name="A GPU")
+
+    monkeypatch.setattr(planning, "device_here", gpu)
+    axes = [f"model.path={tiny_model}", "data.size=100,200", "sft.epochs=1,2"]
+    memory = 80 * 10**9
+    _, plan = sweep(tmp_path, *axes)
+    trained = [stage.needs for stage in plan.stages if stage.role == "model"]
+    assert len(asked) == 1 and len(trained) == 4
+    seconds = [found.seconds or 0 for found in trained]
+    assert seconds == pytest.approx([seconds[0] * times for times in (1, 2, 2, 4)]) and seconds[0] > 0
+    assert plan.needs.memory_bytes == max(found.memory_bytes or 0 for found in trained) > 0
+    memory = 10**6
+    _, plan = sweep(tmp_path, *axes)
+    assert sum("It does not fit" in note for note in plan.notes) == 1
 
 
 def test_needs_add_up_and_only_the_largest_checkpoint_counts() -> None:
