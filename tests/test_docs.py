@@ -1,6 +1,7 @@
 """The documentation holds: every command in it composes, every link leads somewhere, every page is in the navigation."""
 
 import importlib.util
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from benchmarks import embedded_data
 from minilima.__main__ import VERBS
 from minilima.expanding import expand
 
@@ -96,3 +98,9 @@ def test_what_the_examples_import_is_there(page: Path) -> None:
         for module, names in re.findall(r"^from (\S+) import (.+)$", block, flags=re.M):
             loaded = importlib.import_module(module)
             assert [name for name in names.split(", ") if not hasattr(loaded, name)] == []
+
+
+def test_the_page_on_the_embedded_model_says_what_was_measured() -> None:
+    record = json.loads((ROOT / "benchmarks" / "results" / "embedded_data.json").read_text())
+    assert (ROOT / "docs" / "explanation" / "embedded_data.md").read_text() == embedded_data.page(record)
+    assert sum(record["marks"].values()) == embedded_data.READ and len(record["shown"]) >= 10
