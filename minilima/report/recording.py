@@ -33,7 +33,11 @@ _CURVE = ("loss", "learning_rate", "grad_norm", "epoch", "tokens_per_second", "m
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where W&B runs of an experiment go: `folder` is where W&B keeps its files, `group` holds the points of a sweep together."""
+    """Where W&B runs of an experiment go.
+
+    `folder` is where W&B keeps its files; absolute, since W&B's own process may have been started elsewhere. `group` holds the
+    points of a sweep together.
+    """
 
     folder: Path
     mode: Mode
@@ -52,7 +56,7 @@ def record(folder: Path, mode: Mode) -> None:
     config = strict(OmegaConf.create(told["config"]))
     tracking = config.tracking
     place = Place(
-        folder=folder.parent.parent, mode=mode, project=tracking.project, entity=tracking.entity,
+        folder=folder.absolute().parent.parent, mode=mode, project=tracking.project, entity=tracking.entity,
         group=tracking.group or config.name,
     )  # fmt: skip
     files = [_record_stage(stage, folder / stage["path"], config, place) for stage in told["stages"]]
