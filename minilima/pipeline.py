@@ -7,6 +7,7 @@
              │        └─ size, seed
              └─ generator
 
+With sft.select=judge|dev_loss the weights of all epochs are a stage before the model, which is chosen among them.
 Each arrow is a stage. What is in the store is reused; the rest is built in a process of its own, one after the other.
 This process never imports torch.
 """

@@ -24,7 +24,7 @@ CPU = "CPU"
 ENOUGH_TOKENS = 8192
 """Rows shorter than this leave a large GPU idle between its products: computing blocks again costs less."""
 _STEP = 1024
-_CHUNK = 4096  # tokens whose logits exist at once (train/loss.py)
+_CHUNK = 8192  # tokens whose logits exist at once (train/loss.py)
 _NF4_BYTES = 0.53  # 4 bits and their constants, quantised twice (Dettmers et al. 2023, section 3)
 
 
@@ -52,10 +52,14 @@ class Memory:
     buffers: float
     """In which DeepSpeed sends gradients and gathers weights."""
     host: float
+    one_row: bool = False
+    """Whether a step is one row: then gradients grow while activations go, and their sum is never needed."""
 
     @property
     def total(self) -> float:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.buffers
+        passing = self.activations + self.logits
+        grown = max(self.gradients, passing) if self.one_row else self.gradients + passing
+        return self.weights + self.optimizer + self.buffers + grown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,22 +73,24 @@ class Fit:
 
 
 def memory(
-    shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device, *, row_tokens: int, checkpointing: bool
-) -> Memory:
-    """The memory of a training with rows of so many tokens."""
+    shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device, *, row_tokens: int, checkpointing: bool,
+    one_row: bool = False,
+) -> Memory:  # fmt: skip
+    """The memory of a training with rows of so many tokens; `one_row` where a step needs no more than one."""
     weights, gradients, optimizer, host = _states(shape, sft, compute, device)
     element = 2 if device.bf16 else 4
     trained_head = sft.method == Method.full
-    # A chunk's logits in the model's precision, and their gradient beside them; the output layer's gradient is summed in float32.
-    logits = min(_CHUNK, row_tokens) * shape.vocabulary * 2 * element + (4 * shape.embedding if trained_head else 0)
+    # A chunk's logits, which its gradient replaces; the output layer's gradient is summed in float32.
+    logits = min(_CHUNK, row_tokens) * shape.vocabulary * element + (4 * shape.embedding if trained_head else 0)
     return Memory(
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        activations=_activations(shape, sft, compute, checkpointing=checkpointing) * element / 2 * row_tokens,
+        activations=_activations(shape, compute, checkpointing=checkpointing) * element / 2 * row_tokens,
         logits=logits,
         buffers=_buffers(shape, compute, device),
         host=host,
+        one_row=one_row and compute.zero_stage is None,
     )
 
 
@@ -127,14 +133,14 @@ def _buffers(shape: ModelShape, compute: ComputeConfig, device: Device) -> float
     return element * (3 * min(200_000_000, shape.parameters) + gathered)
 
 
-def _activations(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, *, checkpointing: bool) -> float:
+def _activations(shape: ModelShape, compute: ComputeConfig, *, checkpointing: bool) -> float:
     """Bytes a token of a row, in bfloat16, kept for the backward pass.
 
-    Compiled blocks keep the inputs of their matrix products, and of norms only where these are trained: within 5 % of
-    the peaks measured on an H100. Without compilation rotations and the gate's parts are kept besides: an estimate.
+    Compiled blocks keep the inputs of their matrix products and norms: within a tenth of the peaks measured on an H100.
+    Without compilation rotations and the gate's parts are kept besides: an estimate.
     """
     if compute.compile:
-        block = (12 if sft.method == Method.full else 8) * shape.hidden + 4 * shape.key_width + 6 * shape.feed_forward
+        block = 12 * shape.hidden + 4 * shape.key_width + 6 * shape.feed_forward
     else:
         block = 16 * shape.hidden + 8 * shape.feed_forward
     kept = 2 * shape.hidden
@@ -150,7 +156,8 @@ def fit(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Devic
     """
 
     def taking(row: int, checkpointing: bool) -> Memory:
-        return memory(shape, sft, compute, device, row_tokens=row, checkpointing=checkpointing)
+        one = most_tokens is not None and row >= most_tokens
+        return memory(shape, sft, compute, device, row_tokens=row, checkpointing=checkpointing, one_row=one)
 
     room = None if device.bytes is None else USABLE * device.bytes
     choices = [compute.activation_checkpointing] if compute.activation_checkpointing is not None else [False, True]

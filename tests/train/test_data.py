@@ -168,6 +168,35 @@ def test_an_example_does_not_see_its_neighbours_in_a_row(tiny_model: Path) -> No
     assert torch.allclose(packed, disturbed, atol=1e-5)
 
 
+def gradient_of(tiny_model: Path, *batches: tuple[dict[str, Any], torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Of the summed loss over (what the model is given, where it predicts, what it should) by the first block's weights."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    for given, predicting, targets in batches:
+        logits = model(**given, use_cache=False).logits.flatten(0, 1)[predicting]
+        loss: Any = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+        loss.backward()
+    found: torch.Tensor = model.get_decoder().layers[0].mlp.up_proj.weight.grad
+    return found
+
+
+def test_packed_examples_have_the_gradient_of_padded_ones(tiny_model: Path) -> None:
+    examples = rows_of(tiny_model, "Paris.", "It is Paris, on the Seine.", "Lyon? No, it is not!!!")
+    row = make_row(examples)
+    packed = {"input_ids": row.input_ids, "position_ids": row.position_ids, "attention_mask": None}
+    width = max(len(example["input_ids"]) for example in examples)
+    ids, mask = torch.zeros(3, width, dtype=torch.long), torch.zeros(3, width, dtype=torch.long)
+    labels = torch.full((3, width), IGNORED)
+    for place, example in enumerate(examples):
+        length = len(example["input_ids"])
+        ids[place, :length], mask[place, :length] = torch.tensor(example["input_ids"]), 1
+        labels[place, :length] = torch.tensor(example["labels"])
+    trained = torch.nonzero(labels.flatten() != IGNORED).flatten()
+    padded = ({"input_ids": ids, "attention_mask": mask}, trained - 1, labels.flatten()[trained])
+    one = gradient_of(tiny_model, (packed, row.predicting, row.targets))
+    assert torch.allclose(one, gradient_of(tiny_model, padded), atol=1e-5)
+    assert one.abs().max() > 0.01
+
+
 def test_no_example_is_trained_to_follow_its_neighbour(tiny_model: Path) -> None:
     tokenizer = load_tokenizer(str(tiny_model))
     examples = [vars(tokenize_example(example(), tokenizer, 512, train_on_prompt=True)) for _ in range(2)]
