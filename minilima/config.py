@@ -436,6 +436,9 @@ class EvalConfig:
     """Divides the scores of tokens already written (LIMA: 1.2)."""
     max_tokens: int = 2048
     """Longest answer, in tokens; cut answers are counted."""
+    reference: str | None = None
+    """What the tuned model is judged against. None: the base model; own: the set's own answers; else a model_outputs.json of
+    AlpacaEval's form, or the folder of another run, whose tuned model it then meets. Enters keys by its content."""
 
 
 @dataclass(kw_only=True)

@@ -112,6 +112,8 @@ def _planned(role: str, config: Config, sources: Sources, manifests: Manifests, 
         made = manifests.get(inputs.get("dataset", ""), {}).get("metrics", {})
         examples = made.get("examples", config.data.size)
         return _work(["model", base, config.sft.method], config.sft.epochs * examples if examples else None)
+    if role == "reference_answers" and sources.reference is not None:
+        return _work(["references"], 1)
     if role in ("answers", "reference_answers"):
         prompts = count_prompts(sources.eval_set, config.eval_set.size)
         return _work(["answers", base], prompts * config.eval.max_tokens if prompts else None)

@@ -113,7 +113,8 @@ def _results(artifacts: Mapping[str, Artifact], config: Config, sources: Sources
         run, key = as_run(config, artifacts), artifacts["verdicts"].stage.key
         controlled = length_controlled_win_rate(run, key, tables, outputs / "cache" / "length_control")
     card = find_card(judge_identity(config, sources), form_of(config.judge), outputs / "judges")
-    return replace(results, judge_card=card, length_controlled=controlled)
+    against = f"the answers in {sources.reference.name}" if sources.reference else results.against
+    return replace(results, judge_card=card, length_controlled=controlled, against=against)
 
 
 def _show_end(summary: Summary) -> None:

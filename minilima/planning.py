@@ -14,7 +14,7 @@ from minilima import console
 from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders, Pick, Until
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
-from minilima.evaluate.prompts import load_eval_set
+from minilima.evaluate.prompts import load_eval_set, read_references
 from minilima.files import canonical_json, size_text
 from minilima.filesystems import caveat
 from minilima.foresight import Foresight, device_here, foresee
@@ -238,7 +238,9 @@ def _read_inputs(config: Config, sources: Sources) -> None:
     """Reads the seed tasks and the evaluation set, so that a mistake in them is found before anything is spent."""
     if sources.seeds is not None and sources.seeds.path is not None:
         load_seeds(sources.seeds.path)
-    load_eval_set(sources.eval_set, config.eval_set.size)
+    prompts = load_eval_set(sources.eval_set, config.eval_set.size)
+    if sources.reference is not None:
+        read_references(sources.reference, prompts)
     if sources.dev_set is not None:
         load_eval_set(sources.dev_set, None)
 
@@ -296,6 +298,8 @@ def describe_stage(role: str, config: Config, sources: Sources) -> str:
     if role in ("model", "epochs"):
         steps = f", {sft.epochs * math.ceil(data.size / sft.batch_size):,} steps" if data.size else ""
         return f"{sft.method} fine-tuning, {count(sft.epochs, 'epoch')}{steps} of {sft.batch_size}, rate {sft.learning_rate:g}"
+    if role == "reference_answers" and sources.reference is not None:
+        return f"the answers in {sources.reference.name}, and the base model's loss on those of {sources.eval_set.name}"
     if role in ("answers", "reference_answers"):
         who = "tuned" if role == "answers" else "base"
         prompts = f"the first {config.eval_set.size} of " if config.eval_set.size else ""

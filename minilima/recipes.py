@@ -18,7 +18,7 @@ from minilima.sources import ModelSource, Sources
 from minilima.store import Stage
 
 # Raised by hand when a stage's code or prompts change what it makes.
-VERSIONS = {"base": 1, "pool": 4, "dataset": 2, "epochs": 1, "model": 1, "answers": 2, "verdicts": 1}
+VERSIONS = {"base": 1, "pool": 4, "dataset": 2, "epochs": 1, "model": 1, "answers": 2, "references": 1, "verdicts": 1}
 IMPORT_READER = 2  # of construct/imports.py alone: generated pools need not be made again when it changes
 
 
@@ -66,8 +66,13 @@ def stages(config: Config, sources: Sources) -> Stages:
         epochs = _stage("epochs", learned, base=base, dataset=dataset)
         asks = judge_base if config.sft.select == Pick.judge else None
         model = _stage("model", _choice_recipe(config, sources), epochs=epochs, dataset=dataset, judge=asks)
-    asked = {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size, **_fields(config.eval), "seed": config.seed}
+    prompts = {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size}
+    sampling = {name: value for name, value in _fields(config.eval).items() if name != "reference"}
+    asked = {**prompts, **sampling, "seed": config.seed}
     reference = _stage("answers", {**asked, "model": sources.base.recipe()}, model=base)
+    if sources.reference is not None:
+        given = {**prompts, "reference": sources.reference.sha256, "model": sources.base.recipe()}
+        reference = _stage("references", given, model=base)
     answers = _stage("answers", asked, model=model)
     judge = judge_recipe(config, sources)
     if config.judge.kind == JudgeKind.reference:

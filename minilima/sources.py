@@ -4,6 +4,7 @@
 commits) for the keys. What cannot be reached now is marked `unresolved`, so that a plan can still be shown.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -58,6 +59,8 @@ class Sources:
     judge: ModelSource | None
     annotators: FileSource | None
     dev_set: FileSource | None
+    reference: FileSource | None
+    """Answers that the tuned model is judged against; None = the base model's."""
 
     @property
     def annotators_ask_openai(self) -> bool:
@@ -96,7 +99,31 @@ def resolve(config: Config) -> Sources:
         judge=_named_model(own_judge),
         annotators=_annotators(config.judge.annotators_config) if config.judge.kind == JudgeKind.alpaca_eval else None,
         dev_set=_dev_set(config) if config.sft.select != Pick.last else None,
+        reference=_reference(config),
     )
+
+
+def _reference(config: Config) -> FileSource | None:
+    """The answers to be judged against: the set's own, a file, or those of another run's tuned model."""
+    value = config.eval.reference
+    if value is None:
+        return None
+    if value == "own":
+        return _eval_set(config)
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        return _local_file("eval.reference", value)
+    try:
+        stages = json.loads((folder / "run.json").read_text(encoding="utf-8"))["stages"]
+        (place,) = (stage["path"] for stage in stages if stage["role"] == "answers")
+        path = (folder / place / "model_outputs.json").resolve(strict=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise MinilimaError(
+            f"{value} holds no answers of a finished run.",
+            "eval.reference names a run's folder: run.json must list its answers, and they must still be in the store.",
+            "Run that experiment again, or name another folder or a model_outputs.json.",
+        ) from None
+    return FileSource(name=folder.resolve().name, path=path, sha256=sha256_file(path))
 
 
 def _dev_set(config: Config) -> FileSource:

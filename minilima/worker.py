@@ -82,7 +82,8 @@ def _sources(values: dict[str, Any]) -> Sources:
     def model(item: dict[str, Any] | None) -> ModelSource | None:
         return ModelSource(**item) if item else None
 
-    parts: dict[str, Any] = {name: file(values[name]) for name in ("seeds", "data", "eval_set", "annotators", "dev_set")}
+    files = ("seeds", "data", "eval_set", "annotators", "dev_set", "reference")
+    parts: dict[str, Any] = {name: file(values[name]) for name in files}
     return Sources(**parts, **{name: model(values[name]) for name in ("base", "generator", "judge")})  # type: ignore[arg-type]
 
 

@@ -23,6 +23,10 @@ from minilima.worker import Job
 
 def build_answers(job: Job, tell: Tell) -> Outcome:
     """Writes answers.jsonl, model_outputs.json and, where the set has reference answers, reference_loss.jsonl."""
+    if job.role == "reference_answers" and job.sources.reference is not None:
+        from minilima.evaluate.references import build_references
+
+        return build_references(job, tell)
     config = job.config
     prompts = load_eval_set(job.sources.eval_set, config.eval_set.size)
     tuned = job.role == "answers"
@@ -32,8 +36,8 @@ def build_answers(job: Job, tell: Tell) -> Outcome:
     model = CachedModel(writer, job.cache)
     answers = answer_prompts(prompts, model, config, name if tuned else Path(location).name, tell)
     write_jsonl(job.work / "answers.jsonl", answers)
-    _write_model_outputs(job, prompts, answers)
-    losses = _reference_losses(prompts, _for_losses(writer, location, name, config.compute), tell)
+    write_model_outputs(job, prompts, answers)
+    losses = reference_losses(prompts, _for_losses(writer, location, name, config.compute), tell)
     write_jsonl(job.work / "reference_loss.jsonl", losses)
     metrics = {
         "answers": len(answers),
@@ -43,6 +47,12 @@ def build_answers(job: Job, tell: Tell) -> Outcome:
         "reference_nats": sum(loss.nats for loss in losses),
     }
     return Outcome(metrics=metrics, usage=model.usage)
+
+
+def load_base(job: Job) -> LocalModel:
+    """The base model in transformers."""
+    compute, base = job.config.compute, job.sources.base
+    return LocalModel(job.model_location(base, "model"), base.identity, device=compute.device, batch=compute.generation_batch)
 
 
 def _writer(job: Job, location: str, name: str) -> ChatModel:
@@ -88,7 +98,8 @@ def answer_prompts(prompts: Sequence[EvalPrompt], model: CachedModel, config: Co
     ]
 
 
-def _write_model_outputs(job: Job, prompts: list[EvalPrompt], answers: list[Answer]) -> None:
+def write_model_outputs(job: Job, prompts: list[EvalPrompt], answers: list[Answer]) -> None:
+    """model_outputs.json in AlpacaEval's format."""
     rows = [
         {"dataset": prompt.category, "instruction": answer.instruction, "output": answer.output, "generator": answer.generator}
         for prompt, answer in zip(prompts, answers, strict=True)
@@ -96,7 +107,8 @@ def _write_model_outputs(job: Job, prompts: list[EvalPrompt], answers: list[Answ
     write_atomic(job.work / "model_outputs.json", json.dumps(rows, indent=1, ensure_ascii=False))
 
 
-def _reference_losses(prompts: list[EvalPrompt], model: LocalModel, tell: Tell) -> list[ReferenceLoss]:
+def reference_losses(prompts: list[EvalPrompt], model: LocalModel, tell: Tell) -> list[ReferenceLoss]:
+    """The model's loss on the set's reference answers, where it has any."""
     asked = [(prompt.id, prompt.instruction, prompt.output) for prompt in prompts if prompt.output]
     losses = []
     for loss in model.reference_losses(asked):

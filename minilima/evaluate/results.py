@@ -55,6 +55,8 @@ class Results:
     """How often the longer answer won."""
     length_controlled: LengthControlled | NotKnown | None = None
     """The win rate if both answers were equally long, or why it is not known; None where it was not asked for."""
+    against: str = "its base"
+    """What the tuned model was judged against."""
     judge_card: JudgeCard | None = None
     """What was measured of the judge; None = nothing."""
 

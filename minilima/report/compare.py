@@ -81,7 +81,9 @@ def choose(name: str | None, points: Sequence[Point]) -> Point | None:
 
 def notes(table: Table, best: str = "* best win rate", front: str = "+ no other point") -> list[str]:
     """What a reader must know to read the table rightly; `best` and `front` say how it marks points."""
-    lines = ["Win rates are in percent against the base model, with 95 % bootstrap intervals over prompts."]
+    other = any(row.point.settings.get("eval.reference") for row in table.rows)
+    baseline = "what eval.reference names" if other else "the base model"
+    lines = [f"Win rates are in percent against {baseline}, with 95 % bootstrap intervals over prompts."]
     if table.comparable:
         cost = "USD" if table.cost == "usd" else "seconds to build"
         lines.append(f"{best}; {front} is both better and cheaper in {cost}. Shared stages count in each point.")

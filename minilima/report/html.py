@@ -71,6 +71,7 @@ def _win(results: Results | None) -> dict[str, Any] | None:
         "coverage": results.coverage,
         "rate": rate,
         "bar": charts.interval(rate.win_rate, 0.0, 100.0, 50.0) if rate else None,
+        "against": results.against,
         "controlled": results.length_controlled,
     }
 

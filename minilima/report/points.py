@@ -206,6 +206,9 @@ def _yardstick(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     asked = dict(manifests["reference_answers"]["recipe"])
     # Seeds draw other answers of the same baseline; the prompts are still the same.
     asked.pop("seed", None)
+    if "reference" in asked:
+        # Answers from outside are the same baseline whichever model's loss is measured beside them.
+        asked.pop("model", None)
     prompts = [asked.pop(name, None) for name in ("eval_set", "size")]
     judge = [manifests["verdicts"]["recipe"], manifests["verdicts"]["inputs"].get("judge")]
     return {

@@ -64,8 +64,9 @@ class Summary:
         if self.results and (rate := self.results.win_rate):
             found = rate.win_rate
             lines.append(
-                f"Win rate of the tuned model against its base: {found.value:.1f} %, 95 % interval {found.low:.1f} to "
-                f"{found.high:.1f} ({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {self.results.coverage})."
+                f"Win rate of the tuned model against {self.results.against}: {found.value:.1f} %, "
+                f"95 % interval {found.low:.1f} to {found.high:.1f} "
+                f"({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {self.results.coverage})."
             )
             lines.extend(_bias_lines(self.results))
         elif self.results:

@@ -1,0 +1,31 @@
+"""Reference answers from outside: the set's own, a published model_outputs.json, or those of another run.
+
+They become a stage like the base model's answers, so that everything after it is the same. The loss on the set's answers
+is still the base model's, which the tuned model's is compared with.
+"""
+
+from minilima.evaluate.answers import load_base, reference_losses, write_model_outputs
+from minilima.evaluate.prompts import load_eval_set, read_references
+from minilima.files import write_jsonl
+from minilima.records import Tell
+from minilima.store import Outcome
+from minilima.worker import Job
+
+
+def build_references(job: Job, tell: Tell) -> Outcome:
+    """Writes answers.jsonl, model_outputs.json and reference_loss.jsonl, as `build_answers` does."""
+    assert job.sources.reference is not None, "the stage is only there with a reference"
+    prompts = load_eval_set(job.sources.eval_set, job.config.eval_set.size)
+    answers = read_references(job.sources.reference, prompts)
+    write_jsonl(job.work / "answers.jsonl", answers)
+    write_model_outputs(job, prompts, answers)
+    losses = reference_losses(prompts, load_base(job), tell) if any(prompt.output for prompt in prompts) else []
+    write_jsonl(job.work / "reference_loss.jsonl", losses)
+    metrics = {
+        "answers": len(answers),
+        "truncated": 0,
+        "mean_words": sum(len(answer.output.split()) for answer in answers) / len(answers),
+        "reference_tokens": sum(loss.tokens for loss in losses),
+        "reference_nats": sum(loss.nats for loss in losses),
+    }
+    return Outcome(metrics=metrics)
