@@ -6,6 +6,7 @@
 Lengths are log-normal like LIMA-style answers (mean 270 tokens, at most 2,048), fixed by a seed, and the same for all.
 8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several. `trl` (pip install trl) packs with its
 default strategy, two rows of 8,192 tokens a step, float32 weights under autocast.
+`predicted_peak_gib` is what the memory preflight foretells of ours, for the longest row that a step had.
 Useful tokens are those of the examples, padding left out. MFU is `minilima.train.flops` over 989 TFLOP/s. The figures are
 medians of the steps after the first five.
 """
@@ -16,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,10 @@ from benchmarks.shapes import SHAPES
 from minilima.config import ComputeConfig, Config, Method, SftConfig, Weights
 from minilima.train.data import IGNORED
 from minilima.train.flops import H100_FLOPS, training_flops
-from minilima.train.packing import Packer
+from minilima.train.packing import Packer, Tokens
+from minilima.train.preflight import GIB, Device, memory
 from minilima.train.sft import SftTrainer, prepared, training_arguments
+from minilima.train.shape import shape_of
 
 WARM_UP = 5
 
@@ -47,6 +51,25 @@ CASES = {
     "tiny_full": ("tiny", Method.full, 8, 2_048),
     "tiny_lora": ("tiny", Method.lora, 8, 2_048),
 }
+
+
+TIGHT = "8b_full"
+"""The case whose states fill a GPU."""
+
+
+def ours(case: str) -> tuple[Config, int]:
+    """Our settings for a case, and how many tokens a row may have."""
+    _, method, batch, row_tokens = CASES[case]
+    alone, divided = case == TIGHT and WORLD == 1, case == TIGHT and WORLD > 1
+    sft = SftConfig(
+        method=method, epochs=1, batch_size=batch * WORLD, learning_rate=1e-5, beta2=0.95, weight_decay=0.1,
+        weights=Weights.stochastic if alone else Weights.masters,
+    )  # fmt: skip
+    compute = ComputeConfig(
+        checkpoint_seconds=1e9, compile=torch.cuda.is_available() and not divided, zero_stage=3 if divided else None,
+        activation_checkpointing=case == TIGHT or None,
+    )  # fmt: skip
+    return Config(sft=sft, compute=compute), row_tokens // 2 if divided else row_tokens
 
 
 def lengths(count: int) -> list[int]:
@@ -125,33 +148,47 @@ def padded(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
+class Measured(Packer):
+    """The packer of ours, which remembers the longest row and whether every step was one row."""
+
+    longest = 0
+    one_row = True
+
+    def __call__(self, examples: Sequence[Mapping[str, Tokens]]) -> dict[str, Any]:
+        step = super().__call__(examples)
+        Measured.longest = max(Measured.longest, *(row["input_ids"].shape[1] for row in step["rows"]), 0)
+        Measured.one_row = Measured.one_row and len(step["rows"]) == 1
+        return step
+
+
+def predicted_gib(case: str) -> float:
+    """The preflight's forecast of the peak on each GPU."""
+    known = shape_of(LlamaConfig(**SHAPES[CASES[case][0]]).to_dict())
+    assert known is not None
+    sft, compute = ours(case)[0].sft, ours(case)[0].compute
+    foretold = memory(
+        known, sft, compute, Device(bytes=None, bf16=True, processes=WORLD, name="GPU"),
+        row_tokens=Measured.longest, checkpointing=bool(compute.activation_checkpointing), one_row=Measured.one_row,
+    )  # fmt: skip
+    return foretold.total / GIB
+
+
 def trainer_of(variant: str, case: str, data: list[dict[str, Any]], folder: Path, clock: Clock, rows: int) -> Trainer:
-    shape, method, batch, row_tokens = CASES[case]
+    shape = CASES[case][0]
     torch.manual_seed(0)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    tight = case == "8b_full"
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         settings = LlamaConfig(**SHAPES[shape], max_position_embeddings=2048)
-        model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16 if tight else torch.float32)
+        model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16 if case == TIGHT else torch.float32)
     if variant == "trl":
         return trl_trainer(model, data, folder, clock)
     if variant == "minilima":
-        sft = SftConfig(
-            method=method, epochs=1, batch_size=batch * WORLD, learning_rate=1e-5, beta2=0.95, weight_decay=0.1,
-            weights=Weights.stochastic if tight and WORLD == 1 else Weights.masters,
-        )  # fmt: skip
-        divided = tight and WORLD > 1
-        compute = ComputeConfig(
-            checkpoint_seconds=1e9, compile=torch.cuda.is_available() and not divided, zero_stage=3 if divided else None,
-            activation_checkpointing=tight or None,
-        )  # fmt: skip
-        row_tokens = row_tokens // 2 if divided else row_tokens
-        config = Config(sft=sft, compute=compute)
+        config, row_tokens = ours(case)
         arguments = training_arguments(config, folder)
         return SftTrainer(
             model=prepared(model, config), args=arguments, train_dataset=data, callbacks=[clock], config=config,
-            data_collator=Packer(row_tokens=row_tokens, rank=arguments.process_index, world=arguments.world_size),
+            data_collator=Measured(row_tokens=row_tokens, rank=arguments.process_index, world=arguments.world_size),
         )  # fmt: skip
     arguments = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=rows, num_train_epochs=1, learning_rate=1e-5, save_strategy="no",
@@ -229,6 +266,8 @@ def main() -> None:
         "seconds_per_step": (round(seconds, 4), "seconds"),
         "peak_gib": (round(torch.cuda.max_memory_allocated() / 2**30, 2) if gpu else None, "GiB"),
     }
+    if chosen.variant == "minilima":
+        figures["predicted_peak_gib"] = (round(predicted_gib(chosen.case), 2), "GiB")
     publish(
         figures, chosen.json, case=chosen.case, variant=chosen.variant, gpus=WORLD,
         device=torch.cuda.get_device_name() if gpu else "cpu", parameters=parameters, examples_per_step=round(len(sizes) / steps),
