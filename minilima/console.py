@@ -73,10 +73,13 @@ _WIDE = 130
 """Columns of a terminal that has room for the names of store entries too."""
 
 
-def show_plan(
-    title: str, figures: Sequence[str], rows: Sequence[tuple[str, str, str, Sequence[str], str]], notes: Sequence[str]
-) -> None:
-    """The plan: (stage, status, what it is, a cell for each of `figures`, store entry) a row; the last one is the sum."""
+def width() -> int:
+    """Columns of the terminal, 80 where there is none."""
+    return _out.width
+
+
+def show_plan(title: str, figures: Sequence[str], rows: Sequence[tuple[str, str, str, Sequence[str], str]]) -> None:
+    """The plan: (stage, status, what it is, a cell for each of `figures`, store entry) a row."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     table.add_column("stage")
     table.add_column("")
@@ -90,9 +93,6 @@ def show_plan(
         told: list[str | Text] = [stage, Text(status, style=_STATUS_STYLE.get(status, "")), plain(what), *cells]
         table.add_row(*told, *([Text(directory, style="dim")] if wide else []), style="bold" if stage == "in all" else "")
     _out.print(table)
-    for note in notes:
-        say(note, style="dim")
-    _out.print()
 
 
 def show_result(rows: Sequence[tuple[str, str, str, str]]) -> None:
@@ -108,11 +108,13 @@ def show_result(rows: Sequence[tuple[str, str, str, str]]) -> None:
     _out.print(table)
 
 
-def show_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A plain table."""
-    table = Table(*headings, box=None, pad_edge=False, header_style="dim")
+def show_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, figures_from: int | None = None) -> None:
+    """A plain table; columns from `figures_from` on stand to the right."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if figures_from is None or place < figures_from else "right")
     for row in rows:
-        table.add_row(*(plain(str(cell)) for cell in row))
+        table.add_row(*(plain(str(cell)) for cell in row), style="bold" if row[0] == "in all" else "")
     _out.print(table)
 
 

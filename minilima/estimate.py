@@ -14,7 +14,7 @@ from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Orders, 
 from minilima.construct.seeds import load_seeds
 from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.budget import price_of
-from minilima.records import EvalPrompt, SeedTask
+from minilima.records import SeedTask
 from minilima.sources import FileSource, Sources
 
 _CHARACTERS_A_TOKEN = 4
@@ -24,6 +24,9 @@ _ACCEPTED = 0.75
 _TEMPLATE_TOKENS = 80
 _ANSWER_TOKENS = 350
 """An answer to an AlpacaEval instruction."""
+
+_KNOWN_SETS = {"alpaca_eval_gpt4_baseline": (805, 165)}
+"""(prompts, characters of an instruction) of sets on the hub, so that their cost is known before they are fetched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +49,10 @@ def estimate(role: str, config: Config, sources: Sources) -> Estimate | None:
     asks = config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai
     rounds = {"verdicts": 1, "model": config.sft.epochs - 1 if config.sft.select == Pick.judge else 0}.get(role, 0)
     judged = sources.dev_set if role == "model" else sources.eval_set
-    if rounds and asks and judged is not None and judged.path is not None:
-        prompts = _prompts(judged, config.eval_set.size if role == "verdicts" else None)
+    lengths = _prompt_lengths(judged, config.eval_set.size if role == "verdicts" else None) if judged is not None else None
+    if rounds and asks and lengths is not None:
         answers = 2 * _CHARACTERS_A_TOKEN * min(_ANSWER_TOKENS, config.eval.max_tokens)
-        return estimate_judging(config, sources, [len(prompt.instruction) + answers for prompt in prompts] * rounds)
+        return estimate_judging(config, sources, [length + answers for length in lengths] * rounds)
     return None
 
 
@@ -62,13 +65,18 @@ def estimate_judging(config: Config, sources: Sources, shown: Sequence[int]) -> 
 
 
 def count_prompts(source: FileSource, size: int | None) -> int | None:
-    """How many prompts are answered; None where the evaluation set is not on this machine."""
-    return len(_prompts(source, size)) if source.path is not None else None
+    """How many prompts are answered; None where the evaluation set is neither on this machine nor a known one."""
+    lengths = _prompt_lengths(source, size)
+    return len(lengths) if lengths is not None else None
 
 
 @cache
-def _prompts(source: FileSource, size: int | None) -> list[EvalPrompt]:
-    return load_eval_set(source, size)
+def _prompt_lengths(source: FileSource, size: int | None) -> tuple[int, ...] | None:
+    """Characters of each instruction; their mean where a known set has not been fetched yet."""
+    if source.path is not None:
+        return tuple(len(prompt.instruction) for prompt in load_eval_set(source, size))
+    number, characters = _KNOWN_SETS.get(source.name, (0, 0))
+    return (characters,) * min(number, size or number) or None
 
 
 @cache

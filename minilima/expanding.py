@@ -160,14 +160,15 @@ def _interpolates(composed: DictConfig) -> bool:
 
 def _with_values(base: Config, overrides: Sequence[str]) -> Config | None:
     """A copy of `base` with these values; None where Hydra has to say what is wrong with them."""
-    config = copy.deepcopy(base)
+    config = copy.copy(base)
     for override in overrides:
         found = _value(override)
         if found is None:
             return None
         owner: Any = config
         *parents, leaf = found.key.split(".")
-        for parent in parents:
+        for parent in parents:  # the sections that are not touched are shared: a config is a value
+            setattr(owner, parent, copy.copy(getattr(owner, parent)))
             owner = getattr(owner, parent)
         setattr(owner, leaf, found.value)
     check_ranges(config)
@@ -189,11 +190,20 @@ def _value(override: str) -> _Value | None:
         return None
     name = parsed.key_or_group.rpartition(".")[2]
     try:
-        section = OmegaConf.structured(owner)
+        section = _section(owner)
         OmegaConf.update(section, name, parsed.value())
-        return _Value(key=parsed.key_or_group, value=getattr(OmegaConf.to_object(section), name))
+        value = section[name]
+        return _Value(key=parsed.key_or_group, value=OmegaConf.to_object(value) if OmegaConf.is_config(value) else value)
     except OmegaConfBaseException:
         return None
+
+
+@cache
+def _section(owner: type) -> DictConfig:
+    """A section of the schema that checks one value after the other."""
+    section = OmegaConf.structured(owner)
+    assert isinstance(section, DictConfig)
+    return section
 
 
 @cache

@@ -17,9 +17,9 @@ from minilima.probing import gpus
 from minilima.recipes import Stages
 from minilima.sources import ModelSource, Sources
 from minilima.store import Store
-from minilima.train.flops import nominal_flops, training_flops
+from minilima.train.flops import H100_FLOPS, nominal_flops, training_flops
 from minilima.train.preflight import GIB, USABLE, Device, Fit, fit, fitting_settings, uses_bf16
-from minilima.train.shape import ModelShape, shape_of
+from minilima.train.shape import ModelShape, published_shape, shape_of
 
 ASSUMED_MFU = 0.4
 ASSUMED_TOKENS = 300
@@ -36,6 +36,8 @@ class Foresight:
     """Of each process, in all."""
     seconds: float | None
     """Of computing; None where the device's speed or the number of examples is not known."""
+    h100_seconds: float | None
+    """What it would take one H100."""
     fits: bool | None
     """None where the device's memory is not known."""
     notes: tuple[str, ...]
@@ -46,13 +48,14 @@ def foresee(config: Config, sources: Sources, graph: Stages, store: Store, devic
     if (shape := _shape(sources.base, graph, store)) is None:
         return None
     laid_out = fit(shape, config.sft, config.compute, device)
-    seconds, told = _time(shape, config, device, graph, store)
+    time = _time(shape, config, device, graph, store)
     return Foresight(
         memory=_table(laid_out, device),
         memory_bytes=laid_out.memory.total,
-        seconds=seconds,
+        seconds=time.seconds,
+        h100_seconds=time.h100_seconds,
         fits=laid_out.fits,
-        notes=(_layout(shape, config, device, laid_out), told),
+        notes=(_layout(shape, config, device, laid_out), time.told),
     )
 
 
@@ -81,7 +84,9 @@ def _processes(compute: ComputeConfig, here: int) -> int:
 
 def _shape(source: ModelSource, graph: Stages, store: Store) -> ModelShape | None:
     file = _config_file(source, graph, store)
-    return shape_of(json.loads(file.read_text(encoding="utf-8"))) if file is not None and file.is_file() else None
+    if file is not None and file.is_file():
+        return shape_of(json.loads(file.read_text(encoding="utf-8")))
+    return published_shape(source.location.partition("@")[0]) if source.kind != "path" else None
 
 
 def _config_file(source: ModelSource, graph: Stages, store: Store) -> Path | None:
@@ -124,8 +129,16 @@ def _layout(shape: ModelShape, config: Config, device: Device, laid_out: Fit) ->
     return text
 
 
-def _time(shape: ModelShape, config: Config, device: Device, graph: Stages, store: Store) -> tuple[float | None, str]:
-    """Seconds, and a sentence that says what they rest on."""
+@dataclass(frozen=True, kw_only=True)
+class _Time:
+    """Of computing, and a sentence that says what it rests on."""
+
+    seconds: float | None
+    h100_seconds: float | None
+    told: str
+
+
+def _time(shape: ModelShape, config: Config, device: Device, graph: Stages, store: Store) -> _Time:
     sft = config.sft
     found = store.find(graph.dataset)
     examples, tokens, basis = config.data.size, float(ASSUMED_TOKENS), f"assuming {ASSUMED_TOKENS} tokens an example"
@@ -134,15 +147,17 @@ def _time(shape: ModelShape, config: Config, device: Device, graph: Stages, stor
         words = found.metrics["instruction_words"]["mean"] + found.metrics["output_words"]["mean"]
         tokens, basis = _TOKENS_A_WORD * words, "by the words of the data set"
     if examples is None:
-        return None, "How many steps there are is known once the data set is made."
+        return _Time(seconds=None, h100_seconds=None, told="How many steps there are is known once the data set is made.")
     steps = sft.epochs * -(-examples // sft.batch_size)
     text = f"Training takes {steps:,} steps over about {sft.epochs * examples * tokens:,.0f} tokens ({basis})"
-    if device.flops is None:
-        return None, f"{text}; how long is not known for {device.name}."
     needed = training_flops(
         [round(tokens)] * examples, parameters=shape.multiplying, layers=shape.layers, heads_width=shape.heads_width,
         frozen=sft.method != "full",
     ) * sft.epochs  # fmt: skip
+    h100 = needed / (H100_FLOPS * ASSUMED_MFU)
+    if device.flops is None:
+        return _Time(seconds=None, h100_seconds=h100, told=f"{text}; how long is not known for {device.name}.")
     seconds = needed / (device.flops * device.processes * ASSUMED_MFU)
     speed = f"{ASSUMED_MFU:.0%} of the {device.flops / 1e12:,.0f} TFLOP/s of each"
-    return seconds, f"{text}; about {seconds / 60:,.1f} min of computing, assuming {speed}."
+    told = f"{text}; about {seconds / 60:,.1f} min of computing, assuming {speed}."
+    return _Time(seconds=seconds, h100_seconds=h100, told=told)

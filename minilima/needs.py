@@ -18,6 +18,7 @@ from minilima.embedded import EMBEDDED
 from minilima.estimate import count_prompts, estimate
 from minilima.files import canonical_json
 from minilima.sources import ModelSource, Sources
+from minilima.train.shape import published_shape
 
 Number = TypeVar("Number", int, float)
 Manifests = Mapping[str, Mapping[str, Any]]
@@ -37,6 +38,8 @@ class Needs:
     prices_of: str | None = None
     """Date of the price list."""
     seconds: float | None = None
+    h100_seconds: float | None = None
+    """Of training on one H100, where this machine's own time is not known."""
     memory_bytes: float | None = None
     """Of each training process, on its GPU or, without one, in the machine."""
     disk_bytes: int | None = None
@@ -50,6 +53,7 @@ class Needs:
             usd=_sum(self.usd, other.usd),
             prices_of=self.prices_of or other.prices_of,
             seconds=_sum(self.seconds, other.seconds),
+            h100_seconds=_sum(self.h100_seconds, other.h100_seconds),
             disk_bytes=_sum(self.disk_bytes, other.disk_bytes),
             # One stage is built at a time.
             memory_bytes=max(self.memory_bytes or 0, other.memory_bytes or 0) or None,
@@ -162,13 +166,14 @@ def _seconds(work: Work | None, manifests: Manifests) -> float | None:
 
 @cache
 def weights_bytes(source: ModelSource) -> int | None:
-    """Bytes of a model's weights in bfloat16, as every result has them; None where it is not on this machine."""
+    """Bytes of a model's weights in bfloat16, as every result has them; None where it is not on this machine nor well known."""
     if source.kind == "embedded":
         return EMBEDDED[source.location].unpacked_megabytes * 1_000_000
     folder = Path(source.location) if source.kind == "path" else _snapshot(source.location)
     files = list(folder.glob("*.safetensors")) if folder is not None and folder.is_dir() else []
     if folder is None or not files:
-        return None
+        shape = published_shape(source.location.partition("@")[0])
+        return 2 * shape.parameters if shape is not None else None
     told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     is_float32 = told.get("dtype", told.get("torch_dtype")) == "float32"
     return sum(file.stat().st_size for file in files) // (2 if is_float32 else 1)

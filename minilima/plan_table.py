@@ -14,8 +14,12 @@ from minilima.config import Config
 from minilima.files import size_text
 from minilima.needs import Needs
 from minilima.planning import Plan, PlannedStage, count
+from minilima.train.preflight import GIB
 
 _SHOWN_OF_A_ROLE = 4
+_FIGURES_BESIDE = 2
+_ROOMY = 110
+"""Columns of a terminal in which what a stage is and more than _FIGURES_BESIDE figures stand in one line."""
 _COLUMNS = ("requests", "tokens", "USD", "time", "memory", "disk")
 
 
@@ -73,17 +77,40 @@ def _shared(stage: PlannedStage, points: int) -> str:
 
 
 def _show(title: str, rows: Sequence[Row], plan: Plan) -> None:
+    """One table; in a narrow terminal the figures follow in a second one, summed for each role."""
     total = plan.needs
-    lines = [(role, status, what, _cells(found), directory) for role, status, what, found, directory in rows]
-    if any(_cells(total)) and len(rows) > 1:
-        lines.append(("in all", "", "", _cells(total, whole=all(_has_time(stage) for stage in plan.stages)), ""))
-    used = [place for place in range(len(_COLUMNS)) if any(cells[place] for *_, cells, _ in lines)]
+    sums = _cells(total, whole=all(_has_time(stage) for stage in plan.stages))
+    used = [place for place, cell in enumerate(sums) if cell]
     figures = [_COLUMNS[place] for place in used]
-    told = [(role, status, what, [cells[place] for place in used], directory) for role, status, what, cells, directory in lines]
+
+    def cells(found: Needs) -> list[str]:
+        whole = _cells(found)
+        return [whole[place] for place in used]
+
+    apart = len(figures) > _FIGURES_BESIDE and console.width() < _ROOMY
+    lines = [(role, status, what, [] if apart else cells(found), directory) for role, status, what, found, directory in rows]
+    in_all = [sums[place] for place in used]
+    if figures and len(rows) > 1 and not apart:
+        lines.append(("in all", "", "", in_all, ""))
+    console.show_plan(title, [] if apart else figures, lines)
+    if apart:
+        grouped = groupby(rows, key=lambda row: row[0])
+        by_role = [(role, *cells(sum((needs for _, _, _, needs, _ in of_role), Needs()))) for role, of_role in grouped]
+        console.say()
+        console.show_table(
+            ("takes about", *figures), [*(row for row in by_role if any(row[1:])), ("in all", *in_all)], figures_from=1
+        )
+    _tell(plan)
+
+
+def _tell(plan: Plan) -> None:
+    total = plan.needs
     prices = [f"USD by the prices of {total.prices_of}; requests and tokens are guessed."] if total.prices_of else []
     if total.requests and total.usd is None:
         prices = ["The price is not known: set budget.usd_per_million_prompt_tokens and …_completion_tokens of the endpoint."]
-    console.show_plan(title, figures, told, [*prices, *plan.notes])
+    for note in [*prices, *plan.notes]:
+        console.say(note, style="dim")
+    console.say()
 
 
 def _has_time(stage: PlannedStage) -> bool:
@@ -97,7 +124,7 @@ def _cells(found: Needs, *, whole: bool = True) -> tuple[str, ...]:
         _short(found.tokens) if found.tokens else "",
         f"{found.usd:,.2f}" if found.usd is not None else "",
         ("" if whole else "over ") + console.duration(found.seconds) if found.seconds is not None else "",
-        size_text(found.memory_bytes) if found.memory_bytes else "",
+        f"{found.memory_bytes / GIB:,.1f} GiB" if found.memory_bytes else "",
         size_text(found.disk_bytes) if found.disk_bytes else "",
     )
 

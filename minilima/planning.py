@@ -14,10 +14,11 @@ from minilima import console
 from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders, Pick, Until
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
+from minilima.estimate import count_prompts
 from minilima.evaluate.prompts import load_eval_set, read_references
 from minilima.files import canonical_json, size_text
 from minilima.filesystems import caveat
-from minilima.foresight import Foresight, device_here, foresee
+from minilima.foresight import ASSUMED_MFU, Foresight, device_here, foresee
 from minilima.llm.engines import check_engine
 from minilima.llm.keys import missing_key
 from minilima.needs import Manifests, Needs, needs, read_manifests
@@ -31,6 +32,7 @@ LOCALLY = "generator=local model=smollm2_135m eval_set=minilima_100 judge=refere
 """The overrides with which any experiment runs without keys and without the hub."""
 
 _WORTH_TELLING_BYTES = 1_000_000_000
+_WORTH_TELLING_SECONDS = 180
 
 _ASKED_BY = {"generator": "pool", "judge": "verdicts"}
 """The stage that asks an endpoint."""
@@ -89,7 +91,9 @@ def _foreseen(
     known = planned[place].needs
     # What was measured here goes before what follows from a formula.
     seconds = known.seconds if known.seconds is not None else found.seconds
-    planned[place] = replace(planned[place], needs=replace(known, seconds=seconds, memory_bytes=found.memory_bytes))
+    elsewhere = found.h100_seconds if seconds is None else None
+    foreseen = replace(known, seconds=seconds, h100_seconds=elsewhere, memory_bytes=found.memory_bytes)
+    planned[place] = replace(planned[place], needs=foreseen)
     return found
 
 
@@ -147,6 +151,9 @@ def _noted(planned: Sequence[PlannedStage], notes: Sequence[str], store: Store) 
     total, added = plan.needs, []
     if total.seconds is not None:
         added.append("Times are those of earlier builds on this machine, for the amount of work; what was never built has none.")
+    if (total.h100_seconds or 0) > _WORTH_TELLING_SECONDS:
+        hours = (total.h100_seconds or 0) / 3600
+        added.append(f"Training alone would take one H100 about {hours:,.1f} hours, at {ASSUMED_MFU:.0%} of its nominal speed.")
     if total.scratch_bytes and total.scratch_bytes > _WORTH_TELLING_BYTES:
         added.append(f"While a model is trained, a checkpoint takes up to {size_text(total.scratch_bytes)} more of the disk.")
     wanted = (total.disk_bytes or 0) + (total.scratch_bytes or 0)
@@ -264,7 +271,7 @@ def _notes(config: Config, sources: Sources) -> list[str]:
     judge = config.judge
     if (
         "judge" in endpoints_of(config, sources)
-        and sources.eval_set.path is None
+        and count_prompts(sources.eval_set, None) is None
         and config.until in (Until.verdicts, Until.report)
     ):
         notes.append("What the judge will cost is not in the sum: how many prompts there are is not known here.")

@@ -214,6 +214,7 @@ def _hub_file(name: str) -> FileSource:
     return FileSource(name=Path(filename).stem, path=None, sha256=f"unresolved:{name}", missing=missing)
 
 
+@cache
 def _offers(repository: str, filename: str) -> bool:
     """Whether the hub can be reached and has the file; one short question, where a download would ask for half a minute."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url

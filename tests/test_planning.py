@@ -58,8 +58,32 @@ def test_a_plan_for_programs_holds_every_stage(tmp_path: Path) -> None:
 
 
 def test_what_a_judge_costs_is_said_to_be_missing_where_its_prompts_are(tmp_path: Path) -> None:
-    plan = plan_of(load_config([*LIMA, "eval_set=alpaca_eval", f"paths.outputs={tmp_path}"]))
-    assert any("What the judge will cost is not in the sum" in note for note in plan.notes)
+    where = [*LIMA, "eval_set=alpaca_eval", f"paths.outputs={tmp_path}"]
+    unknown, known = plan_of(load_config([*where, "eval_set.hub_file=someone/prompts:some.json"])), plan_of(load_config(where))
+    note = "What the judge will cost is not in the sum"
+    assert any(note in told for told in unknown.notes) and unknown.stages[-1].needs.requests is None
+    assert not any(note in told for told in known.notes) and known.stages[-1].needs.requests == 2 * 805
+    assert known.needs.usd is not None and known.needs.usd > 2 * (known.stages[1].needs.usd or 0), "the judge costs most"
+
+
+def test_a_model_that_is_not_fetched_yet_is_planned_by_its_published_shape(tmp_path: Path) -> None:
+    plan = plan_of(load_config([*LIMA, "model=llama3_8b", "compute=cpu", f"paths.outputs={tmp_path}"]))
+    model = next(stage for stage in plan.stages if stage.role == "model")
+    assert model.needs.disk_bytes == pytest.approx(16.06e9, rel=0.001)
+    assert (model.needs.memory_bytes or 0) > 16 * 8.03e9, "float32 weights, gradients and two moments"
+    assert any("one H100 about 0.1 hours" in note for note in plan.notes)
+
+
+def test_in_a_narrow_terminal_the_figures_stand_in_a_table_of_their_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console._out, "width", 80)
+    points, many = sweep(tmp_path, "data.size=100,200")
+    show_sweep("lima", points, many)
+    text = " ".join(capfd.readouterr().out.split())
+    assert "instructions and instances, written by" in text, "what a stage is, has room"
+    takes = text.partition("takes about")[2]
+    assert f"{many.needs.usd:,.2f}" in takes and f"{many.needs.requests:,}" in takes
 
 
 def test_a_price_that_is_not_known_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

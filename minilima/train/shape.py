@@ -47,6 +47,51 @@ class ModelShape:
         return self.layers * rank * ends
 
 
+_SMOLLM2 = {
+    "num_hidden_layers": 30,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+_QWEN3 = {
+    "num_hidden_layers": 28,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+_LLAMA_1B = {
+    "num_hidden_layers": 16,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 128256,
+    "tie_word_embeddings": True,
+}
+_LLAMA_8B = {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+             "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256, "tie_word_embeddings": False}  # fmt: skip
+_PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "smollm2_135m": _SMOLLM2,
+    "Qwen/Qwen3-0.6B-Base": _QWEN3,
+    "meta-llama/Llama-3.2-1B": _LLAMA_1B,
+    "meta-llama/Llama-3.1-8B": _LLAMA_8B,
+}
+"""From the config.json of the models in conf/model/, so that a plan knows them before they are fetched."""
+
+
+def published_shape(name: str) -> ModelShape | None:
+    """The shape of a model of conf/model/ by its name there; None for any other."""
+    return shape_of(_PUBLISHED[name]) if name in _PUBLISHED else None
+
+
 def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
     """The shape that a config.json tells; None for models with experts and for those that name their sizes otherwise."""
     names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")

@@ -16,7 +16,7 @@ from minilima.records import Example
 from minilima.train.data import TokenizedExample, check_tokens, masked_text, tokenize_example
 from minilima.train.flops import nominal_flops, training_flops
 from minilima.train.preflight import GIB, Device, check_states, fit, fitting_settings, memory, next_settings
-from minilima.train.shape import ModelShape, shape_of
+from minilima.train.shape import ModelShape, published_shape, shape_of
 
 LLAMA_8B = ModelShape(
     layers=32, hidden=4096, feed_forward=14336, heads_width=4096, key_width=1024, vocabulary=128256, tied=False
@@ -35,6 +35,12 @@ def test_the_shape_counts_every_weight(tiny_model: Path) -> None:
     assert shape is not None
     assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert [round(known.parameters / 1e6) for known in (SMOL, LLAMA_1B, LLAMA_8B)] == [135, 1236, 8030]
+
+
+def test_the_published_shapes_have_as_many_weights_as_their_models() -> None:
+    millions = {name: published_shape(name) for name in ("smollm2_135m", "Qwen/Qwen3-0.6B-Base", "meta-llama/Llama-3.2-1B")}
+    assert [round(shape.parameters / 1e6) for shape in millions.values() if shape] == [135, 596, 1236]
+    assert published_shape("someone/else") is None
 
 
 def test_a_model_of_another_kind_has_no_shape() -> None:
