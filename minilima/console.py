@@ -112,7 +112,7 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, figure
     """A plain table; columns from `figures_from` on stand to the right."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if figures_from is None or place < figures_from else "right")
+        table.add_column(heading, justify="left" if figures_from is None or place < figures_from else "right", overflow="fold")
     for row in rows:
         table.add_row(*(plain(str(cell)) for cell in row), style="bold" if row[0] == "in all" else "")
     _out.print(table)

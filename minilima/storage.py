@@ -7,6 +7,7 @@ has reserved its stages, so gc may run beside it.
 
 import json
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +25,11 @@ from minilima.store import SCRATCH, checked_manifest, claimed, removing, reserva
 from minilima.worker import Job
 
 ACTIONS = ("ls", "gc", "verify")
+
+_WIDE = 130
+"""Columns of a terminal that has room for what an entry was made from."""
+_ENTRY = re.compile(r"\w+-[0-9a-f]{16}")
+"""Stage and key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +95,16 @@ def size_of(path: Path) -> int:
 
 def unfinished(root: Path) -> list[Path]:
     """Directories of the store `root` in which a build goes on or was interrupted."""
-    return directories(root / ".work")
+    return _folders(root / ".work")
 
 
-def directories(folder: Path) -> list[Path]:
-    return sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] != ".") if folder.is_dir() else []
+def directories(root: Path) -> list[Path]:
+    """The entries of the store `root`; what somebody else has put beside them is nobody's to remove."""
+    return [path for path in _folders(root) if _ENTRY.fullmatch(path.name)]
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(item for item in place.iterdir() if item.is_dir() and item.name[0] != ".") if place.is_dir() else []
 
 
 def _inputs(path: Path) -> tuple[str, ...]:
@@ -147,18 +158,17 @@ def _with_inputs(used: Iterable[str], inputs: Mapping[str, Sequence[str]]) -> se
 
 
 def _show(entries: Sequence[Entry]) -> None:
-    rows = [
-        (
-            entry.directory,
-            size_text(entry.size_bytes),
-            _age(entry.age_seconds),
-            " ".join(entry.inputs),
-            " ".join(entry.users) or "none",
-        )
-        for entry in entries
-    ]
-    console.show_table(("entry", "size", "age", "made from", "used by runs"), rows)
-    console.say(f"{len(entries):,} entries, {size_text(sum(entry.size_bytes for entry in entries))}.")
+    wide = console.width() >= _WIDE
+    rows = []
+    for entry in entries:
+        row = (entry.directory, size_text(entry.size_bytes), _age(entry.age_seconds), "\n".join(entry.users) or "none")
+        rows.append((*row, "\n".join(entry.inputs)) if wide else row)
+    console.show_table(("entry", "size", "age", "used by", *(["made from"] if wide else [])), rows)
+    console.say(f"{_count(entries)}, {size_text(sum(entry.size_bytes for entry in entries))}.")
+
+
+def _count(entries: Sequence[object]) -> str:
+    return "1 entry" if len(entries) == 1 else f"{len(entries):,} entries"
 
 
 def _age(seconds: float) -> str:
@@ -169,15 +179,18 @@ def _age(seconds: float) -> str:
 
 
 def _collect(root: Path, free: Sequence[Entry], *, really: bool) -> None:
+    if not free:
+        console.say("Every entry is used: there is nothing to free.")
+        return
     console.show_table(("entry that no run uses", "size"), [(entry.directory, size_text(entry.size_bytes)) for entry in free])
     total = size_text(sum(entry.size_bytes for entry in free))
     if not really:
-        console.say(f"{len(free):,} entries, {total}, could be freed; nothing was removed. With --yes it is.")
+        console.say(f"{_count(free)}, {total}, could be freed; nothing was removed. With --yes it is.")
         return
     kept = [entry.directory for entry in free if not remove(root, root / entry.directory)]
     for directory in kept:
         console.say(f"{directory} is in use and was kept.")
-    console.say(f"Removed {len(free) - len(kept):,} entries.")
+    console.say(f"Removed {_count(free[len(kept) :])}.")
 
 
 def remove(root: Path, path: Path) -> bool:
@@ -201,5 +214,5 @@ def _verify(root: Path) -> int:
         except MinilimaError as error:
             damaged += 1
             console.complain(error)
-    console.say(f"{len(paths):,} entries were hashed, {damaged:,} are damaged.")
+    console.say(f"{_count(paths)} hashed, {damaged:,} damaged.")
     return 1 if damaged else 0

@@ -232,6 +232,16 @@ def _lock(root: Path, directory: str) -> FileLock:
     return FileLock(file)
 
 
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        return manifest
+    except FileNotFoundError:
+        raise ValueError("manifest.json is missing") from None
+    except ValueError as error:
+        raise ValueError(f"manifest.json cannot be read ({error})") from None
+
+
 def checked_manifest(path: Path, hash_up_to: float = FULL_CHECK_BYTES) -> dict[str, Any]:
     """The manifest of the entry in `path`, its files compared with it: sizes, and hashes up to `hash_up_to` bytes.
 
@@ -239,8 +249,10 @@ def checked_manifest(path: Path, hash_up_to: float = FULL_CHECK_BYTES) -> dict[s
         MinilimaError: the entry is not what its manifest says.
     """
     try:
-        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = _manifest(path)
         for name, expected in manifest["files"].items():
+            if not (path / name).is_file():
+                raise ValueError(f"{name} is missing")
             size = (path / name).stat().st_size
             if size != expected["bytes"]:
                 raise ValueError(f"{name} has {size:,} bytes, {expected['bytes']:,} were written")
@@ -249,7 +261,7 @@ def checked_manifest(path: Path, hash_up_to: float = FULL_CHECK_BYTES) -> dict[s
     except (OSError, ValueError, KeyError) as error:
         raise MinilimaError(
             f"The store entry {path.name} is damaged.",
-            f"{error} (a result in the store must never be edited; copy it first).".replace("\n", " "),
+            f"{error}.".replace("\n", " "),
             f"Remove it and run the same command again, it will be rebuilt: rm -r {path}",
         ) from None
     return manifest

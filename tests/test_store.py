@@ -77,7 +77,8 @@ def test_a_damaged_entry_is_named_with_the_command_that_removes_it(tmp_path: Pat
             (path / "hello.txt").unlink()
         case "manifest":
             (path / "manifest.json").write_text('{"files": ')
-    with pytest.raises(MinilimaError, match=r"is damaged.*rm -r"):
+    said = {"change": "contents of hello.txt have changed", "cut": "hello.txt has 2 bytes", "delete": "hello.txt is missing"}
+    with pytest.raises(MinilimaError, match=rf"is damaged.*{said.get(damage, 'manifest.json cannot be read')}.*rm -r"):
         store.find(stage())
 
 
