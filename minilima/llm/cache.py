@@ -21,6 +21,8 @@ ASK_AGAIN = 2
 """How often a request is repeated whose reply could not be used."""
 
 _KEYS_A_QUERY = 500
+_LOG_PAGES = 10_000
+"""Pages of 4 KiB in the log before it is merged: a merge into a large file is slow, and holds up all replies meanwhile."""
 
 
 def open_database(file: Path) -> sqlite3.Connection:
@@ -35,6 +37,7 @@ def open_database(file: Path) -> sqlite3.Connection:
         journal = "TRUNCATE" if network_filesystem(file.parent) else "WAL"
         database.execute(f"PRAGMA journal_mode={journal}")
         database.execute("PRAGMA synchronous=NORMAL")
+        database.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
     except sqlite3.DatabaseError as error:
         raise MinilimaError(
             f"The reply cache {file} cannot be used.",
