@@ -49,9 +49,9 @@ def speaking_aside() -> Iterator[None]:
         _out = usual
 
 
-def say(text: str = "", style: str | None = None) -> None:
-    """One line for the user."""
-    _out.print(Text(plain(text)), style=style)
+def say(text: str = "", style: str | None = None, *, whole: bool = False) -> None:
+    """One line for the user; `whole` where something in it is to be copied, so that only the terminal itself breaks it."""
+    _out.print(Text(plain(text)), style=style, soft_wrap=whole)
 
 
 def say_raw(text: str) -> None:

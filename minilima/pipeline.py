@@ -117,10 +117,14 @@ def _results(artifacts: Mapping[str, Artifact], config: Config, sources: Sources
     return replace(results, judge_card=card, length_controlled=controlled, against=against)
 
 
+_TO_COPY = ("Report:", "W&B:")
+"""Lines with an address or a command."""
+
+
 def _show_end(summary: Summary) -> None:
     rows = [
         (entry.role, entry.how, f"{entry.seconds:.1f}", describe_outcome(entry.role, entry.metrics)) for entry in summary.stages
     ]
     console.show_result(rows)
     for line in summary.headlines():
-        console.say(line)
+        console.say(line, whole=line.startswith(_TO_COPY))

@@ -20,7 +20,7 @@ from typing import Any
 from minilima.config import EndpointConfig
 
 HUB = "https://huggingface.co"
-ENDPOINT_SECONDS, HUB_SECONDS, TORCH_SECONDS = 5.0, 4.0, 60.0
+ENDPOINT_SECONDS, HUB_SECONDS, ANSWER_SECONDS, TORCH_SECONDS = 5.0, 4.0, 4.0, 60.0
 CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
 
 
@@ -90,6 +90,12 @@ def endpoint_models(endpoint: EndpointConfig) -> tuple[list[str], str | None]:
         return ([str(row["id"]) for row in json.loads(told)["data"]] if problem is None else []), problem
     except (ValueError, KeyError, TypeError):
         return [], "it does not list its models"
+
+
+def answers(address: str) -> bool:
+    """Whether anything answers there, be it with a refusal."""
+    _, problem = _get(address, {}, ANSWER_SECONDS)
+    return problem is None or problem.startswith("HTTP status")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

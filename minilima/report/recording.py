@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from minilima.compose import strict
 from minilima.config import Config
 from minilima.files import read_jsonl, write_atomic
+from minilima.probing import answers
 from minilima.report.tracking import MARK
 from minilima.sources import FileSource, resolve
 
@@ -52,6 +53,8 @@ def record(folder: Path, mode: Mode) -> None:
     Args:
         folder: outputs/runs/<name>-<key>.
     """
+    if mode == "online" and not reachable():
+        mode = "offline"  # nothing is lost, and nobody waits for W&B's own attempts
     told: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     config = strict(OmegaConf.create(told["config"]))
     tracking = config.tracking
@@ -63,6 +66,13 @@ def record(folder: Path, mode: Mode) -> None:
     url, own = _record_point(folder, told, place)
     folders = [file for file in (*files, own) if file]
     write_atomic(folder / MARK, json.dumps({"mode": mode, "url": url, "folders": folders}))
+
+
+def reachable() -> bool:
+    """Whether W&B's server, as W&B's own settings name it, answers."""
+    import wandb
+
+    return answers(str(wandb.Settings().base_url))
 
 
 @contextmanager

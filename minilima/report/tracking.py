@@ -38,7 +38,8 @@ def track(summary: Summary, config: Config) -> Summary:
     shown = json.loads(mark.read_text(encoding="utf-8"))
     if shown["url"]:
         return with_note(summary, f"W&B: {shown['url']}")
-    return with_note(summary, f"W&B: recorded offline; to send it later: wandb sync {' '.join(shown['folders'])}")
+    why = " because its server did not answer" if online else ""
+    return with_note(summary, f"W&B: recorded offline{why}; to send it later: wandb sync {' '.join(shown['folders'])}")
 
 
 def _wait(command: list[str], log: Path) -> tuple[int | None, str]:

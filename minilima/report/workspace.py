@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minilima.config import TrackingConfig, TrackingMode
+from minilima.report.recording import reachable
 from minilima.report.tracking import logged_in
 
 TIMEOUT_SECONDS = 30.0
@@ -74,6 +75,8 @@ def save(group: str, project: str, entity: str, axes: Sequence[str]) -> str:
     """Saves the view; returns its address."""
     import wandb
 
+    if not reachable():
+        raise SystemExit("its server did not answer")
     saved: Any = make_workspace(group, project, entity or str(wandb.Api().default_entity), axes).save()
     return str(saved.url)
 

@@ -137,8 +137,8 @@ def test_seeds_are_an_artifact_of_the_pool_and_weights_are_not_sent(outputs: Pat
     assert files["model.safetensors"].ref.startswith("file://") and not files["training_log.jsonl"].ref
 
 
-def summary_of(outputs: Path) -> Summary:
-    return Summary(name="tracked", folder=outputs / "runs" / "tracked-aaaa", stages=(), results=None, judge="")
+def summary_of(outputs: Path, point: str = "tracked-aaaa") -> Summary:
+    return Summary(name="tracked", folder=outputs / "runs" / point, stages=(), results=None, judge="")
 
 
 def test_a_recorded_run_is_left_alone(outputs: Path) -> None:
@@ -158,3 +158,14 @@ def test_an_outage_or_a_full_disk_costs_a_note_and_never_the_run(outputs: Path, 
     monkeypatch.setattr(sys, "executable", real)
     (note,) = tracking.track(summary_of(outputs), config).notes
     assert "still being sent" in note
+
+
+def test_a_server_that_does_not_answer_leaves_an_offline_record_at_once(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = outputs / "runs" / "tracked-bbbb" / tracking.MARK
+    mark.unlink(missing_ok=True)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    (note,) = tracking.track(summary_of(outputs, "tracked-bbbb"), load_config(["tracking=wandb"])).notes
+    assert "recorded offline because its server did not answer" in note and "wandb sync" in note
+    assert json.loads(mark.read_text())["mode"] == "offline"
