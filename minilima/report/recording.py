@@ -69,10 +69,10 @@ def record(folder: Path, mode: Mode) -> None:
 
 
 def reachable() -> bool:
-    """Whether W&B's server, as W&B's own settings name it, answers."""
+    """Whether W&B's server answers, the one that the environment or W&B's own settings name."""
     import wandb
 
-    return answers(str(wandb.Settings().base_url))
+    return answers(str(wandb.setup().settings.base_url))
 
 
 @contextmanager

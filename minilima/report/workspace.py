@@ -46,8 +46,9 @@ def make_workspace(group: str, project: str, entity: str, axes: Sequence[str]) -
     import wandb_workspaces.workspaces as workspaces
     from wandb_workspaces.expr import Metric
 
-    win_rate, loss = panels.SummaryMetric(WIN_RATE), panels.SummaryMetric(LOSS_CHANGE)
-    against = [panels.ScatterPlot(title=f"Win rate against {axis}", x=panels.Config(axis), y=win_rate) for axis in axes]
+    # A bar plot names a metric as it was logged, a scatter plot says in which part of a run it stands.
+    summed = panels.SummaryMetric(WIN_RATE)
+    against = [panels.ScatterPlot(title=f"Win rate against {axis}", x=panels.Config(axis), y=summed) for axis in axes]
     return workspaces.Workspace(
         entity=entity,
         project=project,
@@ -56,9 +57,9 @@ def make_workspace(group: str, project: str, entity: str, axes: Sequence[str]) -
             workspaces.Section(
                 name="Win rate",
                 panels=[
-                    panels.BarPlot(title="Win rate, percent", metrics=[win_rate]),
+                    panels.BarPlot(title="Win rate, percent", metrics=[WIN_RATE]),
                     *against,
-                    panels.BarPlot(title="Change in loss on reference answers, nats per token", metrics=[loss]),
+                    panels.BarPlot(title="Change in loss on reference answers, nats per token", metrics=[LOSS_CHANGE]),
                 ],
                 is_open=True,
             ),
