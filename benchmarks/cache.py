@@ -2,8 +2,8 @@
 
     python benchmarks/cache.py --json benchmarks/results/cache.json
 
-Each figure is the median of five, taken in turn with an empty cache and with a full one, each in a process of its own. The loopback
-judge takes 50 ms a reply, 64 at once, so that the client's share shows; both orders are asked, 1,610 replies.
+Each figure is the median of five, taken in turn with an empty cache and with a full one, each in a process of its own. The
+loopback judge takes 50 ms a reply, 64 at once, so that the client's share shows; both orders are asked, 1,610 replies.
 """
 
 import argparse
@@ -21,8 +21,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.judge import PAIRS, prepare_ours
 from benchmarks.publish import parser, publish
@@ -30,6 +29,7 @@ from minilima.llm.cache import CachedModel, open_database
 from minilima.llm.chat import OnReply, Reply, Request
 from tests.server import VALID_KEY
 
+ROOT = Path(__file__).parent.parent
 REPLIES, TIMES, LATENCY = 200_000, 5, 0.05
 FIGURES = ("judged", "judged_again", "run_repeated", "peak_memory")
 

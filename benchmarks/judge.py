@@ -3,8 +3,8 @@
     python benchmarks/judge.py --json benchmarks/results/judge.json
 
 The ideal is replies / concurrency x latency. Each client has a process of its own, in which `wall` and `cpu` are of the judging
-alone; `process` is from its start to its end, and peak memory is that of the whole process. Both use the chatgpt form; alpaca_eval
-knows one order only. It runs twice: with 64 in flight like ours, and as it is without that setting (5 in flight).
+alone; `process` is from its start to its end, and peak memory is that of the whole process. Both use the chatgpt form;
+alpaca_eval knows one order only. It runs twice: with 64 in flight like ours, and as it is without that setting (5 in flight).
 """
 
 import argparse

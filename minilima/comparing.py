@@ -42,11 +42,46 @@ def run_compare(arguments: Sequence[str]) -> None:
         write_points(found, asked.html, chosen)
         console.warn(f"Wrote {asked.html}, with its pictures in {pictures_folder(asked.html)}.")
     if asked.format == "table":
-        console.show_table(*_cells(table))
+        headings, rows, dropped = _fitting(table, console.width())
+        console.show_table(headings, rows)
         for line in notes(table):
             console.say(line, style="dim")
+        if dropped:
+            console.say(f"No room here for: {', '.join(dropped)}; a wider terminal or --format markdown shows all.", style="dim")
     else:
         console.say_raw(FORMATS[asked.format](table))
+
+
+_GAP = 2
+_DROPPED_FIRST = ("judged", "tokens", "point", "loss change", "USD", "seconds")
+
+
+def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[str]]:
+    """The table with as many columns as `room` characters hold without a break, and the names of the others."""
+    headings, rows = _cells(table)
+    dropped = []
+    for name in _DROPPED_FIRST:
+        widths = [
+            max(len(line) for cell in column for line in cell.split("\n"))
+            for column in zip(_narrow(headings), *rows, strict=True)
+        ]
+        if sum(widths) + _GAP * (len(widths) - 1) <= room:
+            break
+        if name == "point" and not table.settings:
+            continue
+        place = headings.index(name)
+        headings, rows = _without(headings, place), [_without(row, place) for row in rows]
+        dropped.append(name)
+    return _narrow(headings), rows, dropped
+
+
+def _narrow(headings: Sequence[str]) -> list[str]:
+    """Names of settings, broken where a reader would."""
+    return [heading.replace(".", ".\n").replace("_", "_\n") for heading in headings]
+
+
+def _without(line: list[str], place: int) -> list[str]:
+    return [*line[:place], *line[place + 1 :]]
 
 
 def _cells(table: Table) -> tuple[list[str], list[list[str]]]:

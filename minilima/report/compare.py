@@ -65,7 +65,10 @@ def tabulate(points: Sequence[Point], against: Point | None = None) -> Table:
 
 
 def choose(name: str | None, points: Sequence[Point]) -> Point | None:
-    """The point of that name, or the only one whose name begins so; None where none is asked for.
+    """The point of that name, or the only one whose name begins so or that has these settings; None where none is asked for.
+
+    Args:
+        name: `lima_1k-0123abcd`, `lima_1k-01`, or `data.size=300,sft.learning_rate=1e-5`.
 
     Raises:
         MinilimaError: no point, or several, are named so.
@@ -73,10 +76,25 @@ def choose(name: str | None, points: Sequence[Point]) -> Point | None:
     if name is None:
         return None
     found = [point for point in points if point.name == name] or [point for point in points if point.name.startswith(name)]
+    found = found or [point for point in points if "=" in name and _has(point, name)]
     if len(found) == 1:
         return found[0]
-    what = f"{len(found)} points are named {name}…" if found else f"There is no point {name}."
-    raise MinilimaError(what, f"The points are: {options([point.name for point in points])}.", "Name one of them in full.")
+    what = f"{len(found)} points are {name}." if found else f"There is no point {name}."
+    fix = "Name one of them in full, or by the settings that it alone has: --against data.size=300,sft.learning_rate=1e-5"
+    raise MinilimaError(what, f"The points are: {options([point.name for point in found or points])}.", fix)
+
+
+def _has(point: Point, settings: str) -> bool:
+    """Whether a point has all of `data.size=300,sft.learning_rate=1e-5`; numbers are the same however they are written."""
+    asked = [item.strip().partition("=") for item in settings.split(",")]
+    return all(name in point.settings and _same(str(point.settings[name]), value) for name, _, value in asked)
+
+
+def _same(told: str, asked: str) -> bool:
+    try:
+        return float(told) == float(asked)
+    except ValueError:
+        return told == asked
 
 
 def notes(table: Table, best: str = "* best win rate", front: str = "+ no other point") -> list[str]:

@@ -118,7 +118,7 @@ def _unfinished(folder: Path) -> list[str]:
     for point in json.loads(sweep.read_text(encoding="utf-8"))["points"] if sweep.is_file() else []:
         if point["status"] != "done":
             axes = ", ".join(f"{name}={value}" for name, value in point["axes"].items())
-            told.append(f"{axes} is {point['status']}. {point['cause'] or ''}".rstrip())
+            told.append(f"{axes}: {point['status']}. {point['cause'] or ''}".rstrip())
     return told
 
 

@@ -2,9 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
+
+from minilima.comparing import _fitting
+from minilima.errors import MinilimaError
 from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate
-from minilima.report.compare import every_pair, pair, records, tabulate
+from minilima.report.compare import choose, every_pair, pair, records, tabulate
 from minilima.report.points import Point
 
 
@@ -73,3 +77,21 @@ def test_every_pair_is_what_a_table_with_each_chosen_point_shows() -> None:
             assert (found.paired.first_better, found.paired.second_better) == (
                 known.paired.first_better, known.paired.second_better,
             )  # fmt: skip
+
+
+def test_a_point_is_chosen_by_its_name_or_by_the_settings_that_it_alone_has() -> None:
+    small, large = point("run-1a", 20, 100), point("run-2b", 30, 300)
+    assert choose("run-2", [small, large]) is large and choose(None, [small]) is None
+    assert choose("data.size=1e2", [small, large]) is small
+    assert choose("data.size=300, seed=0", [small, large]) is large
+    for name in ("seed=0", "data.size=5", "no.such=1", "run-"):
+        with pytest.raises(MinilimaError, match=r"run-1a.*run-2b"):
+            choose(name, [small, large])
+
+
+def test_a_narrow_terminal_shows_whole_columns_and_names_the_others() -> None:
+    table = tabulate([point("a" * 40, 20, 1), point("b" * 40, 35, 5)])
+    headings, rows, dropped = _fitting(table, 50)
+    assert headings == ["", "data.\nsize", "win rate", "USD", "seconds"] and {len(row) for row in rows} == {5}
+    assert dropped == ["judged", "tokens", "point", "loss change"]
+    assert _fitting(table, 200)[2] == []

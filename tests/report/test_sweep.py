@@ -160,7 +160,7 @@ def test_points_of_a_sweep_that_failed_are_named_with_their_cause(outputs: Path,
     failed = {"run": "gone", "status": "failed", "axes": {"data.size": "300"}, "cause": "The disk is full."}
     (tmp_path / "sweep.json").write_text(json.dumps({"points": [*points, failed]}))
     found = read_points([tmp_path])
-    assert len(found.points) == 4 and found.skipped == ("data.size=300 is failed. The disk is full.",)
+    assert len(found.points) == 4 and found.skipped == ("data.size=300: failed. The disk is full.",)
 
 
 def test_runs_that_all_stopped_early_are_refused(tmp_path: Path) -> None:
