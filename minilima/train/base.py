@@ -20,7 +20,7 @@ def build_base(job: Job, tell: Tell) -> Outcome:
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     _clear_quantisation_marks(model)
     model.to(torch.bfloat16).save_pretrained(job.work)
-    _save_tokenizer(gguf, job.work)
+    _save_tokenizer(gguf, model.config.eos_token_id, job.work)
     return Outcome(metrics={"parameters": model.num_parameters()})
 
 
@@ -35,7 +35,10 @@ def _clear_quantisation_marks(model: torch.nn.Module) -> None:
     model.is_quantized = False  # type: ignore[assignment]
 
 
-def _save_tokenizer(gguf: Path, folder: Path) -> None:
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+def _save_tokenizer(gguf: Path, end_of_turn: int, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # transformers 5.17 takes the first token of a turn for the last.
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end_of_turn)
+    tokenizer.save_pretrained(folder)
     # A second reading, to give it the padding token that every later use needs.
     load_tokenizer(str(folder)).save_pretrained(folder)
