@@ -25,7 +25,7 @@ from minilima.evaluate.labels import LabelSet, read_labels, read_published
 from minilima.files import read_jsonl, write_atomic, write_jsonl
 from minilima.llm.keys import missing_key
 from minilima.pipeline import get_or_build
-from minilima.planning import confirm_usd
+from minilima.readiness import confirm_usd
 from minilima.recipes import agreement_stages, judge_identity
 from minilima.records import Verdict
 from minilima.report.alpaca import judge_name

@@ -22,9 +22,9 @@ from minilima import console, probing
 from minilima.config import Config, Device, EndpointConfig, Engine, JudgeKind, TrackingMode
 from minilima.embedded import EMBEDDED, is_fetched
 from minilima.errors import MinilimaError
+from minilima.estimate import endpoints_of
 from minilima.filesystems import caveat
 from minilima.llm.keys import missing_key
-from minilima.planning import endpoints_of
 from minilima.sources import ModelSource, Sources, model_source, resolve
 
 _GIGABYTE = 1_000_000_000

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Orders, Pick
+from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders, Pick
 from minilima.construct.seeds import load_seeds
 from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.budget import price_of
@@ -62,6 +62,16 @@ def estimate_judging(config: Config, sources: Sources, shown: Sequence[int]) -> 
     tokens = sum(math.ceil(characters / _CHARACTERS_A_TOKEN) + _TEMPLATE_TOKENS for characters in shown)
     guess = (orders * len(shown), orders * tokens, orders * len(shown) * config.judge.max_tokens)
     return _priced(guess, config.judge.model, config, of_judge=True)
+
+
+def endpoints_of(config: Config, sources: Sources) -> dict[str, tuple[EndpointConfig, str | None]]:
+    """The endpoints that this experiment asks, with the model's name there: of `generator`, of `judge`."""
+    used: dict[str, tuple[EndpointConfig, str | None]] = {}
+    if config.data.kind != DataKind.file and config.generator.kind == GeneratorKind.openai:
+        used["generator"] = (config.generator.endpoint, config.generator.model)
+    if config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai:
+        used["judge"] = (config.judge.endpoint, config.judge.model)
+    return used
 
 
 def count_prompts(source: FileSource, size: int | None) -> int | None:

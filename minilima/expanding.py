@@ -21,9 +21,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from minilima.compose import check_ranges, composing, explain_composition, load_config, searchpath, to_config
+from minilima.compose import composing, load_config, searchpath, to_config
 from minilima.config import Config
 from minilima.errors import MinilimaError
+from minilima.mistakes import explain_composition
+from minilima.ranges import check_ranges
 
 _GRID = "BasicSweeper"
 

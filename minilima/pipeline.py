@@ -18,6 +18,7 @@ from pathlib import Path
 
 from minilima import console
 from minilima.config import Config, Until
+from minilima.describing import describe_outcome
 from minilima.evaluate.cards import find_card, form_of
 from minilima.evaluate.controlled import length_controlled_win_rate
 from minilima.evaluate.judge import draws_order
@@ -25,7 +26,8 @@ from minilima.evaluate.results import Results, compute_results
 from minilima.launch import run_stage
 from minilima.llm.budget import spent_usd
 from minilima.plan_table import show
-from minilima.planning import check_ready, check_still_there, confirm_spending, describe_outcome, make_plan
+from minilima.planning import make_plan
+from minilima.readiness import check_ready, check_still_there, confirm_spending
 from minilima.recipes import judge_identity, run_name, stages
 from minilima.report.alpaca import as_run
 from minilima.report.summary import Summary, write_run

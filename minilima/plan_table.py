@@ -11,9 +11,10 @@ from itertools import groupby
 
 from minilima import console
 from minilima.config import Config
+from minilima.describing import count
 from minilima.files import size_text
 from minilima.needs import Needs
-from minilima.planning import Plan, PlannedStage, count
+from minilima.planning import Plan, PlannedStage
 from minilima.train.preflight import GIB
 
 _SHOWN_OF_A_ROLE = 4

@@ -19,10 +19,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from minilima.compose import load_config, range_of
+from minilima.compose import load_config
 from minilima.config import Config
 from minilima.files import write_atomic
 from minilima.groups import CONF, groups
+from minilima.ranges import range_of
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 

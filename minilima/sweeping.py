@@ -26,7 +26,8 @@ from minilima.expanding import Point, Sweep, expand
 from minilima.files import canonical_json, sha256_text, write_atomic
 from minilima.leases import visible_gpus
 from minilima.plan_table import as_json, show_sweep
-from minilima.planning import check_ready, confirm_spending, make_sweep_plan
+from minilima.planning import make_sweep_plan
+from minilima.readiness import check_ready, confirm_spending
 from minilima.recipes import run_name, stages
 from minilima.report.workspace import show_workspace
 from minilima.sources import resolve

@@ -15,7 +15,8 @@ from minilima.errors import MinilimaError
 from minilima.expanding import expand
 from minilima.needs import Needs, needs
 from minilima.plan_table import as_json, show, show_sweep
-from minilima.planning import Plan, PlannedStage, confirm_spending, make_sweep_plan
+from minilima.planning import Plan, PlannedStage, make_sweep_plan
+from minilima.readiness import confirm_spending
 from minilima.sources import resolve
 from minilima.train.preflight import Device
 from tests.test_cli import minilima, refused

@@ -12,7 +12,8 @@ import pytest
 from minilima.__main__ import main
 from minilima.errors import MinilimaError
 from minilima.files import size_text
-from minilima.planning import Plan, PlannedStage, check_still_there
+from minilima.planning import Plan, PlannedStage
+from minilima.readiness import check_still_there
 from minilima.storage import list_entries
 from minilima.store import Outcome, Stage, Store, claimed, removing, reserved
 

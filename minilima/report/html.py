@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 
 from minilima.compose import to_dict
 from minilima.config import Config, JudgeKind
+from minilima.describing import describe_outcome
 from minilima.evaluate.cards import Figure, JudgeCard
 from minilima.evaluate.results import Results
 from minilima.files import read_jsonl, write_atomic
-from minilima.planning import describe_outcome
 from minilima.report import charts
 from minilima.report.data import dataset_section
 from minilima.report.page import render
