@@ -5,12 +5,10 @@ commits) for the keys. What cannot be reached now is marked `unresolved`, so tha
 """
 
 import json
-import os
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
+from minilima import hub
 from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Pick
 from minilima.construct.dataset_info import import_identity, locate, split_name
 from minilima.embedded import EMBEDDED
@@ -196,50 +194,12 @@ def _imported(config: Config) -> FileSource:
 
 
 def _hub_file(name: str) -> FileSource:
-    """A file of a data set on the hub: from the local cache, or else fetched ($HF_ENDPOINT is honoured)."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
+    """A file of a data set on the hub."""
     repository, _, filename = name.partition(":")
-    online = not os.environ.get("HF_HUB_OFFLINE")
-    for offline in (True, False):
-        if not offline and not (online and _offers(repository, filename)):
-            break
-        try:
-            path = Path(hf_hub_download(repository, filename, repo_type="dataset", local_files_only=offline))
-            return FileSource(name=path.stem, path=path, sha256=sha256_file(path))
-        except LocalEntryNotFoundError:
-            continue
+    if (path := hub.find_file(repository, filename)) is not None:
+        return FileSource(name=path.stem, path=path, sha256=sha256_file(path))
     missing = f"the file {filename} of the hub's data set {repository}"
     return FileSource(name=Path(filename).stem, path=None, sha256=f"unresolved:{name}", missing=missing)
-
-
-@cache
-def _offers(repository: str, filename: str) -> bool:
-    """Whether the hub can be reached and has the file; one short question, where a download would ask for half a minute."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
-
-    try:
-        get_hf_file_metadata(hf_hub_url(repository, filename, repo_type="dataset"), timeout=5.0)
-    except (EntryNotFoundError, RepositoryNotFoundError) as error:
-        raise MinilimaError(
-            f"The hub has no file {filename} in the data set {repository}.",
-            f"{type(error).__name__}: the name is wrong, or its terms must be accepted and you must be logged in.",
-            "Correct eval_set.hub_file, or name a file of yours: eval_set.path=model_outputs.json",
-        ) from None
-    except (HfHubHTTPError, OSError, RuntimeError):
-        return False
-    except Exception as error:
-        if _is_of_the_connection(error):
-            return False
-        raise
-    return True
-
-
-def _is_of_the_connection(error: Exception) -> bool:
-    """True for httpx's errors: the hub's client does not wrap all of them."""
-    return type(error).__module__.startswith(("httpx", "httpcore"))
 
 
 def model_source(embedded: str | None, hub: str | None, path: str | None, revision: str) -> ModelSource:
@@ -277,44 +237,7 @@ def _named_model(name: str | None) -> ModelSource | None:
 
 
 def _hub_model(name: str, revision: str) -> ModelSource:
-    """The commit behind a revision: from the local cache, or else asked of the hub ($HF_ENDPOINT is honoured)."""
-    commit = revision if _is_commit(revision) else _cached_commit(name, revision)
-    if commit is None and not os.environ.get("HF_HUB_OFFLINE"):
-        commit = _asked_commit(name, revision)
-    if commit is None:
+    if (commit := hub.find_commit(name, revision)) is None:
         missing = f"the model {name} on the hub (its revision {revision} could not be looked up)"
         return ModelSource(kind="hub", location=name, identity=f"unresolved:{name}@{revision}", missing=missing)
     return ModelSource(kind="hub", location=f"{name}@{commit}", identity=commit)
-
-
-def _is_commit(revision: str) -> bool:
-    return len(revision) == 40 and set(revision) <= set("0123456789abcdef")
-
-
-def _cached_commit(name: str, revision: str) -> str | None:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    reference = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / revision
-    return reference.read_text().strip() if reference.is_file() else None
-
-
-@cache
-def _asked_commit(name: str, revision: str) -> str | None:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-
-    try:
-        found: Any = HfApi().model_info(name, revision=revision, timeout=5.0).sha
-    except (GatedRepoError, RepositoryNotFoundError) as error:
-        raise MinilimaError(
-            f"The hub does not give out {name}.",
-            f"{type(error).__name__}: the name is wrong, or its licence must be accepted and you must be logged in.",
-            "Check the name, run `hf auth login`, or use model=smollm2_135m.",
-        ) from None
-    except (HfHubHTTPError, OSError, RuntimeError):
-        return None
-    except Exception as error:
-        if _is_of_the_connection(error):
-            return None
-        raise
-    return str(found) if found else None

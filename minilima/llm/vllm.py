@@ -17,8 +17,8 @@ from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
 from minilima.config import Device
 from minilima.llm.chat import Message, OnReply, Reply, Request
+from minilima.llm.drafts import Draft
 from minilima.llm.local import (
-    Draft,
     end_ids,
     inference_dtype,
     load_tokenizer,

@@ -1,0 +1,104 @@
+"""Hugging Face's hub: files of data sets and commits of models, from its client's cache or else from $HF_ENDPOINT.
+
+A hub that does not answer costs seconds and is asked once; what cannot be had is None, what it refuses is an error.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from minilima.errors import MinilimaError
+
+
+def find_file(repository: str, filename: str) -> Path | None:
+    """A file of a data set, fetched if need be; None where it is not here and the hub cannot be reached.
+
+    Raises:
+        MinilimaError: the hub has no such file, or does not give it out.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    online = not os.environ.get("HF_HUB_OFFLINE")
+    for offline in (True, False):
+        if not offline and not (online and _offers(repository, filename)):
+            break
+        try:
+            return Path(hf_hub_download(repository, filename, repo_type="dataset", local_files_only=offline))
+        except LocalEntryNotFoundError:
+            continue
+    return None
+
+
+def find_commit(name: str, revision: str) -> str | None:
+    """The commit behind a revision of a model; None where it is not known here and the hub cannot be reached.
+
+    Raises:
+        MinilimaError: the hub does not give out the model.
+    """
+    commit = revision if _is_commit(revision) else _cached_commit(name, revision)
+    if commit is None and not os.environ.get("HF_HUB_OFFLINE"):
+        commit = _asked_commit(name, revision)
+    return commit
+
+
+@cache
+def _offers(repository: str, filename: str) -> bool:
+    """Whether the hub can be reached and has the file; one short question, where a download would ask for half a minute."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, filename, repo_type="dataset"), timeout=5.0)
+    except (EntryNotFoundError, RepositoryNotFoundError) as error:
+        raise MinilimaError(
+            f"The hub has no file {filename} in the data set {repository}.",
+            f"{type(error).__name__}: the name is wrong, or its terms must be accepted and you must be logged in.",
+            "Correct eval_set.hub_file, or name a file of yours: eval_set.path=model_outputs.json",
+        ) from None
+    except (HfHubHTTPError, OSError, RuntimeError):
+        return False
+    except Exception as error:
+        if _is_of_the_connection(error):
+            return False
+        raise
+    return True
+
+
+def _is_of_the_connection(error: Exception) -> bool:
+    """True for httpx's errors: the hub's client does not wrap all of them."""
+    return type(error).__module__.startswith(("httpx", "httpcore"))
+
+
+def _is_commit(revision: str) -> bool:
+    return len(revision) == 40 and set(revision) <= set("0123456789abcdef")
+
+
+def _cached_commit(name: str, revision: str) -> str | None:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    reference = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / revision
+    return reference.read_text().strip() if reference.is_file() else None
+
+
+@cache
+def _asked_commit(name: str, revision: str) -> str | None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        found: Any = HfApi().model_info(name, revision=revision, timeout=5.0).sha
+    except (GatedRepoError, RepositoryNotFoundError) as error:
+        raise MinilimaError(
+            f"The hub does not give out {name}.",
+            f"{type(error).__name__}: the name is wrong, or its licence must be accepted and you must be logged in.",
+            "Check the name, run `hf auth login`, or use model=smollm2_135m.",
+        ) from None
+    except (HfHubHTTPError, OSError, RuntimeError):
+        return None
+    except Exception as error:
+        if _is_of_the_connection(error):
+            return None
+        raise
+    return str(found) if found else None
