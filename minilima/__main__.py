@@ -77,8 +77,18 @@ def _dispatch(arguments: list[str]) -> int:
         raise MinilimaError(
             f"There is no command {verb!r}.", f"The commands are: {options(VERBS)}.", "Settings are written key=value."
         )
-    if verb == "fetch":
-        return _fetch()
+    if verb in ("fetch", "completion", "compare", "score"):
+        return _plain(verb, arguments)
+    # A preset of the data is an option of its group.
+    arguments = [item.replace("data.preset=", "data=", 1) if item.startswith("data.preset=") else item for item in arguments]
+    config_dir, arguments = _take_option("--config-dir", arguments)
+    if verb in ("plan", "run"):
+        return _experiment(verb, arguments, config_dir)
+    return _beside(verb, arguments, config_dir)
+
+
+def _plain(verb: str, arguments: list[str]) -> int:
+    """The commands that take no settings."""
     if verb == "completion":
         from minilima.completion import run_completion
 
@@ -87,15 +97,17 @@ def _dispatch(arguments: list[str]) -> int:
         from minilima.comparing import run_compare
 
         run_compare(arguments)
-        return 0
-    if verb == "score":
+    elif verb == "score":
         from minilima.scoring import run_score
 
         run_score(arguments)
-        return 0
-    # A preset of the data is an option of its group.
-    arguments = [item.replace("data.preset=", "data=", 1) if item.startswith("data.preset=") else item for item in arguments]
-    config_dir, arguments = _take_option("--config-dir", arguments)
+    else:
+        _fetch()
+    return 0
+
+
+def _beside(verb: str, arguments: list[str], config_dir: str | None) -> int:
+    """The commands that take an experiment's settings and do something else than run it."""
     if verb == "agreement":
         from minilima.agreeing import run_agreement
 
@@ -109,8 +121,11 @@ def _dispatch(arguments: list[str]) -> int:
         from minilima.doctor import run_doctor
 
         return run_doctor(arguments, config_dir)
-    if verb == "export":
-        return _export(arguments, config_dir)
+    return _export(arguments, config_dir)
+
+
+def _experiment(verb: str, arguments: list[str], config_dir: str | None) -> int:
+    """plan or run, of one experiment or of a sweep."""
     option = {"plan": "--json", "run": "--yes"}[verb]
     chosen = option in arguments
     arguments = [item for item in arguments if item != option]

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -52,26 +52,20 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
         log = running.enter_context(log_file.open("a", encoding="utf-8"))
         commands = _commands(job, job_file)
         process = subprocess.Popen(
-            commands.first,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
+            commands.first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             env={**_environment(job.role), **gpus},
-        )
+        )  # fmt: skip
         assert process.stdout is not None
         for command in commands.others:
             running.enter_context(_beside(process, command, log))
         try:
-            for line in process.stdout:
-                event = _event(line)
-                if "progress" in event:
-                    on_progress(Progress(**event["progress"]))
-                elif "outcome" in event:
-                    usage = Usage(**event["outcome"]["usage"])
-                    outcome = Outcome(metrics=event["outcome"]["metrics"], usage=usage)
-                elif "error" in event:
-                    error = parse_error(event["error"])
+            for told in _told(process.stdout):
+                if isinstance(told, Progress):
+                    on_progress(told)
+                elif isinstance(told, Outcome):
+                    outcome = told
+                else:
+                    error = told
             status = process.wait()
         except BaseException:
             process.kill()
@@ -153,6 +147,18 @@ def _environment(role: str) -> dict[str, str]:
     package = str(Path(__file__).parent.parent)
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     return {**os.environ, **quiet, "PYTHONPATH": path}
+
+
+def _told(lines: Iterable[str]) -> Iterator[Progress | Outcome | MinilimaError]:
+    """What a stage's process says; what libraries print between is passed over."""
+    for line in lines:
+        event = _event(line)
+        if "progress" in event:
+            yield Progress(**event["progress"])
+        elif "outcome" in event:
+            yield Outcome(metrics=event["outcome"]["metrics"], usage=Usage(**event["outcome"]["usage"]))
+        elif "error" in event:
+            yield parse_error(event["error"])
 
 
 def _event(line: str) -> dict[str, Any]:
