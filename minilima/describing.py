@@ -48,7 +48,10 @@ def describe_outcome(role: str, metrics: dict[str, Any]) -> str:
         return f"{metrics['parameters'] / 1e6:.0f} M parameters"
     if role == "pool":
         rejected = f", {metrics['rejected']:,} rejected" if metrics.get("rejected") else ""
-        return (f"{metrics['tasks']:,} machine-written tasks" if "tasks" in metrics else f"{metrics['rows']:,} rows") + rejected
+        # The target is the rule; whatever else ended the generation is worth telling.
+        stopped = "" if (why := metrics.get("stopped_by", "target")) == "target" else f", stopped by {why.replace('_', ' ')}"
+        tasks = f"{metrics['tasks']:,} machine-written tasks" if "tasks" in metrics else f"{metrics['rows']:,} rows"
+        return tasks + rejected + stopped
     if role == "dataset":
         return f"{metrics['examples']:,} examples ({metrics['seed']:,} seeds, {metrics['examples'] - metrics['seed']:,} other)"
     if role in ("model", "epochs"):

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders, Pick
+from minilima.config import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders, Pick, Select
+from minilima.construct.imports import read_source, read_tasks
 from minilima.construct.seeds import load_seeds
 from minilima.evaluate.prompts import load_eval_set
 from minilima.llm.budget import price_of
-from minilima.records import SeedTask
+from minilima.records import Example, SeedTask
 from minilima.sources import FileSource, Sources
 
 _CHARACTERS_A_TOKEN = 4
@@ -24,6 +25,13 @@ _ACCEPTED = 0.75
 _TEMPLATE_TOKENS = 80
 _ANSWER_TOKENS = 350
 """An answer to an AlpacaEval instruction."""
+_CHARACTERS_A_WORD = 6
+_REQUEST_CHARACTERS = 100
+"""What a user asks, where there are no seeds to go by."""
+_RATING_TOKENS = 2
+
+_Guess = tuple[int, int, int]
+"""Requests, prompt tokens, completion tokens."""
 
 _KNOWN_SETS = {"alpaca_eval_gpt4_baseline": (805, 165)}
 """(prompts, characters of an instruction) of sets on the hub, so that their cost is known before they are fetched."""
@@ -42,10 +50,9 @@ class Estimate:
 
 def estimate(role: str, config: Config, sources: Sources) -> Estimate | None:
     """The guess for a stage; None where it asks no endpoint, or its inputs are not there to guess from."""
-    if role == "pool" and config.generator.kind == GeneratorKind.openai and config.data.kind != DataKind.file:
-        if sources.seeds is None or sources.seeds.path is None:
-            return None
-        return _priced(_pool(config, _seeds(sources.seeds.path)), config.generator.model, config)
+    if config.generator.kind == GeneratorKind.openai and role in ("pool", "dataset"):
+        guess = _pool(config, sources) if role == "pool" else _ratings(config, sources)
+        return None if guess is None else _priced(guess, config.generator.model, config)
     asks = config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai
     rounds = {"verdicts": 1, "model": config.sft.epochs - 1 if config.sft.select == Pick.judge else 0}.get(role, 0)
     judged = sources.dev_set if role == "model" else sources.eval_set
@@ -67,7 +74,8 @@ def estimate_judging(config: Config, sources: Sources, shown: Sequence[int]) -> 
 def endpoints_of(config: Config, sources: Sources) -> dict[str, tuple[EndpointConfig, str | None]]:
     """The endpoints that this experiment asks, with the model's name there: of `generator`, of `judge`."""
     used: dict[str, tuple[EndpointConfig, str | None]] = {}
-    if config.data.kind != DataKind.file and config.generator.kind == GeneratorKind.openai:
+    asks = config.data.kind != DataKind.file or config.data.select == Select.quality
+    if asks and config.generator.kind == GeneratorKind.openai:
         used["generator"] = (config.generator.endpoint, config.generator.model)
     if config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai:
         used["judge"] = (config.judge.endpoint, config.judge.model)
@@ -94,7 +102,7 @@ def _seeds(path: Path) -> list[SeedTask]:
     return load_seeds(path)
 
 
-def _priced(guess: tuple[int, int, int], model: str | None, config: Config, *, of_judge: bool = False) -> Estimate:
+def _priced(guess: _Guess, model: str | None, config: Config, *, of_judge: bool = False) -> Estimate:
     requests, prompt, completion = guess
     endpoint = config.judge.endpoint if of_judge else config.generator.endpoint
     price = price_of(model, endpoint)
@@ -105,27 +113,72 @@ def _priced(guess: tuple[int, int, int], model: str | None, config: Config, *, o
     return Estimate(requests=requests, prompt_tokens=prompt, completion_tokens=completion, usd=usd, as_of=as_of)
 
 
-def _pool(config: Config, seeds: list[SeedTask]) -> tuple[int, int, int]:
-    """(requests, prompt tokens, completion tokens) of all steps."""
+def _pool(config: Config, sources: Sources) -> _Guess | None:
+    """What all steps together ask for."""
     data = config.data
-    instruction = _mean([_tokens(task.instruction) for task in seeds])
-    given = _mean([_tokens(task.input) for task in seeds])
-    answer = _TOKENS_A_WORD * data.answer_words if data.answer_words else _mean([_tokens(task.output) for task in seeds])
+    if data.kind == DataKind.file:
+        return None
+    tasks = _given(config, sources)
+    if tasks is None:
+        return None
+    instruction, given, written = (_mean([_tokens(task[place]) for task in tasks]) for place in range(3))
+    answer = _TOKENS_A_WORD * data.answer_words if data.answer_words else written
     if data.kind == DataKind.answers:
-        return len(seeds), round(len(seeds) * (instruction + given + _TEMPLATE_TOKENS)), round(len(seeds) * answer)
-    whole = instruction + given + (answer if data.kind == DataKind.alpaca else 0)
-    written = whole if data.kind == DataKind.alpaca else instruction
-    asks = math.ceil(data.instructions / _ACCEPTED / data.instructions_per_request)
-    prompt = asks * (data.demonstrations * written + _TEMPLATE_TOKENS)
-    completion = asks * data.instructions_per_request * written
+        return len(tasks), round(len(tasks) * (instruction + given + _TEMPLATE_TOKENS)), round(len(tasks) * answer)
+    each = 1 if data.kind == DataKind.magpie else data.instructions_per_request
+    # Whole rounds are asked for.
+    asks = math.ceil(data.instructions / _ACCEPTED / each / data.requests_per_round) * data.requests_per_round
+    if data.kind == DataKind.magpie:
+        prompt = asks * _TEMPLATE_TOKENS + data.instructions * (instruction + _TEMPLATE_TOKENS)
+        return asks + data.instructions, round(prompt), round(asks * instruction + data.instructions * answer)
+    whole = instruction + given + answer if data.kind == DataKind.alpaca else instruction
+    prompt = asks * (data.demonstrations * whole + _TEMPLATE_TOKENS)
+    completion = asks * each * whole
     if data.kind == DataKind.alpaca:
         return asks, round(prompt), round(completion)
-    # Classification or not, then the two halves of each instance, each after worked demonstrations.
+    # Classification or not, then the two halves of each instance, each after worked demonstrations; labels are listed once.
     instances = data.instructions * data.instances_per_task
+    questions = 0 if data.classification_only else data.instructions
+    halves = instances + (data.instructions if data.classification_only else instances)
     shown = data.instance_demonstrations * (instruction + given + answer)
-    prompt += data.instructions * (4 * instruction + _TEMPLATE_TOKENS) + 2 * instances * (shown + instruction + _TEMPLATE_TOKENS)
-    completion += data.instructions * 2 + instances * (given + answer)
-    return asks + data.instructions + 2 * instances, round(prompt), round(completion)
+    prompt += questions * (4 * instruction + _TEMPLATE_TOKENS) + halves * (shown + instruction + _TEMPLATE_TOKENS)
+    completion += questions * 2 + instances * (given + answer)
+    return asks + questions + halves, round(prompt), round(completion)
+
+
+def _ratings(config: Config, sources: Sources) -> _Guess | None:
+    """One short reply to each example that may be chosen, where the generator rates them."""
+    data = config.data
+    if data.select != Select.quality:
+        return None
+    if data.kind == DataKind.file:
+        characters = [len(example.instruction) + len(example.output) for example in _examples(sources.data)]
+    else:
+        tasks = _given(config, sources) or []
+        each = _mean([sum(map(len, task)) for task in tasks]) + (data.answer_words or 0) * _CHARACTERS_A_WORD
+        answers = len(tasks) if data.kind == DataKind.answers else data.instructions * data.instances_per_task
+        characters = [round(each)] * answers
+    if data.include_seeds and sources.seeds is not None and sources.seeds.path is not None:
+        characters += [len(task.instruction) + len(task.input) + len(task.output) for task in _seeds(sources.seeds.path)]
+    tokens = sum(math.ceil(count / _CHARACTERS_A_TOKEN) + _TEMPLATE_TOKENS for count in characters)
+    return (len(characters), tokens, len(characters) * _RATING_TOKENS) if characters else None
+
+
+def _given(config: Config, sources: Sources) -> list[tuple[str, str, str]] | None:
+    """(instruction, input, answer) of the tasks to be answered, or of the seeds; None where they are not there to be read."""
+    if config.data.kind == DataKind.answers and sources.data is not None:
+        path = sources.data.path
+        return None if path is None else [(instruction, given, "") for _, instruction, given in read_tasks(path)]
+    if config.data.kind == DataKind.magpie and sources.seeds is None:
+        return [(" " * _REQUEST_CHARACTERS, "", " " * (_CHARACTERS_A_TOKEN * _ANSWER_TOKENS))]
+    if sources.seeds is None or sources.seeds.path is None:
+        return None
+    return [(task.instruction, task.input, task.output) for task in _seeds(sources.seeds.path)]
+
+
+@cache
+def _examples(source: FileSource | None) -> list[Example]:
+    return [] if source is None or source.path is None else read_source(source).examples
 
 
 def _tokens(text: str) -> int:

@@ -124,13 +124,17 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> None:
     write_atomic(path, "".join(line + "\n" for line in lines))
 
 
+_ENCODING = "utf-8-sig"
+"""UTF-8, with or without the mark at its beginning that some Windows programs write."""
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file.
 
     Raises:
         MinilimaError: a line is not a JSON object; the line's number is named.
     """
-    return _parse_jsonl(path.read_text(encoding="utf-8", errors="strict"), path)
+    return _parse_jsonl(path.read_text(encoding=_ENCODING), path)
 
 
 def _parse_jsonl(text: str, path: Path) -> list[dict[str, Any]]:
@@ -163,7 +167,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         MinilimaError: the file is neither.
     """
-    return parse_rows(path.read_text(encoding="utf-8"), path)
+    return parse_rows(path.read_text(encoding=_ENCODING), path)
 
 
 def parse_rows(text: str, path: Path) -> list[dict[str, Any]]:
@@ -172,8 +176,8 @@ def parse_rows(text: str, path: Path) -> list[dict[str, Any]]:
         return _parse_jsonl(text, path)
     try:
         rows: list[dict[str, Any]] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise MinilimaError(
-            f"{path} is not JSON.", f"{error.msg} at line {error.lineno}, column {error.colno}.", "Mend the file."
-        ) from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        why = error.msg if isinstance(error, json.JSONDecodeError) else "Its brackets are nested too deeply"
+        raise MinilimaError(f"{path} is not JSON.", f"{why}{where}.", "Mend the file.") from None
     return rows

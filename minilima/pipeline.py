@@ -29,6 +29,7 @@ from minilima.plan_table import show
 from minilima.planning import make_plan
 from minilima.readiness import check_ready, check_still_there, confirm_spending
 from minilima.recipes import judge_identity, run_name, stages
+from minilima.records import Usage
 from minilima.report.alpaca import as_run
 from minilima.report.summary import Summary, write_run
 from minilima.report.tracking import track
@@ -95,6 +96,8 @@ def get_or_build(role: str, stage: Stage, config: Config, sources: Sources, stor
         artifact = store.get_or_build(stage, build, line.wait_for)
     seconds = artifact.manifest["seconds"]
     console.say(f"{role:<18} {artifact.how} in {seconds:.0f} s: {describe_outcome(role, artifact.metrics)}")
+    if used := Usage(**artifact.manifest["usage"]).told():
+        console.say(f"{'':<18} {used}")
     return artifact
 
 

@@ -15,6 +15,10 @@ _AT_LEAST_ONE = (
     "data.instructions_per_request",
     "data.requests_per_round",
     "data.max_rounds",
+    "data.instruction_tokens",
+    "data.instance_tokens",
+    "data.instances_per_task",
+    "data.topics",
     "data.size",
     "sft.epochs",
     "sft.batch_size",
@@ -28,8 +32,17 @@ _AT_LEAST_ONE = (
     "eval_set.size",
     "eval.max_tokens",
 )
+_AT_LEAST_NOUGHT = (
+    "data.machine_demonstrations",
+    "data.instance_demonstrations",
+    "data.min_output_words",
+    "generator.temperature",
+    "generator.endpoint.max_retries",
+    "judge.endpoint.max_retries",
+    "confirm_above_usd",
+    *(f"{who}.endpoint.budget.{what}" for who in ("generator", "judge") for what in ("usd", "tokens", "requests")),
+)
 _OTHER_RANGES = {
-    "confirm_above_usd": "at least 0",
     "sft.learning_rate": "above 0",
     "compute.zero_stage": "0, 1, 2 or 3",
     "judge.top_logprobs": "between 1 and 20",
@@ -63,10 +76,13 @@ def check_ranges(config: Config) -> None:
         value = operator.attrgetter(key)(config)
         if not 0.0 <= value <= 1.0:
             raise _out_of_range(key, value)
+    for key in _AT_LEAST_NOUGHT:
+        value = operator.attrgetter(key)(config)
+        if value is not None and value < 0:
+            raise _out_of_range(key, value)
     if config.sft.learning_rate <= 0:
         raise _out_of_range("sft.learning_rate", config.sft.learning_rate)
-    if config.confirm_above_usd is not None and config.confirm_above_usd < 0:
-        raise _out_of_range("confirm_above_usd", config.confirm_above_usd)
+    _check_addresses(config)
     _check_judge(config.judge)
     _check_sft(config.sft)
     _check_compute(config.compute)
@@ -78,6 +94,18 @@ def check_ranges(config: Config) -> None:
         )
     if not re.fullmatch(r"[\w.-]+", config.name):
         raise _out_of_range("name", config.name)
+
+
+def _check_addresses(config: Config) -> None:
+    settings = [(f"{who}.endpoint.base_url", getattr(config, who).endpoint.base_url) for who in ("generator", "judge")]
+    settings += [("compute.served_at", address) for address in config.compute.served_at]
+    for key, address in settings:
+        if address is not None and not re.match(r"https?://[^/]", address):
+            raise MinilimaError(
+                f"{key}={address!r} is no address.",
+                "It begins with http:// or https:// and a host.",
+                f"For example {key}=http://localhost:8000/v1, vLLM's own",
+            )
 
 
 _JUDGE_PROMPTS = Path(__file__).parent / "prompts" / "judge"
@@ -127,6 +155,8 @@ def range_of(key: str) -> str | None:
     """What a setting's values must be beyond its type, in words; None where any value will do."""
     if key == "judge.prompt":
         return f"one of {options(_judge_prompts())}"
+    if key in _AT_LEAST_NOUGHT:
+        return "at least 0"
     return "at least 1" if key in _AT_LEAST_ONE else "between 0 and 1" if key in _SHARES else _OTHER_RANGES.get(key)
 
 

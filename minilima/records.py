@@ -70,13 +70,21 @@ def user_text(instruction: str, given: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
-    """Something that was generated and left out, with the reason."""
+    """Something that was generated or imported and left out, with the reason."""
 
     id: str
     text: str
+    """The instruction; of a reply in which none could be read, its beginning."""
     reason: str
     nearest_id: str | None = None
+    """The earlier task, or the evaluation prompt, that it resembles most."""
     nearest_rouge: float | None = None
+    """ROUGE-L F1 with that one's instruction, 0 to 1."""
+    input: str | None = None
+    output: str | None = None
+    """The answer that was left out with it, where there was one."""
+    request: str | None = None
+    """Key in the reply cache of the request that it came from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +156,17 @@ class Usage:
             usd=sum(known) if known else None,
             faults=dict(Counter(self.faults) + Counter(other.faults)),
         )
+
+    def told(self) -> str:
+        """`192 replies, 2,880 tokens, 0.0012 USD; on the way: 19 busy, 7 malformed`; empty where no model was asked."""
+        if not (self.calls or self.cached):
+            return ""
+        parts = [f"{self.calls:,} {'reply' if self.calls == 1 else 'replies'}"]
+        parts += [f"{self.cached:,} kept from before"] if self.cached else []
+        parts += [f"{self.prompt_tokens + self.completion_tokens:,} tokens"]
+        parts += [f"{self.usd:,.4f} USD"] if self.usd is not None else []
+        faults = ", ".join(f"{count:,} {fault.replace('_', ' ')}" for fault, count in self.faults.items())
+        return ", ".join(parts) + (f"; on the way: {faults}" if faults else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,7 @@ class ModelServer:
         self.refuses_schema = False
         self.files: dict[str, bytes] = {}
         self.batches: list[tuple[str, int]] = []
+        self.batch_addresses: list[str] = []
         self.batch_polls = 1
         self._loop = asyncio.new_event_loop()
         self._rng = random.Random(0)
@@ -125,6 +126,7 @@ class ModelServer:
             )
         if method == "POST" and path.endswith("/batches"):
             self.batches.append((json.loads(content)["input_file_id"], self.batch_polls))
+            self.batch_addresses.append(json.loads(content)["endpoint"])
             return _response(200, self._batch_state(len(self.batches) - 1))
         if "/batches/" in path:
             return _response(200, self._batch_state(int(path.rpartition("-")[2])))
@@ -152,7 +154,7 @@ class ModelServer:
             failed = place % 3 == 2 and number == 0
             if not failed and f"out-{number}" not in self.files:
                 self.requests.append(row["body"])
-            body = json.loads(self._completion(self.answer(row["body"])).split(b"\r\n\r\n", 1)[1])
+            body = json.loads(self._completion(self.answer(row["body"]), body=row["body"]).split(b"\r\n\r\n", 1)[1])
             response = {"status_code": 500 if failed else 200, "body": {} if failed else body}
             rows.append(json.dumps({"id": "r", "custom_id": row["custom_id"], "response": response, "error": None}))
         self.files[f"out-{number}"] = "\n".join(rows).encode()

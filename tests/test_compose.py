@@ -74,6 +74,11 @@ def test_the_command_line_wins_over_the_experiment_which_wins_over_the_group() -
         ("compute.offload=optimizer", ["compute.zero_stage=1 or higher", "zero3_offload"]),
         ("compute.offload=all", ["compute.zero_stage=3"]),
         ("compute.nodes=0", ["compute.nodes", "at least 1"]),
+        ("data.instances_per_task=0", ["data.instances_per_task", "at least 1"]),
+        ("generator.endpoint.budget.usd=-1", ["generator.endpoint.budget.usd", "at least 0"]),
+        ("generator.endpoint.base_url=localhost:8000/v1", ["generator.endpoint.base_url", "http://"]),
+        ("generator.endpoint.base_url=", ["generator.endpoint.base_url", "http://"]),
+        ("compute.served_at=[here]", ["compute.served_at", "http://"]),
     ],
 )
 def test_a_mistake_is_named_with_the_valid_choices(override: str, named: list[str]) -> None:
@@ -125,6 +130,6 @@ def test_the_reference_tells_range_unit_and_default_of_a_setting() -> None:
     assert found["judge.min_coverage"].valid == "number, between 0 and 1"
     assert found["compute.checkpoint_seconds"].valid == "number, in seconds"
     assert found["sft.method"].valid == "`full`, `lora`"
-    assert found["generator.endpoint.budget.usd"].valid == "number, in USD, or null"
+    assert found["generator.endpoint.budget.usd"].valid == "number, in USD, at least 0, or null"
     assert found["data.size"].default == "null" and "null = all that pass" in found["data.size"].meaning
     assert all(setting.meaning for setting in found.values())

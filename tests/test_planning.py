@@ -11,12 +11,14 @@ from minilima import console, planning, provenance
 from minilima import plan as plan_of
 from minilima.compose import load_config
 from minilima.config import ComputeConfig
+from minilima.describing import describe_outcome
 from minilima.errors import MinilimaError
 from minilima.expanding import expand
 from minilima.needs import Needs, needs
 from minilima.plan_table import as_json, show, show_sweep
 from minilima.planning import Plan, PlannedStage, make_sweep_plan
 from minilima.readiness import confirm_spending
+from minilima.records import Usage
 from minilima.sources import resolve
 from minilima.train.preflight import Device
 from tests.test_cli import minilima, refused
@@ -179,3 +181,14 @@ def test_without_a_terminal_a_costly_run_needs_a_yes_on_its_command_line(tmp_pat
     assert "did not answer" in refused(minilima("--yes", *arguments, cwd=tmp_path))
     swept = minilima("-m", *arguments, "seed=1,2", cwd=tmp_path)
     assert swept.returncode == 1 and "Add --yes" in " ".join(swept.stderr.split())
+
+
+def test_what_a_stage_asked_and_why_it_stopped_is_told() -> None:
+    used = Usage(
+        calls=192, cached=3, prompt_tokens=2000, completion_tokens=880, usd=0.0012, faults={"busy": 9, "server_error": 7}
+    )
+    assert used.told() == "192 replies, 3 kept from before, 2,880 tokens, 0.0012 USD; on the way: 9 busy, 7 server error"
+    assert Usage(calls=1, prompt_tokens=5).told() == "1 reply, 5 tokens" and Usage().told() == ""
+    metrics = {"tasks": 56, "rejected": 4, "stopped_by": "max_rounds"}
+    assert describe_outcome("pool", metrics) == "56 machine-written tasks, 4 rejected, stopped by max rounds"
+    assert describe_outcome("pool", {**metrics, "stopped_by": "target", "rejected": 0}) == "56 machine-written tasks"

@@ -15,6 +15,9 @@ from minilima.prompts import render
 BLOCK_END = "\n###"
 """Ends a block of a completion prompt, and thereby the reply."""
 
+_WEIGHED = 20
+"""First tokens whose probabilities are looked at."""
+
 Demonstration = tuple[Mapping[str, Any], str]
 """The fields of a worked task, and what was to be said to it."""
 
@@ -29,6 +32,16 @@ class Asker:
     @property
     def is_chat(self) -> bool:
         return self.generator.style != Style.completion
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether lists are asked for by a JSON schema; the prompts are the same, for endpoints that have none."""
+        return self.generator.json_schema and self.is_chat
+
+    @property
+    def weighs_kinds(self) -> bool:
+        """Whether a model that is not asked as an assistant says by probabilities what kind of task it sees, not in words."""
+        return self.generator.kind == GeneratorKind.local and self.generator.style != Style.chat
 
     @property
     def prompts(self) -> str:
@@ -50,20 +63,37 @@ class Asker:
     def instance_sampling(self) -> Sampling:
         return self.sampling(self.data.instance_tokens, temperature=self.data.instance_temperature)
 
-    def list_request(self, step: str, sample: int, max_tokens: int, begin: str, **fields: Any) -> Request:
-        """A request for a numbered list; `begin` is how the reply of a local chat model is made to begin."""
+    def weigh(self, step: str, shown: Sequence[Demonstration], **fields: Any) -> Request:
+        """A request for the likeliest first tokens after a document of worked tasks."""
+        text = render(f"pool/completion/{step}", shown=[{**demo, "answer": answer} for demo, answer in shown], **fields)
+        sampling = Sampling(temperature=0.0, max_tokens=1, top_logprobs=_WEIGHED)
+        return Request(messages=continue_text(text), sampling=sampling)
+
+    def list_request(self, step: str, sample: int, max_tokens: int, begin: str, schema: str, **fields: Any) -> Request:
+        """A request for a list, by `schema` or numbered; then `begin` is how the reply of a local chat model is made to begin."""
         text = render(f"{self.prompts}/{step}", **fields)
         sampling = self.sampling(max_tokens)
         if not self.is_chat:
             return Request(messages=continue_text(text), sampling=sampling, sample=sample)
+        if self.wants_json:
+            return Request(messages=ask(text), sampling=sampling, sample=sample, schema=schema)
         return Request(messages=ask(text), sampling=sampling, sample=sample, prefill=begin)
 
-    def request(self, step: str, shown: Sequence[Demonstration], sampling: Sampling, sample: int = 0, **fields: Any) -> Request:
+    def request(
+        self,
+        step: str,
+        shown: Sequence[Demonstration],
+        sampling: Sampling,
+        sample: int = 0,
+        *,
+        schema: str | None = None,
+        **fields: Any,
+    ) -> Request:
         """A request for one reply to the task with these fields, after worked demonstrations of the same step."""
         messages = self._messages(step, shown, fields)
         if not self.is_chat:
             sampling = replace(sampling, stop=(BLOCK_END,))
-        return Request(messages=messages, sampling=sampling, sample=sample)
+        return Request(messages=messages, sampling=sampling, sample=sample, schema=schema)
 
     def _messages(self, step: str, shown: Sequence[Demonstration], fields: Mapping[str, Any]) -> tuple[Message, ...]:
         prompt = f"{self.prompts}/{step}"

@@ -58,25 +58,31 @@ def sift(examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataC
     nearest = dict(zip(texts, index.nearest_many(texts), strict=True))
     kept: list[Example] = []
     rejected: list[Rejected] = []
-    seen: set[tuple[object, ...]] = set()
+    seen: dict[tuple[object, ...], str] = {}
     for example in examples:
         content = (example.system, example.history, example.instruction, example.input, example.output)
         found = (nearest[text] for text in _asked(example))
         near = max((one for one in found if one), key=lambda one: one.rouge, default=None)
         words = len(example.output.split())
         if content in seen:
-            rejected.append(Rejected(id=example.id, text=example.instruction, reason="duplicate"))
+            rejected.append(_left_out(example, "duplicate", seen[content], 1.0))
         elif words < data.min_output_words:
-            rejected.append(Rejected(id=example.id, text=example.instruction, reason="output_too_short"))
+            rejected.append(_left_out(example, "output_too_short", example.nearest_id, example.nearest_rouge))
         elif data.max_output_words is not None and words > data.max_output_words:
-            rejected.append(Rejected(id=example.id, text=example.instruction, reason="output_too_long"))
+            rejected.append(_left_out(example, "output_too_long", example.nearest_id, example.nearest_rouge))
         elif near is not None and near.rouge > data.max_similarity:
-            text, rouge = example.instruction, round(near.rouge, 4)
-            rejected.append(Rejected(id=example.id, text=text, reason="contamination", nearest_id=near.id, nearest_rouge=rouge))
+            rejected.append(_left_out(example, "contamination", near.id, round(near.rouge, 4)))
         else:
             kept.append(example)
-        seen.add(content)
+        seen.setdefault(content, example.id)
     return kept, rejected
+
+
+def _left_out(example: Example, reason: str, nearest_id: str | None, nearest_rouge: float | None) -> Rejected:
+    return Rejected(
+        id=example.id, text=example.instruction, reason=reason, nearest_id=nearest_id, nearest_rouge=nearest_rouge,
+        input=example.input or None, output=example.output, request=example.request,
+    )  # fmt: skip
 
 
 def _asked(example: Example) -> list[str]:

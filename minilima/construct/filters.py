@@ -111,7 +111,14 @@ def has_broken_list(text: str) -> bool:
     return bool(twice) or any(after <= before and after != 1 for before, after in pairwise(numbers)) or numbers[:2] == [1, 1]
 
 
-_REFUSAL = re.compile(r"^(i['’]m sorry|i am sorry|sorry, (but )?i|as an ai|i cannot|i can['’]t|i['’]m unable|i am unable)", re.I)
+_REFUSAL = re.compile(
+    r"^(?:(?:i['’]m (?:very |so )?sorry|i am (?:very |so )?sorry|sorry|i apologi[sz]e|unfortunately|my apologies)\b[,.!]?\s*"
+    r"(?:but |that |for the \w+[,.]? but )?(?:as an ai\b|i\b|i['’]m\b|we\b|it is not possible|there is no)"
+    r"|as an? (?:ai|artificial intelligence|(?:large )?language model)\b"
+    r"|i (?:cannot|can['’]t|can not|could not|couldn['’]t|won['’]t|will not|am unable|am not able|do not have (?:access|personal)"
+    r"|don['’]t have (?:access|personal))\b|i['’]m (?:unable|not able|just an ai|only an ai)\b)",
+    re.IGNORECASE,
+)
 
 
 def is_refusal(output: str) -> bool:

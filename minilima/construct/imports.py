@@ -118,6 +118,22 @@ def read_file(path: Path, layout: Layout | None = None) -> Imported:
     return Imported(examples=examples, rejected=rejected)
 
 
+def read_tasks(path: Path) -> list[tuple[str, str, str]]:
+    """(id, instruction, input) of each row of a file with tasks to be answered; what else is in a row is not looked at.
+
+    Raises:
+        MinilimaError: a row has no proper instruction or input and is named, or the file is empty.
+    """
+    tasks = []
+    for number, values in enumerate(_rows(path), start=1):
+        named = values if isinstance(values, dict) else {"": values}
+        row = _Row(path=path, number=number, values=named)
+        tasks.append((f"row{number}", row.text(named.get("instruction"), "instruction"), row.optional("input") or ""))
+    if not tasks:
+        raise MinilimaError(f"{path} holds no task.", "The file is empty.", "Give another file with data.path=…")
+    return tasks
+
+
 def _rows(path: Path) -> Sequence[object]:
     try:
         return read_rows(path)

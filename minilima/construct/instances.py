@@ -5,17 +5,19 @@ turns; for all others the input first and then the answer. Otherwise models writ
 section 2.2). Each half is one request, after worked seed tasks of the same kind.
 """
 
+import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from minilima.construct.asking import Asker, Demonstration
 from minilima.construct.filters import instance_fault
 from minilima.construct.instructions import Instruction
 from minilima.construct.seeds import short_tasks
-from minilima.construct.writers import no_input
+from minilima.construct.writers import json_items, list_schema, no_input
 from minilima.files import sha256_text
 from minilima.llm.cache import CachedModel
 from minilima.llm.chat import FAILED, Reply, Request, Sampling, counted
@@ -23,6 +25,11 @@ from minilima.records import Example, Rejected, SeedTask, Tell
 
 CLASSIFICATION_DEMONSTRATIONS = 4
 """Seed tasks shown before the question, half of them classification tasks."""
+KIND_DEMONSTRATIONS = 8
+"""Seed tasks of each kind shown where probabilities decide."""
+_KINDS = {True: "classification", False: "generation"}
+
+LABELS_SCHEMA = list_schema("labels", {"type": "string"})
 
 _MOST_LABELS, _LABEL_WORDS = 12, 6
 """A longer list, or a longer line, is no list of labels."""
@@ -47,7 +54,17 @@ class Instance:
     input: str
     output: str
     replies: tuple[Reply, ...]
-    request: str
+    request: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where an answer is to be written: a task and one of its inputs."""
+
+    task: Instruction
+    number: int
+    input: str
+    replies: tuple[Reply, ...] = ()
 
 
 class Steps:
@@ -61,6 +78,32 @@ class Steps:
         """Asks of each instruction whether it is a classification task."""
         if self.asker.data.classification_only:
             return [Classified(id=task.id, instruction=task.instruction, is_classification=True) for task in tasks]
+        both = {task.is_classification for task in self.seeds} == {True, False}
+        kinds = self._kinds_weighed(tasks) if self.asker.weighs_kinds and both else self._kinds_told(tasks)
+        return [
+            Classified(id=task.id, instruction=task.instruction, is_classification=kind)
+            for task, kind in zip(tasks, kinds, strict=True)
+        ]
+
+    def _kinds_weighed(self, tasks: Sequence[Instruction]) -> list[bool | None]:
+        """By the odds of the word for each kind, after worked seeds; the seeds that are left tell which odds mean what.
+
+        Small models say no to nearly everything, but less surely where yes is right (Zhao et al. 2021 on such biases).
+        """
+        rng = random.Random(f"kinds:{self.seed}")
+        drawn = {kind: _short(self.seeds, rng, len(self.seeds), is_classification=kind) for kind in (True, False)}
+        cuts = {kind: min(KIND_DEMONSTRATIONS, (len(seeds) + 1) // 2) for kind, seeds in drawn.items()}
+        shown: list[Demonstration] = [
+            ({"instruction": task.instruction}, _KINDS[kind]) for kind, seeds in drawn.items() for task in seeds[: cuts[kind]]
+        ]
+        rng.shuffle(shown)
+        known = [task for kind, seeds in drawn.items() for task in seeds[cuts[kind] :]]
+        requests = [self.asker.weigh("kind", shown, instruction=task.instruction) for task in (*known, *tasks)]
+        odds = [_odds(reply.logprobs or {}) for reply in self._ask(requests, "classified")]
+        limit = best_limit([(value, task.is_classification) for value, task in zip(odds, known, strict=False)])
+        return [value > limit for value in odds[len(known) :]]
+
+    def _kinds_told(self, tasks: Sequence[Instruction]) -> list[bool | None]:
         rng = random.Random(f"classification:{self.seed}")
         yes = _short(self.seeds, rng, CLASSIFICATION_DEMONSTRATIONS // 2, is_classification=True)
         no = _short(self.seeds, rng, CLASSIFICATION_DEMONSTRATIONS - len(yes), is_classification=False)
@@ -70,18 +113,15 @@ class Steps:
         sampling = Sampling(temperature=0.0, max_tokens=3)
         requests = [self.asker.request("classification", shown, sampling, instruction=task.instruction) for task in tasks]
         replies = self._ask(requests, "classified", lambda reply: says_yes(reply.text) is not None)
-        return [
-            Classified(id=task.id, instruction=task.instruction, is_classification=says_yes(reply.text))
-            for task, reply in zip(tasks, replies, strict=True)
-        ]
+        return [says_yes(reply.text) for reply in replies]
 
     def instances(self, tasks: Sequence[Instruction], classified: Sequence[Classified]) -> list[Instance]:
         """`data.instances_per_task` worked instances of each task."""
-        kinds = {item.id: bool(item.is_classification) for item in classified}
+        kinds = {item.id: item.is_classification for item in classified}
         by_label = self._by_label([task for task in tasks if kinds[task.id]])
-        by_input = self._by_input([task for task in tasks if not kinds[task.id]])
-        made = {(item.task.id, item.number): item for item in (*by_label, *by_input)}
-        return [made[task.id, number] for task in tasks for number in range(self.asker.data.instances_per_task)]
+        by_input = self._by_input([task for task in tasks if not kinds[task.id]], kinds)
+        places = {task.id: place for place, task in enumerate(tasks)}
+        return sorted((*by_label, *by_input), key=lambda item: (places[item.task.id], item.number))
 
     def answers(self, tasks: Sequence[Instruction]) -> list[Instance]:
         """Answers to tasks that are complete as they are."""
@@ -90,36 +130,44 @@ class Steps:
         return [
             Instance(
                 task=task, number=0, is_classification=None, input=task.input, output=reply.text, replies=(reply,),
-                request=request.key(self.model.name),
+                request=reply.key,
             )
-            for task, request, reply in zip(tasks, requests, replies, strict=True)
+            for task, reply in zip(tasks, replies, strict=True)
         ]  # fmt: skip
 
-    def _by_input(self, tasks: Sequence[Instruction]) -> list[Instance]:
+    def _by_input(self, tasks: Sequence[Instruction], kinds: Mapping[str, bool | None]) -> list[Instance]:
+        """Also for tasks of which it is not known what they are: their rows say so."""
         shown = self._shown(is_classification=False)
         answers: list[Demonstration] = [({**_worked(task), "words": None}, task.output) for task in shown]
-        places = [(task, number) for task in tasks for number in range(self.asker.data.instances_per_task)]
-        firsts = self._inputs([(task, number) for task, number in places if not task.complete], shown)
-        inputs = [no_input(firsts[task.id, number].text) if not task.complete else task.input for task, number in places]
-        requests = [self._answer(task, given, answers, number) for (task, number), given in zip(places, inputs, strict=True)]
-        replies = self._ask(requests, "instances")
+        places = [_Place(task=task, number=0, input=task.input) for task in tasks if task.complete]
+        places += self._inputs([task for task in tasks if not task.complete], shown)
+        requests = [self._answer(place.task, place.input, answers, place.number) for place in places]
         return [
             Instance(
-                task=task, number=number, is_classification=False, input=given, output=reply.text,
-                replies=(reply,) if task.complete else (firsts[task.id, number], reply),
-                request=request.key(self.model.name),
+                task=place.task, number=place.number, is_classification=kinds[place.task.id], input=place.input,
+                output=reply.text, replies=(*place.replies, reply), request=reply.key,
             )
-            for (task, number), given, request, reply in zip(places, inputs, requests, replies, strict=True)
+            for place, reply in zip(places, self._ask(requests, "instances"), strict=True)
         ]  # fmt: skip
 
-    def _inputs(self, places: Sequence[tuple[Instruction, int]], seeds: Sequence[SeedTask]) -> dict[tuple[str, int], Reply]:
-        """The inputs of tasks, by id and number, where the model is to make them up."""
+    def _inputs(self, tasks: Sequence[Instruction], seeds: Sequence[SeedTask]) -> list["_Place"]:
+        """Inputs for tasks where the model is to make them up, each after those before it; one place where none is needed."""
         shown: list[Demonstration] = [({"instruction": task.instruction}, task.input or "None") for task in seeds]
-        requests = [
-            self.asker.request("input", shown, self.sampling, number, instruction=task.instruction) for task, number in places
-        ]
-        replies = self._ask(requests, "inputs")
-        return {(task.id, number): reply for (task, number), reply in zip(places, replies, strict=True)}
+        found: dict[str, list[_Place]] = {task.id: [] for task in tasks}
+        for number in range(self.asker.data.instances_per_task):
+            going = [task for task in tasks if all(place.input for place in found[task.id])]
+            requests = [
+                self.asker.request(
+                    "input", shown, self.sampling, number,
+                    instruction=task.instruction, earlier=[place.input for place in found[task.id]],
+                )
+                for task in going
+            ]  # fmt: skip
+            for task, reply in zip(going, self._ask(requests, "inputs"), strict=True):
+                given = no_input(reply.text)
+                if given or not number:  # that there is no other input is no instance
+                    found[task.id].append(_Place(task=task, number=number, input=given, replies=(reply,)))
+        return [place for places in found.values() for place in places]
 
     def _answer(self, task: Instruction, given: str, shown: Sequence[Demonstration], number: int) -> Request:
         words = self.asker.data.answer_words
@@ -130,26 +178,29 @@ class Steps:
             ({"instruction": task.instruction, "label": task.output}, task.input or "None")
             for task in self._shown(is_classification=True)
         ]
-        asked = [self.asker.request("labels", [], self.sampling, instruction=task.instruction) for task in tasks]
+        schema = LABELS_SCHEMA if self.asker.wants_json else None
+        asked = [self.asker.request("labels", [], self.sampling, instruction=task.instruction, schema=schema) for task in tasks]
         lists = self._ask(asked, "label lists", lambda reply: bool(parse_labels(reply.text)))
-        places = [
-            (task, number, _label_in_turn(parse_labels(reply.text), task.id, number), reply)
-            for task, reply in zip(tasks, lists, strict=True)
-            for number in range(self.asker.data.instances_per_task)
-        ]
-        requests = [
-            self.asker.request("labelled_input", shown, self.sampling, number, instruction=task.instruction, label=label)
-            for task, number, label, _ in places
-        ]
-        return [
-            Instance(
-                task=task, number=number, is_classification=True, input=no_input(reply.text), output=label,
-                replies=(first, reply), request=request.key(self.model.name),
-            )
-            for (task, number, label, first), reply, request in zip(
-                places, self._ask(requests, "classification instances"), requests, strict=True
-            )
-        ]  # fmt: skip
+        labels = {task.id: parse_labels(reply.text) for task, reply in zip(tasks, lists, strict=True)}
+        made: dict[str, list[Instance]] = {task.id: [] for task in tasks}
+        for number in range(self.asker.data.instances_per_task):
+            turn = {task.id: _label_in_turn(labels[task.id], task.id, number) for task in tasks}
+            requests = [
+                self.asker.request(
+                    "labelled_input", shown, self.sampling, number, instruction=task.instruction, label=turn[task.id],
+                    earlier=[item.input for item in made[task.id] if item.output == turn[task.id] and item.input],
+                )
+                for task in tasks
+            ]  # fmt: skip
+            replies = self._ask(requests, "classification instances")
+            for task, first, reply in zip(tasks, lists, replies, strict=True):
+                made[task.id].append(
+                    Instance(
+                        task=task, number=number, is_classification=True, input=no_input(reply.text), output=turn[task.id],
+                        replies=(first, reply), request=reply.key,
+                    )
+                )  # fmt: skip
+        return [item for items in made.values() for item in items]
 
     def _shown(self, *, is_classification: bool) -> list[SeedTask]:
         rng = random.Random(f"instances:{self.seed}:{is_classification}")
@@ -176,7 +227,12 @@ def check(instances: Sequence[Instance]) -> tuple[list[Example], list[Rejected]]
         if fault is None and (item.task.id, item.input) in contradicted:
             fault = "contradictory_outputs"
         if fault is not None:
-            rejected.append(Rejected(id=identity, text=item.task.instruction, reason=fault))
+            rejected.append(
+                Rejected(
+                    id=identity, text=item.task.instruction, reason=fault, nearest_id=item.task.nearest_id,
+                    nearest_rouge=item.task.nearest_rouge, input=item.input or None, output=output or None, request=item.request,
+                )
+            )  # fmt: skip
             continue
         examples.append(
             Example(
@@ -205,6 +261,23 @@ def _contradicted(instances: Sequence[Instance]) -> set[tuple[str, str]]:
     return {place for place, found in outputs.items() if len(found) > 1}
 
 
+def _odds(logprobs: Mapping[str, float]) -> float:
+    """Log-odds of the word for classification tasks against the other; one that is not listed is as likely as the last listed."""
+    least = min(logprobs.values(), default=0.0)
+    yes, no = (
+        max((value for token, value in logprobs.items() if token.strip() and word.startswith(token.strip())), default=least)
+        for word in _KINDS.values()
+    )
+    return yes - no
+
+
+def best_limit(known: Sequence[tuple[float, bool]]) -> float:
+    """The limit above which a value most often means True, by (value, whether it does) of known cases; the highest of equals."""
+    values = sorted({value for value, _ in known}, reverse=True)
+    between = [math.inf, *((above + below) / 2 for above, below in pairwise(values)), -math.inf]
+    return max(between, key=lambda limit: (sum((value > limit) == truth for value, truth in known), limit), default=0.0)
+
+
 def says_yes(text: str) -> bool | None:
     """True for a yes, False for a no, None for anything else."""
     word = re.match(r"\W*(yes|no)\b", text, re.IGNORECASE)
@@ -213,8 +286,9 @@ def says_yes(text: str) -> bool | None:
 
 def parse_labels(text: str) -> list[str]:
     """The labels of a list, one a line or divided by commas; empty where it is no such list."""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    if len(lines) == 1:
+    listed = json_items(text, "labels")
+    lines = [line for line in text.strip().splitlines() if line.strip()] if listed is None else [str(item) for item in listed]
+    if len(lines) == 1 and listed is None:
         lines = re.split(r",|;|\bor\b", lines[0])
     labels = list(dict.fromkeys(re.sub(r"^\W*(\d+\s*[.)])?\W*", "", line).strip(" .*\"'“”`") for line in lines))
     fits = all(label and len(label.split()) <= _LABEL_WORDS for label in labels)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from minilima.config import BudgetConfig, DataConfig
+from minilima.config import BudgetConfig, DataConfig, DataKind
 from minilima.construct.filters import asks, instruction_fault, points_to_an_input
 from minilima.construct.rouge import Nearest, RougeIndex
 from minilima.construct.seeds import short_tasks
@@ -22,10 +22,12 @@ from minilima.records import Example, Progress, Rejected, SeedTask, Tell, user_t
 
 SATURATED_ROUNDS = 3
 
-_REQUESTS_A_TASK = 3
-"""Classification or not, and the two halves of an instance."""
+_REQUESTS_A_TASK = {DataKind.self_instruct: 3, DataKind.magpie: 1}
+"""Classification or not, and the two halves of an instance; an answer. Alpaca's examples come whole."""
 _PROMPT_TOKENS = 2000
 """What the prompt of one of them takes at most, for the question whether a budget covers them."""
+_SHOWN = 200
+"""Characters of a reply that stand in rejected.jsonl where no task could be read in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +122,23 @@ def _round(
         drafts = writer.parse(reply)
         parents = tuple(task.id for task in shown)
         candidates += len(drafts)
-        _accept(drafts, growth, index, data, f"r{number}.{slot}", number, parents, request.key(model.name))
-        if reply.finish == FAILED:
-            growth.rejected.append(Rejected(id=f"r{number}.{slot}", text="", reason="no_reply"))
+        place, key = f"r{number}.{slot}", reply.key or request.key(model.name)
+        _accept(drafts, growth, index, data, place, number, parents, key)
+        if (fault := _reply_fault(reply, drafts)) is not None:
+            # What was cut off stood last, what could not be read is known by its beginning.
+            text = reply.text.strip()[-_SHOWN:] if fault == "truncated" else reply.text.strip()[:_SHOWN]
+            growth.rejected.append(Rejected(id=place, text=text, reason=fault, request=key))
         growth.spent = _after(growth.spent, reply)
     growth.rounds.append({"round": number, "candidates": candidates, "accepted": len(growth.accepted) - before})
+
+
+def _reply_fault(reply: Reply, drafts: Sequence[Draft]) -> str | None:
+    """What is lost of a reply, so that nothing is missing silently: all of it, or the task in which it was cut."""
+    if reply.finish == FAILED:
+        return "no_reply"
+    if reply.finish == "length":
+        return "truncated"
+    return None if drafts else "unreadable"
 
 
 def _draw(seeds: Sequence[SeedTask], machine: Sequence[Instruction], wanted: int, data: DataConfig, place: str) -> list[Demo]:
@@ -160,7 +174,8 @@ def _accept(
         nearest = index.nearest(text)
         if (fault := _fault(draft, nearest, data)) is not None:
             near = {"nearest_id": nearest.id, "nearest_rouge": round(nearest.rouge, 4)} if nearest else {}
-            growth.rejected.append(Rejected(id=identity, text=text, reason=fault, **near))  # type: ignore[arg-type]
+            whole = {"input": draft.input or None, "output": draft.output, "request": request}
+            growth.rejected.append(Rejected(id=identity, text=text, reason=fault, **near, **whole))  # type: ignore[arg-type]
             continue
         index.add(identity, text)
         growth.accepted.append(
@@ -196,9 +211,11 @@ def _covered(budget: BudgetConfig, growth: Growth, data: DataConfig) -> bool:
     tasks = len(growth.accepted) + a_round * data.instructions_per_request
     # Without a price there is no cap in USD; with one, the mean price a token so far is the best guess there is.
     usd_a_token = growth.spent.usd / growth.spent.tokens if growth.spent.tokens else 0.0
-    tokens = a_round * (_PROMPT_TOKENS + data.instruction_tokens)
-    tokens += tasks * _REQUESTS_A_TASK * data.instances_per_task * (_PROMPT_TOKENS + data.instance_tokens)
-    requests = a_round + tasks * _REQUESTS_A_TASK * data.instances_per_task
+    whole = data.instructions_per_request * data.instance_tokens if data.kind == DataKind.alpaca else 0
+    tokens = a_round * (_PROMPT_TOKENS + data.instruction_tokens + whole)
+    later = tasks * _REQUESTS_A_TASK.get(data.kind, 0) * data.instances_per_task
+    tokens += later * (_PROMPT_TOKENS + data.instance_tokens)
+    requests = a_round + later
     return covers(budget, growth.spent + Spend(requests=requests, tokens=tokens, usd=usd_a_token * tokens))
 
 

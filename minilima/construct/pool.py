@@ -10,13 +10,13 @@ from typing import Any
 
 from minilima.config import BudgetConfig, Config, DataKind, GeneratorKind, Style
 from minilima.construct.asking import Asker
-from minilima.construct.imports import import_pool
+from minilima.construct.imports import import_pool, read_tasks
 from minilima.construct.instances import Classified, Instance, Steps, check, label_balance
 from minilima.construct.instructions import Growth, Instruction, grow
 from minilima.construct.seeds import load_seeds
 from minilima.construct.writers import Writer, example_writer, list_writer, turn_writer
 from minilima.errors import MinilimaError
-from minilima.files import read_rows, write_jsonl
+from minilima.files import write_jsonl
 from minilima.llm.cache import CachedModel
 from minilima.llm.engines import load_writer
 from minilima.records import Example, Rejected, SeedTask, Tell
@@ -98,16 +98,12 @@ def _given_tasks(job: Job, seeds: Sequence[SeedTask]) -> list[Instruction]:
     if job.sources.data is None or job.sources.data.path is None:
         given = [(task.id, task.instruction, task.input) for task in seeds]
     else:
-        rows = read_rows(job.sources.data.path)
-        given = [
-            (f"row{number}", str(row.get("instruction") or ""), str(row.get("input") or "")) for number, row in enumerate(rows, 1)
-        ]
+        given = read_tasks(job.sources.data.path)
     return [
         Instruction(
             id=identity, instruction=text, input=extra, round=0, parents=(), request="", nearest_id=None, nearest_rouge=None
         )
         for identity, text, extra in given
-        if text.strip()
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minilima.construct.filters import is_refusal
 from minilima.construct.instances import label_balance
 from minilima.records import Example
 
@@ -21,6 +22,7 @@ def describe(examples: Sequence[Example]) -> dict[str, Any]:
         "with_input": sum(bool(example.input) for example in examples),
         "instruction_words": word_statistics([example.instruction for example in examples]),
         "output_words": word_statistics([example.output for example in examples]),
+        "refusals": sum(is_refusal(example.output) for example in examples),
         "languages": languages([f"{example.instruction} {example.output}" for example in examples]),
         **label_balance(examples),
     }

@@ -5,22 +5,28 @@ Each turns demonstrations into a request, and a reply into drafts. Pure.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from minilima.construct.asking import Asker
 from minilima.llm.chat import Message, Reply, Request, continue_text
 from minilima.records import Example, SeedTask, user_text
 
-SCHEMA = json.dumps(
-    {
-        "type": "object",
-        "properties": {"tasks": {"type": "array", "items": {"type": "string"}}},
-        "required": ["tasks"],
-        "additionalProperties": False,
-    }
-)
-"""JSON schema of a list of tasks."""
+_TEXT = {"type": "string"}
+
+
+def _object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def list_schema(name: str, item: Mapping[str, Any]) -> str:
+    """JSON schema of `{name: […]}`, as JSON."""
+    return json.dumps(_object_schema({name: {"type": "array", "items": item}}))
+
+
+TASKS_SCHEMA = list_schema("tasks", _TEXT)
+EXAMPLES_SCHEMA = list_schema("tasks", _object_schema({"instruction": _TEXT, "input": _TEXT, "output": _TEXT}))
 
 Demo = SeedTask | Example
 """A task to show: a seed, or a machine-written one."""
@@ -53,13 +59,10 @@ def list_writer(asker: Asker) -> Writer:
 
     def request(shown: Sequence[Demo], sample: int) -> Request:
         tasks = [_one_line(task.instruction) for task in shown]
-        asked = asker.list_request(
-            "instructions", sample, data.instruction_tokens, "1.",
+        return asker.list_request(
+            "instructions", sample, data.instruction_tokens, "1.", TASKS_SCHEMA,
             tasks=tasks, wanted=data.instructions_per_request, classification=data.classification_only,
         )  # fmt: skip
-        if not (asker.generator.json_schema and asker.is_chat):
-            return asked
-        return Request(messages=asked.messages, sampling=asked.sampling, sample=sample, schema=SCHEMA)
 
     def parse(reply: Reply) -> list[Draft]:
         # A completion goes on after the number that ends the prompt.
@@ -76,7 +79,7 @@ def example_writer(asker: Asker) -> Writer:
     def request(shown: Sequence[Demo], sample: int) -> Request:
         tokens = data.instruction_tokens + data.instructions_per_request * data.instance_tokens
         return asker.list_request(
-            "examples", sample, tokens, "1. Instruction:",
+            "examples", sample, tokens, "1. Instruction:", EXAMPLES_SCHEMA,
             tasks=shown, wanted=data.instructions_per_request, words=data.answer_words,
         )  # fmt: skip
 
@@ -118,25 +121,35 @@ def _turns(task: Demo) -> list[Message]:
 
 
 _ITEM = re.compile(r"(?:^|(?<=[.?!])\s)\s*(?:\d+\s*[.)]\s+)+(?=\S)", re.MULTILINE)
+_NUMBER = re.compile(r"^\s*\d+\s*[.)]\s+")
 _DECORATION = re.compile(r"^(\*\*|[\"“'])(.*?)(\*\*|[\"”'])$", re.DOTALL)
 
 
 def parse_list(text: str, *, cut: bool = False) -> list[str]:
-    """The items of a JSON or a numbered list. Double numbers (`1. 1. …`) count once; an item that was cut is dropped."""
-    if (tasks := _json_list(text)) is not None:
-        return [_one_line(task) for task in tasks]
-    items = _ITEM.split(text)[1:]
-    if cut and items:
-        items = items[:-1]
-    return [_DECORATION.sub(r"\2", _one_line(item)).strip() for item in items]
+    """The items of a JSON or numbered list. Double numbers (`1. 1. …`) count once; an item that was cut is dropped."""
+    items = json_items(text, "tasks")
+    if items is not None:
+        # The prompt speaks of a numbered list, and some models number also what the schema keeps apart.
+        return [_one_line(_NUMBER.sub("", task)) for task in items if isinstance(task, str)]
+    found = _ITEM.split(text)[1:]
+    if cut and found:
+        found = found[:-1]
+    return [_DECORATION.sub(r"\2", _one_line(item)).strip() for item in found]
 
 
-def _json_list(text: str) -> list[str] | None:
-    try:
-        tasks = json.loads(text)["tasks"]
-    except (ValueError, TypeError, KeyError):
+def json_items(text: str, name: str) -> list[Any] | None:
+    """The items of `{name: […]}` that are whole, also where the reply was cut after them; None where there is no such list."""
+    begin = re.search(rf'\{{\s*"{name}"\s*:\s*\[', text)
+    if begin is None:
         return None
-    return [task for task in tasks if isinstance(task, str)] if isinstance(tasks, list) else None
+    items, place, decoder = [], begin.end(), json.JSONDecoder()
+    while (separator := re.compile(r"[\s,]*").match(text, place)) is not None:
+        try:
+            item, place = decoder.raw_decode(text, separator.end())
+        except ValueError:  # the end of the list, or of what there is of it
+            break
+        items.append(item)
+    return items
 
 
 _FIELDS = re.compile(
@@ -150,6 +163,9 @@ _NO_INPUT = re.compile(r"^\W*(none|n/?a|no input( needed| required)?|nothing|not
 
 def parse_examples(text: str, *, cut: bool = False) -> list[Draft]:
     """Whole examples out of numbered Instruction/Input/Output lines; one that was cut is dropped."""
+    items = json_items(text, "tasks")
+    if items is not None:
+        return [draft for item in items if (draft := _draft(item)) is not None]
     found = [
         Draft(
             instruction=_one_line(match["instruction"]),
@@ -159,6 +175,15 @@ def parse_examples(text: str, *, cut: bool = False) -> list[Draft]:
         for match in _FIELDS.finditer(text)
     ]
     return found[:-1] if cut else found
+
+
+def _draft(item: object) -> Draft | None:
+    """A whole example out of JSON; None where it is something else."""
+    parts = [item.get(name) for name in ("instruction", "input", "output")] if isinstance(item, dict) else []
+    if not parts or not all(isinstance(part, str) for part in parts):
+        return None
+    instruction, given, output = (str(part) for part in parts)
+    return Draft(instruction=_one_line(_NUMBER.sub("", instruction)), input=no_input(given), output=output.strip())
 
 
 def no_input(text: str) -> str:

@@ -18,7 +18,7 @@ from minilima.config import EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.llm.budget import Budget, Spend, worst_case
 from minilima.llm.cache import open_database
-from minilima.llm.chat import FAILED, OnReply, Reply, Request
+from minilima.llm.chat import FAILED, TEXT, OnReply, Reply, Request
 from minilima.llm.wire import chat_call, explain, is_whole, open_client, parse_completion
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 90_000_000
@@ -55,14 +55,17 @@ class BatchModel:
                 if not waiting:
                     break
                 self._send({key: request for key, request in waiting.items() if self._batch_of(key) is None})
-                for key, reply, fault in self._collect(waiting):
+                for key, (reply, fault) in self._collect(waiting).items():
+                    request = waiting[key]
                     if reply is None:
                         faults[key] = (*faults.get(key, ()), fault)
-                        continue
-                    replies[key] = replace(reply, faults=faults.get(key, ()))
-                    del waiting[key]
-                    for index in places[key]:
-                        on_reply(index, replies[key])
+                    else:
+                        replies[key] = replace(reply, faults=faults.get(key, ()))
+                        del waiting[key]
+                        for index in places[key]:
+                            on_reply(index, replies[key])
+                    # Only now, when the reply is kept: a kill in between collects the batch again instead of paying twice.
+                    self._forget(key, request, reply)
         except openai.OpenAIError as error:
             raise explain(error, self.name, self.endpoint) from None
         lost = Reply(text="", finish=FAILED, prompt_tokens=0, completion_tokens=0)
@@ -96,9 +99,15 @@ class BatchModel:
                 self._release(tickets, requests)
                 raise self.budget.exhausted()
             tickets[key] = ticket
+        # A step's requests are all of one kind, and a batch has one address.
+        texts = all(requests[key].messages[0].role == TEXT for key in lines)
         try:
             file = self._client.files.create(file=("requests.jsonl", io.BytesIO(b"".join(lines.values()))), purpose="batch")
-            batch = self._client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+            batch = self._client.batches.create(
+                input_file_id=file.id,
+                endpoint="/v1/completions" if texts else "/v1/chat/completions",
+                completion_window="24h",
+            )
         except openai.OpenAIError:
             self._release(tickets, requests)
             raise
@@ -111,18 +120,13 @@ class BatchModel:
         for key, ticket in tickets.items():
             self.budget.settle(ticket, worst_case(requests[key], self.budget.price), Spend())
 
-    def _collect(self, waiting: dict[str, Request]) -> list[tuple[str, Reply | None, str]]:
-        """(key, reply or None, what went wrong) of every waiting request, once its batch has ended."""
+    def _collect(self, waiting: dict[str, Request]) -> dict[str, tuple[Reply | None, str]]:
+        """(reply or None, what went wrong) of every waiting request by its key, once its batch has ended."""
         found: dict[str, tuple[Reply | None, str]] = {}
         for batch in dict.fromkeys(self._batch_of(key) for key in waiting):
             if batch is not None:
                 found.update(self._ended(batch))
-        collected = []
-        for key, request in waiting.items():
-            reply, fault = found.get(key, (None, "expired"))
-            self._forget(key, request, reply)
-            collected.append((key, reply, fault))
-        return collected
+        return {key: found.get(key, (None, "expired")) for key in waiting}
 
     def _ended(self, identity: str) -> dict[str, tuple[Reply | None, str]]:
         """Waits for a batch to end, and reads what came of each of its requests."""

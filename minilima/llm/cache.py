@@ -98,7 +98,7 @@ class CachedModel:
 
         answered = self.model.reply_many([requests[index] for index in missing], keep) if missing else []
         fresh = dict(zip(missing, answered, strict=True))
-        return [fresh[index] if index in fresh else replies[key] for index, key in enumerate(keys)]
+        return [replace(fresh[index] if index in fresh else replies[key], key=key) for index, key in enumerate(keys)]
 
     def _stored(self, keys: Sequence[str]) -> dict[str, Reply]:
         found = {}
@@ -111,7 +111,8 @@ class CachedModel:
 
     def _store(self, key: str, reply: Reply) -> None:
         if (reply.text.strip() or reply.logprobs) and reply.finish not in ("content_filter", FAILED):
-            row = (key, json.dumps(asdict(replace(reply, faults=())), ensure_ascii=False))
+            values = {name: value for name, value in asdict(reply).items() if name not in ("faults", "key")}
+            row = (key, json.dumps(values, ensure_ascii=False))
             self._database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", row)
 
 

@@ -33,7 +33,7 @@ class Sampling:
     stop: tuple[str, ...] | None = None
     """Texts at which the reply ends; they are not part of it."""
     top_logprobs: int | None = None
-    """Ask for the log-probabilities of so many likeliest first tokens, 1 to 20. Endpoints only."""
+    """Ask for the log-probabilities of so many likeliest first tokens, 1 to 20; a local model writes no more than that one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,8 @@ class Reply:
     """What went wrong before it came."""
     logprobs: dict[str, float] | None = None
     """Natural logarithms of the probabilities of the likeliest first tokens, where they were asked for and given."""
+    key: str | None = None
+    """Under which the reply stands in the cache, where it went through one."""
 
     def usage(self) -> Usage:
         return Usage(

@@ -7,6 +7,7 @@ before, and what is not done after a piece is put together anew: a short answer 
 drafts again costs little beside writing them. Each request has its own random numbers (see sampling.py).
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -159,7 +160,12 @@ class LocalModel:
             MinilimaError: a prompt does not fit into the model's context.
         """
         replies: dict[int, Reply] = {}
-        for group in self._groups([self._draft(index, request) for index, request in enumerate(requests)]):
+        weighed = [index for index, request in enumerate(requests) if request.sampling.top_logprobs]
+        for index, reply in zip(weighed, self._first_tokens([requests[index] for index in weighed]), strict=True):
+            replies[index] = reply
+            on_reply(index, reply)
+        drafts = [self._draft(index, request) for index, request in enumerate(requests) if index not in replies]
+        for group in self._groups(drafts):
             tokens = _FIRST_TOKENS
             while group:
                 unfinished = []
@@ -171,6 +177,25 @@ class LocalModel:
                         unfinished.append(draft)
                 group, tokens = unfinished, 2 * tokens
         return [replies[index] for index in range(len(requests))]
+
+    @torch.inference_mode()
+    def _first_tokens(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """The likeliest first tokens of each reply. What all prompts begin with is read once."""
+        prompts = [self._prompt_ids(request.messages, request.prefill) for request in requests]
+        columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+        shared = sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)) if len(prompts) > 1 else 0
+        read = None
+        if shared:
+            ids = torch.tensor([prompts[0][:shared]], device=self.device)
+            read = self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        for request, prompt in zip(requests, prompts, strict=True):
+            ids = torch.tensor([prompt[shared:]], device=self.device)
+            logits = self.model(input_ids=ids, past_key_values=read, use_cache=read is not None, logits_to_keep=1).logits
+            if read is not None:
+                read.crop(shared - len(prompt))
+            best = logits[0, -1].float().log_softmax(-1).topk(request.sampling.top_logprobs or 1)
+            tops = {self.tokenizer.decode([int(token)]): float(value) for value, token in zip(*best, strict=True)}
+            yield Reply(text=next(iter(tops)), finish="length", prompt_tokens=len(prompt), completion_tokens=1, logprobs=tops)
 
     def _draft(self, index: int, request: Request) -> Draft:
         prompt = self._prompt_ids(request.messages, request.prefill)

@@ -7,6 +7,7 @@ is about what was written, as in LIMA, so it comes as a logits processor.
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -98,7 +99,7 @@ class VllmModel:
                 if output.finished:
                     draft = drafts[int(output.request_id)]
                     draft.take(output.outputs[0].token_ids)
-                    replies[draft.index] = draft.reply()
+                    replies[draft.index] = replace(draft.reply(), logprobs=_first_token(output.outputs[0].logprobs))
                     on_reply(draft.index, replies[draft.index])
         return [replies[index] for index in range(len(requests))]
 
@@ -134,5 +135,11 @@ class VllmModel:
             stop=list(chosen.stop or ()),
             stop_token_ids=self._end_ids,
             extra_args={_PENALTY: chosen.repetition_penalty} if chosen.repetition_penalty is not None else None,
+            logprobs=chosen.top_logprobs,
             structured_outputs=StructuredOutputsParams(json=json.loads(schema)) if schema else None,
         )
+
+
+def _first_token(logprobs: Any) -> dict[str, float] | None:
+    """The likeliest first tokens with their log-probabilities, where they were asked for."""
+    return {str(top.decoded_token): float(top.logprob) for top in logprobs[0].values()} if logprobs else None

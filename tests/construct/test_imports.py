@@ -208,6 +208,17 @@ def test_an_entry_of_dataset_info_says_where_the_parts_are(
     assert read_source(source(listed(tmp_path, entry, row))).examples == [dialogue(system=system)]
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_files_of_windows_programs_are_read(tmp_path: Path, ending: str) -> None:
+    row = json.dumps({"instruction": "Füge an.", "output": "Gut."}, ensure_ascii=False)
+    for name, content in (("a.jsonl", row + ending + ending + row + ending), ("a.json", f"[{row},{ending}{row}]")):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+        assert [example.instruction for example in read_file(tmp_path / name).examples] == ["Füge an.", "Füge an."]
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(MinilimaError, match=r"deep\.json is not JSON"):
+        read_file(tmp_path / "deep.json")
+
+
 def test_columns_that_an_entry_does_not_name_are_not_read(tmp_path: Path) -> None:
     row = {"instruction": "Do.", "input": "this", "output": "Done.", "history": [["a", "b"]], "system": "s"}
     plain = read_source(source(listed(tmp_path, ENTRY, row))).examples[0]

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -168,7 +169,7 @@ def test_what_resembles_an_evaluation_prompt_is_left_out() -> None:
     assert [(item.id, item.reason, item.nearest_id) for item in rejected] == [
         ("same", "contamination", "e1"),
         ("split", "contamination", "e1"),
-        ("twice again", "duplicate", None),
+        ("twice again", "duplicate", "twice"),
     ]
 
 
@@ -201,6 +202,49 @@ def test_several_instances_are_written_and_contradictions_dropped(tmp_path: Path
     server.answer = answer
     outcome = build_pool(job(tmp_path, server, "data.instances_per_task=2", "data.instructions=3"), tell)
     assert outcome.metrics["reasons"]["contradictory_outputs"] == 6
+
+
+def test_further_instances_are_asked_for_after_the_ones_before(tmp_path: Path, server: ModelServer) -> None:
+    def answer(body: dict[str, Any]) -> str:
+        prompt = body["messages"][-1]["content"]
+        if "Does this task come with" in prompt:
+            return "None" if "List" in prompt else f"Text {prompt.count('Text')}."
+        if "Make up a short input" in prompt:
+            return f"Label text {prompt.count('Label text')}."
+        if "Which labels" in prompt:
+            return "good"
+        if "Answer Yes or No" in prompt:
+            return "Yes" if "Judge" in prompt else "No"
+        return writer(body)
+
+    server.answer = answer
+    build_pool(job(tmp_path, server, "data.instances_per_task=3", "generator.temperature=0", "data.instructions=36"), tell)
+    inputs: dict[str, list[str]] = {}
+    for row in read_jsonl(tmp_path / "work" / "instances.jsonl"):
+        inputs.setdefault(row["instruction"].split()[0], []).append(row["input"])
+    assert inputs["Explain"][:3] == ["Text 0.", "Text 1.", "Text 2."], "a greedy model too writes another one each time"
+    assert inputs["Judge"][:3] == ["Label text 0.", "Label text 1.", "Label text 2."]
+    assert set(inputs["List"]) == {""} and len(inputs["List"]) < len(inputs["Explain"]), "without an input there is one instance"
+
+
+def test_labels_and_whole_examples_can_come_as_json(tmp_path: Path, server: ModelServer) -> None:
+    def answer(body: dict[str, Any]) -> str:
+        if "response_format" not in body:
+            return "Some text"
+        schema = body["response_format"]["json_schema"]["schema"]["properties"]
+        if "labels" in schema:
+            return '{"labels": ["short", "long"]}'
+        number = sha256_text(json.dumps(body["messages"]))[:6]
+        if schema["tasks"]["items"]["type"] == "string":
+            return json.dumps({"tasks": [f"Judge whether {number}{place} is long." for place in range(3)]})
+        return json.dumps({"tasks": [{"instruction": f"Say {number} in French.", "input": "", "output": f"Voilà {number}."}]})
+
+    server.answer = answer
+    wanted = ("generator.json_schema=true", "data.instructions=3", "data.max_similarity=0.99")
+    outcome = build_pool(job(tmp_path / "labels", server, *wanted, "data.classification_only=true"), tell)
+    assert set(outcome.metrics["labels"]) <= {"short", "long"} and outcome.metrics["tasks"] == 3
+    build_pool(job(tmp_path / "whole", server, *wanted, "data=alpaca"), tell)
+    assert {row["output"][:5] for row in read_jsonl(tmp_path / "whole" / "work" / "instances.jsonl")} == {"Voilà"}
 
 
 EXAMPLES = """1. Instruction: Say {n} in French.
@@ -296,6 +340,55 @@ def test_growth_stops_while_the_budget_still_covers_the_instances(tmp_path: Path
     assert outcome.metrics["tasks"] > 0 and len(server.requests) <= 150
     again = build_pool(job(tmp_path, server, "data.instructions=500", cap), tell)
     assert again.metrics == outcome.metrics and again.usage.calls == 0
+
+
+def test_a_cap_reserves_no_more_than_the_way_of_asking_needs(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda body: EXAMPLES.replace("{n}", sha256_text(json.dumps(body["messages"]))[:6])
+    settings = ("data=alpaca", "data.instructions=4", "data.max_similarity=0.95", "generator.endpoint.budget.requests=3")
+    outcome = build_pool(job(tmp_path, server, *settings), tell)
+    assert (outcome.metrics["stopped_by"], outcome.metrics["tasks"], outcome.usage.calls) == ("target", 4, 3)
+
+
+def test_a_row_names_the_reply_that_it_was_read_from(tmp_path: Path, server: ModelServer) -> None:
+    said: dict[str, int] = {}
+
+    def answer(body: dict[str, Any]) -> str:
+        prompt = json.dumps(body["messages"])
+        said[prompt] = said.get(prompt, 0) + 1
+        return "Not now." if said[prompt] == 1 and "as a numbered list" in prompt else writer(body)
+
+    server.answer = answer
+    build_pool(job(tmp_path, server, "data.requests_per_round=2"), tell)
+    database = sqlite3.connect(tmp_path / "cache.sqlite")
+    for row in [row for name in ("instructions", "instances") for row in read_jsonl(tmp_path / "work" / f"{name}.jsonl")]:
+        found = database.execute("SELECT reply FROM replies WHERE key = ?", (row["request"],)).fetchone()
+        written = row["input"] if row.get("is_classification") else row.get("output", row["instruction"])
+        assert written in json.loads(found[0])["text"]
+
+
+def test_what_was_refused_stands_with_its_answer_and_its_neighbour(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda body: "I'm sorry, but I cannot." if writer(body).startswith("Result") else writer(body)
+    outcome = build_pool(job(tmp_path, server), tell)
+    rows = read_jsonl(tmp_path / "work" / "rejected.jsonl")
+    assert outcome.metrics["reasons"] == {"refusal": len(rows)} and rows
+    assert all(row["output"] == "I'm sorry, but I cannot." and row["nearest_id"] and len(row["request"]) == 64 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('[{"instruction": "Do"}, {"instruction": 3}]', "Row 2 of .*has no proper instruction"),
+        ('[{"instruction": "Do"}, {"instruction": ""}]', "Row 2 of .*has no proper instruction"),
+        ('[{"instruction": "Do", "input": ["a"]}]', "Row 1 of .*has no proper input"),
+        ('["Do"]', "Row 1 of .*has no proper instruction"),
+        ("", "holds no task"),
+        ('{"instruction": "Do"', "Line 1"),
+    ],
+)
+def test_a_bad_task_to_be_answered_is_named(tmp_path: Path, server: ModelServer, content: str, named: str) -> None:
+    (tmp_path / "tasks.json").write_text(content)
+    with pytest.raises(MinilimaError, match=named):
+        build_pool(job(tmp_path, server, "data=answers", f"data.path={tmp_path / 'tasks.json'}"), tell)
 
 
 def test_examples_that_never_came_are_counted(tmp_path: Path, server: ModelServer) -> None:

@@ -1,5 +1,7 @@
 """Parsing and filtering what models write; the defects of the original are cases here."""
 
+import json
+
 import pytest
 
 from minilima.config import DataConfig, GeneratorConfig
@@ -69,6 +71,11 @@ def test_instructions_are_rejected_for_a_reason(text: str, fault: str | None) ->
         ("same", "same", False, "output_repeats_input"),
         ("", "The answer is as follows:", False, "unfinished"),
         ("", "I'm sorry, but I cannot do that.", False, "refusal"),
+        ("", "Unfortunately, I don't have access to the internet.", False, "refusal"),
+        ("", "As a large language model, I have no opinion.", False, "refusal"),
+        ("", "Sorry is a word of six letters in some languages.", False, None),
+        ("", "I can see three ways to do that.", False, None),
+        ("", "Unfortunately, the train had left.", False, None),
         ("", "a leaf and a leaf and " * 8, False, "repeats_itself"),
         ("", "Add the salt.\nStir it well.\nAdd the salt.\nStir it well.", False, "repeats_itself"),
         ("", "Do it.", False, "output_repeats_input"),
@@ -142,6 +149,10 @@ def test_an_input_that_says_there_is_none_is_empty(text: str) -> None:
 def test_a_json_list_is_read_as_well() -> None:
     assert parse_list('{"tasks": ["Explain rain", "Name a\\nriver"]}') == ["Explain rain", "Name a river"]
     assert parse_list('{"other": 1}') == []
+    assert parse_list('```json\n{"tasks": ["1. Explain rain", "2) Name 3. Then stop", 4]}\n```') == [
+        "Explain rain",
+        "Name 3. Then stop",
+    ], "numbers that a model writes all the same are none of the task"
 
 
 def test_whole_examples_are_read_and_a_cut_one_is_dropped() -> None:
@@ -164,6 +175,8 @@ and the Po.
     assert parse_examples(text, cut=True) == whole
     assert len(parse_examples(text)) == 3
     assert parse_examples("nothing of the kind") == []
+    rows = [{"instruction": "1. Name two rivers", "input": "none", "output": " Rhine, Po "}, {"instruction": "No output"}, "text"]
+    assert parse_examples(json.dumps({"tasks": rows})) == [Draft(instruction="Name two rivers", input="", output="Rhine, Po")]
 
 
 @pytest.mark.parametrize(
@@ -174,6 +187,8 @@ and the Po.
         ("- spam\n- not spam\n- spam", ["spam", "not spam"]),
         ("true or false.", ["true", "false"]),
         ("The answer depends on the sentence that is given to me here.", []),
+        ('{"labels": ["positive", "very, very negative", "positive"]}', ["positive", "very, very negative"]),
+        ('{"labels": []}', []),
         ("", []),
     ],
 )

@@ -1,5 +1,6 @@
 """The endpoint client against a real HTTP server: faults are retried, refusals explained, replies kept."""
 
+import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from minilima.config import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.llm.budget import Budget, price_of
 from minilima.llm.cache import CachedModel
-from minilima.llm.chat import Reply, Request, Sampling, ask
+from minilima.llm.chat import Reply, Request, Sampling, ask, continue_text
 from minilima.llm.client import EndpointModel, connect
 from minilima.llm.keys import missing_key
 from minilima.llm.throttle import Throttle
@@ -239,6 +240,27 @@ def test_a_batch_on_its_way_is_collected_by_another_process(server: ModelServer,
     later = cached(server, tmp_path, batch=True, poll_seconds=0.01)
     assert [reply.finish for reply in later.reply_many(requests(2))] == ["stop", "stop"]
     assert len(server.batches) == 1, "it was not sent again"
+
+
+def test_a_batch_that_ended_is_not_paid_again_where_its_replies_could_not_be_kept(server: ModelServer, tmp_path: Path) -> None:
+    server.answer = lambda body: body["messages"][0]["content"].upper()
+
+    def dies(index: int, reply: Reply) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached(server, tmp_path, batch=True, poll_seconds=0.01).reply_many(requests(2), dies)
+    later = cached(server, tmp_path, batch=True, poll_seconds=0.01)
+    assert [reply.text for reply in later.reply_many(requests(2))] == ["QUESTION 0", "QUESTION 1"]
+    assert len(server.batches) == 1
+
+
+def test_texts_to_be_continued_go_in_batches_too(server: ModelServer, tmp_path: Path) -> None:
+    asked = Request(messages=continue_text("Once upon"), sampling=Sampling(temperature=0.0, max_tokens=5))
+    assert cached(server, tmp_path, batch=True, poll_seconds=0.01).reply_many([asked])[0].text == "Output (a)"
+    (sent,) = (json.loads(file) for name, file in server.files.items() if name.startswith("file"))
+    assert sent["url"] == "/v1/completions"
+    assert server.batch_addresses == ["/v1/completions"]
 
 
 def _interrupted_after(seconds: float, model: CachedModel, asked: list[Request]) -> None:

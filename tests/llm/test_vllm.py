@@ -1,5 +1,6 @@
 """vLLM, where it is installed (it runs on a CPU too): greedy replies are those of transformers, settings mean the same."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,16 @@ def test_a_reply_stops_at_a_text_and_may_begin_as_told(model: Any) -> None:
     assert (reply.text, reply.finish) == (free.text[: free.text.find(stop)], "stop")
     begun = Request(messages=ask("List"), sampling=Sampling(temperature=0.0, max_tokens=5), prefill="1.")
     assert model.reply_many([begun], print)[0].text.startswith("1.")
+
+
+def test_a_reply_holds_to_a_schema(model: Any) -> None:
+    schema = (
+        '{"type": "object", "properties": {"kind": {"enum": ["a", "b"]}}, "required": ["kind"], "additionalProperties": false}'
+    )
+    asked = [
+        Request(messages=ask(f"Which? {n}"), sampling=Sampling(temperature=1.0, max_tokens=100), schema=schema) for n in range(3)
+    ]
+    free = Request(messages=ask("Which?"), sampling=Sampling(temperature=0.0, max_tokens=8))
+    *bound, loose = model.reply_many([*asked, free], lambda index, reply: None)
+    assert all(json.loads(reply.text)["kind"] in ("a", "b") and reply.finish == "stop" for reply in bound)
+    assert not loose.text.startswith("{"), "other requests in the same batch are free"
