@@ -98,7 +98,8 @@ class Steps:
         ]
         rng.shuffle(shown)
         known = [task for kind, seeds in drawn.items() for task in seeds[cuts[kind] :]]
-        requests = [self.asker.weigh("kind", shown, instruction=task.instruction) for task in (*known, *tasks)]
+        texts = [task.instruction for task in known] + [task.instruction for task in tasks]
+        requests = [self.asker.weigh("kind", shown, instruction=text) for text in texts]
         odds = [_odds(reply.logprobs or {}) for reply in self._ask(requests, "classified")]
         limit = best_limit([(value, task.is_classification) for value, task in zip(odds, known, strict=False)])
         return [value > limit for value in odds[len(known) :]]

@@ -29,7 +29,7 @@ from typing import Any
 
 import pytest
 
-from minilima.config import DataConfig
+from minilima.config import DataConfig, Tokenizer
 from minilima.construct import rouge
 from minilima.construct.instructions import _draw
 from minilima.construct.pool import build_pool
@@ -149,7 +149,12 @@ def test_nothing_depends_on_pythons_hash_seed() -> None:
 def test_each_text_is_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
     taken_apart: list[str] = []
     tokenize = rouge.tokenize
-    monkeypatch.setattr(rouge, "tokenize", lambda text, tokenizer: taken_apart.append(text) or tokenize(text, tokenizer))
+
+    def noted(text: str, tokenizer: Tokenizer) -> list[str]:
+        taken_apart.append(text)
+        return tokenize(text, tokenizer)
+
+    monkeypatch.setattr(rouge, "tokenize", noted)
     index = RougeIndex()
     for number in range(20):
         text = f"Explain thing {number} to me"
