@@ -187,7 +187,7 @@ def test_what_a_stage_asked_and_why_it_stopped_is_told() -> None:
     used = Usage(
         calls=192, cached=3, prompt_tokens=2000, completion_tokens=880, usd=0.0012, faults={"busy": 9, "server_error": 7}
     )
-    assert used.told() == "192 replies, 3 kept from before, 2,880 tokens, 0.5000 USD; on the way: 9 busy, 7 server error"
+    assert used.told() == "192 replies, 3 kept from before, 2,880 tokens, 0.0012 USD; on the way: 9 busy, 7 server error"
     assert Usage(calls=1, prompt_tokens=5).told() == "1 reply, 5 tokens" and Usage().told() == ""
     metrics = {"tasks": 56, "rejected": 4, "stopped_by": "max_rounds"}
     assert describe_outcome("pool", metrics) == "56 machine-written tasks, 4 rejected, stopped by max rounds"

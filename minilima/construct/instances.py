@@ -79,13 +79,13 @@ class Steps:
         if self.asker.data.classification_only:
             return [Classified(id=task.id, instruction=task.instruction, is_classification=True) for task in tasks]
         both = {task.is_classification for task in self.seeds} == {True, False}
-        kinds = self._kinds_weighed(tasks) if self.asker.weighs_kinds and both else self._kinds_told(tasks)
+        kinds = self.kinds_weighed(tasks) if self.asker.weighs_kinds and both else self.kinds_told(tasks)
         return [
             Classified(id=task.id, instruction=task.instruction, is_classification=kind)
             for task, kind in zip(tasks, kinds, strict=True)
         ]
 
-    def _kinds_weighed(self, tasks: Sequence[Instruction]) -> list[bool | None]:
+    def kinds_weighed(self, tasks: Sequence[Instruction]) -> list[bool | None]:
         """By the odds of the word for each kind, after worked seeds; the seeds that are left tell which odds mean what.
 
         Small models say no to nearly everything, but less surely where yes is right (Zhao et al. 2021 on such biases).
@@ -104,7 +104,8 @@ class Steps:
         limit = best_limit([(value, task.is_classification) for value, task in zip(odds, known, strict=False)])
         return [value > limit for value in odds[len(known) :]]
 
-    def _kinds_told(self, tasks: Sequence[Instruction]) -> list[bool | None]:
+    def kinds_told(self, tasks: Sequence[Instruction]) -> list[bool | None]:
+        """By what the model answers in words; None where that is neither yes nor no."""
         rng = random.Random(f"classification:{self.seed}")
         yes = _short(self.seeds, rng, CLASSIFICATION_DEMONSTRATIONS // 2, is_classification=True)
         no = _short(self.seeds, rng, CLASSIFICATION_DEMONSTRATIONS - len(yes), is_classification=False)

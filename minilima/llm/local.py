@@ -7,6 +7,7 @@ before, and what is not done after a piece is put together anew: a short answer 
 drafts again costs little beside writing them. Each request has its own random numbers (see sampling.py).
 """
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -190,11 +191,11 @@ class LocalModel:
             read = self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
         for request, prompt in zip(requests, prompts, strict=True):
             ids = torch.tensor([prompt[shared:]], device=self.device)
-            logits = self.model(input_ids=ids, past_key_values=read, use_cache=read is not None, logits_to_keep=1).logits
-            if read is not None:
-                read.crop(shared - len(prompt))
+            # A copy, since a cache grows while it is used, and not every kind can be cut again.
+            logits = self.model(input_ids=ids, past_key_values=copy.deepcopy(read), logits_to_keep=1).logits
             best = logits[0, -1].float().log_softmax(-1).topk(request.sampling.top_logprobs or 1)
-            tops = {self.tokenizer.decode([int(token)]): float(value) for value, token in zip(*best, strict=True)}
+            # Rounded: the last digits depend on how much was read together.
+            tops = {self.tokenizer.decode([int(token)]): round(float(value), 4) for value, token in zip(*best, strict=True)}
             yield Reply(text=next(iter(tops)), finish="length", prompt_tokens=len(prompt), completion_tokens=1, logprobs=tops)
 
     def _draft(self, index: int, request: Request) -> Draft:

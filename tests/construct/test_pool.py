@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 
 from minilima.compose import load_config
-from minilima.config import DataConfig, Select
+from minilima.config import DataConfig, Select, Style
 from minilima.construct.asking import Asker
 from minilima.construct.dataset import build_dataset, sift
 from minilima.construct.encodings import encode
 from minilima.construct.instances import Classified, Steps
 from minilima.construct.instructions import Instruction
 from minilima.construct.pool import build_pool, connect_generator
+from minilima.construct.seeds import load_seeds
 from minilima.construct.selection import Vectors, arrange, shuffle
 from minilima.errors import MinilimaError
 from minilima.files import read_jsonl, sha256_text
+from minilima.llm.cache import CachedModel
+from minilima.llm.chat import OnReply, Reply, Request
 from minilima.records import EvalPrompt, Example, Progress
 from minilima.sources import DATA, resolve
 from minilima.worker import Job
@@ -202,6 +205,48 @@ def test_several_instances_are_written_and_contradictions_dropped(tmp_path: Path
     server.answer = answer
     outcome = build_pool(job(tmp_path, server, "data.instances_per_task=2", "data.instructions=3"), tell)
     assert outcome.metrics["reasons"]["contradictory_outputs"] == 6
+
+
+class Biased:
+    """A small model: it would always say generation, but less surely where a task names labels."""
+
+    name = "biased"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
+        replies = []
+        for index, request in enumerate(requests):
+            self.asked.append(request.messages[0].content)
+            odds = -3.0 if is_labelled(self.asked[-1].rpartition("Task: ")[2]) else -5.0
+            said = {" generation": -0.01, " classification": -0.01 + odds, " the": -9.0}
+            replies.append(
+                Reply(text=" generation", finish="length", prompt_tokens=1, completion_tokens=1, logprobs=said, key="k")
+            )
+            on_reply(index, replies[-1])
+        return replies
+
+
+def is_labelled(text: str) -> bool:
+    return any(word in text for word in ("Classify", "classify", "Is ", "Does ", "which", "Which", "Label"))
+
+
+def test_a_small_model_tells_kinds_by_odds_measured_on_the_seeds(tmp_path: Path) -> None:
+    config = load_config([])
+    seeds = load_seeds(DATA / "minilima_175.jsonl")
+    model = Biased()
+    asker = Asker(generator=config.generator, data=config.data)
+    steps = Steps(seeds, CachedModel(model, tmp_path / "c.sqlite"), asker, 0, tell)
+    texts = ("Classify the tone of this note.", "Write a haiku about rain.")
+    tasks = [
+        Instruction(id=text, instruction=text, round=0, parents=(), request="", nearest_id=None, nearest_rouge=None)
+        for text in texts
+    ]
+    assert [item.is_classification for item in steps.classify(tasks)] == [True, False], "though it never says classification"
+    assert all(text.count("Kind: classification") == text.count("Kind: generation") == 8 for text in model.asked)
+    large = replace(config.generator, style=Style.chat)
+    assert not Asker(generator=large, data=config.data).weighs_kinds, "a model that can be asked is asked"
 
 
 def test_further_instances_are_asked_for_after_the_ones_before(tmp_path: Path, server: ModelServer) -> None:

@@ -7,7 +7,7 @@ import pytest
 from minilima.config import DataConfig, GeneratorConfig
 from minilima.construct.asking import Asker
 from minilima.construct.filters import asks, instance_fault, instruction_fault, is_repetitive, points_to_an_input
-from minilima.construct.instances import parse_labels, says_yes
+from minilima.construct.instances import best_limit, parse_labels, says_yes
 from minilima.construct.seeds import load_seeds
 from minilima.construct.statistics import languages
 from minilima.construct.writers import Draft, no_input, parse_examples, parse_list, turn_writer
@@ -198,6 +198,12 @@ def test_label_lists_are_read(text: str, labels: list[str]) -> None:
 
 def test_only_a_yes_or_a_no_decides() -> None:
     assert [says_yes(text) for text in ("Yes.", "**no**", "Nothing to say", "Yesterday")] == [True, False, None, None]
+
+
+def test_the_limit_is_where_most_known_cases_are_told_apart() -> None:
+    assert best_limit([(3.0, True), (1.0, True), (2.0, False), (-1.0, False), (-2.0, False)]) == 2.5, "the highest of equals"
+    assert best_limit([(-7.0, False), (-3.0, True), (-9.0, False)]) == -5.0, "wherever the model's bias puts it"
+    assert best_limit([(1.0, False)]) == float("inf") and best_limit([]) == float("inf")
 
 
 @pytest.mark.parametrize(

@@ -179,3 +179,17 @@ def test_padding_is_never_the_end_of_a_turn(tiny_model: Path, tmp_path: Path) ->
     tokenizer.save_pretrained(tmp_path)
     again = load_tokenizer(str(tmp_path))
     assert again.pad_token_id != again.eos_token_id
+
+
+def test_the_likeliest_first_tokens_are_those_of_the_whole_prompt_read_at_once(tiny_model: Path) -> None:
+    model = load(tiny_model, 8)
+    chosen = Sampling(temperature=0.0, max_tokens=1, top_logprobs=5)
+    asked = [Request(messages=continue_text(f"Tasks and kinds. Task: {word}"), sampling=chosen) for word in ("sort", "sing", "s")]
+    mixed = [*asked[:2], Request(messages=ask("Hello"), sampling=Sampling(temperature=0.0, max_tokens=4)), asked[2]]
+    replies = model.reply_many(mixed, ignore)
+    assert replies[2].logprobs is None and replies[2].completion_tokens > 1
+    for request, reply in zip(asked, (replies[0], replies[1], replies[3]), strict=True):
+        scores = model.model(torch.tensor([model._prompt_ids(request.messages)])).logits[0, -1].log_softmax(-1)
+        assert reply.logprobs is not None and len(reply.logprobs) == 5 and reply.text == next(iter(reply.logprobs))
+        assert list(reply.logprobs.values()) == pytest.approx(scores.topk(5).values.tolist(), abs=1e-3)
+        assert model.reply_many([request], ignore) == [reply], "whatever else is asked"

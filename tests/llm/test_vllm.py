@@ -97,3 +97,18 @@ def test_a_reply_holds_to_a_schema(model: Any) -> None:
     *bound, loose = model.reply_many([*asked, free], lambda index, reply: None)
     assert all(json.loads(reply.text)["kind"] in ("a", "b") and reply.finish == "stop" for reply in bound)
     assert not loose.text.startswith("{"), "other requests in the same batch are free"
+
+
+def test_the_likeliest_first_tokens_are_those_of_transformers(model: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from minilima.llm import local
+
+    monkeypatch.setattr(local, "inference_dtype", lambda device: torch.float32)
+    chosen = Sampling(temperature=0.0, max_tokens=1, top_logprobs=5)
+    asked = [Request(messages=continue_text(f"Kinds. Task: {word}"), sampling=chosen) for word in ("sort", "sing")]
+    theirs = LocalModel(str(folder), "tiny", device=Device.cpu, batch=8).reply_many(asked, print)
+    for ours, other in zip(model.reply_many(asked, print), theirs, strict=True):
+        assert ours.logprobs is not None and other.logprobs is not None
+        for token, value in other.logprobs.items():
+            assert ours.logprobs[token] == pytest.approx(value, abs=1e-2)
