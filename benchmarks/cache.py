@@ -72,9 +72,8 @@ def measure(folder: Path, address: str) -> dict[str, float]:
 def in_own_process(folder: Path, address: str) -> dict[str, float]:
     """`measure` in a fresh process."""
     command = [sys.executable, str(Path(__file__).resolve()), "--folder", str(folder), "--address", address]
-    result = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "OPENAI_API_KEY": VALID_KEY}
-    )
+    environment = {**os.environ, "OPENAI_API_KEY": VALID_KEY}
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     measured: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
     return measured
 
