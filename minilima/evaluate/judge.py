@@ -184,7 +184,8 @@ def _combine(identity: str, replies: Sequence[tuple[Reply, bool]], *, weighted: 
         # Unswapped, the reference model's answer is shown first and the tuned model's second.
         preference = read_reply(reply, weighted=weighted)
         if preference is None:
-            return Verdict(id=identity, preference=None, explanation=f"could not be read: {reply.text[:200]}")
+            words = "no reply came, after all tries" if reply.finish == FAILED else f"could not be read: {reply.text[:200]}"
+            return Verdict(id=identity, preference=None, explanation=words)
         preferences.append(REFERENCE_WINS + TUNED_WINS - preference if swapped else preference)
     words = "\n\n".join(reply.text.strip() for reply, _ in replies)
     if weighted:

@@ -1,8 +1,16 @@
 """Judges: replies are read strictly, positions cancel out, verdicts come from the loopback server and from texts."""
 
+import json
 import math
 import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +21,12 @@ from minilima.embedded import is_fetched
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge import build_verdicts, is_switched, parse_choice, weigh
 from minilima.evaluate.prompts import load_eval_set
-from minilima.files import read_jsonl, write_jsonl
+from minilima.evaluate.results import compute_results
+from minilima.files import read_jsonl, sha256_text, write_jsonl
 from minilima.records import Answer
 from minilima.sources import FileSource, resolve
 from minilima.worker import Job
-from tests.server import VALID_KEY, ModelServer
+from tests.server import FAULTS, VALID_KEY, ModelServer
 
 needs_embedding = pytest.mark.skipif(not is_fetched("all_minilm_l6_v2"), reason="run `python -m minilima fetch` first")
 
@@ -185,6 +194,94 @@ def test_a_judged_pair_is_not_asked_again(tmp_path: Path, server: ModelServer) -
     build_verdicts(first, lambda progress: None)
     outcome = build_verdicts(first, lambda progress: None)
     assert (len(server.requests), outcome.usage.calls, outcome.usage.cached) == (2, 0, 2)
+
+
+def by_content(body: dict[str, Any]) -> str:
+    """A judge's reply that tells its request, and chooses by the answers alone, whatever their order."""
+    first, second = shown(body)
+    name = sha256_text(body["messages"][-1]["content"])
+    return f"I was asked {name}.\nOutput ({'a' if sha256_text(first) < sha256_text(second) else 'b'})"
+
+
+@pytest.mark.usefixtures("key")
+def test_every_kind_of_fault_is_survived_and_counted(tmp_path: Path, server: ModelServer) -> None:
+    pairs = [(f"base {n}", f"tuned {n}") for n in range(60)]
+    server.answer = lambda body: "Hm." if "Question 7?" in body["messages"][-1]["content"] else by_content(body)
+    server.fault_share, server.hang_seconds = 0.3, 1.0
+    limits = {"timeout_seconds": 0.5, "max_retries": 8, "concurrency": 32}
+    settings = ["judge=cot", "judge.model=writer-large", f"judge.endpoint.base_url={server.url}"]
+    made = job(tmp_path, pairs, *settings, *(f"judge.endpoint.{name}={value}" for name, value in limits.items()))
+    outcome = build_verdicts(made, lambda progress: None)
+    assert set(server.injected) == set(FAULTS), "each of them occurred"
+    rows = read_jsonl(made.work / "verdicts.jsonl")
+    read = {row["id"]: row["preference"] for row in rows if row.get("preference") is not None}
+    # A reply that is cut three times in a row is unread, too; that is rare.
+    assert "7" not in read and 55 < len(read) < 60 and (outcome.metrics["judged"], outcome.metrics["prompts"]) == (len(read), 60)
+    right = {str(n): 2.0 if sha256_text(tuned) < sha256_text(base) else 1.0 for n, (base, tuned) in enumerate(pairs)}
+    assert all(preference == right[name] for name, preference in read.items())
+    told = {
+        "busy": ("429", "429-after"), "server_error": ("500",), "connection": ("drop",), "timeout": ("hang",),
+        "empty": ("empty",), "filtered": ("filtered",), "malformed": ("malformed",),
+    }  # fmt: skip
+    counted = {fault: sum(server.injected[kind] for kind in kinds) for fault, kinds in told.items()}
+    unusable = outcome.usage.faults["unusable"]
+    assert outcome.usage.faults == {**counted, "unusable": unusable}
+    # Both orders of the seventh, each asked three times, and every reply that was cut before its choice; some are both.
+    assert max(6, server.injected["truncated"]) <= unusable <= server.injected["truncated"] + 6
+    coverage = compute_results(
+        verdicts=made.work, answers=with_losses(made.inputs["answers"]), reference=with_losses(made.inputs["reference"]),
+        min_coverage=0.99,
+    )  # fmt: skip
+    assert coverage.win_rate is None and f"{len(read)} of 60 prompts judged" in coverage.coverage.refusal()
+
+
+def with_losses(folder: Path) -> Path:
+    """The answers of a model, without reference answers beside them."""
+    write_jsonl(folder / "reference_loss.jsonl", [])
+    return folder
+
+
+@pytest.mark.usefixtures("key")
+def test_a_kill_loses_no_judged_pair_and_changes_no_verdict(tmp_path: Path, server: ModelServer) -> None:
+    pairs = [(f"base {n}", f"tuned {n}") for n in range(40)]
+    settings = ["judge=cot", "judge.model=writer-large", f"judge.endpoint.base_url={server.url}", "judge.endpoint.concurrency=4"]
+    server.answer = by_content
+    whole = job(tmp_path / "whole", pairs, *settings)
+    build_verdicts(whole, lambda progress: None)
+    needed = Counter(body["messages"][-1]["content"] for body in server.requests)
+    assert set(needed.values()) == {1} and len(needed) == 80
+    server.requests.clear()
+    server.latency = 0.01
+    killed = job(tmp_path / "killed", pairs, *settings)
+    (tmp_path / "job.json").write_text(killed.to_json())
+    for moment in (1, 17, 40, 79, None):
+        kept = kept_replies(killed.cache)
+        seen = len(server.requests)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "minilima.worker", str(tmp_path / "job.json")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        while process.poll() is None and (moment is None or len(kept_replies(killed.cache)) < moment):
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() == (0 if moment is None else -signal.SIGKILL)
+        asked = {sha256_text(body["messages"][-1]["content"]) for body in server.requests[seen:]}
+        assert not asked & kept, "a judged pair was asked about again"
+    assert len(kept_replies(killed.cache)) == 80
+    assert (killed.work / "verdicts.jsonl").read_bytes() == (whole.work / "verdicts.jsonl").read_bytes()
+
+
+def kept_replies(cache: Path) -> set[str]:
+    """What the kept replies of `by_content` were asked."""
+    if not cache.is_file():
+        return set()
+    with closing(sqlite3.connect(cache)) as database:
+        try:
+            rows = database.execute("SELECT reply FROM replies").fetchall()
+        except sqlite3.OperationalError:  # its tables are not made yet
+            return set()
+    return {json.loads(text)["text"].split()[3].rstrip(".") for (text,) in rows}
 
 
 def test_the_answer_closer_to_the_reference_wins_by_words(tmp_path: Path) -> None:
