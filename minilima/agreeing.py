@@ -143,7 +143,7 @@ def _judge(labels: LabelSet, config: Config, sources: Sources, command: str) -> 
     store = Store(Path(config.paths.outputs) / "store")
     with reserved(store.root, [item.directory for item in (base, given, stage) if item is not None]):
         if base is not None:
-            get_or_build("base", base, config, sources, store)
+            get_or_build("judge_base", base, config, sources, store)
 
         def write(work: Path) -> Outcome:
             write_jsonl(work / "pairs.jsonl", labels.pairs)

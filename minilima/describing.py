@@ -4,14 +4,14 @@ import math
 from typing import Any
 
 from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Orders, Pick
-from minilima.sources import Sources
+from minilima.sources import BASES, Sources
 
 
 def describe_stage(role: str, config: Config, sources: Sources) -> str:
     """What a stage will do, in a few words."""
     data, sft, judge = config.data, config.sft, config.judge
-    if role == "base":
-        return f"{config.model.embedded} from the package index, converted to safetensors"
+    if role in BASES:
+        return f"{sources.converted(role).location} from the package index, converted to safetensors"
     if role == "pool":
         told = sources.data.name if sources.data else sources.seeds.name if sources.seeds else "nothing"
         if data.kind == DataKind.file:
@@ -44,7 +44,7 @@ def describe_stage(role: str, config: Config, sources: Sources) -> str:
 
 def describe_outcome(role: str, metrics: dict[str, Any]) -> str:
     """What came out of a stage, in a few words."""
-    if role == "base":
+    if role in BASES:
         return f"{metrics['parameters'] / 1e6:.0f} M parameters"
     if role == "pool":
         rejected = f", {metrics['rejected']:,} rejected" if metrics.get("rejected") else ""

@@ -16,6 +16,7 @@ from minilima.errors import MinilimaError
 from minilima.leases import leased, visible_gpus
 from minilima.machines import Commands, machines, processes_each, torchrun
 from minilima.records import Progress, Usage
+from minilima.sources import BASES
 from minilima.store import Outcome
 from minilima.worker import Job, parse_error
 
@@ -84,7 +85,7 @@ def _gpus(job: Job, on_wait: Callable[[], None]) -> Iterator[dict[str, str]]:
     config, gpus = job.config, visible_gpus()
     writes = config.generator.kind == GeneratorKind.local
     computes = {
-        "base": False,
+        **dict.fromkeys(BASES, False),
         "pool": writes and config.data.kind != DataKind.file,
         "dataset": writes and config.data.select == Select.quality,
         "verdicts": config.judge.kind == JudgeKind.local,

@@ -17,7 +17,7 @@ from minilima.config import Config, DataKind, GeneratorKind, JudgeKind, Method, 
 from minilima.embedded import EMBEDDED
 from minilima.estimate import count_prompts, estimate
 from minilima.files import canonical_json
-from minilima.sources import ModelSource, Sources
+from minilima.sources import BASES, ModelSource, Sources
 from minilima.train.shape import published_shape
 
 Number = TypeVar("Number", int, float)
@@ -84,7 +84,7 @@ def needs(role: str, config: Config, sources: Sources, manifests: Manifests, inp
         inputs: the directories of what the stage is made from, by their roles.
     """
     asked = estimate(role, config, sources)
-    weights = weights_bytes(sources.base) if role in ("base", "model", "epochs") else None
+    weights = weights_bytes(sources.converted(role)) if role in (*BASES, "model", "epochs") else None
     # A chosen epoch shares its files with the stage of all epochs.
     trains_all = role in ("model", "epochs") and "epochs" not in inputs and config.sft.method == Method.full
     return Needs(
@@ -130,7 +130,7 @@ def _planned(role: str, config: Config, sources: Sources, manifests: Manifests, 
         local = config.generator.kind == GeneratorKind.local
         writer = (sources.generator or sources.base).recipe() if local else config.generator.model
         return _work(["pool", config.data.kind, writer], config.data.instructions)
-    return _work([role], 1)
+    return _work(["base" if role in BASES else role], 1)
 
 
 def _built(manifest: Mapping[str, Any], manifests: Manifests) -> Work | None:

@@ -162,7 +162,7 @@ def _notes(config: Config, sources: Sources) -> list[str]:
         and config.until in (Until.verdicts, Until.report)
     ):
         notes.append("What the judge will cost is not in the sum: how many prompts there are is not known here.")
-    if judge.kind == JudgeKind.local and judge.model is None and config.model.embedded == "smollm2_135m":
+    if judge.kind == JudgeKind.local and (sources.judge or sources.base).location == "smollm2_135m":
         notes.append(
             "SmolLM2-135M as a judge is at chance (52 % ± 6 agreement with people); use judge=reference or a larger model."
         )

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 from minilima import console
-from minilima.config import Config, Pick
+from minilima.config import Config, JudgeKind, Pick
 from minilima.construct.seeds import load_seeds
 from minilima.errors import MinilimaError
 from minilima.estimate import endpoints_of
@@ -106,6 +106,14 @@ def _read_inputs(config: Config, sources: Sources) -> None:
         load_seeds(sources.seeds.path)
     prompts = load_eval_set(sources.eval_set, config.eval_set.size)
     if sources.reference is not None:
-        read_references(sources.reference, prompts)
+        answers = read_references(sources.reference, prompts)
+        own = sum(answer.output == prompt.output for answer, prompt in zip(answers, prompts, strict=True))
+        if config.judge.kind == JudgeKind.reference and own > len(prompts) / 2:
+            raise MinilimaError(
+                f"judge=reference cannot judge against the answers in {sources.reference.name}.",
+                f"It asks which answer is closer to the set's own, and {own:,} of these {len(prompts):,} are the set's own: "
+                "they cannot lose.",
+                "Choose a judge that reads the answers (judge=cot, judge=local), or leave out eval.reference.",
+            )
     if sources.dev_set is not None:
         load_eval_set(sources.dev_set, None)

@@ -39,16 +39,21 @@ class Stages:
     verdicts: Stage
 
     def until(self, last: Until) -> list[tuple[str, Stage]]:
-        """(role, stage) of everything up to and including `last`; the base model only where something needs it."""
+        """(role, stage) of everything up to and including `last`; embedded models are converted only where something needs them.
+
+        The one that is trained has the role base; another one that writes or judges is generator_base or judge_base.
+        """
         wanted: list[tuple[str, Stage]] = [("pool", self.pool)]
         for name in ("dataset", "epochs", "model", "reference_answers", "answers", "verdicts"):
             stop = {"epochs": Until.model, "reference_answers": Until.answers}.get(name) or Until[name]
             if getattr(self, name) is not None and list(Until).index(stop) <= list(Until).index(last):
                 wanted.append((name, getattr(self, name)))
-        needed = {stage.key for _, top in wanted for stage in top.inputs.values()}
-        if self.base is not None and self.base.key in needed:
-            wanted.insert(0, ("base", self.base))
-        return wanted
+        needed: dict[str, tuple[str, Stage]] = {}
+        for name, stage in (item for _, top in wanted for item in top.inputs.items()):
+            if stage.name == "base":
+                trained = self.base is not None and stage.key == self.base.key
+                needed.setdefault(stage.key, ("base" if trained else f"{name}_base", stage))
+        return [*needed.values(), *wanted]
 
 
 def stages(config: Config, sources: Sources) -> Stages:

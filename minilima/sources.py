@@ -45,6 +45,10 @@ class ModelSource:
         return {"kind": self.kind, "identity": self.identity}
 
 
+BASES = ("base", "generator_base", "judge_base")
+"""Roles of the stages that convert embedded models: the one that is trained, another that writes, another that judges."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sources:
     """Everything external that an experiment uses. `data` is the file that tasks or a whole data set come from."""
@@ -68,6 +72,10 @@ class Sources:
         return any(
             settings.get("fn_completions", OPENAI) == OPENAI for settings in read_annotators(self.annotators.path).values()
         )
+
+    def converted(self, role: str) -> ModelSource:
+        """The model that a stage with a role of BASES converts."""
+        return {"generator_base": self.generator, "judge_base": self.judge}.get(role) or self.base
 
     def missing(self) -> list[str]:
         """What has to be reached before the experiment can run, in words."""

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from minilima.config import Config
 from minilima.errors import MinilimaError, explain
 from minilima.records import Tell
-from minilima.sources import FileSource, ModelSource, Sources
+from minilima.sources import BASES, FileSource, ModelSource, Sources
 from minilima.store import SCRATCH, Outcome
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -90,7 +90,7 @@ def _sources(values: dict[str, Any]) -> Sources:
 def _builder(job: Job) -> Callable[[Job, Tell], Outcome]:
     """The function that builds a stage; imported here so that a worker loads only what it needs."""
     role = job.role
-    if role == "base":
+    if role in BASES:
         from minilima.train.base import build_base
 
         return build_base

@@ -15,7 +15,7 @@ from minilima.worker import Job
 def build_base(job: Job, tell: Tell) -> Outcome:
     """Writes model.safetensors, config.json, the tokenizer and its chat template."""
     tell(Progress(done=0, total=2, unit="steps", note="fetching"))
-    gguf = next(fetch(job.sources.base.location).glob("*.gguf"))
+    gguf = next(fetch(job.sources.converted(job.role).location).glob("*.gguf"))
     tell(Progress(done=1, total=2, unit="steps", note="unpacking the weights"))
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     _clear_quantisation_marks(model)
