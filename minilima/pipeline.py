@@ -22,7 +22,7 @@ from minilima.describing import describe_outcome
 from minilima.evaluate.cards import find_card, form_of
 from minilima.evaluate.controlled import length_controlled_win_rate
 from minilima.evaluate.judge import draws_order
-from minilima.evaluate.results import Results, compute_results
+from minilima.evaluate.results import Results, compute_results, loss_against
 from minilima.launch import run_stage
 from minilima.llm.budget import spent_usd
 from minilima.plan_table import show
@@ -66,7 +66,7 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
         check_still_there(planned, make_plan(config, sources, graph, store))
         for role, stage in graph.until(config.until):
             artifacts[role] = get_or_build(role, stage, config, sources, store)
-        results = _results(artifacts, config, sources)
+        results = results_of(artifacts, config, sources)
         summary = write_run(folder, config, artifacts, results)
     summary = track(summary, config)
     _show_end(summary)
@@ -101,7 +101,8 @@ def get_or_build(role: str, stage: Stage, config: Config, sources: Sources, stor
     return artifact
 
 
-def _results(artifacts: Mapping[str, Artifact], config: Config, sources: Sources) -> Results | None:
+def results_of(artifacts: Mapping[str, Artifact], config: Config, sources: Sources) -> Results | None:
+    """What the finished stages of an experiment come to; None where it stops before the verdicts."""
     if config.until not in (Until.verdicts, Until.report):
         return None
     results = compute_results(
@@ -118,8 +119,12 @@ def _results(artifacts: Mapping[str, Artifact], config: Config, sources: Sources
         run, key = as_run(config, artifacts), artifacts["verdicts"].stage.key
         controlled = length_controlled_win_rate(run, key, tables, outputs / "cache" / "length_control")
     card = find_card(judge_identity(config, sources), form_of(config.judge), outputs / "judges")
-    against = f"the answers in {sources.reference.name}" if sources.reference else results.against
-    return replace(results, judge_card=card, length_controlled=controlled, against=against)
+    results = replace(results, judge_card=card, length_controlled=controlled)
+    if sources.reference is None:
+        return results
+    other = sources.reference.name
+    loss = loss_against(sources.reference.path, artifacts["answers"].path)
+    return replace(results, against=f"the answers in {other}", other=other, loss_against=loss)
 
 
 _TO_COPY = ("Report:", "W&B:")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from minilima import console
 from minilima.errors import MinilimaError
+from minilima.evaluate.comparison import p_text
 from minilima.evaluate.length_tables import LengthControlled, NotKnown, cached_tables, load_tables
 from minilima.evaluate.score import Pair, Scored, Scores, as_json, score
 from minilima.evaluate.statistics import Share
@@ -112,11 +113,7 @@ def _pair_rows(pair: Pair) -> list[tuple[str, str]]:
     bounds = f"{found.difference.low:+.2f} to {found.difference.high:+.2f}"
     return [
         ("win rates", f"{found.difference.value:+.2f} points, 95 % interval {bounds}, on {found.prompts:,} shared prompts"),
-        ("paired bootstrap", f"{_p_text(found.p_bootstrap)}; {_p_text(found.p_holm or 0)} with Holm's correction for all pairs"),
-        ("McNemar, exact", f"{_p_text(found.p_mcnemar)}; better on {found.first_better:,}, worse on {found.second_better:,}"),
+        ("paired bootstrap", f"{p_text(found.p_bootstrap)}; {p_text(found.p_holm or 0)} with Holm's correction for all pairs"),
+        ("McNemar, exact", f"{p_text(found.p_mcnemar)}; better on {found.first_better:,}, worse on {found.second_better:,}"),
         ("could be detected", f"{found.minimum_detectable:.2f} points (80 % power at the 5 % level)"),
     ]
-
-
-def _p_text(value: float) -> str:
-    return "p < 0.0001" if value < 0.0001 else f"p = {value:.4f}"

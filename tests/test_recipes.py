@@ -1,5 +1,7 @@
 """Keys: what changes a result changes its key and those that follow; how it runs changes none."""
 
+from pathlib import Path
+
 import pytest
 
 from minilima.compose import load_config
@@ -24,6 +26,16 @@ def changed(*overrides: str) -> set[str]:
 
 def test_the_stages_of_a_run_in_order() -> None:
     assert list(keys()) == ["base", "pool", "dataset", "model", "reference_answers", "answers", "verdicts"]
+
+
+def test_embedded_models_are_converted_where_another_one_is_trained(tiny_model: Path) -> None:
+    trained = f"model.path={tiny_model}"
+    assert list(keys(trained))[0] == "pool"
+    assert list(keys(trained, "generator.model=smollm2_135m"))[:2] == ["generator_base", "pool"]
+    judged = keys(trained, "judge=local", "judge.model=smollm2_135m")
+    assert list(judged)[:2] == ["judge_base", "pool"] and judged["judge_base"] == keys()["base"]
+    # The trained one also judges: it is converted once.
+    assert list(keys("judge=local", "judge.model=smollm2_135m"))[:2] == ["base", "pool"]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ published AlpacaEval runs); the paired difference has a smaller error than two s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import binomtest, norm
 
 from minilima.evaluate.statistics import RESAMPLES, Estimate, Vector, resamples
 
@@ -59,6 +59,11 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Paired:
     )
 
 
+def against_half(preferences: Sequence[float]) -> Paired:
+    """A run's win rate compared with 50 %, as if the other side's answers were no better and no worse: same arguments."""
+    return compare(preferences, [1.5] * len(preferences))
+
+
 def _bootstrap(difference: Vector) -> tuple[Estimate, float]:
     """The mean difference with its percentile interval, and the p-value that goes with it.
 
@@ -86,7 +91,12 @@ def mcnemar(first_better: int, second_better: int) -> float:
     the same. 1 where the runs differ nowhere.
     """
     discordant = first_better + second_better
-    return float(binomtest(first_better, discordant, 0.5).pvalue) if discordant else 1.0
+    # Both tails of the binomial distribution with 1/2 are equal. Whole numbers, so that no count is too large.
+    tail, ways = 0, 1
+    for count in range(min(first_better, second_better) + 1):
+        tail += ways
+        ways = ways * (discordant - count) // (count + 1)
+    return min(1.0, 2 * tail / 2**discordant)
 
 
 def minimum_detectable(standard_error: float, level: float = LEVEL, power: float = POWER) -> float:
@@ -94,7 +104,7 @@ def minimum_detectable(standard_error: float, level: float = LEVEL, power: float
 
     (z(1 - level/2) + z(power)) times the error: 2.80 times for 5 % and 80 % (Cohen 1988, by the normal approximation).
     """
-    return float((norm.ppf(1 - level / 2) + norm.ppf(power)) * standard_error)
+    return (NormalDist().inv_cdf(1 - level / 2) + NormalDist().inv_cdf(power)) * standard_error
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -106,3 +116,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = highest
     return adjusted
+
+
+def p_text(value: float) -> str:
+    """A p-value for a sentence."""
+    return "p < 0.0001" if value < 0.0001 else f"p = {value:.4f}"

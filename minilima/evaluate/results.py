@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minilima.evaluate.cards import JudgeCard
+from minilima.evaluate.comparison import Paired, against_half
 from minilima.evaluate.judge import orders_of
 from minilima.evaluate.length_tables import LengthControlled, NotKnown
 from minilima.evaluate.statistics import (
@@ -57,6 +58,12 @@ class Results:
     """The win rate if both answers were equally long, or why it is not known; None where it was not asked for."""
     against: str = "its base"
     """What the tuned model was judged against."""
+    other: str = "base"
+    """The same where there is little room."""
+    paired: Paired | None = None
+    """The win rate tested against 50 %, prompt by prompt; None where it is not given."""
+    loss_against: LossChange | None = None
+    """From the loss of the run it was judged against, if it was one, to the tuned model's on the set's reference answers."""
     judge_card: JudgeCard | None = None
     """What was measured of the judge; None = nothing."""
 
@@ -83,7 +90,8 @@ def compute_results(
     return Results(
         coverage=coverage,
         win_rate=win_rate(preferences) if coverage.enough else None,
-        loss_change=_loss_change(reference, answers),
+        paired=against_half([value for value in preferences if value is not None]) if coverage.enough else None,
+        loss_change=change_of_loss(reference, answers),
         positions=positions(orders),
         length_preference=length_preference(lengths, preferences),
     )
@@ -93,7 +101,27 @@ def _answers(folder: Path) -> dict[str, Answer]:
     return {row["id"]: Answer(**row) for row in read_jsonl(folder / "answers.jsonl")}
 
 
-def _loss_change(reference: Path, answers: Path) -> LossChange | None:
+def change_of_loss(reference: Path, answers: Path) -> LossChange | None:
+    """From one entry of answers to another; None where the set has no reference answers."""
     tuned = {row["id"]: ReferenceLoss(**row) for row in read_jsonl(answers / "reference_loss.jsonl")}
     base = [ReferenceLoss(**row) for row in read_jsonl(reference / "reference_loss.jsonl")]
     return loss_change([loss.nats for loss in base], [tuned[loss.id].nats for loss in base], [loss.tokens for loss in base])
+
+
+def loss_against(reference: Path | None, answers: Path) -> LossChange | None:
+    """How the tuned model's loss differs from that of the run it was judged against, on the reference answers that both read.
+
+    Args:
+        reference: the other run's model_outputs.json in the store; any other file has no losses beside it.
+        answers: store entry of the tuned model's answers.
+    """
+    if reference is None or not (reference.parent / "reference_loss.jsonl").is_file():
+        return None
+    theirs = {row["id"]: row for row in read_jsonl(reference.parent / "reference_loss.jsonl")}
+    ours = read_jsonl(answers / "reference_loss.jsonl")
+    # Another tokenizer divides the same answer into other tokens: per token the losses would not be comparable.
+    if any(row["tokens"] != theirs.get(row["id"], {}).get("tokens") for row in ours):
+        return None
+    return loss_change(
+        [theirs[row["id"]]["nats"] for row in ours], [row["nats"] for row in ours], [row["tokens"] for row in ours]
+    )

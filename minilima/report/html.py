@@ -50,14 +50,14 @@ def write_report(
         data=verdicts or None,
         key=path.parent.name.removeprefix(f"{config.name}-"),
         config=config,
-        model=config.model.embedded or config.model.hub or (Path(config.model.path).name if config.model.path else "the model"),
+        model=Path(config.model.path).name if config.model.path else config.model.hub or config.model.embedded or "the model",
         settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
         win=_win(results),
         loss=_loss(results),
         judge=_judge(config, results, worth, warnings),
         dataset=dataset_section(artifacts, config),
         curve=_curve(artifacts),
-        facets=_facets(verdicts),
+        facets=_facets(verdicts, results.other if results is not None else ""),
         **_stages(artifacts),
     )
     write_atomic(path, page)
@@ -72,6 +72,10 @@ def _win(results: Results | None) -> dict[str, Any] | None:
         "rate": rate,
         "bar": charts.interval(rate.win_rate, 0.0, 100.0, 50.0) if rate else None,
         "against": results.against,
+        "other": results.other,
+        "before": "before" if results.other == "base" else results.other,
+        "paired": results.paired,
+        "loss": results.loss_against,
         "controlled": results.length_controlled,
     }
 
@@ -94,7 +98,7 @@ def _judge(config: Config, results: Results | None, worth: str, warnings: Sequen
         ("the answer shown first won", places.first_wins if places else None, "of a judge that does not care: 50 %"),
         ("the longer answer won", results.length_preference, "people in AlpacaEval's data: 64 %"),
     ]
-    named = judge.model or judge.annotators_config
+    named = judge.model or judge.annotators_config or ("the base model" if judge.kind == JudgeKind.local else "")
     return {
         "name": f"{judge.kind}{f', {named}' if named else ''}" + (f", {judge.prompt}" if judge.kind == JudgeKind.openai else ""),
         "worth": worth[:1].upper() + worth[1:],
@@ -108,17 +112,17 @@ def _judge(config: Config, results: Results | None, worth: str, warnings: Sequen
 
 def _measured(card: JudgeCard, number: int) -> dict[str, Any]:
     item = card.measured[number]
-    figures: list[tuple[str, Figure | None, bool]] = [
-        (f"agrees with {item.by}", item.agreement, True),
-        ("“the longer answer” agrees", item.longest, True),
-        ("gain over it", item.gain, True),
-        ("one person with the others", item.people, True),
-        ("Cohen's kappa", item.kappa, False),
-        ("both orders agreed", item.consistency, True),
-        ("the answer shown first won", item.first_wins, True),
-        ("the longer answer won", item.longer_wins, True),
+    figures: list[tuple[str, Figure | None, str]] = [
+        (f"agrees with {item.by}", item.agreement, "%"),
+        ("“the longer answer” agrees", item.longest, "%"),
+        ("gain over it", item.gain, "points"),
+        ("one person with the others", item.people, "%"),
+        ("Cohen's kappa", item.kappa, ""),
+        ("both orders agreed", item.consistency, "%"),
+        ("the answer shown first won", item.first_wins, "%"),
+        ("the longer answer won", item.longer_wins, "%"),
     ]
-    return {"item": item, "figures": [{"what": what, "figure": found, "share": share} for what, found, share in figures if found]}
+    return {"item": item, "figures": [{"what": what, "figure": found, "unit": unit} for what, found, unit in figures if found]}
 
 
 def _stages(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -155,11 +159,12 @@ def _curve(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:
     return {"chart": chart, "first": losses[0], "last": losses[-1]}
 
 
-def _facets(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the browser's filters can choose, with counts."""
+def _facets(verdicts: Sequence[Mapping[str, Any]], other: str) -> dict[str, Any]:
+    """What the browser's filters can choose, with counts; `other` names whose answers are not the tuned model's."""
     outcomes = {name: sum(row["outcome"] == name for row in verdicts) for name in ("won", "lost", "tied", "unread")}
     return {
         "total": len(verdicts),
+        "other": other,
         "outcomes": {name: count for name, count in outcomes.items() if count},
         "flipped": sum(row["flipped"] for row in verdicts),
         "cut": sum(row["tuned"]["cut"] or row["base"]["cut"] for row in verdicts),

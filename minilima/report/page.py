@@ -19,6 +19,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from minilima.evaluate.comparison import p_text
+
 FOLDER = Path(__file__).parent / "page"
 
 _HARMFUL = re.compile(
@@ -97,6 +99,7 @@ def _environment() -> Environment:
         "thousands": lambda value: f"{value:,}",
         "duration": duration,
         "dollars": dollars,
+        "p_value": p_text,
     }
     environment.filters.update(filters)
     return environment

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from minilima.compose import to_dict
 from minilima.config import Config, JudgeKind
 from minilima.evaluate.cards import JudgeCard
+from minilima.evaluate.comparison import p_text
 from minilima.evaluate.length_tables import LengthControlled
 from minilima.evaluate.results import Results
 from minilima.files import write_atomic
@@ -68,6 +69,7 @@ class Summary:
                 f"95 % interval {found.low:.1f} to {found.high:.1f} "
                 f"({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {self.results.coverage})."
             )
+            lines.extend(_paired_lines(self.results))
             lines.extend(_bias_lines(self.results))
         elif self.results:
             lines.append(self.results.coverage.refusal())
@@ -85,6 +87,24 @@ class Summary:
         lines.extend(self.notes)
         lines.append(f"Report: {self.folder / 'report.html'}")
         return lines
+
+
+def _paired_lines(results: Results) -> list[str]:
+    """How sure it is that the win rate is not 50 %, and, against another run, how the losses differ."""
+    lines = []
+    if (paired := results.paired) is not None:
+        smallest = f"; {paired.minimum_detectable:.1f} points could have been detected" if paired.prompts > 1 else ""
+        lines.append(
+            f"Against 50 %: {paired.difference.value:+.1f} points, {p_text(paired.p_bootstrap)} (paired bootstrap), "
+            f"{p_text(paired.p_mcnemar)} (exact sign test){smallest}."
+        )
+    if (loss := results.loss_against) is not None:
+        change = loss.change
+        lines.append(
+            f"Loss on the set's reference answers, {results.other} to this model: {loss.base:.3f} to {loss.tuned:.3f} nats per "
+            f"token, difference {change.value:+.3f}, 95 % interval {change.low:+.3f} to {change.high:+.3f} (paired)."
+        )
+    return lines
 
 
 def _bias_lines(results: Results) -> list[str]:

@@ -101,6 +101,11 @@ def test_a_misfit_is_found_before_anything_is_built(tmp_path: Path, published: P
     assert not (tmp_path / "out" / "store").exists() or not list((tmp_path / "out" / "store").glob("*-*"))
 
 
+def test_the_sets_own_answers_cannot_lose_to_a_judge_that_compares_with_them(tmp_path: Path, published: Path) -> None:
+    paragraph = refused(minilima("+experiment=quickstart", *settings(tmp_path, "own"), "eval_set.size=null", cwd=tmp_path))
+    assert "cannot judge against" in paragraph and "they cannot lose" in paragraph
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, published: Path) -> None:
     with pytest.raises(MinilimaError, match="no answers of a finished run"):
         resolve(load_config(settings(tmp_path, tmp_path)))

@@ -9,8 +9,8 @@ from typing import Any
 
 from minilima.compose import load_config
 from minilima.config import Config
-from minilima.evaluate.results import compute_results
 from minilima.files import write_jsonl
+from minilima.pipeline import results_of
 from minilima.recipes import run_key, stages
 from minilima.report.summary import Summary, write_run
 from minilima.sources import resolve
@@ -23,15 +23,13 @@ Prompt = dict[str, Any]
 def finished_run(outputs: Path, prompts: Sequence[Prompt], *overrides: str) -> Summary:
     """The folder of a quickstart whose model gave these answers and whose judge these verdicts."""
     config = load_config(["+experiment=quickstart", f"paths.outputs={outputs}", *overrides])
-    graph = stages(config, resolve(config))
+    sources = resolve(config)
+    graph = stages(config, sources)
     store = Store(outputs / "store")
     artifacts: dict[str, Artifact] = {
         role: store.get_or_build(stage, partial(_fill, role, config, prompts)) for role, stage in graph.until(config.until)
     }
-    results = None
-    if "verdicts" in artifacts:
-        verdicts, answers, reference = (artifacts[role].path for role in ("verdicts", "answers", "reference_answers"))
-        results = compute_results(verdicts=verdicts, answers=answers, reference=reference, min_coverage=0.9)
+    results = results_of(artifacts, config, sources)
     return write_run(outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}", config, artifacts, results)
 
 

@@ -49,6 +49,21 @@ def test_the_data_block_gives_back_what_was_written_but_for_what_is_invisible(pa
     assert row["outcome"] == "won" and not row["flipped"]
 
 
+def test_a_run_against_another_names_it_and_is_compared_with_it_in_pairs(tmp_path: Path) -> None:
+    first = finished_run(tmp_path, plain_prompts(20), "eval_set.size=20")
+    second = finished_run(tmp_path, plain_prompts(20, 0.9), "eval_set.size=20", "data.size=8", f"eval.reference={first.folder}")
+    assert second.results is not None and (paired := second.results.paired) is not None
+    assert paired.first_better + paired.second_better == 20 and paired.p_mcnemar < 0.05
+    assert second.results.loss_against is not None and second.results.loss_against.change.value == 0, "both have the same losses"
+    page = (second.folder / "report.html").read_text(encoding="utf-8")
+    assert f'data-other="{first.folder.name}"' in page and f"answers better than {first.folder.name}" in page
+    assert "exact sign test over 20 prompts" in page and f"From {first.folder.name} to this model:" in page
+    told = " ".join(second.headlines())
+    assert f"against the answers in {first.folder.name}" in told and "Against 50 %: +" in told
+    against_base = (first.folder / "report.html").read_text(encoding="utf-8")
+    assert 'data-other="base"' in against_base and "to this model:" not in against_base
+
+
 def test_no_character_can_end_a_data_block() -> None:
     everything = "".join(map(chr, (*range(0x300), *range(0x2000, 0x2100), 0xD800, 0xDFFF, 0xFEFF, 0x1F600)))
     block = str(embed({everything: [everything, None, 1.5, True]}))

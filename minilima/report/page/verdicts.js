@@ -7,6 +7,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const rows = JSON.parse(document.getElementById("rows").textContent);
   rows.forEach((row, place) => { row.place = place; row.gain = row.tuned.words - row.base.words; });
   const at = (id) => document.getElementById(id);
+  const names = { tuned: "tuned", base: at("browser").dataset.other };
   const start = { outcome: "all", flipped: false, cut: false, length: "any", category: "", words: "", sort: "place" };
   let wanted = { ...start };
   let page = 0;
@@ -74,7 +75,7 @@ document.addEventListener("DOMContentLoaded", () => {
   function answer(row, whose) {
     const { words, cut } = row[whose];
     const told = `${words.toLocaleString("en")} ${words === 1 ? "word" : "words"}${cut ? ", cut at the token limit" : ""}`;
-    return element("div", { class: whose }, element("h3", {}, whose, element("small", {}, told)), ...text(row[whose].text));
+    return element("div", { class: whose }, element("h3", {}, names[whose], element("small", {}, told)), ...text(row[whose].text));
   }
 
   function pair(row) {
@@ -83,7 +84,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (row.flipped) tags.append(element("span", { class: "tag" }, "flipped"));
     const partly = row.preference != null && !Number.isInteger(2 * row.preference);
     const weight = partly ? ` ${(row.preference - 1).toFixed(2)}` : "";
-    tags.append(element("span", { class: `tag ${row.outcome}`, title: partly && "0: surely the base model's, 1: surely the tuned model's" }, row.outcome + weight));
+    tags.append(element("span", { class: `tag ${row.outcome}`, title: partly && `0: surely ${names.base}, 1: surely tuned` }, row.outcome + weight));
     const made = element("article", { class: "card pair", tabindex: "-1", "data-id": row.id },
       element("div", { class: "top" }, element("div", {}, ...text(row.instruction)), tags),
       element("div", { class: "answers" }, answer(row, "tuned"), answer(row, "base")));
