@@ -30,7 +30,7 @@ def test_the_stages_of_a_run_in_order() -> None:
 
 def test_embedded_models_are_converted_where_another_one_is_trained(tiny_model: Path) -> None:
     trained = f"model.path={tiny_model}"
-    assert list(keys(trained))[0] == "pool"
+    assert next(iter(keys(trained))) == "pool"
     assert list(keys(trained, "generator.model=smollm2_135m"))[:2] == ["generator_base", "pool"]
     judged = keys(trained, "judge=local", "judge.model=smollm2_135m")
     assert list(judged)[:2] == ["judge_base", "pool"] and judged["judge_base"] == keys()["base"]
