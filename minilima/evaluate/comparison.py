@@ -96,7 +96,7 @@ def mcnemar(first_better: int, second_better: int) -> float:
     for count in range(min(first_better, second_better) + 1):
         tail += ways
         ways = ways * (discordant - count) // (count + 1)
-    return min(1.0, 2 * tail / 2**discordant)
+    return min(1.0, 2 * tail / (1 << discordant))
 
 
 def minimum_detectable(standard_error: float, level: float = LEVEL, power: float = POWER) -> float:
