@@ -426,7 +426,7 @@ class EvalSetConfig:
 
 @dataclass(kw_only=True)
 class EvalConfig:
-    """How answers are sampled; enters the answers' key."""
+    """How answers are made; all but `chunk_size` enters the answers' key."""
 
     temperature: float = 0.7
     """Sampling temperature; 0 = greedy."""
@@ -436,6 +436,9 @@ class EvalConfig:
     """Divides the scores of tokens already written (LIMA: 1.2)."""
     max_tokens: int = 2048
     """Longest answer, in tokens; cut answers are counted."""
+    chunk_size: int = 64
+    """Prompts in a group, the longest first: a model on this machine ends all answers of a group before it begins the next, so
+    that a kill loses no more than the unfinished ones of a group. A GPU takes at least four batches at once. Enters no key."""
     reference: str | None = None
     """What the tuned model is judged against. None: the base model; own: the set's own answers; else a model_outputs.json of
     AlpacaEval's form, or the folder of another run, whose tuned model it then meets. Enters keys by its content."""

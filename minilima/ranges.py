@@ -31,6 +31,7 @@ _AT_LEAST_ONE = (
     "compute.generation_batch",
     "eval_set.size",
     "eval.max_tokens",
+    "eval.chunk_size",
 )
 _AT_LEAST_NOUGHT = (
     "data.machine_demonstrations",

@@ -72,8 +72,7 @@ def stages(config: Config, sources: Sources) -> Stages:
         asks = judge_base if config.sft.select == Pick.judge else None
         model = _stage("model", _choice_recipe(config, sources), epochs=epochs, dataset=dataset, judge=asks)
     prompts = {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size}
-    sampling = {name: value for name, value in _fields(config.eval).items() if name != "reference"}
-    asked = {**prompts, **sampling, "seed": config.seed}
+    asked = {**prompts, **_sampling(config), "seed": config.seed}
     reference = _stage("answers", {**asked, "model": sources.base.recipe()}, model=base)
     if sources.reference is not None:
         given = {**prompts, "reference": sources.reference.sha256, "model": sources.base.recipe()}
@@ -103,6 +102,11 @@ def _stage(name: str, recipe: dict[str, Any], **inputs: Stage | None) -> Stage:
 def _fields(section: Any, *names: str) -> dict[str, Any]:
     values = vars(section)
     return {name: values[name] for name in names or values}
+
+
+def _sampling(config: Config) -> dict[str, Any]:
+    """How answers are sampled, wherever they are."""
+    return {name: value for name, value in _fields(config.eval).items() if name not in ("reference", "chunk_size")}
 
 
 def _embedded_stage(source: ModelSource) -> Stage | None:
@@ -179,7 +183,7 @@ def _choice_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     if config.sft.select == Pick.dev_loss:
         return recipe
     judge = {**judge_recipe(config, sources), "min_coverage": config.judge.min_coverage}
-    return {**recipe, "judge": judge, "eval": _fields(config.eval), "seed": config.seed}
+    return {**recipe, "judge": judge, "eval": _sampling(config), "seed": config.seed}
 
 
 def judge_identity(config: Config, sources: Sources) -> str:

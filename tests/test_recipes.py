@@ -45,6 +45,7 @@ def test_embedded_models_are_converted_where_another_one_is_trained(tiny_model: 
         "compute.processes=4",
         "compute.micro_batch_tokens=99",
         "compute.generation_batch=3",
+        "eval.chunk_size=8",
         "compute.engine=vllm",
         "compute.served_at=[http://127.0.0.1:1]",
         "generator.engine=transformers",

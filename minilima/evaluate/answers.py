@@ -57,7 +57,9 @@ def load_base(job: Job) -> LocalModel:
 
 def _writer(job: Job, location: str, name: str) -> ChatModel:
     compute = job.config.compute
-    return find_served(location, name, compute, job.cache, job.key) if compute.served_at else load_writer(location, name, compute)
+    if compute.served_at:
+        return find_served(location, name, compute, job.cache, job.key)
+    return load_writer(location, name, compute, group=job.config.eval.chunk_size)
 
 
 def _for_losses(writer: ChatModel, location: str, name: str, compute: ComputeConfig) -> LocalModel:

@@ -27,7 +27,9 @@ def check_engine(config: Config) -> None:
         )
 
 
-def load_writer(location: str, name: str, compute: ComputeConfig, engine: Engine | None = None) -> ChatModel:
+def load_writer(
+    location: str, name: str, compute: ComputeConfig, engine: Engine | None = None, group: int | None = None
+) -> ChatModel:
     """The model, loaded by the engine that was chosen.
 
     Args:
@@ -35,6 +37,7 @@ def load_writer(location: str, name: str, compute: ComputeConfig, engine: Engine
         name: enters the reply cache's keys; stands for the weights.
         compute: device, batch and engine.
         engine: wins over that of `compute`.
+        group: as LocalModel's.
     """
     from minilima.llm.local import LocalModel, pick_device
 
@@ -45,7 +48,7 @@ def load_writer(location: str, name: str, compute: ComputeConfig, engine: Engine
         from minilima.llm.vllm import VllmModel
 
         return VllmModel(location, name, device=compute.device)
-    return LocalModel(location, name, device=compute.device, batch=compute.generation_batch)
+    return LocalModel(location, name, device=compute.device, batch=compute.generation_batch, group=group)
 
 
 class ServedModel:

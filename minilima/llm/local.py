@@ -143,12 +143,15 @@ class LocalModel:
         location: folder, or owner/name@commit.
         name: enters the reply cache's keys; stands for the weights.
         batch: most replies written at once; None = 32 on a CPU, 256 on a GPU. Fewer where memory does not suffice.
+        group: most replies begun before others are ended; None = four batches, and a GPU takes no fewer.
     """
 
-    def __init__(self, location: str, name: str, *, device: Device, batch: int | None) -> None:
+    def __init__(self, location: str, name: str, *, device: Device, batch: int | None, group: int | None = None) -> None:
         self.name = name
         self.device = pick_device(device)
         self.batch = batch or (_GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH)
+        full = _GROUP_BATCHES * self.batch
+        self.group = full if group is None else max(group, full) if self.device.type == "cuda" else group
         self.tokenizer = load_tokenizer(location)
         self.model = load_model(location, inference_dtype(self.device), self.device).eval()
         self.fixed = self.device.type == "cuda"
@@ -211,10 +214,9 @@ class LocalModel:
         by_sampling: dict[Sampling, list[Draft]] = {}
         for draft in drafts:
             by_sampling.setdefault(draft.way, []).append(draft)
-        most = _GROUP_BATCHES * self.batch
         for members in by_sampling.values():
             members.sort(key=lambda draft: -len(draft.prompt))
-            yield from (members[start : start + most] for start in range(0, len(members), most))
+            yield from (members[start : start + self.group] for start in range(0, len(members), self.group))
 
     def _continued(self, drafts: Sequence[Draft], tokens: int) -> Iterator[Draft]:
         """The drafts, each with at most `tokens` more, in full batches; in smaller ones once memory does not suffice."""

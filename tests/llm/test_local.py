@@ -102,6 +102,24 @@ def test_a_kill_loses_only_what_was_unfinished(tiny_model: Path) -> None:
     assert [{**kept, **again}[index] for index in range(5)] == load(tiny_model, 8).reply_many(asked, ignore)
 
 
+def test_a_group_is_finished_before_the_next_is_begun(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_FIRST_TOKENS", 4)
+    # Longest prompts first, and those have the longest replies.
+    lengths = [Sampling(temperature=1.0, max_tokens=20 - 2 * n) for n in range(9)]
+    asked = [Request(messages=ask("word " * (9 - n)), sampling=sampling, sample=n) for n, sampling in enumerate(lengths)]
+
+    def arrivals(group: int | None) -> list[int]:
+        order: list[int] = []
+        model = LocalModel(str(tiny_model), "tiny", device=Device.cpu, batch=3, group=group)
+        assert model.reply_many(asked, lambda index, reply: order.append(index)) == together
+        return order
+
+    together = load(tiny_model, 9).reply_many(asked, ignore)
+    order = arrivals(4)
+    assert [sorted(order[start : start + 4]) for start in (0, 4, 8)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert 8 in arrivals(None)[:4], "as one group, short replies come before long ones"
+
+
 def test_a_text_to_stop_at_ends_a_reply_and_is_not_part_of_it(tiny_model: Path) -> None:
     model = load(tiny_model, 4)
     free = model.reply_many([Request(messages=continue_text("Name"), sampling=Sampling(temperature=0.0, max_tokens=30))], ignore)[
