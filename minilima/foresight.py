@@ -156,7 +156,7 @@ def _time(shape: ModelShape, config: Config, device: Device, graph: Stages, stor
     ) * sft.epochs  # fmt: skip
     h100 = needed / (H100_FLOPS * ASSUMED_MFU)
     if device.flops is None:
-        return _Time(seconds=None, h100_seconds=h100, told=f"{text}; how long is not known for {device.name}.")
+        return _Time(seconds=None, h100_seconds=h100, told=f"{text}.")
     seconds = needed / (device.flops * device.processes * ASSUMED_MFU)
     speed = f"{ASSUMED_MFU:.0%} of the {device.flops / 1e12:,.0f} TFLOP/s of each"
     told = f"{text}; about {seconds / 60:,.1f} min of computing, assuming {speed}."
