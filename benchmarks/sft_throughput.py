@@ -132,7 +132,9 @@ class Profile(TrainerCallback):  # type: ignore[misc]
             seconds = time.monotonic() - self.started
             self.profiler.stop()
             rows = self.profiler.key_averages()
-            busy = sum(row.self_device_time_total for row in rows) / 1e6
+            # Kernels alone: the operations that started them report the same time again.
+            kernels = [row for row in rows if row.device_type == torch.autograd.DeviceType.CUDA and "#" not in row.key]
+            busy = sum(row.self_device_time_total for row in kernels) / 1e6
             text = rows.table(sort_by="self_device_time_total", row_limit=60, max_name_column_width=90)
             self.file.write_text(f"{seconds:.4f} seconds, GPU busy {busy:.4f}\n{text}\n")
 

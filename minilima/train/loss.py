@@ -70,6 +70,7 @@ class _SummedLoss(Function):
             into_hidden.index_copy_(0, places, gradient @ weight)
             if into_weight is not None:
                 into_weight += gradient.T @ part
+            del gradient  # before the next chunk's logits are made: two would be there at once
         context.save_for_backward(into_hidden, into_weight)
         context.kind = weight.dtype
         return total

@@ -80,8 +80,9 @@ def memory(
     weights, gradients, optimizer, host = _states(shape, sft, compute, device)
     element = 2 if device.bf16 else 4
     trained_head = sft.method == Method.full
-    # A chunk's logits, which its gradient replaces; the output layer's gradient is summed in float32.
-    logits = min(_CHUNK, row_tokens) * shape.vocabulary * element + (4 * shape.embedding if trained_head else 0)
+    # A chunk's logits, which its gradient replaces; the output layer's gradient, summed in float32, and a chunk's part of it.
+    head = (4 + element) * shape.embedding if trained_head else 0
+    logits = min(_CHUNK, row_tokens) * shape.vocabulary * element + head
     return Memory(
         weights=weights,
         gradients=gradients,

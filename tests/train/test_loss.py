@@ -1,5 +1,7 @@
 """The fused output layer: the loss and gradients of logits that were never there all at once."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -25,6 +27,24 @@ def test_the_fused_head_gives_the_loss_and_gradients_of_plain_cross_entropy(monk
         results.append((total.detach(), states.grad, head.weight.grad))
     for wanted, got in zip(*results, strict=True):
         assert wanted is not None and got is not None and torch.allclose(wanted, got, atol=1e-4)
+
+
+def test_the_logits_of_one_chunk_are_gone_before_those_of_the_next_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "CHUNK", 4)
+    earlier: list[weakref.ref[torch.Tensor]] = []
+
+    def kernel(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert all(one() is None for one in earlier)
+        summed, gradient = loss.loss_and_gradient(logits, wanted)
+        earlier.extend([weakref.ref(logits), weakref.ref(gradient)])
+        return summed, gradient
+
+    monkeypatch.setattr(loss, "_fastest", lambda weight, compiled: kernel)
+    head = torch.nn.Linear(8, 50, bias=False)
+    loss.fuse_head(Model(head))
+    head.predicting, head.targets = torch.arange(11), torch.zeros(11, dtype=torch.long)
+    head(torch.randn(1, 11, 8))
+    assert len(earlier) == 6
 
 
 class Model:
