@@ -1,4 +1,4 @@
-"""Reads data sets that exist: alpaca, LIMA, ShareGPT and OpenAI files, and entries of LLaMA-Factory's dataset_info.json.
+"""Reads data sets that exist: alpaca, Self-Instruct, LIMA, ShareGPT, OpenAI, and entries of LLaMA-Factory's dataset_info.json.
 
     file ─> rows ─> the row's layout (named by an entry, or told by its columns) ─> turns ─> examples
                                                                                        └─> rejected: prompts without an answer
@@ -108,6 +108,9 @@ def read_file(path: Path, layout: Layout | None = None) -> Imported:
         if not isinstance(values, dict):
             raise _Row(path=path, number=number, values={"": values}).broken("is not an object", "Each row needs named columns.")
         row = _Row(path=path, number=number, values=values)
+        if layout is None and "instances" in values and "output" not in values:
+            examples += _worked(row)
+            continue
         chosen = layout or _recognised(row)
         example, unanswered = _alpaca(row, chosen) if chosen.formatting == "alpaca" else _conversation(row, chosen)
         examples += [example] if example else []
@@ -155,9 +158,26 @@ def _recognised(row: _Row) -> Layout:
         return ALPACA
     raise row.broken(
         "is of no known format",
-        "It needs instruction and output (alpaca), conversations (LIMA, ShareGPT) or messages (OpenAI); "
-        "other columns need an entry in a dataset_info.json.",
+        "It needs instruction with output (alpaca) or instances (Self-Instruct), conversations (LIMA, ShareGPT) or messages "
+        "(OpenAI); other columns need an entry in a dataset_info.json.",
     )
+
+
+def _worked(row: _Row) -> list[Example]:
+    """The worked instances of a task in Self-Instruct's own format, an example each."""
+    instances = row.values["instances"]
+    if not isinstance(instances, list) or not instances or not all(isinstance(one, dict) for one in instances):
+        raise row.broken("has no proper instances", "They must be a list of objects with input and output.")
+    return [
+        Example(
+            id=f"row{row.number}" + (f".{place}" if place > 1 else ""),
+            instruction=row.text(row.values.get("instruction"), "instruction"),
+            input=replace(row, values=one).optional("input") or "",
+            output=row.text(one.get("output"), "output"),
+            source="file",
+        )
+        for place, one in enumerate(instances, start=1)
+    ]
 
 
 def _alpaca(row: _Row, layout: Layout) -> tuple[Example, None]:

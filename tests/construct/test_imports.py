@@ -102,6 +102,16 @@ def test_an_alpaca_row_keeps_its_input_and_may_lack_what_is_optional(tmp_path: P
     assert all(item.history == () and item.system is None and item.source == "file" for item in made)
 
 
+def test_a_task_of_self_instruct_gives_an_example_for_each_of_its_instances(tmp_path: Path) -> None:
+    instances = [{"input": "", "output": "Paris."}, {"input": "Spain", "output": "Madrid."}]
+    task = {"id": "seed_task_0", "instruction": "Name a capital.", "instances": instances, "is_classification": False}
+    examples = read_file(written(tmp_path / "seeds.json", task)).examples
+    assert [(one.id, one.instruction, one.input, one.output) for one in examples] == [
+        ("row1", "Name a capital.", "", "Paris."),
+        ("row1.2", "Name a capital.", "Spain", "Madrid."),
+    ]
+
+
 def test_prompts_without_an_answer_are_reported_and_the_rest_is_kept(tmp_path: Path) -> None:
     rows = [
         {"conversations": ["Only asked."]},
@@ -126,6 +136,8 @@ def test_prompts_without_an_answer_are_reported_and_the_rest_is_kept(tmp_path: P
     [
         (5, "is not an object"),
         ({"text": "x"}, "is of no known format"),
+        ({"instruction": "x", "instances": []}, "has no proper instances"),
+        ({"instruction": "x", "instances": [{"input": "y"}]}, "has no proper output"),
         ({"instruction": "Do."}, "no proper output"),
         ({"instruction": " ", "output": "x"}, "no proper instruction"),
         ({"instruction": "Do.", "output": 7}, "no proper output"),
