@@ -251,6 +251,8 @@ def checked_manifest(path: Path, hash_up_to: float = FULL_CHECK_BYTES) -> dict[s
     try:
         manifest = _manifest(path)
         for name, expected in manifest["files"].items():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"manifest.json names {name}, which is outside of it")
             if not (path / name).is_file():
                 raise ValueError(f"{name} is missing")
             size = (path / name).stat().st_size

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from minilima.errors import MinilimaError
+from minilima.files import sha256_text
 from minilima.store import SCRATCH, Outcome, Stage, Store
 
 
@@ -64,7 +65,7 @@ def test_a_failed_build_leaves_no_result_and_its_work_is_found_again(tmp_path: P
     assert store.get_or_build(stage(), resume).how == "built"
 
 
-@pytest.mark.parametrize("damage", ["change", "cut", "delete", "manifest"])
+@pytest.mark.parametrize("damage", ["change", "cut", "delete", "manifest", "outside"])
 def test_a_damaged_entry_is_named_with_the_command_that_removes_it(tmp_path: Path, damage: str) -> None:
     store = Store(tmp_path)
     path = store.get_or_build(stage(), build_hello).path
@@ -75,9 +76,15 @@ def test_a_damaged_entry_is_named_with_the_command_that_removes_it(tmp_path: Pat
             (path / "hello.txt").write_text("he")
         case "delete":
             (path / "hello.txt").unlink()
+        case "outside":
+            manifest = json.loads((path / "manifest.json").read_text())
+            manifest["files"]["../elsewhere.txt"] = {"bytes": 5, "sha256": sha256_text("hello")}
+            (path / "manifest.json").write_text(json.dumps(manifest))
+            (path.parent / "elsewhere.txt").write_text("hello")
         case "manifest":
             (path / "manifest.json").write_text('{"files": ')
     said = {"change": "contents of hello.txt have changed", "cut": "hello.txt has 2 bytes", "delete": "hello.txt is missing"}
+    said["outside"] = "outside of it"
     with pytest.raises(MinilimaError, match=rf"is damaged.*{said.get(damage, 'manifest.json cannot be read')}.*rm -r"):
         store.find(stage())
 
