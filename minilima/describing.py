@@ -50,7 +50,7 @@ def describe_outcome(role: str, metrics: dict[str, Any]) -> str:
         rejected = f", {metrics['rejected']:,} rejected" if metrics.get("rejected") else ""
         # The target is the rule; whatever else ended the generation is worth telling.
         stopped = "" if (why := metrics.get("stopped_by", "target")) == "target" else f", stopped by {why.replace('_', ' ')}"
-        tasks = f"{metrics['tasks']:,} machine-written tasks" if "tasks" in metrics else f"{metrics['rows']:,} rows"
+        tasks = count(metrics["tasks"], "machine-written task") if "tasks" in metrics else count(metrics["rows"], "row")
         return tasks + rejected + stopped
     if role == "dataset":
         return f"{metrics['examples']:,} examples ({metrics['seed']:,} seeds, {metrics['examples'] - metrics['seed']:,} other)"

@@ -78,7 +78,7 @@ def get_or_build(role: str, stage: Stage, config: Config, sources: Sources, stor
     if found := store.find(stage):
         return found
     cache = (store.root.parent / "cache" / "replies.sqlite").resolve()
-    with console.stage_line(role, lambda: spent_usd(cache, stage.key)) as line:
+    with console.stage_line(role, lambda: spent_usd(cache, stage.account)) as line:
 
         def build(work: Path) -> Outcome:
             inputs = {name: (store.root / source.directory).resolve() for name, source in stage.inputs.items()}
@@ -90,6 +90,7 @@ def get_or_build(role: str, stage: Stage, config: Config, sources: Sources, stor
                 config=config,
                 sources=sources,
                 cache=cache,
+                account=stage.account,
             )
             return run_stage(job, line.update)
 

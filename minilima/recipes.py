@@ -137,9 +137,17 @@ def _pool(config: Config, sources: Sources) -> Stage:
         "seed": config.seed,
     }
     if config.generator.kind == GeneratorKind.openai:
-        return _stage("pool", {**recipe, "model": config.generator.model})
+        return _stage("pool", {**recipe, "model": config.generator.model, "budget": _stops(config)})
     source = sources.generator or sources.base
     return _stage("pool", {**recipe, "model": source.recipe()}, generator=_embedded_stage(source))
+
+
+def _stops(config: Config) -> dict[str, Any] | None:
+    """The caps at which new tasks are no longer asked for: with higher ones the pool is another, larger one."""
+    if config.data.kind == DataKind.answers:
+        return None
+    caps = _fields(config.generator.endpoint.budget, "usd", "tokens", "requests")
+    return caps if any(cap is not None for cap in caps.values()) else None
 
 
 def _dataset_recipe(config: Config, sources: Sources) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,11 @@ class Stage:
     @property
     def directory(self) -> str:
         return f"{self.name}-{self.key}"
+
+    @property
+    def account(self) -> str:
+        """Under which is booked what it costs: its key, were there no caps. A raised cap begins no new account."""
+        return replace(self, recipe={name: value for name, value in self.recipe.items() if name != "budget"}).key
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,8 @@ class Job:
     config: Config
     sources: Sources
     cache: Path
+    account: str | None = None
+    """Under which is booked what the stage asks of an endpoint; None = its key."""
 
     @property
     def scratch(self) -> Path:
@@ -72,6 +74,7 @@ class Job:
             config=config,
             sources=_sources(values["sources"]),
             cache=Path(values["cache"]),
+            account=values["account"],
         )
 
 

@@ -10,6 +10,7 @@ from minilima.errors import MinilimaError
 from minilima.files import canonical_json
 from minilima.recipes import run_key, stages
 from minilima.sources import resolve
+from minilima.store import Stage
 
 ALL = {"base", "pool", "dataset", "model", "reference_answers", "answers", "verdicts"}
 
@@ -109,3 +110,15 @@ def test_stopping_early_leaves_later_stages_out_and_keeps_the_keys() -> None:
     graph = stages(config, resolve(config))
     assert [role for role, _ in graph.until(Until.dataset)] == ["base", "pool", "dataset"]
     assert run_key(graph, Until.dataset) != run_key(graph, Until.report)
+
+
+def test_a_raised_cap_makes_a_larger_pool_and_goes_on_in_the_same_account() -> None:
+    def pool(*overrides: str) -> Stage:
+        config = load_config(["generator=openai", *overrides])
+        return stages(config, resolve(config)).pool
+
+    five, ten = pool("generator.endpoint.budget.usd=5"), pool("generator.endpoint.budget.usd=10")
+    assert len({five.key, ten.key, pool().key}) == 3, "what stopped at a cap is not taken for what did not"
+    assert five.account == ten.account == pool().account == pool().key
+    prices = [f"generator.endpoint.budget.usd_per_million_{what}_tokens=1" for what in ("prompt", "completion")]
+    assert pool(*prices).key == pool().key, "prices are no caps"

@@ -16,6 +16,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from minilima.construct.filters import is_refusal
+from minilima.construct.instances import label_balance
+from minilima.construct.statistics import languages
 from minilima.records import Example
 
 ROWS_SHOWN = 10
@@ -79,6 +82,10 @@ def card_text(facts: CardFacts) -> str:
         contaminated=facts.dataset["metrics"].get("reasons", {}).get("contamination", 0),
         max_similarity=recipe.get("max_similarity"),
         lengths=_lengths(facts.examples),
+        languages=languages([f"{example.instruction} {example.output}" for example in facts.examples]),
+        refusals=sum(is_refusal(example.output) for example in facts.examples),
+        classification=sum(bool(example.is_classification) for example in facts.examples),
+        balance=label_balance(facts.examples),
         shown=[fenced(_shown(example)) for example in facts.examples[:ROWS_SHOWN]],
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"

@@ -5,6 +5,7 @@ its own, and their results are accepted in order. So the result does not depend 
 interrupted run repeats its prompts exactly and finds their replies in the cache.
 """
 
+import bisect
 import random
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from minilima.construct.rouge import Nearest, RougeIndex
 from minilima.construct.seeds import short_tasks
 from minilima.construct.writers import Demo, Draft, Writer
 from minilima.llm.budget import Spend, covers
-from minilima.llm.cache import CachedModel
+from minilima.llm.cache import UNUSABLE, CachedModel
 from minilima.llm.chat import FAILED, Reply
 from minilima.records import Example, Progress, Rejected, SeedTask, Tell, user_text
 
@@ -85,10 +86,11 @@ def grow(
         shown_seeds = short_tasks(shown_seeds)
     started = time.monotonic()
     for number in range(data.max_rounds):
-        if budget is not None and not _covered(budget, growth, data):
+        most = data.instructions if budget is None else _affordable(budget, growth, data)
+        if most <= len(growth.accepted):
             growth.stopped = "budget"
             return growth
-        _round(number, shown_seeds, growth, index, model, writer, data, seed)
+        _round(number, shown_seeds, growth, index, model, writer, replace(data, instructions=most), seed)
         note = f"round {number + 1}, {len(growth.rejected):,} rejected"
         tell(Progress(done=len(growth.accepted), total=data.instructions, unit="instructions", note=note))
         if len(growth.accepted) >= data.instructions:
@@ -116,7 +118,9 @@ def _round(
     slots = range(data.requests_per_round)
     drawn = [_draw(seeds, growth.accepted, writer.demonstrations, data, f"{seed}:{number}:{slot}") for slot in slots]
     requests = [writer.request(shown, number * data.requests_per_round + slot) for slot, shown in enumerate(drawn)]
+    asked_before = model.usage.faults.get(UNUSABLE, 0)
     replies = model.reply_many(requests, usable=lambda reply: bool(writer.parse(reply)))
+    growth.spent += Spend(requests=model.usage.faults.get(UNUSABLE, 0) - asked_before)
     before, candidates = len(growth.accepted), 0
     for slot, (shown, request, reply) in enumerate(zip(drawn, requests, replies, strict=True)):
         drafts = writer.parse(reply)
@@ -205,18 +209,20 @@ def _fault(draft: Draft, nearest: Nearest | None, data: DataConfig) -> str | Non
     return fault
 
 
-def _covered(budget: BudgetConfig, growth: Growth, data: DataConfig) -> bool:
-    """Whether the caps cover another round and the instances of all tasks that there would be after it, in the worst case."""
+def _affordable(budget: BudgetConfig, growth: Growth, data: DataConfig) -> int:
+    """How many tasks there may be after another round, so that the caps cover the instances of all of them in the worst case."""
     a_round = data.requests_per_round
-    tasks = len(growth.accepted) + a_round * data.instructions_per_request
     # Without a price there is no cap in USD; with one, the mean price a token so far is the best guess there is.
     usd_a_token = growth.spent.usd / growth.spent.tokens if growth.spent.tokens else 0.0
     whole = data.instructions_per_request * data.instance_tokens if data.kind == DataKind.alpaca else 0
-    tokens = a_round * (_PROMPT_TOKENS + data.instruction_tokens + whole)
-    later = tasks * _REQUESTS_A_TASK.get(data.kind, 0) * data.instances_per_task
-    tokens += later * (_PROMPT_TOKENS + data.instance_tokens)
-    requests = a_round + later
-    return covers(budget, growth.spent + Spend(requests=requests, tokens=tokens, usd=usd_a_token * tokens))
+    round_tokens = a_round * (_PROMPT_TOKENS + data.instruction_tokens + whole)
+
+    def worst(tasks: int) -> Spend:
+        later = tasks * _REQUESTS_A_TASK.get(data.kind, 0) * data.instances_per_task
+        tokens = round_tokens + later * (_PROMPT_TOKENS + data.instance_tokens)
+        return growth.spent + Spend(requests=a_round + later, tokens=tokens, usd=usd_a_token * tokens)
+
+    return bisect.bisect_left(range(data.instructions), True, key=lambda tasks: not covers(budget, worst(tasks + 1)))
 
 
 def _after(spent: Spend, reply: Reply) -> Spend:

@@ -124,7 +124,7 @@ def connect_generator(job: Job) -> CachedModel:
     if generator.kind == GeneratorKind.openai:
         from minilima.llm.client import connect
 
-        return connect("generator.model", generator.model, generator.endpoint, job.cache, job.key)
+        return connect("generator.model", generator.model, generator.endpoint, job.cache, job.account or job.key)
     source = job.sources.generator or job.sources.base
     location = job.model_location(source, "generator")
     return CachedModel(load_writer(location, source.identity, job.config.compute, generator.engine), job.cache)

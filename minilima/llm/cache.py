@@ -17,6 +17,8 @@ from minilima.filesystems import network_filesystem
 from minilima.llm.chat import FAILED, ChatModel, OnReply, Reply, Request
 from minilima.records import Usage
 
+UNUSABLE = "unusable"
+"""What a reply counts as that came whole and could not be used."""
 ASK_AGAIN = 2
 """How often a request is repeated whose reply could not be used."""
 
@@ -75,7 +77,7 @@ class CachedModel:
             places = [place for place, reply in enumerate(replies) if reply.finish != FAILED and not usable(reply)]
             if not places:
                 break
-            self.usage += Usage(faults={"unusable": len(places)})
+            self.usage += Usage(faults={UNUSABLE: len(places)})
             again = self._reply_once([replace(requests[place], attempt=attempt) for place in places], lambda index, reply: None)
             for place, reply in zip(places, again, strict=True):
                 replies[place] = reply

@@ -382,9 +382,30 @@ def test_growth_stops_while_the_budget_still_covers_the_instances(tmp_path: Path
     cap = "generator.endpoint.budget.requests=150"
     outcome = build_pool(job(tmp_path, server, "data.instructions=500", cap), tell)
     assert outcome.metrics["stopped_by"] == "budget"
-    assert outcome.metrics["tasks"] > 0 and len(server.requests) <= 150
+    assert outcome.metrics["tasks"] > 40 and 140 <= len(server.requests) <= 150, "nearly all of it is used"
     again = build_pool(job(tmp_path, server, "data.instructions=500", cap), tell)
     assert again.metrics == outcome.metrics and again.usage.calls == 0
+
+
+def test_a_cap_below_a_round_still_yields_what_it_pays_for(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = writer
+    small = ("data.instructions=500", "data.requests_per_round=8", "data.instructions_per_request=8")
+    outcome = build_pool(job(tmp_path, server, *small, "generator.endpoint.budget.requests=100"), tell)
+    assert (outcome.metrics["stopped_by"], outcome.metrics["instructions"]) == ("budget", (100 - 8) // 3)
+    assert len(server.requests) <= 100
+    none = build_pool(job(tmp_path / "none", server, *small, "generator.endpoint.budget.requests=10"), tell)
+    assert none.metrics["instructions"] == 0 and none.usage.calls == 0, "a round that leads to nothing is not asked for"
+
+
+def test_with_a_higher_cap_nothing_is_asked_twice(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = writer
+    caps = [f"generator.endpoint.budget.requests={cap}" for cap in (100, 150)]
+    first = build_pool(job(tmp_path, server, "data.instructions=500", caps[0]), tell)
+    asked = len(server.requests)
+    second = build_pool(job(tmp_path, server, "data.instructions=500", caps[1]), tell)
+    assert second.metrics["instructions"] > first.metrics["instructions"] and asked < len(server.requests) <= 150
+    sent = [json.dumps(body["messages"]) + str(body) for body in server.requests]
+    assert second.usage.cached >= 0.9 * asked and len(sent) == asked + second.usage.calls
 
 
 def test_a_cap_reserves_no_more_than_the_way_of_asking_needs(tmp_path: Path, server: ModelServer) -> None:

@@ -110,5 +110,5 @@ def test_the_likeliest_first_tokens_are_those_of_transformers(model: Any, folder
     theirs = LocalModel(str(folder), "tiny", device=Device.cpu, batch=8).reply_many(asked, print)
     for ours, other in zip(model.reply_many(asked, print), theirs, strict=True):
         assert ours.logprobs is not None and other.logprobs is not None
-        for token, value in other.logprobs.items():
-            assert ours.logprobs[token] == pytest.approx(value, abs=1e-2)
+        whole = {token: value for token, value in other.logprobs.items() if "\ufffd" not in token}  # no part of a character
+        assert whole and all(ours.logprobs[token] == pytest.approx(value, abs=1e-2) for token, value in whole.items())

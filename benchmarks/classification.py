@@ -1,0 +1,83 @@
+"""Step 2 with the embedded model: which of our 175 seed tasks does it take for classification tasks?
+
+    python benchmarks/classification.py --json benchmarks/results/classification.json
+
+The seeds are divided into two halves by their ids. The model judges each half after demonstrations from the other one, on which
+the limit is set too. `told` is what it answers in words, as large models are asked; `weighed` is by probabilities, as small ones
+are. Nothing is taken from the reply cache.
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.publish import parser, publish
+from minilima.compose import load_config
+from minilima.config import Device
+from minilima.construct.asking import Asker
+from minilima.construct.instances import Steps
+from minilima.construct.instructions import Instruction
+from minilima.construct.seeds import load_seeds
+from minilima.files import sha256_text
+from minilima.llm.cache import CachedModel
+from minilima.llm.local import LocalModel
+from minilima.pipeline import get_or_build
+from minilima.recipes import stages
+from minilima.records import SeedTask
+from minilima.sources import DATA, resolve
+from minilima.store import Store
+
+SEEDS = (0, 1)
+"""Experiments' seeds, which draw the demonstrations; the figures are means over them."""
+
+
+def judged(
+    model: CachedModel, asker: Asker, known: Sequence[SeedTask], asked: Sequence[SeedTask], seed: int
+) -> dict[str, list[bool]]:
+    """For each way to ask: whether the model takes each of the asked tasks for a classification."""
+    steps = Steps(known, model, asker, seed, lambda progress: None)
+    tasks = [
+        Instruction(
+            id=task.id, instruction=task.instruction, round=0, parents=(), request="", nearest_id=None, nearest_rouge=None
+        )
+        for task in asked
+    ]  # fmt: skip
+    ways = {"told": steps.kinds_told, "weighed": steps.kinds_weighed}
+    return {name: [bool(kind) for kind in way(tasks)] for name, way in ways.items()}
+
+
+def main() -> None:
+    tasks = sorted(load_seeds(DATA / "minilima_175.jsonl"), key=lambda task: sha256_text(task.id))
+    halves = (tasks[::2], tasks[1::2])
+    arguments = parser(__doc__).parse_args()
+    counts = {name: [0, 0, 0, 0] for name in ("told", "weighed")}
+    with tempfile.TemporaryDirectory() as folder:
+        config = load_config(["+experiment=embedded_200", f"paths.outputs={folder}"])
+        sources = resolve(config)
+        base = stages(config, sources).base
+        assert base is not None, "the embedded model is unpacked"
+        location = get_or_build("base", base, config, sources, Store(Path(folder) / "store")).path
+        local = LocalModel(str(location), "embedded", device=Device.cpu, batch=None)
+        model, asker = CachedModel(local, Path(folder) / "replies.sqlite"), Asker(generator=config.generator, data=config.data)
+        for seed in SEEDS:
+            for known, asked in (halves, halves[::-1]):
+                steps = Steps(known, model, asker, seed, lambda progress: None)
+                for name, kinds in judged(steps, asked).items():
+                    for kind, task in zip(kinds, asked, strict=True):
+                        counts[name][2 * task.is_classification + kind] += 1
+    figures: dict[str, tuple[float | None, str]] = {
+        "tasks": (len(tasks), "tasks"),
+        "classification_tasks": (sum(task.is_classification for task in tasks), "tasks"),
+    }
+    for name, (no_no, no_yes, yes_no, yes_yes) in counts.items():
+        figures[f"{name}_accuracy"] = (round((no_no + yes_yes) / sum(counts[name]), 3), "share")
+        figures[f"{name}_recall"] = (round(yes_yes / (yes_no + yes_yes), 3), "share")
+        figures[f"{name}_precision"] = (round(yes_yes / (no_yes + yes_yes), 3) if no_yes + yes_yes else None, "share")
+    publish(figures, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
