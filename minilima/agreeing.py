@@ -19,7 +19,7 @@ from minilima.config import Config, JudgeKind
 from minilima.errors import MinilimaError
 from minilima.estimate import estimate_judging
 from minilima.evaluate.agreement import FEWEST_MODELS, measure, rank
-from minilima.evaluate.cards import Figure, JudgeCard, Measured, Ranking, read_card, share_text
+from minilima.evaluate.cards import Figure, JudgeCard, Measured, Ranking, find_card, read_card, share_text
 from minilima.evaluate.judge import draws_order
 from minilima.evaluate.labels import LabelSet, read_labels, read_published
 from minilima.files import read_jsonl, write_atomic, write_jsonl
@@ -241,12 +241,19 @@ def _rows(item: Measured) -> list[tuple[str, str]]:
         ("agreement", text(item.agreement)),
         ('"the longer answer"', text(item.longest)),
         ("the judge's gain over it", share_text(item.gain, "+.1f", "points") if item.gain else "not known"),
-        ("one person with others", text(item.people)),
+        ("one person with others", text(item.people) if item.people else _published_people()),
         ("Cohen's kappa", _kappa_text(item.kappa)),
         ("both orders agree", text(item.consistency)),
         ("first answer won", text(item.first_wins)),
         ("longer answer won", text(item.longer_wins)),
     ]
+
+
+def _published_people() -> str:
+    """What people are to each other in AlpacaEval's data, for pairs that one person alone has labelled."""
+    card = find_card("", "chatgpt", Path())
+    found = card.against_people.people if card and card.against_people else None
+    return f"not known here; {share_text(found)} in AlpacaEval's data" if found else "not known"
 
 
 def _kappa_text(figure: Figure | None) -> str:

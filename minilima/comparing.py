@@ -53,7 +53,7 @@ def run_compare(arguments: Sequence[str]) -> None:
 
 
 _GAP = 2
-_DROPPED_FIRST = ("judged", "tokens", "point", "loss change", "USD", "seconds")
+_DROPPED_FIRST = ("judged", "tokens", "point", "loss change", "USD", "seconds", "p (McNemar)", "detectable")
 
 
 def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[str]]:
@@ -88,7 +88,14 @@ def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
     paired = any(row.against for row in table.rows)
     controlled = any(row.point.length_controlled for row in table.rows)
     headings = ["", "point", *table.settings, "win rate", *(["length-controlled"] if controlled else [])]
-    headings += ["judged", "loss change", "tokens", "USD", "seconds", *(["difference", "p (Holm)", ""] if paired else [])]
+    headings += [
+        "judged",
+        "loss change",
+        "tokens",
+        "USD",
+        "seconds",
+        *(["difference", "detectable", "p (Holm)", "p (McNemar)", ""] if paired else []),
+    ]
     return headings, [_line(row, table, paired, controlled) for row in table.rows]
 
 
@@ -109,10 +116,11 @@ def _line(row: Row, table: Table, paired: bool, controlled: bool) -> list[str]:
     if not paired:
         return cells
     if row.against is None:
-        return [*cells, "compared with", "", ""]
+        return [*cells, "compared with", "", "", "", ""]
     if (found := row.against.paired) is None:
-        return [*cells, "", "", row.against.note]
-    return [*cells, _interval(found.difference, "{:+.1f}"), f"{found.p_holm:.4f}", row.against.note]
+        return [*cells, "", "", "", "", row.against.note]
+    figures = [f"{found.minimum_detectable:.1f}", f"{found.p_holm:.4f}", f"{found.p_mcnemar:.4f}"]
+    return [*cells, _interval(found.difference, "{:+.1f}"), *figures, row.against.note]
 
 
 def _controlled(point: Point) -> str:

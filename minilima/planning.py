@@ -10,6 +10,7 @@ from pathlib import Path
 from minilima.config import Config, JudgeKind, Until
 from minilima.describing import describe_stage
 from minilima.estimate import count_prompts, endpoints_of
+from minilima.evaluate.annotators import RETIRED
 from minilima.files import canonical_json, size_text
 from minilima.filesystems import caveat
 from minilima.foresight import ASSUMED_MFU, Foresight, device_here, foresee
@@ -162,6 +163,9 @@ def _notes(config: Config, sources: Sources) -> list[str]:
         and config.until in (Until.verdicts, Until.report)
     ):
         notes.append("What the judge will cost is not in the sum: how many prompts there are is not known here.")
+    retired = [name for name in sources.judge_models(judge.model) if name in RETIRED]
+    if "judge" in endpoints_of(config, sources) and judge.endpoint.base_url is None and retired:
+        notes.append(f"OpenAI has retired {', '.join(retired)}: requests for it fail. Name another with judge.model=…")
     if judge.kind == JudgeKind.local and (sources.judge or sources.base).location == "smollm2_135m":
         notes.append(
             "SmolLM2-135M as a judge is at chance (52 % ± 6 agreement with people); use judge=reference or a larger model."

@@ -73,6 +73,13 @@ class Sources:
             settings.get("fn_completions", OPENAI) == OPENAI for settings in read_annotators(self.annotators.path).values()
         )
 
+    def judge_models(self, model: str | None) -> list[str]:
+        """The models that the judge asks: `model`, or else those that the annotators of alpaca_eval name."""
+        if model is not None or self.annotators is None or self.annotators.path is None:
+            return [model] if model else []
+        found = [settings.get("completions_kwargs", {}) for settings in read_annotators(self.annotators.path).values()]
+        return [str(settings["model_name"]) for settings in found if "model_name" in settings]
+
     def converted(self, role: str) -> ModelSource:
         """The model that a stage with a role of BASES converts."""
         return {"generator_base": self.generator, "judge_base": self.judge}.get(role) or self.base

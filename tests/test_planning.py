@@ -60,6 +60,17 @@ def test_a_plan_for_programs_holds_every_stage(tmp_path: Path) -> None:
     assert told["needs"] == asdict(many.needs)
 
 
+def test_a_retired_judge_is_named_before_it_is_asked(tmp_path: Path) -> None:
+    def notes(*overrides: str) -> str:
+        config = load_config(["+experiment=quickstart", "judge=alpaca_eval", f"paths.outputs={tmp_path}", *overrides])
+        return " ".join(plan_of(config).notes)
+
+    assert "retired gpt-4-1106-preview" in notes("judge.model=null"), "the config's own"
+    assert "retired gpt-3.5-turbo-0301" in notes("judge=chatgpt", "judge.model=gpt-3.5-turbo-0301")
+    assert "retired" not in notes()
+    assert "retired" not in notes("judge.model=null", "judge.endpoint.base_url=http://localhost/v1"), "others may still offer it"
+
+
 def test_what_a_judge_costs_is_said_to_be_missing_where_its_prompts_are(tmp_path: Path) -> None:
     where = [*LIMA, "eval_set=alpaca_eval", f"paths.outputs={tmp_path}"]
     unknown, known = plan_of(load_config([*where, "eval_set.hub_file=someone/prompts:some.json"])), plan_of(load_config(where))

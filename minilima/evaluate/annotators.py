@@ -16,6 +16,10 @@ OPENAI = "openai_completions"
 """`fn_completions` of annotators that ask an OpenAI-compatible endpoint."""
 
 
+RETIRED = ("gpt-3.5-turbo-0301", "gpt-3.5-turbo-16k-0613", "gpt-4-1106-preview")
+"""Models that judges of alpaca_eval 0.6.6 ask and that OpenAI does not offer any more."""
+
+
 def find_annotators(name: str | None) -> Path:
     """The configs.yaml of a judge.
 

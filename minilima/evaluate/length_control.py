@@ -38,6 +38,8 @@ STRENGTHS = np.logspace(-4, 4, 10)
 """The values of C (inverse strength of the L1 penalty) among which cross-validation chooses."""
 MINIMAL_STRENGTH = 100.0
 """C of the minimal form: the penalty is only there to keep a run that won everything finite."""
+FEWEST = 20
+"""Verdicts to which the minimal form is fitted, at least: from six it can say 0 % beside a win rate of 50 %."""
 SUPPORT = 0.1
 """Share of the pairs that must lie on either side of equal length for the minimal form."""
 REFITS = 200
@@ -127,6 +129,8 @@ def minimal_length_controlled(run: Run, *, refits: int = REFITS) -> LengthContro
     rows = _rows(run, None)
     if (missing := _too_little(rows)) is not None:
         return missing
+    if (read := int((~np.isnan(rows.preference)).sum())) < FEWEST:
+        return NotKnown(reason=f"only {read} verdicts could be read; below {FEWEST} a fit follows single prompts")
     longer, shorter = float((rows.gap < 0).mean()), float((rows.gap > 0).mean())
     if min(longer, shorter) < SUPPORT:
         return NotKnown(

@@ -108,6 +108,11 @@ def notes(table: Table, best: str = "* best win rate", front: str = "+ no other 
         lines.append("The best of many points looks better than it is; the paired p-values say what can be told apart.")
     else:
         lines.append("The points differ in prompts, baseline or judge, so none is called best.")
+    if any(row.against and row.against.paired for row in table.rows):
+        lines.append(
+            "Differences are paired over shared prompts. p: of the bootstrap, with Holm's correction over all points; of the "
+            "exact McNemar test. Detectable: the points of difference that such a comparison finds in 80 % of repetitions."
+        )
     return lines
 
 
@@ -219,5 +224,8 @@ def _record(row: Row, settings: Sequence[str]) -> dict[str, Any]:
         "difference_high": paired.difference.high if paired else None,
         "p_bootstrap": paired.p_bootstrap if paired else None,
         "p_holm": paired.p_holm if paired else None,
+        "p_mcnemar": paired.p_mcnemar if paired else None,
+        "minimum_detectable_difference": paired.minimum_detectable if paired else None,
+        "shared_prompts": paired.prompts if paired else None,
         "note": row.against.note if row.against else "",
     }

@@ -16,7 +16,9 @@ from minilima.files import canonical_json, read_jsonl
 
 FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/runs/NAME-KEY outputs/runs"
 
-_NOT_SETTINGS = ("paths.", "compute.", "tracking.", "confirm_above_usd")
+_NOT_SETTINGS = (
+    "paths.", "compute.", "tracking.", "confirm_above_usd", "generator.endpoint.", "judge.endpoint.", "eval.chunk_size",
+)  # fmt: skip
 """They change how a run is made or told, never what comes out."""
 
 

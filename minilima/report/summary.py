@@ -93,7 +93,7 @@ def _paired_lines(results: Results) -> list[str]:
     """How sure it is that the win rate is not 50 %, and, against another run, how the losses differ."""
     lines = []
     if (paired := results.paired) is not None:
-        smallest = f"; {paired.minimum_detectable:.1f} points could have been detected" if paired.prompts > 1 else ""
+        smallest = f"; {paired.minimum_detectable:.1f} points could have been detected" if paired.standard_error > 0 else ""
         lines.append(
             f"Against 50 %: {paired.difference.value:+.1f} points, {p_text(paired.p_bootstrap)} (paired bootstrap), "
             f"{p_text(paired.p_mcnemar)} (exact sign test){smallest}."

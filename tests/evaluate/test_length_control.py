@@ -158,6 +158,7 @@ def test_where_every_answer_is_longer_equal_length_is_not_guessed() -> None:
 def test_equal_lengths_and_unread_verdicts_give_no_figure() -> None:
     row = Annotation(instruction="i", output_1="ab", output_2="c", preference=2.0)
     run = Run(generator="m", baseline="b", judge="j", annotations=(row, row, row))
+    assert "only 6 verdicts" in reason(minimal_length_controlled(synthetic(6, effect=-2.0, skill=0.0, center=0)))
     assert "same length" in reason(minimal_length_controlled(run))
     unread = replace(run, annotations=tuple(replace(row, preference=None) for _ in range(3)))
     assert "fewer than two" in reason(minimal_length_controlled(unread))
