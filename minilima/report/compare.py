@@ -47,7 +47,8 @@ class Table:
 def tabulate(points: Sequence[Point], against: Point | None = None) -> Table:
     """Compares points; `against` is the one that all others are paired with."""
     names = sorted({name for point in points for name in point.settings})
-    differ = tuple(name for name in names if len({repr(point.settings.get(name)) for point in points}) > 1)
+    differ = [name for name in names if len({repr(point.settings.get(name)) for point in points}) > 1 and name != "name"]
+    told = tuple(name for name in differ if not _comes_with_its_kind(name, differ, points))
     cost = "usd" if all(point.usd is not None for point in points) and any(point.usd for point in points) else "seconds"
     comparable = len({tuple(point.yardstick.items()) for point in points}) == 1
     rated = sorted(points, key=lambda point: (-_score(point), getattr(point, cost)))
@@ -61,7 +62,16 @@ def tabulate(points: Sequence[Point], against: Point | None = None) -> Table:
         )
         for place, point in enumerate(rated)
     )
-    return Table(rows=rows, settings=tuple(name for name in differ if name != "name"), cost=cost, comparable=comparable)
+    return Table(rows=rows, settings=told, cost=cost, comparable=comparable)
+
+
+def _comes_with_its_kind(name: str, differ: Sequence[str], points: Sequence[Point]) -> bool:
+    """Whether the group's `kind` says all that the setting does, as where data of two kinds have their own filters."""
+    kind = name.partition(".")[0] + ".kind"
+    if name == kind or kind not in differ:
+        return False
+    kinds = {repr(point.settings.get(kind)) for point in points}
+    return len({(repr(point.settings.get(kind)), repr(point.settings.get(name))) for point in points}) == len(kinds)
 
 
 def choose(name: str | None, points: Sequence[Point]) -> Point | None:

@@ -6,6 +6,7 @@ matplotlib is imported by whoever draws, never before.
 import html
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 PNG_DPI = 300
 """Dots an inch, as journals ask for."""
 INCHES = (6.0, 3.8)
+LEGEND_LETTERS = 108
+"""As many fit in a line above a picture."""
 CURVE_POINTS = 150
 
 INK, SOFT, LINE = "#15191e", "#5a6470", "#dfe3e7"
@@ -143,8 +146,14 @@ def _legend(figure: "Figure", axes: "Axes", found: Sequence[Series], *, lines: b
     from matplotlib.lines import Line2D
 
     line = "-" if lines else "none"
-    handles = [Line2D([], [], color=of.colour, marker=of.marker, linestyle=line, label=of.label) for of in found]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(3, len(found)), borderaxespad=0.2)
+    labels = [textwrap.shorten(of.label, LEGEND_LETTERS - 9, placeholder="…") for of in found]
+    handles = [
+        Line2D([], [], color=of.colour, marker=of.marker, linestyle=line, label=label)
+        for of, label in zip(found, labels, strict=True)
+    ]
+    # A mark and its margin take as much as nine letters.
+    columns = max(1, min(3, len(found), LEGEND_LETTERS // (9 + max(map(len, labels)))))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, borderaxespad=0.2)
 
 
 def by_size(found: Sequence[Series]) -> "Figure":

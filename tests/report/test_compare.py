@@ -89,6 +89,16 @@ def test_a_point_is_chosen_by_its_name_or_by_the_settings_that_it_alone_has() ->
             choose(name, [small, large])
 
 
+def test_what_comes_with_another_kind_of_data_is_not_told_besides() -> None:
+    settings = [
+        {"data.kind": "file", "data.blocked_words": "[]", "data.size": 10, "sft.epochs": 3},
+        {"data.kind": "self_instruct", "data.blocked_words": "[map]", "data.size": 10, "sft.epochs": 3},
+        {"data.kind": "self_instruct", "data.blocked_words": "[map]", "data.size": 20, "sft.epochs": 1},
+    ]
+    points = [replace(point(str(number), 20, 1), settings=given) for number, given in enumerate(settings)]
+    assert tabulate(points).settings == ("data.kind", "data.size", "sft.epochs")
+
+
 def test_a_narrow_terminal_shows_whole_columns_and_names_the_others() -> None:
     table = tabulate([point("a" * 40, 20, 1), point("b" * 40, 35, 5)])
     headings, rows, dropped = _fitting(table, 50)
