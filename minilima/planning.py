@@ -137,7 +137,7 @@ def _noted(planned: Sequence[PlannedStage], notes: Sequence[str], store: Store) 
     plan = Plan(stages=tuple(planned), notes=tuple(notes))
     total, added = plan.needs, []
     if total.seconds is not None:
-        added.append("Times are those of earlier builds on this machine, for the amount of work; what was never built has none.")
+        added.append("Times follow from earlier builds on this machine, or a GPU's speed; what was never built has none.")
     if (total.h100_seconds or 0) > _WORTH_TELLING_SECONDS:
         hours = (total.h100_seconds or 0) / 3600
         added.append(f"Training alone would take one H100 about {hours:,.1f} hours, at {ASSUMED_MFU:.0%} of its nominal speed.")

@@ -5,8 +5,10 @@ run.json, stages' files ─> minilima.report.recording (another process) ─> W&
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from minilima.config import Config, TrackingMode
@@ -39,7 +41,14 @@ def track(summary: Summary, config: Config) -> Summary:
     if shown["url"]:
         return with_note(summary, f"W&B: {shown['url']}")
     why = " because its server did not answer" if online else ""
-    return with_note(summary, f"W&B: recorded offline{why}; to send it later: wandb sync {' '.join(shown['folders'])}")
+    return with_note(summary, f"W&B: recorded offline{why}; to send it later: {_sync(shown['folders'])}")
+
+
+def _sync(folders: Sequence[str]) -> str:
+    """The command, with paths from here where they are below."""
+    here = Path.cwd()
+    near = [str(path.relative_to(here)) if path.is_relative_to(here) else str(path) for path in map(Path, folders)]
+    return shlex.join(["wandb", "sync", *near])
 
 
 def _wait(command: list[str], log: Path) -> tuple[int | None, str]:
