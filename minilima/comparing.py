@@ -53,7 +53,7 @@ def run_compare(arguments: Sequence[str]) -> None:
 
 
 _GAP = 2
-_DROPPED_FIRST = ("judged", "tokens", "point", "loss change", "USD", "seconds", "p (McNemar)", "detectable")
+_DROPPED_FIRST = ("judged", "tokens", "point", "loss change", "USD", "seconds", "p (McNemar)", "detectable", "length-controlled")
 
 
 def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[str]]:
@@ -67,7 +67,7 @@ def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[
         ]
         if sum(widths) + _GAP * (len(widths) - 1) <= room:
             break
-        if name == "point" and not table.settings:
+        if name not in headings or (name == "point" and not table.settings):
             continue
         place = headings.index(name)
         headings, rows = _without(headings, place), [_without(row, place) for row in rows]
@@ -77,7 +77,7 @@ def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[
 
 def _narrow(headings: Sequence[str]) -> list[str]:
     """Names of settings, broken where a reader would."""
-    return [heading.replace(".", ".\n").replace("_", "_\n") for heading in headings]
+    return [heading.replace(".", ".\n").replace("_", "_\n").replace(" (", "\n(") for heading in headings]
 
 
 def _without(line: list[str], place: int) -> list[str]:
@@ -96,7 +96,10 @@ def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
         "seconds",
         *(["difference", "detectable", "p (Holm)", "p (McNemar)", ""] if paired else []),
     ]
-    return headings, [_line(row, table, paired, controlled) for row in table.rows]
+    rows = [_line(row, table, paired, controlled) for row in table.rows]
+    if paired and not any(row[-1] for row in rows):
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    return headings, rows
 
 
 def _line(row: Row, table: Table, paired: bool, controlled: bool) -> list[str]:
