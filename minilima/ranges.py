@@ -115,6 +115,12 @@ _JUDGE_PROMPTS = Path(__file__).parent / "prompts" / "judge"
 def _check_judge(judge: JudgeConfig) -> None:
     if judge.prompt not in _judge_prompts():
         raise _out_of_range("judge.prompt", judge.prompt)
+    if judge.kind == JudgeKind.local and judge.prompt == "weigh":
+        raise MinilimaError(
+            "judge.prompt=weigh needs a judge at an endpoint.",
+            "It weighs two letters by the probabilities that the endpoint tells; a local judge's letters are weighed already.",
+            "Leave judge.prompt=choose, or use judge=gpt4_turbo_weighted with judge.endpoint.base_url=…",
+        )
     if judge.top_logprobs is not None and not 1 <= judge.top_logprobs <= 20:
         raise _out_of_range("judge.top_logprobs", judge.top_logprobs)
     if judge.kind == JudgeKind.openai and (judge.prompt == "weigh") != (judge.top_logprobs is not None):

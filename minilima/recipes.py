@@ -231,7 +231,7 @@ def judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     if judge.kind == JudgeKind.alpaca_eval:
         return {"kind": judge.kind, "model": model, "annotators": sources.annotators.sha256 if sources.annotators else None}
     recipe = {**_fields(judge, "kind", "orders"), "model": model}
-    if judge.kind == JudgeKind.local:
+    if judge.kind == JudgeKind.local and judge.prompt == "choose":
         return recipe
     return {**recipe, **_fields(judge, "prompt", "max_tokens", "temperature", "top_logprobs")}
 

@@ -62,7 +62,7 @@ def judge_pairs(job: Job, pairs: Sequence[Pair], references: Mapping[str, str | 
     if kind == JudgeKind.reference:
         return _by_reference(job, pairs, references, tell), Usage()
     if kind == JudgeKind.local:
-        return _by_log_odds(job, pairs, tell)
+        return (_by_log_odds if job.config.judge.prompt == "choose" else _by_words)(job, pairs, tell)
     if kind == JudgeKind.alpaca_eval:
         from minilima.evaluate.alpaca_judge import judge_with_alpaca_eval
 
@@ -144,7 +144,19 @@ def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verd
     from minilima.llm.client import connect
 
     judge = job.config.judge
-    model = connect("judge.model", judge.model, judge.endpoint, job.cache, job.key)
+    return _by_replies(connect("judge.model", judge.model, judge.endpoint, job.cache, job.key), judge, pairs, tell)
+
+
+def _by_words(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
+    """A local model that writes its reasons and its choice, which are read as an endpoint's are."""
+    from minilima.llm.engines import load_writer
+
+    source = job.sources.judge or job.sources.base
+    writer = load_writer(job.model_location(source, "judge"), source.identity, job.config.compute)
+    return _by_replies(CachedModel(writer, job.cache), job.config.judge, pairs, tell)
+
+
+def _by_replies(model: CachedModel, judge: JudgeConfig, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
     sampling = Sampling(temperature=judge.temperature, max_tokens=judge.max_tokens, top_logprobs=judge.top_logprobs)
     shown = [(pair, swapped) for pair in pairs if not _equal(pair) for swapped in _orders(judge.orders, pair)]
     requests = [Request(messages=_question(judge.prompt, pair, swapped), sampling=sampling) for pair, swapped in shown]
@@ -156,15 +168,17 @@ def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verd
 
 
 def _ask_all(model: CachedModel, requests: Sequence[Request], judge: JudgeConfig, tell: Tell) -> list[Reply]:
-    """All replies. The first is waited for alone: a wrong key, model or setting then costs one request, not hundreds."""
-    weighted = judge.top_logprobs is not None
+    """All replies. An endpoint's first is waited for alone: a wrong key, model or setting costs one request, not hundreds."""
+    asks_endpoint, weighted = judge.kind == JudgeKind.openai, judge.top_logprobs is not None
 
     def usable(reply: Reply) -> bool:
+        if not asks_endpoint and judge.temperature == 0:
+            return True  # it would write the same again
         # An endpoint that gave no log-probabilities will not do so when it is asked again.
         return (weighted and reply.logprobs is None) or read_reply(reply, weighted=weighted) is not None
 
     on_reply = counted(tell, len(requests), "replies")
-    alone = 0 if judge.endpoint.batch else 1
+    alone = 1 if asks_endpoint and not judge.endpoint.batch else 0
     first = model.reply_many(requests[:alone], on_reply, usable)
     if weighted and any(reply.logprobs is None and reply.finish != FAILED for reply in first):
         raise MinilimaError(

@@ -79,7 +79,8 @@ def judge_name(judge: JudgeConfig) -> str:
     if judge.kind == JudgeKind.openai:
         parts += [judge.prompt, judge.model or "", judge.orders]
     elif judge.kind == JudgeKind.local:
-        parts += [Path(judge.model).name if judge.model else "base", judge.orders]
+        parts += [Path(judge.model).name if judge.model else "base", *([judge.prompt] if judge.prompt != "choose" else [])]
+        parts.append(judge.orders)
     return "_".join(parts)
 
 

@@ -100,7 +100,8 @@ def _judge(config: Config, results: Results | None, worth: str, warnings: Sequen
     ]
     named = judge.model or judge.annotators_config or ("the base model" if judge.kind == JudgeKind.local else "")
     return {
-        "name": f"{judge.kind}{f', {named}' if named else ''}" + (f", {judge.prompt}" if judge.kind == JudgeKind.openai else ""),
+        "name": f"{judge.kind}{f', {named}' if named else ''}"
+        + (f", {judge.prompt}" if judge.kind == JudgeKind.openai or judge.prompt == "explain" else ""),
         "worth": worth[:1].upper() + worth[1:],
         "warnings": warnings,
         "card": card,

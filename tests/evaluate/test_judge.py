@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from minilima.evaluate.judge import build_verdicts, is_switched, parse_choice, w
 from minilima.evaluate.prompts import load_eval_set
 from minilima.evaluate.results import compute_results
 from minilima.files import read_jsonl, sha256_text, write_jsonl
+from minilima.llm.chat import OnReply, Reply, Request
+from minilima.llm.local import LocalModel
 from minilima.records import Answer
 from minilima.sources import FileSource, resolve
 from minilima.worker import Job
@@ -308,6 +310,31 @@ def test_a_local_judge_asks_in_both_orders(tmp_path: Path, tiny_model: Path) -> 
     rows = read_jsonl(made.work / "verdicts.jsonl")
     assert all(len(row["orders"]) == 2 for row in rows)
     assert one is not None and two is not None
+
+
+def test_a_local_judge_that_explains_is_read_by_its_words(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def write(model: LocalModel, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
+        """A local model that finds the longer answer better, and says nothing of the second question."""
+        for index, request in enumerate(requests):
+            first, second = shown({"messages": [{"content": request.messages[-1].content}]})
+            choice = "a" if len(first) > len(second) else "b"
+            written.append("Hm." if "Question 1?" in request.messages[-1].content else f"One is longer.\nOutput ({choice})")
+            on_reply(index, reply := Reply(text=written[-1], finish="stop", prompt_tokens=1, completion_tokens=1))
+            replies.append(reply)
+        return replies
+
+    replies: list[Reply] = []
+    monkeypatch.setattr(LocalModel, "reply_many", write)
+    made = job(tmp_path, [("x", "longer"), ("x", "y")], "judge=local", f"judge.model={tiny_model}", "judge.prompt=explain")
+    assert preferences(made) == [2.0, None]
+    assert len(written) == 4, "greedy, it would write the same again"
+    assert "One is longer." in read_jsonl(made.work / "verdicts.jsonl")[0]["explanation"]
+    with pytest.raises(MinilimaError, match="needs a judge at an endpoint"):
+        load_config(["judge=local", "judge.prompt=weigh"])
 
 
 def test_a_local_judge_is_blind_to_who_wrote_an_answer(tmp_path: Path, tiny_model: Path) -> None:
