@@ -224,6 +224,8 @@ def _record(row: Row, settings: Sequence[str]) -> dict[str, Any]:
         "loss_change": loss.change.value if loss else None,
         "loss_change_low": loss.change.low if loss else None,
         "loss_change_high": loss.change.high if loss else None,
+        "mean_words": row.point.words,
+        "base_mean_words": row.point.base_words,
         "tokens": point.tokens,
         "usd": point.usd,
         "seconds": point.seconds,

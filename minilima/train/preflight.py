@@ -87,7 +87,7 @@ def memory(
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        activations=_activations(shape, compute, checkpointing=checkpointing) * element / 2 * row_tokens,
+        activations=_activations(shape, sft, compute, checkpointing=checkpointing) * element / 2 * row_tokens,
         logits=logits,
         buffers=_buffers(shape, compute, device),
         host=host,
@@ -134,16 +134,17 @@ def _buffers(shape: ModelShape, compute: ComputeConfig, device: Device) -> float
     return element * (3 * min(200_000_000, shape.parameters) + gathered)
 
 
-def _activations(shape: ModelShape, compute: ComputeConfig, *, checkpointing: bool) -> float:
-    """Bytes a token of a row, in bfloat16, kept for the backward pass.
+def _activations(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, *, checkpointing: bool) -> float:
+    """Bytes a token of a row, in bfloat16, kept for the backward pass: within a tenth of the peaks measured on H100s.
 
-    Compiled blocks keep the inputs of their matrix products and norms: within a tenth of the peaks measured on an H100.
-    Without compilation rotations and the gate's parts are kept besides: an estimate.
+    Compiled blocks keep the inputs of their matrix products and norms. Without compilation the norms' float32 values, the
+    gate's parts and dropout's masks are kept besides.
     """
     if compute.compile:
         block = 12 * shape.hidden + 4 * shape.key_width + 6 * shape.feed_forward
     else:
-        block = 16 * shape.hidden + 8 * shape.feed_forward
+        masks = 2 * shape.hidden if sft.residual_dropout else 0
+        block = 20 * shape.hidden + 4 * shape.key_width + 8 * shape.feed_forward + masks
     kept = 2 * shape.hidden
     ends = 4 * shape.hidden
     return ends + (shape.layers * kept + block if checkpointing else shape.layers * block)

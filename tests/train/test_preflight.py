@@ -66,6 +66,14 @@ def test_memory_is_foretold_within_a_tenth_of_what_an_h100_took(
     assert foretold.total / GIB == pytest.approx(measured_gib, rel=0.1)
 
 
+@pytest.mark.parametrize(("dropout", "measured_gib"), [(0.0, 16.83), (0.2, 17.39)])
+def test_memory_without_compilation_is_foretold_within_a_tenth(dropout: float, measured_gib: float) -> None:
+    """Peaks in experiments/lima_dropout/run_*.json."""
+    sft = SftConfig(residual_dropout=dropout)
+    foretold = memory(SMOL, sft, ComputeConfig(), H100, row_tokens=18_432, checkpointing=False, one_row=True)
+    assert foretold.total / GIB == pytest.approx(measured_gib, rel=0.1)
+
+
 def test_rows_are_as_long_as_the_memory_allows_and_no_longer_than_a_step() -> None:
     roomy, tight = fit(LLAMA_1B, FULL, ComputeConfig(), H100), fit(LLAMA_1B, FULL, ComputeConfig(), replace(H100, bytes=40 * GIB))
     assert roomy.fits and tight.fits
