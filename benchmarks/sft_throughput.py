@@ -45,6 +45,7 @@ WORLD = int(os.environ.get("WORLD_SIZE", "1"))
 CASES = {
     # case: shape, method, examples a step, row tokens
     "135m_full": ("135m", Method.full, 256, 81_920),
+    "135m_lima": ("135m", Method.full, 32, 81_920),  # steps as small as LIMA's recipe has them
     "1b_full": ("1b", Method.full, 128, 38_912),
     "8b_lora": ("8b", Method.lora, 64, 10_240),
     "8b_full": ("8b", Method.full, 32, 10_240),
