@@ -1,8 +1,8 @@
 """The judges of the real alpaca-eval package (0.6.6), run on local files alone; its cache lies in the stage's scratch folder.
 
-    judge.annotators_config ─> a copy with judge.model ─> PairwiseAnnotator, 1 and then 128 pairs at a time ─> verdicts
-What the package drops is a verdict that could not be read; a refusal of the endpoint stops the stage, and what was judged
-until then is not asked again.
+    judge.annotators_config ─> a copy with judge.model ─> PairwiseAnnotator, 1 and then a few pairs at a time ─> verdicts
+What the package drops is a verdict that could not be read; a refusal of the endpoint stops the stage. The package keeps what it
+judged when it has judged all that it was given: it is given as many pairs as may be in flight, and a kill loses no more.
 """
 
 import json
@@ -23,8 +23,6 @@ from minilima.llm.wire import explain
 from minilima.records import Answer, Progress, Tell, Usage, Verdict
 from minilima.worker import Job
 
-_CHUNK = 128
-"""Pairs between two writings of its cache, as in the package; the first chunk is a single pair, which finds a wrong key."""
 _MISSING = -1
 """How its cache marks a pair whose reply had no verdict; such pairs are asked about again."""
 
@@ -45,7 +43,7 @@ def judge_with_alpaca_eval(job: Job, pairs: Sequence[tuple[Answer, Answer]], tel
     verdicts: list[Verdict] = []
     try:
         annotator = _annotator(job)
-        for chunk in _chunks(pairs):
+        for chunk in _chunks(pairs, job.config.judge.endpoint.concurrency):
             base, tuned = ([_row(pair[side]) for pair in chunk] for side in (0, 1))
             found = {row["instruction"]: row for row in annotator.annotate_head2head(outputs_1=base, outputs_2=tuned)}
             verdicts += [_verdict(pair[1], found[pair[1].instruction]) for pair in chunk]
@@ -64,14 +62,17 @@ def judge_with_alpaca_eval(job: Job, pairs: Sequence[tuple[Answer, Answer]], tel
     return verdicts, Usage(calls=asked, faults={"unusable": unread} if unread else {})
 
 
-def _chunks(pairs: Sequence[tuple[Answer, Answer]]) -> Iterator[list[tuple[Answer, Answer]]]:
-    """The first pair, then up to _CHUNK at a time. The package joins by instruction: none may occur twice in a chunk."""
+def _chunks(pairs: Sequence[tuple[Answer, Answer]], size: int) -> Iterator[list[tuple[Answer, Answer]]]:
+    """The first pair, which finds a wrong key, then up to `size` at a time, after each of which the package writes its cache.
+
+    The package joins by instruction: none may occur twice in a chunk.
+    """
     chunk: list[tuple[Answer, Answer]] = []
     limit = 1
     for pair in pairs:
         if len(chunk) == limit or any(other[1].instruction == pair[1].instruction for other in chunk):
             yield chunk
-            chunk, limit = [], _CHUNK
+            chunk, limit = [], size
         chunk.append(pair)
     yield chunk
 

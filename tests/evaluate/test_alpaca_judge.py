@@ -98,6 +98,20 @@ def test_a_stage_that_was_stopped_asks_only_what_is_missing(tmp_path: Path, serv
     assert len(server.requests) == 3 + 1
 
 
+def test_what_was_judged_before_a_stage_stopped_is_not_asked_again(tmp_path: Path, server: ModelServer) -> None:
+    def then_retires(body: dict[str, Any]) -> str:
+        server.faults = [404] * 9 if len(server.requests) == 2 else []
+        return "Output (a)"
+
+    server.answer = then_retires
+    made = job(tmp_path, PAIRS, *settings(server, "chatgpt"), "judge.endpoint.concurrency=1")
+    with pytest.raises(MinilimaError, match="has no model"):
+        build_verdicts(made, lambda progress: None)
+    server.answer, server.faults = lambda body: "Output (a)", []
+    assert build_verdicts(made, lambda progress: None).metrics["judged"] == 4
+    assert len(server.requests) == 3, "each pair of unequal answers once"
+
+
 def test_a_refused_key_stops_after_the_first_pair(tmp_path: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "wrong")
     with pytest.raises(MinilimaError, match="refuses the key"):
