@@ -53,35 +53,37 @@ def run_compare(arguments: Sequence[str]) -> None:
 
 
 _GAP = 2
-_DROPPED_FIRST = ("judged", "tokens", "point", "loss change", "USD", "seconds", "p (McNemar)", "detectable", "length-controlled")
+_DROPPED_FIRST = ("judged", "tokens", "loss change", "USD", "seconds", "p (McNemar)", "detectable", "length-controlled")
 
 
 def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[str]]:
-    """The table with as many columns as `room` characters hold without a break, and the names of the others."""
+    """The table with as many columns as `room` characters hold without a break, and the names of the others.
+
+    Points are told apart by their settings, or by their names where that many settings have no room.
+    """
     headings, rows = _cells(table)
-    dropped = []
-    for name in _DROPPED_FIRST:
-        widths = [
-            max(len(line) for cell in column for line in cell.split("\n"))
-            for column in zip(_narrow(headings), *rows, strict=True)
-        ]
-        if sum(widths) + _GAP * (len(widths) - 1) <= room:
+    rows = [[cell.replace("paired: ", "paired:\n") for cell in row] for row in rows]
+    shown = _narrow(headings)
+    widths = [max(len(line) for cell in column for line in cell.split("\n")) + _GAP for column in zip(shown, *rows, strict=True)]
+
+    def fits(dropped: Sequence[str]) -> bool:
+        return sum(width for heading, width in zip(headings, widths, strict=True) if heading not in dropped) - _GAP <= room
+
+    by_settings = bool(table.settings) and fits(["point", *_DROPPED_FIRST])
+    spare = [*_DROPPED_FIRST[:2], *(["point"] if by_settings else table.settings), *_DROPPED_FIRST[2:]]
+    for number in [0, 1, *range(2 if by_settings else 2 + len(table.settings), len(spare) + 1)]:
+        if fits(spare[:number]):
             break
-        if name not in headings or (name == "point" and not table.settings):
-            continue
-        place = headings.index(name)
-        headings, rows = _without(headings, place), [_without(row, place) for row in rows]
-        dropped.append(name)
-    return _narrow(headings), rows, dropped
+    kept = [place for place, heading in enumerate(headings) if heading not in spare[:number]]
+    dropped = [heading for heading in spare[:number] if heading in headings and heading not in table.settings]
+    if spare[:number] and set(table.settings) & set(spare[:number]):
+        dropped.insert(0, f"the {len(table.settings)} settings that differ")
+    return [shown[place] for place in kept], [[row[place] for place in kept] for row in rows], dropped
 
 
 def _narrow(headings: Sequence[str]) -> list[str]:
     """Names of settings, broken where a reader would."""
     return [heading.replace(".", ".\n").replace("_", "_\n").replace(" (", "\n(") for heading in headings]
-
-
-def _without(line: list[str], place: int) -> list[str]:
-    return [*line[:place], *line[place + 1 :]]
 
 
 def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
@@ -121,7 +123,7 @@ def _line(row: Row, table: Table, paired: bool, controlled: bool) -> list[str]:
     if row.against is None:
         return [*cells, "compared with", "", "", "", ""]
     if (found := row.against.paired) is None:
-        return [*cells, "", "", "", "", row.against.note]
+        return [*cells, row.against.note, "", "", "", ""]
     figures = [f"{found.minimum_detectable:.1f}", f"{found.p_holm:.4f}", f"{found.p_mcnemar:.4f}"]
     return [*cells, _interval(found.difference, "{:+.1f}"), *figures, row.against.note]
 

@@ -105,4 +105,6 @@ def test_a_narrow_terminal_shows_whole_columns_and_names_the_others() -> None:
     assert headings == ["", "data.\nsize", "win rate", "USD", "seconds"] and {len(row) for row in rows} == {5}
     assert dropped == ["judged", "tokens", "point", "loss change"]
     assert _fitting(table, 200)[2] == []
-    assert _fitting(table, 1)[0] == ["", "data.\nsize", "win rate"], "what is asked for stays, however narrow it is"
+    many = replace(table, settings=tuple(f"data.setting_{number}" for number in range(9)))
+    headings, _, dropped = _fitting(many, 80)
+    assert headings[:3] == ["", "point", "win rate"] and dropped[0] == "the 9 settings that differ"
