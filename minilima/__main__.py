@@ -65,7 +65,7 @@ def command_line(arguments: Sequence[str]) -> str:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if "--help" in arguments or "-h" in arguments:
+    if not arguments or "--help" in arguments or "-h" in arguments:
         return _help()
     if "--version" in arguments:
         console.say_raw(f"minilima {__version__}")

@@ -82,12 +82,30 @@ def _schema_at(path: str) -> type:
 
 def _wrong_type(error: ValidationError, context: str) -> MinilimaError:
     named = re.search(r"merging override '?([^'\s]+)'?", context)
-    reason = str(error).splitlines()[0].rstrip(".").replace("$VALUE_TYPE", "text").replace("'$VALUE'", "The value")
     return MinilimaError(
         f"{error.full_key or (named and named.group(1)) or 'A setting'} has a value of the wrong kind.",
-        f"{reason}.",
+        _expected(str(error).splitlines()[0].rstrip(".")),
         "Correct the value; `python -m minilima --cfg job` shows all settings as they are.",
     )
+
+
+_KINDS = {"Integer": "a whole number", "Float": "a number"}
+_SAID = {
+    "not a valid bool": "It must be true or false.",
+    "to string": "It must be text.",
+    "is not Optional": "It cannot be null.",
+    "Invalid type assigned": "It is a group of settings; set those in it, as in judge.endpoint.concurrency=4.",
+}
+"""Parts of OmegaConf's messages that name its own types."""
+
+
+def _expected(reason: str) -> str:
+    """What OmegaConf says of a value, for people."""
+    if found := re.search(r"could not be converted to (\w+)", reason):
+        return f"It must be {_KINDS.get(found.group(1), found.group(1))}."
+    if found := re.search(r"expected one of \[(.*)\]", reason):
+        return f"It must be one of {found.group(1)}."
+    return next((said for part, said in _SAID.items() if part in reason), f"{reason}.")
 
 
 def _no_such_group(error: Exception, overrides: Sequence[str]) -> MinilimaError:

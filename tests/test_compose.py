@@ -58,7 +58,7 @@ def test_the_command_line_wins_over_the_experiment_which_wins_over_the_group() -
         ("sft.learning_rte=1", ["sft.learning_rte", "learning_rate", "Did you mean"]),
         ("+sft.learning_rte=1", ["sft.learning_rte", "learning_rate", "Did you mean"]),
         ("judge.endpoint.base_ur=x", ["judge.endpoint.base_ur", "base_url"]),
-        ("sft.epochs=abc", ["sft.epochs", "Integer"]),
+        ("sft.epochs=abc", ["sft.epochs", "whole number"]),
         ("until=pol", ["until", "pool"]),
         ("sft=loraa", ["sft=loraa", "full", "lora", "lima"]),
         ("+experiment=quikstart", ["experiment=quikstart", "quickstart"]),
@@ -133,3 +133,20 @@ def test_the_reference_tells_range_unit_and_default_of_a_setting() -> None:
     assert found["generator.endpoint.budget.usd"].valid == "number, in USD, at least 0, or null"
     assert found["data.size"].default == "null" and "null = all that pass" in found["data.size"].meaning
     assert all(setting.meaning for setting in found.values())
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.size=many", "It must be a whole number"),
+        ("sft.learning_rate=fast", "It must be a number"),
+        ("data.must_ask=perhaps", "It must be true or false"),
+        ("sft.method=fool", "It must be one of full, lora"),
+        ("model.path={a:1}", "It must be text"),
+        ("sft.epochs=null", "It cannot be null"),
+        ("judge.endpoint=3", "It is a group of settings"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_what_it_must_be(override: str, said: str) -> None:
+    with pytest.raises(MinilimaError, match=rf"^{override.partition('=')[0]}.* has a value of the wrong kind. {said}"):
+        load_config([override])
