@@ -30,6 +30,7 @@ MARKS = ("good", "fair", "bad")
 READ = 50
 SHOWN = {"good": 3, "fair": 3, "bad": 5}
 CHARACTERS = 500
+_KINDS_FILE = Path(__file__).parent / "results" / "classification.json"
 _MARKS_FILE = Path(__file__).parent / "results" / "embedded_data_read.json"
 
 
@@ -51,6 +52,7 @@ def measure(outputs: str) -> dict[str, Any]:
         "tasks": made["tasks"],
         "examples": len(rows),
         "classification": made["classification"],
+        "labelled": sum(bool(row.get("is_classification")) for row in rows),
         "output_words": dataset.manifest["metrics"]["output_words"],
         "rounds": made["rounds"],
         "reasons": dict(Counter(made["reasons"]) + Counter(dataset.manifest["metrics"]["reasons"])),
@@ -76,7 +78,10 @@ def page(record: Mapping[str, Any]) -> str:
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return (
-        environment.get_template("embedded_data.md.j2").render(record=record, read=sum((record["marks"] or {}).values())) + "\n"
+        environment.get_template("embedded_data.md.j2").render(
+            record=record, read=sum((record["marks"] or {}).values()), kinds=json.loads(_KINDS_FILE.read_text())
+        )
+        + "\n"
     )
 
 

@@ -18,7 +18,7 @@ from minilima.sources import ModelSource, Sources
 from minilima.store import Stage
 
 # Raised by hand when a stage's code or prompts change what it makes.
-VERSIONS = {"base": 1, "pool": 5, "dataset": 2, "epochs": 1, "model": 1, "answers": 2, "references": 1, "verdicts": 1}
+VERSIONS = {"base": 1, "pool": 6, "dataset": 2, "epochs": 1, "model": 1, "answers": 2, "references": 1, "verdicts": 1}
 IMPORT_READER = 2  # of construct/imports.py alone: generated pools need not be made again when it changes
 
 

@@ -31,8 +31,8 @@ _KINDS = {True: "classification", False: "generation"}
 
 LABELS_SCHEMA = list_schema("labels", {"type": "string"})
 
-_MOST_LABELS, _LABEL_WORDS = 12, 6
-"""A longer list, or a longer line, is no list of labels."""
+_FEWEST_LABELS, _MOST_LABELS, _LABEL_WORDS = 2, 12, 6
+"""A shorter or longer list, or a longer line, is no list of labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,12 @@ class Steps:
     def instances(self, tasks: Sequence[Instruction], classified: Sequence[Classified]) -> list[Instance]:
         """`data.instances_per_task` worked instances of each task."""
         kinds = {item.id: item.is_classification for item in classified}
-        by_label = self._by_label([task for task in tasks if kinds[task.id]])
+        labels = self._labels([task for task in tasks if kinds[task.id]])
+        if not self.asker.data.classification_only:
+            # What has no labels was taken for a classification by mistake: it is answered like the others.
+            labels = {identity: reply for identity, reply in labels.items() if parse_labels(reply.text)}
+            kinds = {identity: kind and (True if identity in labels else None) for identity, kind in kinds.items()}
+        by_label = self._by_label([task for task in tasks if kinds[task.id]], labels)
         by_input = self._by_input([task for task in tasks if not kinds[task.id]], kinds)
         places = {task.id: place for place, task in enumerate(tasks)}
         return sorted((*by_label, *by_input), key=lambda item: (places[item.task.id], item.number))
@@ -175,15 +180,19 @@ class Steps:
         words = self.asker.data.answer_words
         return self.asker.request("answer", shown, self.sampling, number, instruction=task.instruction, input=given, words=words)
 
-    def _by_label(self, tasks: Sequence[Instruction]) -> list[Instance]:
+    def _labels(self, tasks: Sequence[Instruction]) -> dict[str, Reply]:
+        """The replies to the question for each task's labels, by its id."""
+        schema = LABELS_SCHEMA if self.asker.wants_json else None
+        asked = [self.asker.request("labels", [], self.sampling, instruction=task.instruction, schema=schema) for task in tasks]
+        replies = self._ask(asked, "label lists", lambda reply: bool(parse_labels(reply.text)))
+        return {task.id: reply for task, reply in zip(tasks, replies, strict=True)}
+
+    def _by_label(self, tasks: Sequence[Instruction], lists: Mapping[str, Reply]) -> list[Instance]:
         shown: list[Demonstration] = [
             ({"instruction": task.instruction, "label": task.output}, task.input or "None")
             for task in self._shown(is_classification=True)
         ]
-        schema = LABELS_SCHEMA if self.asker.wants_json else None
-        asked = [self.asker.request("labels", [], self.sampling, instruction=task.instruction, schema=schema) for task in tasks]
-        lists = self._ask(asked, "label lists", lambda reply: bool(parse_labels(reply.text)))
-        labels = {task.id: parse_labels(reply.text) for task, reply in zip(tasks, lists, strict=True)}
+        labels = {task.id: parse_labels(lists[task.id].text) for task in tasks}
         made: dict[str, list[Instance]] = {task.id: [] for task in tasks}
         for number in range(self.asker.data.instances_per_task):
             turn = {task.id: _label_in_turn(labels[task.id], task.id, number) for task in tasks}
@@ -195,11 +204,11 @@ class Steps:
                 for task in tasks
             ]  # fmt: skip
             replies = self._ask(requests, "classification instances")
-            for task, first, reply in zip(tasks, lists, replies, strict=True):
+            for task, reply in zip(tasks, replies, strict=True):
                 made[task.id].append(
                     Instance(
                         task=task, number=number, is_classification=True, input=no_input(reply.text), output=turn[task.id],
-                        replies=(first, reply), request=reply.key,
+                        replies=(lists[task.id], reply), request=reply.key,
                     )
                 )  # fmt: skip
         return [item for items in made.values() for item in items]
@@ -289,12 +298,15 @@ def says_yes(text: str) -> bool | None:
 def parse_labels(text: str) -> list[str]:
     """The labels of a list, one a line or divided by commas; empty where it is no such list."""
     listed = json_items(text, "labels")
-    lines = [line for line in text.strip().splitlines() if line.strip()] if listed is None else [str(item) for item in listed]
+    # A line that ends in a colon is the list's heading.
+    lines = [line for line in text.strip().splitlines() if line.strip(" *") and not line.rstrip(" *").endswith(":")]
+    if listed is not None:
+        lines = [str(item) for item in listed]
     if len(lines) == 1 and listed is None:
         lines = re.split(r",|;|\bor\b", lines[0])
     labels = list(dict.fromkeys(re.sub(r"^\W*(\d+\s*[.)])?\W*", "", line).strip(" .*\"'“”`") for line in lines))
     fits = all(label and len(label.split()) <= _LABEL_WORDS for label in labels)
-    return labels if fits and 1 <= len(labels) <= _MOST_LABELS else []
+    return labels if fits and _FEWEST_LABELS <= len(labels) <= _MOST_LABELS else []
 
 
 def _label_in_turn(labels: Sequence[str], identity: str, number: int) -> str:

@@ -23,8 +23,9 @@ from minilima.records import Example, Progress, Rejected, SeedTask, Tell, user_t
 
 SATURATED_ROUNDS = 3
 
-_REQUESTS_A_TASK = {DataKind.self_instruct: 3, DataKind.magpie: 1}
-"""Classification or not, and the two halves of an instance; an answer. Alpaca's examples come whole."""
+_REQUESTS_A_TASK = {DataKind.self_instruct: 4, DataKind.magpie: 1}
+"""Classification or not, labels that there may turn out to be none of, and the two halves of an instance; an answer. Alpaca's
+examples come whole."""
 _PROMPT_TOKENS = 2000
 """What the prompt of one of them takes at most, for the question whether a budget covers them."""
 _SHOWN = 200

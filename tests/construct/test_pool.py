@@ -45,6 +45,8 @@ def writer(body: dict[str, Any]) -> str:
         )
     if "Answer Yes or No" in prompt:
         return "Yes" if number % 3 == 0 else "No"
+    if "Which labels can the answer be" in prompt:
+        return "short\nlong"
     if "Does this task come with" in prompt:
         return "None" if number % 2 else f"Some text {number}"
     return f"Result {number}"
@@ -193,6 +195,22 @@ def test_classification_tasks_take_their_labels_in_turn(tmp_path: Path, server: 
     assert all(seeds[parent]["is_classification"] for row in first for parent in row["parents"])
 
 
+def test_a_task_without_labels_is_answered_like_the_others(tmp_path: Path, server: ModelServer) -> None:
+    def answer(body: dict[str, Any]) -> str:
+        prompt = body["messages"][-1]["content"]
+        if "Which labels can the answer be" in prompt:
+            return "It depends on what you mean by that, and on much else."
+        return "Yes" if "Answer Yes or No" in prompt else writer(body)
+
+    server.answer = answer
+    outcome = build_pool(job(tmp_path / "all", server), tell)
+    rows = read_jsonl(tmp_path / "all" / "work" / "instances.jsonl")
+    assert outcome.metrics["classification"] == len(rows) == 12, "no task is lost"
+    assert all(row["output"].startswith("Result") and "is_classification" not in row for row in rows)
+    only = build_pool(job(tmp_path / "only", server, "data.classification_only=true"), tell)
+    assert only.metrics["tasks"] == 0 and only.metrics["reasons"]["empty_output"] == 12, "where nothing else is wanted"
+
+
 def test_several_instances_are_written_and_contradictions_dropped(tmp_path: Path, server: ModelServer) -> None:
     def answer(body: dict[str, Any]) -> str:
         prompt = body["messages"][-1]["content"]
@@ -255,9 +273,10 @@ def test_further_instances_are_asked_for_after_the_ones_before(tmp_path: Path, s
         if "Does this task come with" in prompt:
             return "None" if "List" in prompt else f"Text {prompt.count('Text')}."
         if "Make up a short input" in prompt:
-            return f"Label text {prompt.count('Label text')}."
+            label = re.findall('the answer is "([a-z]+)"', prompt)[0]
+            return f"Label text {label} {prompt.count('Label text')}."
         if "Which labels" in prompt:
-            return "good"
+            return "good, bad"
         if "Answer Yes or No" in prompt:
             return "Yes" if "Judge" in prompt else "No"
         return writer(body)
@@ -268,7 +287,10 @@ def test_further_instances_are_asked_for_after_the_ones_before(tmp_path: Path, s
     for row in read_jsonl(tmp_path / "work" / "instances.jsonl"):
         inputs.setdefault(row["instruction"].split()[0], []).append(row["input"])
     assert inputs["Explain"][:3] == ["Text 0.", "Text 1.", "Text 2."], "a greedy model too writes another one each time"
-    assert inputs["Judge"][:3] == ["Label text 0.", "Label text 1.", "Label text 2."]
+    judged = [(text.split()[2], text.split()[3]) for text in inputs["Judge"][:3]]
+    assert judged in ([("good", "0."), ("bad", "0."), ("good", "1.")], [("bad", "0."), ("good", "0."), ("bad", "1.")]), (
+        "the labels take turns"
+    )
     assert set(inputs["List"]) == {""} and len(inputs["List"]) < len(inputs["Explain"]), "without an input there is one instance"
 
 
@@ -382,7 +404,7 @@ def test_growth_stops_while_the_budget_still_covers_the_instances(tmp_path: Path
     cap = "generator.endpoint.budget.requests=150"
     outcome = build_pool(job(tmp_path, server, "data.instructions=500", cap), tell)
     assert outcome.metrics["stopped_by"] == "budget"
-    assert outcome.metrics["tasks"] > 40 and 140 <= len(server.requests) <= 150, "nearly all of it is used"
+    assert outcome.metrics["tasks"] > 30 and 100 < len(server.requests) <= 150, "most of it is used"
     again = build_pool(job(tmp_path, server, "data.instructions=500", cap), tell)
     assert again.metrics == outcome.metrics and again.usage.calls == 0
 
@@ -391,7 +413,7 @@ def test_a_cap_below_a_round_still_yields_what_it_pays_for(tmp_path: Path, serve
     server.answer = writer
     small = ("data.instructions=500", "data.requests_per_round=8", "data.instructions_per_request=8")
     outcome = build_pool(job(tmp_path, server, *small, "generator.endpoint.budget.requests=100"), tell)
-    assert (outcome.metrics["stopped_by"], outcome.metrics["instructions"]) == ("budget", (100 - 8) // 3)
+    assert (outcome.metrics["stopped_by"], outcome.metrics["instructions"]) == ("budget", (100 - 8) // 4)
     assert len(server.requests) <= 100
     none = build_pool(job(tmp_path / "none", server, *small, "generator.endpoint.budget.requests=10"), tell)
     assert none.metrics["instructions"] == 0 and none.usage.calls == 0, "a round that leads to nothing is not asked for"
@@ -463,7 +485,10 @@ def test_examples_that_never_came_are_counted(tmp_path: Path, server: ModelServe
 
     server.answer = answer
     outcome = build_pool(job(tmp_path, server, "generator.endpoint.max_retries=0", "generator.endpoint.concurrency=1"), tell)
-    assert outcome.metrics["reasons"]["no_reply"] == outcome.usage.faults["given_up"] > 0
+    assert 0 < outcome.metrics["reasons"]["no_reply"] <= outcome.usage.faults["given_up"]
+    ids = {name: {row["id"] for row in read_jsonl(tmp_path / "work" / f"{name}.jsonl")} for name in ("instances", "rejected")}
+    written = {row["id"] for row in read_jsonl(tmp_path / "work" / "instructions.jsonl")}
+    assert written == ids["instances"] | (ids["rejected"] & written), "every task has an answer or a reason"
 
 
 @pytest.mark.parametrize("select", list(Select))

@@ -184,6 +184,10 @@ and the Po.
     [
         ("positive\nnegative\nneutral", ["positive", "negative", "neutral"]),
         ("1. Yes\n2. No", ["Yes", "No"]),
+        ("The labels are:\n1. Yes\n2. No", ["Yes", "No"]),
+        ("**Labels:**\n\n- Yes\n- No", ["Yes", "No"]),
+        ("The answer to this question is:", []),
+        ("undefined", []),
         ("- spam\n- not spam\n- spam", ["spam", "not spam"]),
         ("true or false.", ["true", "false"]),
         ("The answer depends on the sentence that is given to me here.", []),
