@@ -30,15 +30,12 @@ from minilima.records import SeedTask
 from minilima.sources import DATA, resolve
 from minilima.store import Store
 
-SEEDS = (0, 1)
-"""Experiments' seeds, which draw the demonstrations; the figures are means over them."""
+SEEDS = (0,)
+"""Of experiments: they draw the demonstrations. Figures are means over them."""
 
 
-def judged(
-    model: CachedModel, asker: Asker, known: Sequence[SeedTask], asked: Sequence[SeedTask], seed: int
-) -> dict[str, list[bool]]:
-    """For each way to ask: whether the model takes each of the asked tasks for a classification."""
-    steps = Steps(known, model, asker, seed, lambda progress: None)
+def judged(steps: Steps, asked: Sequence[SeedTask]) -> dict[str, list[bool]]:
+    """For each way to ask: whether the model takes each of the tasks for a classification."""
     tasks = [
         Instruction(
             id=task.id, instruction=task.instruction, round=0, parents=(), request="", nearest_id=None, nearest_rouge=None

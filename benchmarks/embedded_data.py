@@ -28,7 +28,7 @@ from minilima.store import Store
 
 MARKS = ("good", "fair", "bad")
 READ = 50
-SHOWN = {"good": 3, "fair": 3, "bad": 5}
+SHOWN = {"good": 3, "fair": 5, "bad": 5}
 CHARACTERS = 500
 _KINDS_FILE = Path(__file__).parent / "results" / "classification.json"
 _MARKS_FILE = Path(__file__).parent / "results" / "embedded_data_read.json"
