@@ -24,6 +24,8 @@ from minilima.train.shape import ModelShape, published_shape, shape_of
 ASSUMED_MFU = 0.4
 ASSUMED_TOKENS = 300
 """Of an example, where the data set is not made yet; LIMA's examples have about 750, Alpaca's about 100."""
+LAYER_SECONDS = 0.007
+"""A layer of a step takes no less: that long it takes to launch its kernels (benchmarks/results/lima_run.json: 0.22 s for 30)."""
 _TOKENS_A_WORD = 1.35
 
 
@@ -154,10 +156,13 @@ def _time(shape: ModelShape, config: Config, device: Device, graph: Stages, stor
         [round(tokens)] * examples, parameters=shape.multiplying, layers=shape.layers, heads_width=shape.heads_width,
         frozen=sft.method != "full",
     ) * sft.epochs  # fmt: skip
-    h100 = needed / (H100_FLOPS * ASSUMED_MFU)
+    launching = steps * shape.layers * LAYER_SECONDS
+    h100 = max(launching, needed / (H100_FLOPS * ASSUMED_MFU))
     if device.flops is None:
         return _Time(seconds=None, h100_seconds=h100, told=f"{text}.")
-    seconds = needed / (device.flops * device.processes * ASSUMED_MFU)
-    speed = f"{ASSUMED_MFU:.0%} of the {device.flops / 1e12:,.0f} TFLOP/s of each"
-    told = f"{text}; about {seconds / 60:,.1f} min of computing, assuming {speed}."
-    return _Time(seconds=seconds, h100_seconds=h100, told=told)
+    computing = needed / (device.flops * device.processes * ASSUMED_MFU)
+    speed = f"assuming {ASSUMED_MFU:.0%} of the {device.flops / 1e12:,.0f} TFLOP/s of each"
+    if launching > computing:
+        speed = "which is what launching the kernels takes: larger steps would hardly take longer"
+    seconds = max(launching, computing)
+    return _Time(seconds=seconds, h100_seconds=h100, told=f"{text}; about {seconds / 60:,.1f} min of computing, {speed}.")
