@@ -66,16 +66,23 @@ def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[
     shown = _narrow(headings)
     widths = [max(len(line) for cell in column for line in cell.split("\n")) + _GAP for column in zip(shown, *rows, strict=True)]
 
+    # A win rate over part of the prompts is never shown without saying so.
+    whole = all(row.point.results.coverage.judged == row.point.results.coverage.prompts for row in table.rows)
+
+    def stays(heading: str, dropped: Sequence[str]) -> bool:
+        return heading not in dropped or (heading == "judged" and not whole)
+
     def fits(dropped: Sequence[str]) -> bool:
-        return sum(width for heading, width in zip(headings, widths, strict=True) if heading not in dropped) - _GAP <= room
+        return sum(width for heading, width in zip(headings, widths, strict=True) if stays(heading, dropped)) - _GAP <= room
 
     by_settings = bool(table.settings) and fits(["point", *_DROPPED_FIRST])
     spare = [*_DROPPED_FIRST[:2], *(["point"] if by_settings else table.settings), *_DROPPED_FIRST[2:]]
     for number in [0, 1, *range(2 if by_settings else 2 + len(table.settings), len(spare) + 1)]:
         if fits(spare[:number]):
             break
-    kept = [place for place, heading in enumerate(headings) if heading not in spare[:number]]
-    dropped = [heading for heading in spare[:number] if heading in headings and heading not in table.settings]
+    kept = [place for place, heading in enumerate(headings) if stays(heading, spare[:number])]
+    gone = [heading for heading in spare[:number] if heading in headings and not stays(heading, spare[:number])]
+    dropped = [heading for heading in gone if heading not in table.settings]
     if spare[:number] and set(table.settings) & set(spare[:number]):
         dropped.insert(0, f"the {len(table.settings)} settings that differ")
     return [shown[place] for place in kept], [[row[place] for place in kept] for row in rows], dropped

@@ -108,3 +108,6 @@ def test_a_narrow_terminal_shows_whole_columns_and_names_the_others() -> None:
     many = replace(table, settings=tuple(f"data.setting_{number}" for number in range(9)))
     headings, _, dropped = _fitting(many, 80)
     assert headings[:3] == ["", "point", "win rate"] and dropped[0] == "the 9 settings that differ"
+    coverage = Coverage(judged=39, prompts=40, minimum=0.9)
+    partly = replace(point("c", 20, 1), results=Results(coverage=coverage, win_rate=None, loss_change=None))
+    assert "judged" in _fitting(tabulate([partly]), 1)[0], "how much a win rate rests on is never left out"
