@@ -29,7 +29,6 @@ from minilima.plan_table import as_json, show_sweep
 from minilima.planning import make_sweep_plan
 from minilima.readiness import check_ready, confirm_spending
 from minilima.recipes import run_name, stages
-from minilima.report.workspace import show_workspace
 from minilima.sources import resolve
 from minilima.store import Store, reserved
 from minilima.sweep_folder import Entry, forget, is_done, outcome, read_entries, searched, write_record, write_sweep
@@ -260,6 +259,8 @@ def _told(folder: Path, entries: Sequence[Entry], launcher: str) -> Iterator[Non
 
 
 def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, stopped: str | None) -> None:
+    from minilima.report.workspace import show_workspace  # a plan needs none of what reports need
+
     console.say()
     rows = [
         (*(entry.axes.get(key, "") for key in sweep.varied), entry.status, _rate(entry.win_rate), entry.name) for entry in entries
