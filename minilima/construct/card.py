@@ -73,7 +73,8 @@ def card_text(facts: CardFacts) -> str:
         with_system=sum(example.system is not None for example in facts.examples),
         origin=facts.origin,
         seeds=pool_recipe.get("seeds") or recipe.get("seeds"),
-        command=facts.dataset["command"],
+        # The path of the interpreter says more about its owner than about the data.
+        command=re.sub(r"^\S*/(?=\S)", "", facts.dataset["command"]),
         entry=f"{facts.dataset['stage']}-{facts.dataset['key']}",
         pool_known=facts.pool is not None,
         left_out={"While the pool was made": pool["metrics"].get("reasons", {}), **left_out} if pool else left_out,
