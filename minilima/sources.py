@@ -125,7 +125,8 @@ def _reference(config: Config) -> FileSource | None:
         return _eval_set(config)
     folder = Path(value).expanduser()
     if not folder.is_dir():
-        return _local_file("eval.reference", value)
+        found = _local_file("eval.reference", value)
+        return _answers(found.name, found.path) if found.path is not None else found
     try:
         stages = json.loads((folder / "run.json").read_text(encoding="utf-8"))["stages"]
         (place,) = (stage["path"] for stage in stages if stage["role"] == "answers")
@@ -136,7 +137,19 @@ def _reference(config: Config) -> FileSource | None:
             "eval.reference names a run's folder: run.json must list its answers, and they must still be in the store.",
             "Run that experiment again, or name another folder or a model_outputs.json.",
         ) from None
-    return FileSource(name=folder.resolve().name, path=path, sha256=sha256_file(path))
+    return _answers(folder.resolve().name, path)
+
+
+def _answers(name: str, outputs: Path) -> FileSource:
+    """A model_outputs.json; the hash covers answers.jsonl beside it, where our own store has it: it tells which were cut."""
+    own, told = answers_beside(outputs), sha256_file(outputs)
+    return FileSource(name=name, path=outputs, sha256=sha256_text(told + sha256_file(own)) if own is not None else told)
+
+
+def answers_beside(outputs: Path) -> Path | None:
+    """answers.jsonl of the store entry that a model_outputs.json lies in; None where it lies elsewhere."""
+    own = outputs.parent / "answers.jsonl"
+    return own if own.is_file() and (outputs.parent / "manifest.json").is_file() else None
 
 
 def _dev_set(config: Config) -> FileSource:

@@ -4,10 +4,13 @@ They become a stage like the base model's answers, so that everything after it i
 is still the base model's, which the tuned model's is compared with.
 """
 
+from dataclasses import replace
+
 from minilima.evaluate.answers import load_base, reference_losses, write_model_outputs
 from minilima.evaluate.prompts import load_eval_set, read_references
-from minilima.files import write_jsonl
-from minilima.records import Tell
+from minilima.files import read_jsonl, write_jsonl
+from minilima.records import Answer, Tell
+from minilima.sources import FileSource, answers_beside
 from minilima.store import Outcome
 from minilima.worker import Job
 
@@ -16,16 +19,29 @@ def build_references(job: Job, tell: Tell) -> Outcome:
     """Writes answers.jsonl, model_outputs.json and reference_loss.jsonl, as `build_answers` does."""
     assert job.sources.reference is not None, "the stage is only there with a reference"
     prompts = load_eval_set(job.sources.eval_set, job.config.eval_set.size)
-    answers = read_references(job.sources.reference, prompts)
+    answers = _with_lengths(read_references(job.sources.reference, prompts), job.sources.reference)
     write_jsonl(job.work / "answers.jsonl", answers)
     write_model_outputs(job, prompts, answers)
     losses = reference_losses(prompts, load_base(job), tell) if any(prompt.output for prompt in prompts) else []
     write_jsonl(job.work / "reference_loss.jsonl", losses)
     metrics = {
         "answers": len(answers),
-        "truncated": 0,
+        "truncated": sum(answer.truncated for answer in answers),
         "mean_words": sum(len(answer.output.split()) for answer in answers) / len(answers),
         "reference_tokens": sum(loss.tokens for loss in losses),
         "reference_nats": sum(loss.nats for loss in losses),
     }
     return Outcome(metrics=metrics)
+
+
+def _with_lengths(answers: list[Answer], source: FileSource) -> list[Answer]:
+    """The answers with their tokens, and whether they were cut, where answers.jsonl beside the file tells it."""
+    assert source.path is not None, "checked before anything runs"
+    own = answers_beside(source.path)
+    told = {row["instruction"]: row for row in read_jsonl(own)} if own is not None else {}
+    return [
+        replace(answer, tokens=told[answer.instruction]["tokens"], truncated=told[answer.instruction]["truncated"])
+        if answer.instruction in told
+        else answer
+        for answer in answers
+    ]

@@ -78,6 +78,22 @@ def test_the_sets_own_answers_and_another_runs_answers_are_references(tmp_path: 
     assert keys(*settings(tmp_path, run)) == keys(*settings(tmp_path, published)), "the same answers are the same reference"
 
 
+def test_answers_of_a_run_that_were_cut_are_known_to_be(tmp_path: Path, published: Path, tiny_model: Path) -> None:
+    before = keys(*settings(tmp_path, published))
+    rows = [{**row, "id": str(n), "tokens": 7, "truncated": n == 1} for n, row in enumerate(PUBLISHED)]
+    write_jsonl(tmp_path / "answers.jsonl", rows)
+    assert keys(*settings(tmp_path, published)) == before, "a file that somebody else laid beside it"
+    (tmp_path / "manifest.json").write_text("{}")
+    assert keys(*settings(tmp_path, published))["reference_answers"] != before["reference_answers"]
+    config = load_config(settings(tmp_path, published, f"model.path={tiny_model}"))
+    job = Job(
+        role="reference_answers", key="k", work=tmp_path / "work", inputs={}, config=config, sources=resolve(config),
+        cache=tmp_path / "c.sqlite",
+    )  # fmt: skip
+    assert build_answers(job, lambda progress: None).metrics["truncated"] == 1
+    assert [row["truncated"] for row in read_jsonl(job.work / "answers.jsonl")] == [True, False, False]
+
+
 @pytest.mark.parametrize(
     ("rows", "named"),
     [
