@@ -131,7 +131,8 @@ def _line(row: Row, table: Table, paired: bool, controlled: bool) -> list[str]:
         return [*cells, "compared with", "", "", "", ""]
     if (found := row.against.paired) is None:
         return [*cells, row.against.note, "", "", "", ""]
-    figures = [f"{found.minimum_detectable:.1f}", f"{found.p_holm:.4f}", f"{found.p_mcnemar:.4f}"]
+    detectable = f"{found.minimum_detectable:.1f}" if found.prompts > 1 else "not known"
+    figures = [detectable, f"{found.p_holm:.4f}", f"{found.p_mcnemar:.4f}"]
     return [*cells, _interval(found.difference, "{:+.1f}"), *figures, row.against.note]
 
 

@@ -237,7 +237,7 @@ def _record(row: Row, settings: Sequence[str]) -> dict[str, Any]:
         "p_bootstrap": paired.p_bootstrap if paired else None,
         "p_holm": paired.p_holm if paired else None,
         "p_mcnemar": paired.p_mcnemar if paired else None,
-        "minimum_detectable_difference": paired.minimum_detectable if paired else None,
+        "minimum_detectable_difference": paired.minimum_detectable if paired and paired.prompts > 1 else None,
         "shared_prompts": paired.prompts if paired else None,
         "note": row.against.note if row.against else "",
     }

@@ -90,7 +90,9 @@ def _cell(item: Against | None) -> dict[str, Any] | None:
     if item is None or item.paired is None:
         return {"note": item.note} if item else None
     found = item.paired
-    return {**asdict(found.difference), "p": found.p_holm, "prompts": found.prompts}
+    detectable = found.minimum_detectable if found.prompts > 1 else None
+    tests = {"p": found.p_holm, "mcnemar": found.p_mcnemar, "detectable": detectable}
+    return {**asdict(found.difference), **tests, "prompts": found.prompts}
 
 
 def _is_apart(row: Row) -> bool:
