@@ -36,6 +36,7 @@ def word_statistics(texts: Sequence[str]) -> dict[str, float]:
 
 
 _LATIN = "Latin"
+_UNKNOWN = "unknown"
 # Words of grammar that are frequent in one of these languages and rare or absent in the others.
 _WORDS = {
     "English": "the of and to is that with for it this are you from which was have not",
@@ -54,7 +55,7 @@ _LANGUAGES = {language: frozenset(words.split()) for language, words in _WORDS.i
 def languages(texts: Sequence[str]) -> dict[str, int]:
     """How many texts are in which language, guessed from words of grammar; in another script than Latin, its name.
 
-    A text with fewer than two such words counts as Latin: a line of code, a name, a label.
+    A text in Latin script with fewer than two such words is unknown: a line of code, a name, a label.
     """
     return dict(Counter(_language(text) for text in texts).most_common())
 
@@ -66,7 +67,7 @@ def _language(text: str) -> str:
     words = Counter(re.findall(r"[^\W\d_]+", text.lower()))
     scores = {language: sum(words[word] for word in known) for language, known in _LANGUAGES.items()}
     best = max(scores, key=lambda language: scores[language])
-    return best if scores[best] >= 2 else script
+    return best if scores[best] >= 2 else _UNKNOWN
 
 
 def _script(text: str) -> str:

@@ -218,7 +218,7 @@ def test_the_limit_is_where_most_known_cases_are_told_apart() -> None:
         ("Fasse den Text in einem Satz zusammen, der nicht zu lang ist und für alle taugt.", "German"),
         ("请写一首关于大海的诗", "CJK"),
         ("Напиши стихотворение", "Cyrillic"),
-        ("x = foo(bar)", "Latin"),
+        ("x = foo(bar)", "unknown"),
         ("1 + 1", "None"),
     ],
 )
