@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from minilima.construct.filters import is_refusal
-from minilima.construct.instances import label_balance
+from minilima.construct.labels import label_balance
 from minilima.construct.statistics import languages
 from minilima.records import Example
 

@@ -5,20 +5,16 @@ turns; for all others the input first and then the answer. Otherwise models writ
 section 2.2). Each half is one request, after worked seed tasks of the same kind.
 """
 
-import math
 import random
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from minilima.construct.asking import Asker, Demonstration
 from minilima.construct.filters import instance_fault
 from minilima.construct.instructions import Instruction
+from minilima.construct.labels import KINDS, LABELS_SCHEMA, best_limit, label_in_turn, odds, parse_labels, says_yes
 from minilima.construct.seeds import short_tasks
-from minilima.construct.writers import json_items, list_schema, no_input
-from minilima.files import sha256_text
+from minilima.construct.writers import no_input
 from minilima.llm.cache import CachedModel
 from minilima.llm.chat import FAILED, Reply, Request, Sampling, counted
 from minilima.records import Example, Rejected, SeedTask, Tell
@@ -27,12 +23,6 @@ CLASSIFICATION_DEMONSTRATIONS = 4
 """Seed tasks shown before the question, half of them classification tasks."""
 KIND_DEMONSTRATIONS = 8
 """Seed tasks of each kind shown where probabilities decide."""
-_KINDS = {True: "classification", False: "generation"}
-
-LABELS_SCHEMA = list_schema("labels", {"type": "string"})
-
-_FEWEST_LABELS, _MOST_LABELS, _LABEL_WORDS = 2, 12, 6
-"""A shorter or longer list, or a longer line, is no list of labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +84,15 @@ class Steps:
         drawn = {kind: _short(self.seeds, rng, len(self.seeds), is_classification=kind) for kind in (True, False)}
         cuts = {kind: min(KIND_DEMONSTRATIONS, (len(seeds) + 1) // 2) for kind, seeds in drawn.items()}
         shown: list[Demonstration] = [
-            ({"instruction": task.instruction}, _KINDS[kind]) for kind, seeds in drawn.items() for task in seeds[: cuts[kind]]
+            ({"instruction": task.instruction}, KINDS[kind]) for kind, seeds in drawn.items() for task in seeds[: cuts[kind]]
         ]
         rng.shuffle(shown)
         known = [task for kind, seeds in drawn.items() for task in seeds[cuts[kind] :]]
         texts = [task.instruction for task in known] + [task.instruction for task in tasks]
         requests = [self.asker.weigh("kind", shown, instruction=text) for text in texts]
-        odds = [_odds(reply.logprobs or {}) for reply in self._ask(requests, "classified")]
-        limit = best_limit([(value, task.is_classification) for value, task in zip(odds, known, strict=False)])
-        return [value > limit for value in odds[len(known) :]]
+        weighed = [odds(reply.logprobs or {}) for reply in self._ask(requests, "classified")]
+        limit = best_limit([(value, task.is_classification) for value, task in zip(weighed, known, strict=False)])
+        return [value > limit for value in weighed[len(known) :]]
 
     def kinds_told(self, tasks: Sequence[Instruction]) -> list[bool | None]:
         """By what the model answers in words; None where that is neither yes nor no."""
@@ -195,7 +185,7 @@ class Steps:
         labels = {task.id: parse_labels(lists[task.id].text) for task in tasks}
         made: dict[str, list[Instance]] = {task.id: [] for task in tasks}
         for number in range(self.asker.data.instances_per_task):
-            turn = {task.id: _label_in_turn(labels[task.id], task.id, number) for task in tasks}
+            turn = {task.id: label_in_turn(labels[task.id], task.id, number) for task in tasks}
             requests = [
                 self.asker.request(
                     "labelled_input", shown, self.sampling, number, instruction=task.instruction, label=turn[task.id],
@@ -270,57 +260,6 @@ def _contradicted(instances: Sequence[Instance]) -> set[tuple[str, str]]:
         if item.input:
             outputs.setdefault((item.task.id, item.input), set()).add(item.output.strip())
     return {place for place, found in outputs.items() if len(found) > 1}
-
-
-def _odds(logprobs: Mapping[str, float]) -> float:
-    """Log-odds of the word for classification tasks against the other; one that is not listed is as likely as the last listed."""
-    least = min(logprobs.values(), default=0.0)
-    yes, no = (
-        max((value for token, value in logprobs.items() if token.strip() and word.startswith(token.strip())), default=least)
-        for word in _KINDS.values()
-    )
-    return yes - no
-
-
-def best_limit(known: Sequence[tuple[float, bool]]) -> float:
-    """The limit above which a value most often means True, by (value, whether it does) of known cases; the highest of equals."""
-    values = sorted({value for value, _ in known}, reverse=True)
-    between = [math.inf, *((above + below) / 2 for above, below in pairwise(values)), -math.inf]
-    return max(between, key=lambda limit: (sum((value > limit) == truth for value, truth in known), limit), default=0.0)
-
-
-def says_yes(text: str) -> bool | None:
-    """True for a yes, False for a no, None for anything else."""
-    word = re.match(r"\W*(yes|no)\b", text, re.IGNORECASE)
-    return None if word is None else word[1].lower() == "yes"
-
-
-def parse_labels(text: str) -> list[str]:
-    """The labels of a list, one a line or divided by commas; empty where it is no such list."""
-    listed = json_items(text, "labels")
-    # A line that ends in a colon is the list's heading.
-    lines = [line for line in text.strip().splitlines() if line.strip(" *") and not line.rstrip(" *").endswith(":")]
-    if listed is not None:
-        lines = [str(item) for item in listed]
-    if len(lines) == 1 and listed is None:
-        lines = re.split(r",|;|\bor\b", lines[0])
-    labels = list(dict.fromkeys(re.sub(r"^\W*(\d+\s*[.)])?\W*", "", line).strip(" .*\"'“”`") for line in lines))
-    fits = all(label and len(label.split()) <= _LABEL_WORDS for label in labels)
-    return labels if fits and _FEWEST_LABELS <= len(labels) <= _MOST_LABELS else []
-
-
-def _label_in_turn(labels: Sequence[str], identity: str, number: int) -> str:
-    """The label of a task's instance: tasks begin at different labels, and go through them in turn."""
-    return labels[(int(sha256_text(identity)[:8], 16) + number) % len(labels)] if labels else ""
-
-
-def label_balance(examples: Sequence[Example]) -> dict[str, object]:
-    """How the labels of classification examples are spread: the most frequent ones, and the share of the first."""
-    counts = Counter(example.output.lower() for example in examples if example.is_classification)
-    total = sum(counts.values())
-    if not total:
-        return {}
-    return {"labels": dict(counts.most_common(10)), "most_common_label_share": round(counts.most_common(1)[0][1] / total, 3)}
 
 
 def _worked(task: SeedTask) -> dict[str, str]:

@@ -11,8 +11,9 @@ from typing import Any
 from minilima.config import BudgetConfig, Config, DataKind, GeneratorKind, Style
 from minilima.construct.asking import Asker
 from minilima.construct.imports import import_pool, read_tasks
-from minilima.construct.instances import Classified, Instance, Steps, check, label_balance
+from minilima.construct.instances import Classified, Instance, Steps, check
 from minilima.construct.instructions import Growth, Instruction, grow
+from minilima.construct.labels import label_balance
 from minilima.construct.seeds import load_seeds
 from minilima.construct.writers import Writer, example_writer, list_writer, turn_writer
 from minilima.errors import MinilimaError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minilima.construct.filters import is_refusal
-from minilima.construct.instances import label_balance
+from minilima.construct.labels import label_balance
 from minilima.records import Example
 
 _PERCENTILES = {"p5": 5, "median": 50, "p95": 95}

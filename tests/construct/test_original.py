@@ -117,7 +117,7 @@ import sys
 from minilima.config import DataConfig
 from minilima.construct.dataset import sift
 from minilima.construct.encodings import encode
-from minilima.construct.instances import parse_labels
+from minilima.construct.labels import parse_labels
 from minilima.construct.instructions import _draw
 from minilima.construct.rouge import RougeIndex
 from minilima.construct.seeds import load_seeds

@@ -7,7 +7,7 @@ import pytest
 from minilima.config import DataConfig, GeneratorConfig
 from minilima.construct.asking import Asker
 from minilima.construct.filters import asks, instance_fault, instruction_fault, is_repetitive, points_to_an_input
-from minilima.construct.instances import best_limit, parse_labels, says_yes
+from minilima.construct.labels import best_limit, parse_labels, says_yes
 from minilima.construct.seeds import load_seeds
 from minilima.construct.statistics import languages
 from minilima.construct.writers import Draft, no_input, parse_examples, parse_list, turn_writer
