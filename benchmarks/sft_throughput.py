@@ -159,7 +159,7 @@ class Measured(Packer):
 
     def __call__(self, examples: Sequence[Mapping[str, Tokens]]) -> dict[str, Any]:
         step = super().__call__(examples)
-        Measured.longest = max(Measured.longest, *(row["input_ids"].shape[1] for row in step["rows"]), 0)
+        Measured.longest = max(Measured.longest, *(row["input_ids"].shape[1] for row in step["rows"]))
         Measured.one_row = Measured.one_row and len(step["rows"]) == 1
         return step
 

@@ -4,6 +4,7 @@ A hub that does not answer costs seconds and is asked once; what cannot be had i
 """
 
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,23 +48,33 @@ def find_commit(name: str, revision: str) -> str | None:
 def _offers(repository: str, filename: str) -> bool:
     """Whether the hub can be reached and has the file; one short question, where a download would ask for half a minute."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
+    address, refusals = hf_hub_url(repository, filename, repo_type="dataset"), (EntryNotFoundError, RepositoryNotFoundError)
     try:
-        get_hf_file_metadata(hf_hub_url(repository, filename, repo_type="dataset"), timeout=5.0)
-    except (EntryNotFoundError, RepositoryNotFoundError) as error:
+        return _reached(lambda: get_hf_file_metadata(address, timeout=5.0), *refusals) is not None
+    except refusals as error:
         raise MinilimaError(
             f"The hub has no file {filename} in the data set {repository}.",
             f"{type(error).__name__}: the name is wrong, or its terms must be accepted and you must be logged in.",
             "Correct eval_set.hub_file, or name a file of yours: eval_set.path=model_outputs.json",
         ) from None
+
+
+def _reached(question: Callable[[], Any], *refusals: type[Exception]) -> Any:
+    """What the hub replies; None where it cannot be reached. `refusals` are raised: the caller knows what they mean."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return question()
+    except refusals:
+        raise
     except (HfHubHTTPError, OSError, RuntimeError):
-        return False
+        return None
     except Exception as error:
         if _is_of_the_connection(error):
-            return False
+            return None
         raise
-    return True
 
 
 def _is_of_the_connection(error: Exception) -> bool:
@@ -85,20 +96,14 @@ def _cached_commit(name: str, revision: str) -> str | None:
 @cache
 def _asked_commit(name: str, revision: str) -> str | None:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError  # gated models are of this kind
 
     try:
-        found: Any = HfApi().model_info(name, revision=revision, timeout=5.0).sha
-    except (GatedRepoError, RepositoryNotFoundError) as error:
+        found = _reached(lambda: HfApi().model_info(name, revision=revision, timeout=5.0).sha, RepositoryNotFoundError)
+    except RepositoryNotFoundError as error:
         raise MinilimaError(
             f"The hub does not give out {name}.",
             f"{type(error).__name__}: the name is wrong, or its licence must be accepted and you must be logged in.",
             "Check the name, run `hf auth login`, or use model=smollm2_135m.",
         ) from None
-    except (HfHubHTTPError, OSError, RuntimeError):
-        return None
-    except Exception as error:
-        if _is_of_the_connection(error):
-            return None
-        raise
     return str(found) if found else None

@@ -5,8 +5,9 @@ Each answer is in the reply cache as soon as it is written, so a kill loses only
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from minilima.config import ComputeConfig, Config
 from minilima.errors import MinilimaError
@@ -35,18 +36,25 @@ def build_answers(job: Job, tell: Tell) -> Outcome:
     writer = _writer(job, location, name)
     model = CachedModel(writer, job.cache)
     answers = answer_prompts(prompts, model, config, name if tuned else Path(location).name, tell)
+    metrics = write_answers(job, prompts, answers, lambda: _for_losses(writer, location, name, config.compute), tell)
+    return Outcome(metrics=metrics, usage=model.usage)
+
+
+def write_answers(
+    job: Job, prompts: list[EvalPrompt], answers: list[Answer], model: Callable[[], LocalModel], tell: Tell
+) -> dict[str, Any]:
+    """Writes the stage's files, the loss on the reference answers by `model` last; returns its metrics."""
     write_jsonl(job.work / "answers.jsonl", answers)
     write_model_outputs(job, prompts, answers)
-    losses = reference_losses(prompts, _for_losses(writer, location, name, config.compute), tell)
+    losses = reference_losses(prompts, model(), tell) if any(prompt.output for prompt in prompts) else []
     write_jsonl(job.work / "reference_loss.jsonl", losses)
-    metrics = {
+    return {
         "answers": len(answers),
         "truncated": sum(answer.truncated for answer in answers),
         "mean_words": sum(len(answer.output.split()) for answer in answers) / len(answers),
         "reference_tokens": sum(loss.tokens for loss in losses),
         "reference_nats": sum(loss.nats for loss in losses),
     }
-    return Outcome(metrics=metrics, usage=model.usage)
 
 
 def load_base(job: Job) -> LocalModel:

@@ -6,9 +6,9 @@ is still the base model's, which the tuned model's is compared with.
 
 from dataclasses import replace
 
-from minilima.evaluate.answers import load_base, reference_losses, write_model_outputs
+from minilima.evaluate.answers import load_base, write_answers
 from minilima.evaluate.prompts import load_eval_set, read_references
-from minilima.files import read_jsonl, write_jsonl
+from minilima.files import read_jsonl
 from minilima.records import Answer, Tell
 from minilima.sources import FileSource, answers_beside
 from minilima.store import Outcome
@@ -20,18 +20,7 @@ def build_references(job: Job, tell: Tell) -> Outcome:
     assert job.sources.reference is not None, "the stage is only there with a reference"
     prompts = load_eval_set(job.sources.eval_set, job.config.eval_set.size)
     answers = _with_lengths(read_references(job.sources.reference, prompts), job.sources.reference)
-    write_jsonl(job.work / "answers.jsonl", answers)
-    write_model_outputs(job, prompts, answers)
-    losses = reference_losses(prompts, load_base(job), tell) if any(prompt.output for prompt in prompts) else []
-    write_jsonl(job.work / "reference_loss.jsonl", losses)
-    metrics = {
-        "answers": len(answers),
-        "truncated": sum(answer.truncated for answer in answers),
-        "mean_words": sum(len(answer.output.split()) for answer in answers) / len(answers),
-        "reference_tokens": sum(loss.tokens for loss in losses),
-        "reference_nats": sum(loss.nats for loss in losses),
-    }
-    return Outcome(metrics=metrics)
+    return Outcome(metrics=write_answers(job, prompts, answers, lambda: load_base(job), tell))
 
 
 def _with_lengths(answers: list[Answer], source: FileSource) -> list[Answer]:
