@@ -13,7 +13,7 @@ from minilima.estimate import count_prompts, endpoints_of
 from minilima.evaluate.annotators import RETIRED
 from minilima.files import canonical_json, size_text
 from minilima.filesystems import caveat
-from minilima.foresight import ASSUMED_MFU, Foresight, device_here, foresee
+from minilima.foresight import Foresight, device_here, foresee
 from minilima.needs import Manifests, Needs, needs, read_manifests
 from minilima.probing import disk
 from minilima.recipes import Stages, stages
@@ -140,7 +140,7 @@ def _noted(planned: Sequence[PlannedStage], notes: Sequence[str], store: Store) 
         added.append("Times follow from earlier builds on this machine, or a GPU's speed; what was never built has none.")
     if (total.h100_seconds or 0) > _WORTH_TELLING_SECONDS:
         hours = (total.h100_seconds or 0) / 3600
-        added.append(f"Training alone would take one H100 about {hours:,.1f} hours, at {ASSUMED_MFU:.0%} of its nominal speed.")
+        added.append(f"Training alone would take one H100 about {hours:,.1f} hours.")
     if total.scratch_bytes and total.scratch_bytes > _WORTH_TELLING_BYTES:
         added.append(f"While a model is trained, a checkpoint takes up to {size_text(total.scratch_bytes)} more of the disk.")
     wanted = (total.disk_bytes or 0) + (total.scratch_bytes or 0)

@@ -45,8 +45,8 @@ def write_answers(
 ) -> dict[str, Any]:
     """Writes the stage's files, the loss on the reference answers by `model` last; returns its metrics."""
     write_jsonl(job.work / "answers.jsonl", answers)
-    write_model_outputs(job, prompts, answers)
-    losses = reference_losses(prompts, model(), tell) if any(prompt.output for prompt in prompts) else []
+    _write_model_outputs(job, prompts, answers)
+    losses = _reference_losses(prompts, model(), tell) if any(prompt.output for prompt in prompts) else []
     write_jsonl(job.work / "reference_loss.jsonl", losses)
     return {
         "answers": len(answers),
@@ -108,7 +108,7 @@ def answer_prompts(prompts: Sequence[EvalPrompt], model: CachedModel, config: Co
     ]
 
 
-def write_model_outputs(job: Job, prompts: list[EvalPrompt], answers: list[Answer]) -> None:
+def _write_model_outputs(job: Job, prompts: list[EvalPrompt], answers: list[Answer]) -> None:
     """model_outputs.json in AlpacaEval's format."""
     rows = [
         {"dataset": prompt.category, "instruction": answer.instruction, "output": answer.output, "generator": answer.generator}
@@ -117,7 +117,7 @@ def write_model_outputs(job: Job, prompts: list[EvalPrompt], answers: list[Answe
     write_atomic(job.work / "model_outputs.json", json.dumps(rows, indent=1, ensure_ascii=False))
 
 
-def reference_losses(prompts: list[EvalPrompt], model: LocalModel, tell: Tell) -> list[ReferenceLoss]:
+def _reference_losses(prompts: list[EvalPrompt], model: LocalModel, tell: Tell) -> list[ReferenceLoss]:
     """The model's loss on the set's reference answers, where it has any."""
     asked = [(prompt.id, prompt.instruction, prompt.output) for prompt in prompts if prompt.output]
     losses = []

@@ -92,6 +92,7 @@ def mcnemar(first_better: int, second_better: int) -> float:
     """
     discordant = first_better + second_better
     # Both tails of the binomial distribution with 1/2 are equal. Whole numbers, so that no count is too large.
+    # scipy.stats.binomtest gives the same, but its import would take most of the time that a repeated run takes.
     tail, ways = 0, 1
     for count in range(min(first_better, second_better) + 1):
         tail += ways
