@@ -32,7 +32,7 @@ lint: install
 	$(BIN)/ruff format .
 
 reference: install
-	$(BIN)/python -m minilima.reference
+	$(BIN)/python -m minilima.cli.reference
 
 docs: reference
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

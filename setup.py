@@ -25,7 +25,6 @@ setup(
             "data/*.jsonl",
             "data/*.txt",
             "prompts/**/*.j2",
-            "construct/*.j2",
             "report/page/*",
             "py.typed",
         ],

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.judge import PAIRS, prepare_ours
 from benchmarks.publish import parser, publish
-from minilima.llm.cache import CachedModel, open_database
-from minilima.llm.chat import OnReply, Reply, Request
+from minilima.models.cache import CachedModel, open_database
+from minilima.models.chat import OnReply, Reply, Request
 from tests.server import VALID_KEY
 
 ROOT = Path(__file__).parent.parent

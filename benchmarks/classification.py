@@ -15,20 +15,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.publish import parser, publish
-from minilima.compose import load_config
-from minilima.config import Device
-from minilima.construct.asking import Asker
-from minilima.construct.instances import Steps
-from minilima.construct.instructions import Instruction
-from minilima.construct.seeds import load_seeds
-from minilima.files import sha256_text
-from minilima.llm.cache import CachedModel
-from minilima.llm.local import LocalModel
+from minilima.config.compose import load_config
+from minilima.config.schema import Device
+from minilima.formats.files import DATA, sha256_text
+from minilima.formats.records import SeedTask
+from minilima.formats.seeds import load_seeds
+from minilima.generate.instances import Steps
+from minilima.generate.instructions import Instruction
+from minilima.generate.prompting import Asker
+from minilima.models.cache import CachedModel
+from minilima.models.local import LocalModel
 from minilima.pipeline import get_or_build
-from minilima.recipes import stages
-from minilima.records import SeedTask
-from minilima.sources import DATA, resolve
-from minilima.store import Store
+from minilima.run.graph import stages
+from minilima.run.sources import resolve
+from minilima.store.entries import Store
 
 SEEDS = (0,)
 """Of experiments: they draw the demonstrations. Figures are means over them."""

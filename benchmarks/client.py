@@ -17,9 +17,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.publish import parser, publish
-from minilima.config import BudgetConfig, EndpointConfig
-from minilima.llm.chat import Request, Sampling, ask
-from minilima.llm.client import connect
+from minilima.config.schema import BudgetConfig, EndpointConfig
+from minilima.models.chat import Request, Sampling, ask
+from minilima.models.endpoint import connect
 from tests.server import VALID_KEY
 
 REQUESTS, CONCURRENCY, LATENCY = 2000, 64, 0.2

@@ -22,7 +22,8 @@ import scipy
 from rouge_score import rouge_scorer
 
 from benchmarks.publish import parser, publish
-from minilima.construct import prefix_index, rouge
+from minilima import rouge
+from minilima.generate import near_duplicates
 
 LIMIT = 0.7
 REAL = 100_000
@@ -89,7 +90,7 @@ def main() -> None:
     for size in chosen.sizes:
         sample = texts(size)
         decisions = None
-        for name, method in (("block", rouge.first_near_duplicates), ("index", prefix_index.first_near_duplicates)):
+        for name, method in (("block", rouge.first_near_duplicates), ("index", near_duplicates.first_near_duplicates)):
             if chosen.index and name == "block":
                 continue
             started, wall = time.process_time(), time.monotonic()

@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.publish import parser, publish
-from minilima.compose import load_config
-from minilima.files import read_jsonl, write_atomic
-from minilima.recipes import stages
-from minilima.sources import resolve
-from minilima.store import Store
+from minilima.config.compose import load_config
+from minilima.formats.files import read_jsonl, write_atomic
+from minilima.run.graph import stages
+from minilima.run.sources import resolve
+from minilima.store.entries import Store
 
 MARKS = ("good", "fair", "bad")
 READ = 50

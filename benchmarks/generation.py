@@ -35,9 +35,9 @@ from transformers import (
 
 from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
-from minilima.config import Device
-from minilima.llm.chat import Request, Sampling, continue_text
-from minilima.llm.local import LocalModel
+from minilima.config.schema import Device
+from minilima.models.chat import Request, Sampling, continue_text
+from minilima.models.local import LocalModel
 
 Figures = dict[str, tuple[float | None, str]]
 

@@ -40,12 +40,11 @@ def outputs(role: str) -> list[dict[str, str]]:
 
 def prepare_ours(folder: Path, address: str, orders: str) -> Callable[[], object]:
     """The verdicts stage as a run builds it."""
-    import minilima.llm.client  # noqa: F401 (the stage would import it while it is timed)
-    from minilima.compose import load_config
+    from minilima.config.compose import load_config
     from minilima.evaluate.judge import build_verdicts
-    from minilima.files import write_jsonl
-    from minilima.sources import resolve
-    from minilima.worker import Job
+    from minilima.formats.files import write_jsonl
+    from minilima.run.sources import resolve
+    from minilima.store.job import Job
 
     for role in ROLES:
         rows = [{"id": str(n), **row, "tokens": 400, "truncated": False} for n, row in enumerate(outputs(role))]

@@ -13,8 +13,8 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from minilima.evaluate.cards import PACKAGED, Figure, JudgeCard, Measured, read_card
-from minilima.files import write_atomic
+from minilima.evaluate.judge_cards import PACKAGED, Figure, JudgeCard, Measured, read_card
+from minilima.formats.files import write_atomic
 
 PUBLISHED = (
     "chatgpt", "chatgpt_fn", "alpaca_eval_gpt4", "alpaca_eval_gpt4_fn", "alpaca_eval_gpt4_turbo_fn",

@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.publish import parser, publish
-from minilima.files import sha256_text
-from tests.construct.test_pool import writer
+from minilima.formats.files import sha256_text
+from tests.generate.test_pool import writer
 from tests.server import VALID_KEY, ModelServer
 
 KILLS = 20

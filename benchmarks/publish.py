@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minilima.provenance import packages
+from minilima.environment import packages
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

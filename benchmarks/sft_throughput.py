@@ -7,7 +7,7 @@ Lengths are log-normal like LIMA-style answers (mean 270 tokens, at most 2,048),
 8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several. `trl` (pip install trl) packs with its
 default strategy, two rows of 8,192 tokens a step, float32 weights under autocast.
 `predicted_peak_gib` is what the memory preflight foretells of ours, for the longest row that a step had.
-Useful tokens are those of the examples, padding left out. MFU is `minilima.train.flops` over 989 TFLOP/s. The figures are
+Useful tokens are those of the examples, padding left out. MFU is `minilima.train.shape` over 989 TFLOP/s. The figures are
 medians of the steps after the first five.
 """
 
@@ -29,13 +29,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCall
 
 from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
-from minilima.config import ComputeConfig, Config, Method, SftConfig, Weights
-from minilima.train.data import IGNORED
-from minilima.train.flops import H100_FLOPS, training_flops
+from minilima.config.schema import ComputeConfig, Config, Method, SftConfig, Weights
+from minilima.train.memory import GIB, Device, memory
 from minilima.train.packing import Packer, Tokens
-from minilima.train.preflight import GIB, Device, memory
 from minilima.train.sft import SftTrainer, prepared, training_arguments
-from minilima.train.shape import shape_of
+from minilima.train.shape import H100_FLOPS, shape_of, training_flops
+from minilima.train.tokenize import IGNORED
 
 WARM_UP = 5
 

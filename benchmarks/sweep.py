@@ -21,10 +21,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.publish import parser, publish
-from minilima.expanding import expand
-from minilima.recipes import stages
-from minilima.sources import resolve
-from minilima.store import Outcome, Store
+from minilima.config.sweep_grid import expand
+from minilima.run.graph import stages
+from minilima.run.sources import resolve
+from minilima.store.entries import Store
+from minilima.store.job import Outcome
 
 SIZES = ",".join(str(number) for number in range(10, 20))
 RATES = ",".join(f"{number}e-5" for number in range(1, 11))

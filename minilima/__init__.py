@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from minilima.compose import load_config as load_config
-    from minilima.config import Config
+    from minilima.config.compose import load_config as load_config
+    from minilima.config.schema import Config
     from minilima.pipeline import run as run
-    from minilima.planning import Plan
+    from minilima.run.plan import Plan
 
 __all__ = ["__version__", "load_config", "plan", "results", "run", "to_frame"]
 
@@ -28,10 +28,10 @@ def plan(config: "Config") -> "Plan":
     """
     from pathlib import Path
 
-    from minilima.planning import make_plan
-    from minilima.recipes import stages
-    from minilima.sources import resolve
-    from minilima.store import Store
+    from minilima.run.graph import stages
+    from minilima.run.plan import make_plan
+    from minilima.run.sources import resolve
+    from minilima.store.entries import Store
 
     sources = resolve(config)
     return make_plan(config, sources, stages(config, sources), Store(Path(config.paths.outputs) / "store"))
@@ -54,7 +54,7 @@ def results(*folders: str | PathLike[str]) -> list[dict[str, Any]]:
     from pathlib import Path
 
     from minilima.report.compare import records, tabulate
-    from minilima.report.points import read_points
+    from minilima.report.runs import read_points
 
     return records(tabulate(read_points([Path(folder) for folder in folders]).points))
 
@@ -69,7 +69,7 @@ def to_frame(records: Sequence[Mapping[str, Any]]) -> Any:
 def __getattr__(name: str) -> Any:
     # Imported when asked for: `python -m minilima --help` and the workers need neither.
     if name == "load_config":
-        from minilima.compose import load_config
+        from minilima.config.compose import load_config
 
         return load_config
     if name == "run":

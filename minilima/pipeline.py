@@ -17,25 +17,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from minilima import console
-from minilima.config import Config, Until
-from minilima.describing import describe_outcome
-from minilima.evaluate.cards import find_card, form_of
-from minilima.evaluate.controlled import length_controlled_win_rate
+from minilima.config.schema import Config, Until
 from minilima.evaluate.judge import draws_order
+from minilima.evaluate.judge_cards import find_card, form_of
+from minilima.evaluate.length_control_cached import length_controlled_win_rate
 from minilima.evaluate.results import Results, compute_results, loss_against
-from minilima.launch import run_stage
-from minilima.llm.budget import spent_usd
-from minilima.plan_table import show
-from minilima.planning import make_plan
-from minilima.readiness import check_ready, check_still_there, confirm_spending
-from minilima.recipes import judge_identity, run_name, stages
-from minilima.records import Usage
-from minilima.report.alpaca import as_run
-from minilima.report.summary import Summary, write_run
-from minilima.report.tracking import track
-from minilima.sources import Sources, resolve
-from minilima.store import Artifact, Outcome, Stage, Store, reserved
-from minilima.worker import Job
+from minilima.formats.records import Usage
+from minilima.models.budget import spent_usd
+from minilima.report.alpaca_files import as_run
+from minilima.report.run_folder import Summary, write_run
+from minilima.report.wandb import track
+from minilima.run.describe import describe_outcome
+from minilima.run.graph import judge_identity, run_name, stages
+from minilima.run.launch import run_stage
+from minilima.run.plan import make_plan
+from minilima.run.plan_table import show
+from minilima.run.preflight import check_ready, check_still_there, confirm_spending
+from minilima.run.sources import resolve
+from minilima.store.entries import Artifact, Store, reserved
+from minilima.store.job import Job, Outcome, Stage
+from minilima.store.sources import Sources
 
 
 def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summary:

@@ -40,7 +40,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from minilima.sources import DATA
+    from minilima.formats.files import DATA
 
     folder = tmp_path_factory.mktemp("tiny")
     tokenizer = Tokenizer(models.BPE())
@@ -66,7 +66,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def write_jsonl_file(tmp_path: Path) -> Callable[..., Path]:
     """Writes rows as JSONL below the test's folder and returns the path."""
-    from minilima.files import write_jsonl
+    from minilima.formats.files import write_jsonl
 
     def write(name: str, *rows: dict[str, Any]) -> Path:
         path = tmp_path / name

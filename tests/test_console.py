@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from minilima import console
-from minilima.config import BudgetConfig
+from minilima.config.schema import BudgetConfig
 from minilima.console import StageLine, duration, pace
-from minilima.llm.budget import Budget, Spend, spent_usd
-from minilima.records import Progress
+from minilima.formats.records import Progress
+from minilima.models.budget import Budget, Spend, spent_usd
 from tests.server import ModelServer
 
 

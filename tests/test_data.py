@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from minilima.construct.rouge import RougeIndex
-from minilima.construct.seeds import load_seeds
-from minilima.evaluate.prompts import load_eval_set
-from minilima.files import sha256_file
-from minilima.sources import DATA, FileSource
+from minilima.formats.eval_sets import load_eval_set
+from minilima.formats.files import DATA, sha256_file
+from minilima.formats.seeds import load_seeds
+from minilima.rouge import RougeIndex
+from minilima.store.sources import FileSource
 from tests.conftest import SHARED
 
 SEEDS = load_seeds(DATA / "minilima_175.jsonl")

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from benchmarks import embedded_data
 from minilima.__main__ import VERBS
-from minilima.expanding import expand
+from minilima.config.sweep_grid import expand
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

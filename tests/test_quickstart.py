@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from minilima.embedded import is_fetched
+from minilima.models.packaged import is_fetched
 
 STAGES = ["base", "pool", "dataset", "model", "reference_answers", "answers", "verdicts"]
 SMALL = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minilima.report.workspace import make_workspace
+from minilima.report.wandb_view import make_workspace
 from tests.server import VALID_KEY, ModelServer
 
 HOSTILE = '</script><script>alert("owned")</script> \x1b]0;owned\x07\x1b[2J\u202e\u2028 <img src=x onerror=alert(1)> \ud800 '

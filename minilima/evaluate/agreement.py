@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from minilima.evaluate.cards import Figure, Measured, Ranking
 from minilima.evaluate.judge import Pair, counts, judge_pairs, orders_of
-from minilima.evaluate.labels import TIE, LabelledPair, LabelSet, majority, whole
+from minilima.evaluate.judge_cards import Figure, Measured, Ranking
 from minilima.evaluate.statistics import Share, length_preference, positions, resamples, share
-from minilima.files import read_jsonl, write_jsonl
-from minilima.records import Answer, Tell, Verdict
-from minilima.store import Outcome
-from minilima.worker import Job
+from minilima.formats.files import read_jsonl, write_jsonl
+from minilima.formats.preferences import TIE, LabelledPair, LabelSet, majority, whole
+from minilima.formats.records import Answer, Tell, Verdict
+from minilima.store.job import Job, Outcome
 
 FEWEST_MODELS = 3
 """Two models are always ranked rightly or wrongly; a correlation of ranks needs more."""

@@ -6,27 +6,26 @@ Each answer is in the reply cache as soon as it is written, so a kill loses only
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minilima.config import ComputeConfig, Config
+from minilima.config.schema import ComputeConfig, Config
 from minilima.errors import MinilimaError
-from minilima.evaluate.prompts import load_eval_set
-from minilima.files import write_atomic, write_jsonl
-from minilima.llm.cache import CachedModel
-from minilima.llm.chat import FAILED, ChatModel, Request, Sampling, ask, counted
-from minilima.llm.engines import find_served, load_writer
-from minilima.llm.local import LocalModel
-from minilima.records import Answer, EvalPrompt, Progress, ReferenceLoss, Tell
-from minilima.store import Outcome
-from minilima.worker import Job
+from minilima.formats.eval_sets import load_eval_set, read_references
+from minilima.formats.files import read_jsonl, write_atomic, write_jsonl
+from minilima.formats.records import Answer, EvalPrompt, Progress, ReferenceLoss, Tell
+from minilima.models.cache import CachedModel
+from minilima.models.chat import FAILED, ChatModel, Request, Sampling, ask, counted
+from minilima.models.engines import find_served, load_writer
+from minilima.models.local import LocalModel
+from minilima.store.job import Job, Outcome
+from minilima.store.sources import FileSource, answers_beside
 
 
 def build_answers(job: Job, tell: Tell) -> Outcome:
     """Writes answers.jsonl, model_outputs.json and, where the set has reference answers, reference_loss.jsonl."""
     if job.role == "reference_answers" and job.sources.reference is not None:
-        from minilima.evaluate.references import build_references
-
         return build_references(job, tell)
     config = job.config
     prompts = load_eval_set(job.sources.eval_set, config.eval_set.size)
@@ -125,3 +124,24 @@ def _reference_losses(prompts: list[EvalPrompt], model: LocalModel, tell: Tell) 
         losses.append(loss)
         tell(Progress(done=len(losses), total=len(asked), unit="reference answers"))
     return losses
+
+
+def build_references(job: Job, tell: Tell) -> Outcome:
+    """Writes answers.jsonl, model_outputs.json and reference_loss.jsonl, as `build_answers` does."""
+    assert job.sources.reference is not None, "the stage is only there with a reference"
+    prompts = load_eval_set(job.sources.eval_set, job.config.eval_set.size)
+    answers = _with_lengths(read_references(job.sources.reference, prompts), job.sources.reference)
+    return Outcome(metrics=write_answers(job, prompts, answers, lambda: load_base(job), tell))
+
+
+def _with_lengths(answers: list[Answer], source: FileSource) -> list[Answer]:
+    """The answers with their tokens, and whether they were cut, where answers.jsonl beside the file tells it."""
+    assert source.path is not None, "checked before anything runs"
+    own = answers_beside(source.path)
+    told = {row["instruction"]: row for row in read_jsonl(own)} if own is not None else {}
+    return [
+        replace(answer, tokens=told[answer.instruction]["tokens"], truncated=told[answer.instruction]["truncated"])
+        if answer.instruction in told
+        else answer
+        for answer in answers
+    ]

@@ -10,16 +10,15 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from minilima.config import JudgeConfig, JudgeKind, Orders
+from minilima.config.schema import JudgeConfig, JudgeKind, Orders
 from minilima.errors import MinilimaError
-from minilima.evaluate.prompts import load_eval_set
-from minilima.files import read_jsonl, write_jsonl
-from minilima.llm.cache import CachedModel
-from minilima.llm.chat import FAILED, Message, OnReply, Reply, Request, Sampling, ask, counted
+from minilima.formats.eval_sets import load_eval_set
+from minilima.formats.files import read_jsonl, write_jsonl
+from minilima.formats.records import Answer, Progress, Tell, Usage, Verdict
+from minilima.models.cache import CachedModel
+from minilima.models.chat import FAILED, Message, OnReply, Reply, Request, Sampling, ask, counted
 from minilima.prompts import render
-from minilima.records import Answer, Progress, Tell, Usage, Verdict
-from minilima.store import Outcome
-from minilima.worker import Job
+from minilima.store.job import Job, Outcome
 
 REFERENCE_WINS, TIE, TUNED_WINS = 1.0, 1.5, 2.0
 
@@ -64,14 +63,14 @@ def judge_pairs(job: Job, pairs: Sequence[Pair], references: Mapping[str, str | 
     if kind == JudgeKind.local:
         return (_by_log_odds if job.config.judge.prompt == "choose" else _by_words)(job, pairs, tell)
     if kind == JudgeKind.alpaca_eval:
-        from minilima.evaluate.alpaca_judge import judge_with_alpaca_eval
+        from minilima.evaluate.judge_alpaca_eval import judge_with_alpaca_eval
 
         return judge_with_alpaca_eval(job, pairs, tell)
     return _by_endpoint(job, pairs, tell)
 
 
 def _by_reference(job: Job, pairs: Sequence[Pair], references: Mapping[str, str | None], tell: Tell) -> list[Verdict]:
-    from minilima.evaluate.closeness import Closeness
+    from minilima.evaluate.judge_reference import Closeness
 
     config = job.config
     lacking = [tuned.id for _, tuned in pairs if not references.get(tuned.id)]
@@ -123,7 +122,7 @@ class _Letters:
     """A local model that says how likely the letters a and b are; as a ChatModel, so that each reply is kept."""
 
     def __init__(self, job: Job) -> None:
-        from minilima.llm.local import LocalModel
+        from minilima.models.local import LocalModel
 
         source, compute = job.sources.judge or job.sources.base, job.config.compute
         location = job.model_location(source, "judge")
@@ -141,7 +140,7 @@ class _Letters:
 
 
 def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
-    from minilima.llm.client import connect
+    from minilima.models.endpoint import connect
 
     judge = job.config.judge
     return _by_replies(connect("judge.model", judge.model, judge.endpoint, job.cache, job.key), judge, pairs, tell)
@@ -149,7 +148,7 @@ def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verd
 
 def _by_words(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
     """A local model that writes its reasons and its choice, which are read as an endpoint's are."""
-    from minilima.llm.engines import load_writer
+    from minilima.models.engines import load_writer
 
     source = job.sources.judge or job.sources.base
     writer = load_writer(job.model_location(source, "judge"), source.identity, job.config.compute)

@@ -19,8 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from minilima.evaluate.annotations import Run
-from minilima.evaluate.length_tables import (
+from minilima.evaluate.length_control_tables import (
     BASELINE,
     HOW_TO_GET,
     JUDGE,
@@ -33,6 +32,7 @@ from minilima.evaluate.length_tables import (
     instruction_id,
 )
 from minilima.evaluate.statistics import Estimate, Matrix, Vector
+from minilima.formats.annotations import Run
 
 GAMED_WEIGHT = 0.2 / 2
 """alpaca_eval's `regularize_to_baseline_lambda`, shared by the two gamed baselines."""

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilima.evaluate.cards import JudgeCard
-from minilima.evaluate.comparison import Paired, against_half
 from minilima.evaluate.judge import orders_of
-from minilima.evaluate.length_tables import LengthControlled, NotKnown
+from minilima.evaluate.judge_cards import JudgeCard
+from minilima.evaluate.length_control_tables import LengthControlled, NotKnown
+from minilima.evaluate.significance import Paired, against_half
 from minilima.evaluate.statistics import (
     LossChange,
     Positions,
@@ -17,8 +17,8 @@ from minilima.evaluate.statistics import (
     positions,
     win_rate,
 )
-from minilima.files import read_jsonl
-from minilima.records import Answer, ReferenceLoss, Verdict
+from minilima.formats.files import read_jsonl
+from minilima.formats.records import Answer, ReferenceLoss, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
-from minilima.evaluate.annotations import Run, by_prompt, first_won, mean_length, read_annotations
-from minilima.evaluate.comparison import Paired, compare, holm
 from minilima.evaluate.length_control import length_controlled, minimal_length_controlled, own_length_controlled
-from minilima.evaluate.length_tables import BASELINE, LengthControlled, NotKnown, Tables
+from minilima.evaluate.length_control_tables import BASELINE, LengthControlled, NotKnown, Tables
+from minilima.evaluate.significance import Paired, compare, holm
 from minilima.evaluate.statistics import Estimate, Share, WinRate, length_preference, share, win_rate
+from minilima.formats.annotations import Run, by_prompt, first_won, mean_length, read_annotations
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minilima.errors import MinilimaError, options
-from minilima.evaluate.comparison import Paired, compare, holm
+from minilima.evaluate.significance import Paired, compare, holm
 from minilima.evaluate.statistics import Estimate
-from minilima.report.points import Point
+from minilima.report.runs import Point
 
 
 @dataclass(frozen=True, kw_only=True)

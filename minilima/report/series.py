@@ -1,10 +1,11 @@
 """The points of a sweep as series: what is drawn in one colour, and what a picture's axes and marks say. Pure."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minilima.report.compare import Row, Table, label
-from minilima.report.page import legible
+from minilima.report.render import legible
 
 SIZE, RATE, SEED = "data.size", "sft.learning_rate", "seed"
 
@@ -58,3 +59,10 @@ def describe(row: Row, table: Table) -> str:
     rate = row.point.results.win_rate
     told = f"{rate.win_rate.value:.1f} % ({rate.win_rate.low:.1f} to {rate.win_rate.high:.1f})" if rate else "no win rate"
     return f"{label(row.point, table.settings)}: {told}, {row.point.examples:,} examples"
+
+
+def running_mean(values: Sequence[float], share: int = 20) -> list[float]:
+    """Each value's mean with its neighbours, over a twentieth of them all."""
+    reach = max(1, len(values) // share) // 2
+    near = [values[max(0, place - reach) : place + reach + 1] for place in range(len(values))]
+    return [sum(around) / len(around) for around in near]

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from minilima.files import read_jsonl
-from minilima.records import Verdict
-from minilima.store import Artifact
+from minilima.formats.files import read_jsonl
+from minilima.formats.records import Verdict
+from minilima.store.entries import Artifact
 
 
 def verdict_rows(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from minilima.config import ComputeConfig, Config, Precision
-from minilima.llm.local import inference_dtype, pick_device
+from minilima.config.schema import ComputeConfig, Config, Precision
+from minilima.models.local import inference_dtype, pick_device
 from minilima.train.deepspeed import deepspeed_config
-from minilima.train.flops import nominal_flops
-from minilima.train.preflight import Device
+from minilima.train.memory import Device
+from minilima.train.shape import nominal_flops
 
 
 def training_arguments(config: Config, scratch: Path) -> TrainingArguments:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minilima.train.data import IGNORED
+from minilima.train.tokenize import IGNORED
 
 Tokens = Sequence[int] | NDArray[np.int64]
 """Ids or labels of one example; arrays are laid end to end faster."""

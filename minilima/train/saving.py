@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from minilima.config import Method, SftConfig
+from minilima.config.schema import Method, SftConfig
 from minilima.errors import MinilimaError
-from minilima.llm.local import load_model
-from minilima.train.prepare import with_adapters
+from minilima.models.local import load_model
+from minilima.train.model import with_adapters
 from minilima.train.trainer import SftTrainer
 
 LOGITS_APART = 1e-3

@@ -16,24 +16,22 @@ import numpy as np
 import torch
 from transformers import AutoConfig, set_seed
 
-from minilima.config import Config
+from minilima.config.schema import Config
 from minilima.errors import MinilimaError
-from minilima.files import read_jsonl, write_jsonl
-from minilima.llm.local import load_tokenizer, split_location
-from minilima.records import Example, Progress, Tell
-from minilima.store import Outcome
+from minilima.formats.files import read_jsonl, write_jsonl
+from minilima.formats.records import Example, Progress, Tell
+from minilima.models.local import load_tokenizer, split_location
+from minilima.store.job import Job, Outcome
 from minilima.train.arguments import this_device, training_arguments
-from minilima.train.checkpoints import newest_checkpoint
-from minilima.train.data import IGNORED, TokenizedExample, check_tokens, check_trained_ends, masked_text, tokenize_example
-from minilima.train.metering import Meter, peak_gib
+from minilima.train.callbacks import KeepEpochs, Reporter, newest_checkpoint
+from minilima.train.memory import GIB, Device, Fit, assumed_fit, check_states, fit, next_settings
+from minilima.train.metrics import Meter, peak_gib
+from minilima.train.model import load_base, prepared
 from minilima.train.packing import Packer
-from minilima.train.preflight import GIB, Device, Fit, assumed_fit, check_states, fit, next_settings
-from minilima.train.prepare import load_base, prepared
-from minilima.train.reporting import KeepEpochs, Reporter
 from minilima.train.saving import save_model
 from minilima.train.shape import ModelShape, shape_of
+from minilima.train.tokenize import IGNORED, TokenizedExample, check_tokens, check_trained_ends, masked_text, tokenize_example
 from minilima.train.trainer import SftTrainer
-from minilima.worker import Job
 
 
 def build_model(job: Job, tell: Tell) -> Outcome:

@@ -11,17 +11,15 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import Trainer
 
-from minilima.config import Config, Schedule, SftConfig, Weights
+from minilima.config.schema import Config, Schedule, SftConfig, Weights
 from minilima.errors import MinilimaError
 from minilima.train import attention
 from minilima.train.arguments import has_masters
-from minilima.train.checkpoints import mark_complete
-from minilima.train.lagging import Lagging
+from minilima.train.callbacks import mark_complete
 from minilima.train.loss import can_fuse, fuse_head
-from minilima.train.masters import MasterAdamW
-from minilima.train.metering import Meter
+from minilima.train.metrics import Lagging, Meter
+from minilima.train.optimizers import MasterAdamW, StochasticAdamW
 from minilima.train.packing import without_targets
-from minilima.train.stochastic import StochasticAdamW
 
 LARGE = 1_000_000
 """Mean number of weights in a tensor from which one compiled pass over each beats AdamW's few launches for all."""

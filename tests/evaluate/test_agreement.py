@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from minilima.agreeing import run_agreement
+from minilima.cli.agreement import run_agreement
 from minilima.errors import MinilimaError
 from minilima.evaluate.agreement import kappa, measure, people, rank
-from minilima.evaluate.cards import Measured
-from minilima.evaluate.labels import LabelledPair, LabelSet
-from minilima.files import write_jsonl
-from minilima.records import Verdict
+from minilima.evaluate.judge_cards import Measured
+from minilima.formats.files import write_jsonl
+from minilima.formats.preferences import LabelledPair, LabelSet
+from minilima.formats.records import Verdict
 from tests.server import VALID_KEY, ModelServer
 
 

@@ -16,18 +16,19 @@ from typing import Any
 
 import pytest
 
-from minilima.compose import load_config
-from minilima.embedded import is_fetched
+from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge import build_verdicts, is_switched, parse_choice, weigh
-from minilima.evaluate.prompts import load_eval_set
 from minilima.evaluate.results import compute_results
-from minilima.files import read_jsonl, sha256_text, write_jsonl
-from minilima.llm.chat import OnReply, Reply, Request
-from minilima.llm.local import LocalModel
-from minilima.records import Answer
-from minilima.sources import FileSource, resolve
-from minilima.worker import Job
+from minilima.formats.eval_sets import load_eval_set
+from minilima.formats.files import read_jsonl, sha256_text, write_jsonl
+from minilima.formats.records import Answer
+from minilima.models.chat import OnReply, Reply, Request
+from minilima.models.local import LocalModel
+from minilima.models.packaged import is_fetched
+from minilima.run.sources import resolve
+from minilima.store.job import Job
+from minilima.store.sources import FileSource
 from tests.server import FAULTS, VALID_KEY, ModelServer
 
 needs_embedding = pytest.mark.skipif(not is_fetched("all_minilm_l6_v2"), reason="run `python -m minilima fetch` first")
@@ -260,7 +261,7 @@ def test_a_kill_loses_no_judged_pair_and_changes_no_verdict(tmp_path: Path, serv
         kept = kept_replies(killed.cache)
         seen = len(server.requests)
         process = subprocess.Popen(
-            [sys.executable, "-m", "minilima.worker", str(tmp_path / "job.json")],
+            [sys.executable, "-m", "minilima.run.worker", str(tmp_path / "job.json")],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
         )

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from minilima.errors import MinilimaError
-from minilima.evaluate.annotations import Annotation, Run, read_annotations
 from minilima.evaluate.length_control import Method, length_controlled, minimal_length_controlled, own_length_controlled
-from minilima.evaluate.length_tables import (
+from minilima.evaluate.length_control_tables import (
     NO_TABLES,
     LengthControlled,
     NotKnown,
@@ -19,6 +18,7 @@ from minilima.evaluate.length_tables import (
     instruction_id,
     load_tables,
 )
+from minilima.formats.annotations import Annotation, Run, read_annotations
 from tests.conftest import SHARED
 
 FOLDER = SHARED / "alpaca_eval"

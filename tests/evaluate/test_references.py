@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from minilima.compose import load_config
+from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.answers import build_answers
-from minilima.evaluate.prompts import load_eval_set, read_references
-from minilima.files import read_jsonl, write_jsonl
-from minilima.recipes import stages
-from minilima.sources import resolve
-from minilima.worker import Job
-from tests.test_cli import minilima, refused
+from minilima.formats.eval_sets import load_eval_set, read_references
+from minilima.formats.files import read_jsonl, write_jsonl
+from minilima.run.graph import stages
+from minilima.run.sources import resolve
+from minilima.store.job import Job
+from tests.cli.test_commands import minilima, refused
 
 PROMPTS = [{"id": str(n), "instruction": f"Say {n}", "output": f"own {n}"} for n in range(3)]
 PUBLISHED = [{"instruction": f"Say {n}", "output": f"theirs {n}", "generator": "gpt4"} for n in (2, 0, 1, 7)]

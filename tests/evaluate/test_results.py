@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from minilima.evaluate.results import Results, compute_results
-from minilima.files import write_jsonl
+from minilima.formats.files import write_jsonl
 
 
 def results(folder: Path, read: int, prompts: int, min_coverage: float) -> Results:

@@ -7,14 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minilima.compose import load_config
-from minilima.config import Config
-from minilima.files import write_jsonl
+from minilima.config.compose import load_config
+from minilima.config.schema import Config
+from minilima.formats.files import write_jsonl
 from minilima.pipeline import results_of
-from minilima.recipes import run_key, stages
-from minilima.report.summary import Summary, write_run
-from minilima.sources import resolve
-from minilima.store import Artifact, Outcome, Store
+from minilima.report.run_folder import Summary, write_run
+from minilima.run.graph import run_key, stages
+from minilima.run.sources import resolve
+from minilima.store.entries import Artifact, Store
+from minilima.store.job import Outcome
 
 Prompt = dict[str, Any]
 """instruction, tuned, base, preference; orders, explanation and category where they matter."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from minilima.report.sweep import write_sweep_report
+from minilima.report.sweep_page import write_sweep_report
 from tests.report.runs import Prompt, finished_run, plain_prompts
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from minilima.comparing import _fitting
+from minilima.cli.compare import _fitting
 from minilima.errors import MinilimaError
 from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate
 from minilima.report.compare import choose, every_pair, pair, records, tabulate
-from minilima.report.points import Point
+from minilima.report.runs import Point
 
 
 def point(name: str, wins: int, seconds: float) -> Point:

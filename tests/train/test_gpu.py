@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from minilima.train import attention
 from minilima.train.loss import loss_and_gradient
-from minilima.train.masters import MasterAdamW
+from minilima.train.optimizers import MasterAdamW
 from minilima.train.packing import Row, make_row
 
 pytestmark = pytest.mark.skipif(not attention.is_available(), reason="needs a GPU with variable-length attention")
@@ -73,12 +73,12 @@ def test_an_example_does_not_see_its_neighbours() -> None:
 
 @pytest.mark.parametrize("vocabulary", [500, 49_152, 128_256])
 def test_the_loss_kernel_gives_what_torch_gives(vocabulary: int) -> None:
-    from minilima.train import kernels
+    from minilima.train import loss_triton
 
     torch.manual_seed(0)
     given, wanted = 3 * torch.randn(40, vocabulary, device="cuda").bfloat16(), torch.randint(0, vocabulary, (40,), device="cuda")
     loss, gradient = loss_and_gradient(given.clone(), wanted)
-    fused, written = kernels.loss_and_gradient(given.clone(), wanted)
+    fused, written = loss_triton.loss_and_gradient(given.clone(), wanted)
     assert float(fused) == pytest.approx(float(loss), rel=1e-5)
     assert torch.allclose(gradient, written, atol=1e-6, rtol=1e-2)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from minilima.config import Method, SftConfig
+from minilima.config.schema import Method, SftConfig
 from minilima.errors import MinilimaError
-from minilima.llm.local import load_model
-from minilima.train.prepare import with_adapters
+from minilima.models.local import load_model
+from minilima.train.model import with_adapters
 from minilima.train.saving import merged
 from tests.train.test_sft import losses, train
 

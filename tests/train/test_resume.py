@@ -14,9 +14,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from minilima.launch import run_stage
-from minilima.train.checkpoints import mark_complete, newest_checkpoint
-from minilima.worker import Job
+from minilima.run.launch import run_stage
+from minilima.store.job import Job
+from minilima.train.callbacks import mark_complete, newest_checkpoint
 from tests.train.test_sft import job_of, losses, train
 
 SETTINGS = ("sft.residual_dropout=0.3", "compute.checkpoint_seconds=0")
@@ -29,7 +29,7 @@ def kill_in_second_epoch(job: Job) -> Path:
     file.write_text(job.to_json())
     processes = job.config.compute.processes or 1
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    command = [sys.executable, *torchrun, "-m", "minilima.worker", str(file)]
+    command = [sys.executable, *torchrun, "-m", "minilima.run.worker", str(file)]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(job.scratch.glob("checkpoints/checkpoint-[45]/complete")) and time.monotonic() < deadline:

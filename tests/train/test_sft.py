@@ -6,19 +6,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from minilima.compose import load_config
-from minilima.config import Device, SftConfig
+from minilima.config.compose import load_config
+from minilima.config.schema import Device, SftConfig
 from minilima.errors import MinilimaError
-from minilima.files import read_jsonl, write_jsonl
-from minilima.launch import run_stage
-from minilima.llm.chat import Request, Sampling, ask
-from minilima.llm.local import LocalModel
-from minilima.records import Example
-from minilima.sources import resolve
-from minilima.store import Outcome
+from minilima.formats.files import read_jsonl, write_jsonl
+from minilima.formats.records import Example
+from minilima.models.chat import Request, Sampling, ask
+from minilima.models.local import LocalModel
+from minilima.run.launch import run_stage
+from minilima.run.sources import resolve
+from minilima.store.job import Job, Outcome
 from minilima.train.dropout import add_residual_dropout
 from minilima.train.trainer import rate_factor, refuse_rounding
-from minilima.worker import Job
 
 EXAMPLES = [
     Example(

@@ -1,0 +1,1 @@
+"""The settings: schema, composition, what is valid."""

@@ -1,0 +1,146 @@
+"""Hydra's and OmegaConf's errors as one paragraph that names the valid choices and the nearest to what was typed."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigKeyError, ValidationError
+
+from minilima.config.groups import groups
+from minilima.config.schema import Config
+from minilima.errors import MinilimaError, options
+
+
+def explain_composition(error: Exception, overrides: Sequence[str]) -> MinilimaError:
+    """Hydra's or OmegaConf's error as one paragraph that names the valid choices."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, MissingConfigException) and link.missing_cfg_file:
+            return _unknown_option(str(link.missing_cfg_file))
+        if isinstance(link, OverrideParseException):
+            return MinilimaError(
+                f"The override {link.override!r} cannot be read.",
+                "An override is written key=value; a value with commas, brackets or spaces needs quotes.",
+                f"For example {options(['sft.epochs=2', '+experiment=quickstart'])}; `python -m minilima --help` lists the rest.",
+            )
+    for link in reversed(chain):
+        if isinstance(link, ConfigKeyError):
+            return _unknown_key(str(link.full_key or link.key))
+        if isinstance(link, ValidationError):
+            return _wrong_type(link, str(error))
+    return _no_such_group(error, overrides)
+
+
+_EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "optuna"}
+"""Which of our extras brings a launcher or sweeper."""
+
+
+def _unknown_option(missing: str) -> MinilimaError:
+    group, _, option = missing.removesuffix(".yaml").rpartition("/")
+    known = groups().get(group, [])
+    if group in ("hydra/launcher", "hydra/sweeper"):
+        extra = _EXTRAS.get(option)
+        fix = f"Install it: pip install 'minilima[{extra}]'" if extra else f"Choose one of {options(_EXTRAS)}, or leave it out."
+        return MinilimaError(f"There is no {group}={option} here.", "Launchers and sweepers are plugins of Hydra.", fix)
+    return MinilimaError(
+        f"There is no {group}={option}.",
+        f"The options of {group} are: {options(known)}." if known else f"conf/ has no group {group!r}: {options(groups())}.",
+        _closest(option, known, "{}") or f"Choose one of them, or put {option}.yaml into conf/{group}/ or --config-dir.",
+    )
+
+
+def _unknown_key(key: str) -> MinilimaError:
+    if key.startswith("hydra."):
+        return MinilimaError(
+            f"There is no setting {key} here.",
+            "What hydra.launcher and hydra.sweeper have depends on which is chosen (hydra/launcher=joblib).",
+            f"This shows it: python -m minilima --cfg hydra --package {'.'.join(key.split('.')[:2])} hydra/launcher=joblib",
+        )
+    parent, _, leaf = key.rpartition(".")
+    names = [field.name for field in dataclasses.fields(_schema_at(parent))]
+    return MinilimaError(
+        f"There is no setting {key}.",
+        f"{parent or 'The top level'} has: {options(names)}.",
+        _closest(leaf, names, (f"{parent}." if parent else "") + "{}") or "Correct the name and run again.",
+    )
+
+
+def _schema_at(path: str) -> type:
+    owner: Any = Config
+    for part in filter(None, path.split(".")):
+        found = {field.name: field.type for field in dataclasses.fields(owner)}.get(part)
+        if not dataclasses.is_dataclass(found):
+            break
+        owner = found
+    return owner  # type: ignore[no-any-return]
+
+
+def _wrong_type(error: ValidationError, context: str) -> MinilimaError:
+    named = re.search(r"merging override '?([^'\s]+)'?", context)
+    return MinilimaError(
+        f"{error.full_key or (named and named.group(1)) or 'A setting'} has a value of the wrong kind.",
+        _expected(str(error).splitlines()[0].rstrip(".")),
+        "Correct the value; `python -m minilima --cfg job` shows all settings as they are.",
+    )
+
+
+_KINDS = {"Integer": "a whole number", "Float": "a number"}
+_SAID = {
+    "not a valid bool": "It must be true or false.",
+    "to string": "It must be text.",
+    "is not Optional": "It cannot be null.",
+    "Invalid type assigned": "It is a group of settings; set those in it, as in judge.endpoint.concurrency=4.",
+}
+"""Parts of OmegaConf's messages that name its own types."""
+
+
+def _expected(reason: str) -> str:
+    """What OmegaConf says of a value, for people."""
+    if found := re.search(r"could not be converted to (\w+)", reason):
+        return f"It must be {_KINDS.get(found.group(1), found.group(1))}."
+    if found := re.search(r"expected one of \[(.*)\]", reason):
+        return f"It must be one of {found.group(1)}."
+    return next((said for part, said in _SAID.items() if part in reason), f"{reason}.")
+
+
+def _no_such_group(error: Exception, overrides: Sequence[str]) -> MinilimaError:
+    text = " ".join(str(error).split())
+    if several := re.search(r"Ambiguous value for argument '(.+?)' 1\.", text):
+        return MinilimaError(
+            f"{several.group(1)} gives several values.",
+            "A run takes one; a sweep takes them all, a run for each.",
+            "For a sweep add -m: python -m minilima -m …; a value that has commas itself needs quotes.",
+        )
+    if named := re.search(r"Could not override '([^']+)'", text):
+        group = named.group(1)
+        if group in groups():
+            wrong = next((item for item in overrides if item.lstrip("+~").startswith(f"{group}=")), f"{group}=…")
+            return MinilimaError(
+                f"{wrong} cannot replace anything.", f"No {group} is chosen by default.", f"Add it instead: +{wrong.lstrip('+~')}"
+            )
+        if "." in group:
+            return _unknown_key(group)
+        top = [*groups(), *(field.name for field in dataclasses.fields(Config))]
+        return MinilimaError(
+            f"There is no group or setting {group}.",
+            f"There are: {options(set(top))}.",
+            _closest(group, top, "{}") or "Correct the name and run again.",
+        )
+    if named := re.search(r"Multiple values for ([\w/]+)", text):
+        group = named.group(1)
+        return MinilimaError(
+            f"{group} is given twice.",
+            "Each group takes one option.",
+            f"Leave one of them out, or write {group}=option without '+'.",
+        )
+    return MinilimaError("The configuration cannot be composed.", f"{text.rstrip('.')}.", "Correct it and run again.")
+
+
+def _closest(word: str, names: Sequence[str], form: str) -> str:
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"Did you mean {form.format(near[0])}?" if near else ""

@@ -1,0 +1,141 @@
+"""The judges of the real alpaca-eval package (0.6.6), run on local files alone; its cache lies in the stage's scratch folder.
+
+    judge.annotators_config ─> a copy with judge.model ─> PairwiseAnnotator, 1 and then a few pairs at a time ─> verdicts
+What the package drops is a verdict that could not be read; a refusal of the endpoint stops the stage. The package keeps what it
+judged when it has judged all that it was given: it is given as many pairs as may be in flight, and a kill loses no more.
+"""
+
+import json
+import os
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import openai
+from omegaconf import OmegaConf
+
+from minilima.config.schema import EndpointConfig
+from minilima.errors import MinilimaError
+from minilima.formats.alpaca_judges import OPENAI, read_annotators
+from minilima.formats.files import write_atomic
+from minilima.formats.records import Answer, Progress, Tell, Usage, Verdict
+from minilima.models.openai_api import explain
+from minilima.store.job import Job
+
+_MISSING = -1
+"""How its cache marks a pair whose reply had no verdict; such pairs are asked about again."""
+
+
+def judge_with_alpaca_eval(job: Job, pairs: Sequence[tuple[Answer, Answer]], tell: Tell) -> tuple[list[Verdict], Usage]:
+    """Has the package judge (reference model's, tuned model's) answers.
+
+    Raises:
+        MinilimaError: the endpoint refuses, a cap is set (the package knows none), or the package fails.
+    """
+    budget = job.config.judge.endpoint.budget
+    if any(cap is not None for cap in (budget.usd, budget.tokens, budget.requests)):
+        raise MinilimaError(
+            "judge=alpaca_eval cannot keep a cap.",
+            "The requests are sent by alpaca_eval's own client, which counts nothing beforehand.",
+            "Leave judge.endpoint.budget out, or use judge=gpt4_turbo_weighted, which keeps it.",
+        )
+    verdicts: list[Verdict] = []
+    try:
+        annotator = _annotator(job)
+        for chunk in _chunks(pairs, job.config.judge.endpoint.concurrency):
+            base, tuned = ([_row(pair[side]) for pair in chunk] for side in (0, 1))
+            found = {row["instruction"]: row for row in annotator.annotate_head2head(outputs_1=base, outputs_2=tuned)}
+            verdicts += [_verdict(pair[1], found[pair[1].instruction]) for pair in chunk]
+            tell(Progress(done=len(verdicts), total=len(pairs), unit="verdicts"))
+    except openai.OpenAIError as error:
+        raise explain(error, job.config.judge.model or "of the annotators_config", job.config.judge.endpoint) from None
+    except Exception as error:
+        traceback.print_exc()  # for the stage's log
+        raise MinilimaError(
+            f"alpaca_eval failed after {len(verdicts):,} of {len(pairs):,} pairs.",
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}.",
+            "The stage's log has the rest. What was judged is kept: the same command goes on from there.",
+        ) from error
+    unread = sum(verdict.preference is None for verdict in verdicts)
+    asked = sum(base.output != tuned.output for base, tuned in pairs)
+    return verdicts, Usage(calls=asked, faults={"unusable": unread} if unread else {})
+
+
+def _chunks(pairs: Sequence[tuple[Answer, Answer]], size: int) -> Iterator[list[tuple[Answer, Answer]]]:
+    """The first pair, which finds a wrong key, then up to `size` at a time, after each of which the package writes its cache.
+
+    The package joins by instruction: none may occur twice in a chunk.
+    """
+    chunk: list[tuple[Answer, Answer]] = []
+    limit = 1
+    for pair in pairs:
+        if len(chunk) == limit or any(other[1].instruction == pair[1].instruction for other in chunk):
+            yield chunk
+            chunk, limit = [], size
+        chunk.append(pair)
+    yield chunk
+
+
+def _annotator(job: Job) -> Any:
+    """The package's annotator, with our model and endpoint, that reads and writes nothing outside the stage's folder."""
+    from alpaca_eval.annotators import PairwiseAnnotator
+
+    assert job.sources.annotators is not None and job.sources.annotators.path is not None, "resolved for this judge"
+    configured = read_annotators(job.sources.annotators.path)
+    folder = job.scratch / "annotators"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, settings in enumerate(configured.values()):
+        write_atomic(folder / f"prompt_{number}.txt", settings["prompt_template"])
+        settings["prompt_template"] = f"{folder.name}/prompt_{number}.txt"
+        if job.config.judge.model is not None:
+            settings["completions_kwargs"] = {**settings.get("completions_kwargs", {}), "model_name": job.config.judge.model}
+    write_atomic(folder / "configs.yaml", OmegaConf.to_yaml(OmegaConf.create(configured)))
+    cache = job.scratch / "alpaca_eval.json"
+    _forget_missing(cache)
+    annotator = PairwiseAnnotator(annotators_config=str((folder / "configs.yaml").absolute()), caching_path=str(cache))
+    for name, settings in configured.items():
+        if settings.get("fn_completions", OPENAI) == OPENAI:
+            single = annotator.annotators[name]
+            # Here and not in the file: a key is written nowhere.
+            single.completions_kwargs = {**_connection(job.config.judge.endpoint), **single.completions_kwargs}
+    return annotator
+
+
+def _connection(endpoint: EndpointConfig) -> dict[str, Any]:
+    """How the package's `openai_completions` reaches an endpoint."""
+    address = {"openai_api_base": endpoint.base_url} if endpoint.base_url else {}
+    return {
+        **address,
+        "openai_api_keys": [os.environ.get(endpoint.api_key_env) or "none"],
+        "num_procs": endpoint.concurrency,
+        "client_kwargs": {"timeout": endpoint.timeout_seconds, "max_retries": endpoint.max_retries},
+    }
+
+
+def _forget_missing(cache: Path) -> None:
+    if cache.is_file():
+        rows = json.loads(cache.read_text(encoding="utf-8"))
+        write_atomic(cache, json.dumps([row for row in rows if row["preference"] not in (None, _MISSING)]))
+
+
+def _row(answer: Answer) -> dict[str, str]:
+    return {"instruction": answer.instruction, "output": answer.output, "generator": answer.generator}
+
+
+def _verdict(answer: Answer, row: Mapping[str, Any]) -> Verdict:
+    preference = row["preference"]
+    if preference is None or preference != preference:
+        return Verdict(id=answer.id, explanation="could not be read: alpaca_eval found no preference in the reply")
+    return Verdict(id=answer.id, preference=float(preference), explanation=_words(row.get("preference_raw_completion")))
+
+
+def _words(reply: Any) -> str | None:
+    """The judge's reply as text; of one with log-probabilities only those, in the API's form."""
+    if not isinstance(reply, Mapping):
+        return reply if isinstance(reply, str) else None
+    tops = [
+        [{"token": top["token"], "logprob": top["logprob"]} for top in place["top_logprobs"]]
+        for place in (reply.get("logprobs") or {}).get("content") or []
+    ]
+    return json.dumps({"logprobs": {"content": [{"top_logprobs": top} for top in tops]}}) if tops else reply.get("text")

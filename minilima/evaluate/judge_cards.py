@@ -1,0 +1,203 @@
+"""Judge cards: how well a judge agrees with people, beside the rule "the longer answer is better" that costs nothing.
+
+    python -m minilima agreement ─> outputs/judges/<identity>.json ─┐
+    benchmarks/judge_cards.py    ─> minilima/data/judge_cards.json ─┴─> every run of that judge shows its card
+A card belongs to a judge's identity: all that enters the key of its verdicts but the data. For a judge that nobody has
+measured, what was published for the form it follows is shown, and that it was another model and another wording.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilima.config.schema import JudgeConfig, JudgeKind
+from minilima.errors import MinilimaError
+from minilima.formats.files import DATA
+
+PACKAGED = DATA / "judge_cards.json"
+
+
+_FORMS = {"choose": "chatgpt", "explain": "alpaca_eval_cot_gpt4_turbo_fn", "weigh": "weighted_alpaca_eval_gpt4_turbo"}
+"""The judges of AlpacaEval whose form our prompts follow, in words of our own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure with its 95 % interval; `low` and `high` are None where it was published without one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was found on one set of pairs. Shares are between 0 and 1, a tie of the judge counts half."""
+
+    labels: str
+    """The set: a file's name, or where the figures were published."""
+    by: str
+    """Whose choices the judge is compared with: `people`, or the name of another judge."""
+    data: str = ""
+    """16 hex digits of what the judge saw; empty for published figures."""
+    pairs: int
+    """Pairs in the set; for published figures, judgments."""
+    unread: int
+    """Pairs on which the judge gave no verdict that could be read; they count in no figure."""
+    decided: int
+    """Pairs with a verdict and with a winner in the labels: what `agreement` and `longest` rest on."""
+    agreement: Figure
+    kappa: Figure | None
+    """Cohen's kappa over first better, tie, second better, ties of both sides included; 0 = chance."""
+    longest: Figure
+    """The floor: the agreement of "the longer answer is better" on the same pairs."""
+    gain: Figure | None
+    """agreement - longest, paired."""
+    people: Figure | None
+    """The agreement of one person with the others, where several labelled the same pairs."""
+    consistency: Figure | None
+    """How often both orders led to the same winner."""
+    first_wins: Figure | None
+    """How often the answer shown first won."""
+    longer_wins: Figure | None
+    """How often the longer answer won."""
+    source: str
+    """Where the pairs or the figures come from."""
+    command: str
+    """What computes them."""
+    date: str = ""
+    """The day on which the judge was asked, or on which a file of published figures was read."""
+    entry: str = ""
+    """The store entry with the verdicts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Whether the judge puts models into the same order as a leaderboard."""
+
+    models: tuple[str, ...]
+    spearman: Figure
+    leaderboard: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeCard:
+    """What is known of a judge."""
+
+    judge: str
+    """Its name, or that of the published judge whose form it follows."""
+    identity: str
+    """16 hex digits; empty where `own` is False."""
+    own: bool
+    """Whether this very judge was measured: same model, prompt, orders and sampling."""
+    measured: tuple[Measured, ...]
+    ranking: Ranking | None = None
+
+    @property
+    def against_people(self) -> Measured | None:
+        """The largest set that people labelled; None where the judge was only compared with other judges."""
+        found = [item for item in self.measured if item.by == "people"]
+        return max(found, key=lambda item: item.decided) if found else None
+
+    @property
+    def above_floor(self) -> bool:
+        """Whether this judge was shown to agree with people more often than the longer answer does.
+
+        Where the figures have intervals, the whole interval of the paired difference must be above 0.
+        """
+        found = self.against_people
+        if not self.own or found is None:
+            return False
+        if found.gain is not None and found.gain.low is not None:
+            return found.gain.low > 0
+        return found.agreement.value > found.longest.value
+
+    def sentence(self) -> str:
+        """The card in one sentence or two."""
+        found = self.against_people
+        if found is None:
+            return f"{self.judge} was compared with other judges only, not with people."
+        people = f", one person with others {share_text(found.people)}" if found.people else ""
+        figures = (
+            f"agrees with people in {share_text(found.agreement)} of the pairs; "
+            f'"the longer answer" in {share_text(found.longest)}{people} ({found.labels}).'
+        )
+        if self.own:
+            return f"this judge {figures}"
+        return f"this judge was not measured. The published one of its form, {self.judge}, {figures}"
+
+
+def share_text(figure: Figure, form: str = ".1f", unit: str = "%") -> str:
+    """A share in percent, with its interval where there is one."""
+    text = f"{100 * figure.value:{form}} {unit}"
+    if figure.low is None or figure.high is None:
+        return text
+    return f"{text} (95 % interval {100 * figure.low:{form}} to {100 * figure.high:{form}})"
+
+
+def find_card(identity: str, form: str | None, folder: Path, packaged: Path = PACKAGED) -> JudgeCard | None:
+    """The card of a judge: measured here, else packaged, else the published one of the form it follows.
+
+    Args:
+        identity: the judge's.
+        form: name of the published judge whose form it follows; None = there is none.
+        folder: `judges` of the outputs.
+        packaged: cards that come with minilima.
+    """
+    own = folder / f"{identity}.json"
+    if own.is_file():
+        return read_card(own)
+    known = _read_packaged(packaged)
+    exact = [card for card in known if card.own and card.identity == identity]
+    published = [card for card in known if not card.own and card.judge == form]
+    return next(iter([*exact, *published]), None)
+
+
+def form_of(judge: JudgeConfig) -> str | None:
+    """The published judge whose form a judge follows; None where there is none."""
+    if judge.kind == JudgeKind.alpaca_eval:
+        return judge.annotators_config
+    return _FORMS.get(judge.prompt) if judge.kind == JudgeKind.openai else None
+
+
+def read_card(path: Path) -> JudgeCard:
+    """A card that `minilima agreement` wrote.
+
+    Raises:
+        MinilimaError: the file is no such card.
+    """
+    try:
+        return _card(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise MinilimaError(
+            f"The judge card {path} cannot be read.",
+            f"{type(error).__name__}: {error}.",
+            "Delete it, or measure the judge again with: python -m minilima agreement",
+        ) from None
+
+
+def _read_packaged(path: Path) -> list[JudgeCard]:
+    return [_card(card) for card in json.loads(path.read_text(encoding="utf-8"))["cards"]] if path.is_file() else []
+
+
+def _card(values: Mapping[str, Any]) -> JudgeCard:
+    ranking = values.get("ranking")
+    return JudgeCard(
+        judge=values["judge"],
+        identity=values["identity"],
+        own=values["own"],
+        measured=tuple(_measured(item) for item in values["measured"]),
+        ranking=Ranking(
+            models=tuple(ranking["models"]), spearman=Figure(**ranking["spearman"]), leaderboard=ranking["leaderboard"]
+        )
+        if ranking
+        else None,
+    )
+
+
+def _measured(values: Mapping[str, Any]) -> Measured:
+    figures = ("agreement", "longest", "kappa", "gain", "people", "consistency", "first_wins", "longer_wins")
+    fields: dict[str, Any] = {**values, **{name: Figure(**values[name]) for name in figures if values.get(name)}}
+    return Measured(**fields)

@@ -1,0 +1,1 @@
+"""Files on disk, ours and other people's."""

@@ -1,0 +1,167 @@
+"""Reading and writing files so that a crash never leaves half of one behind, and naming them by their content."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from minilima.environment import PACKAGE
+from minilima.errors import MinilimaError
+
+Json = None | bool | int | float | str | list["Json"] | Mapping[str, "Json"]
+
+
+def canonical_json(value: object) -> str:
+    """One text for one value: sorted keys, no spaces, None fields left out (so an added option changes no old key)."""
+    return json.dumps(_without_none(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value
+
+
+def sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes `text` aside, syncs it and renames it over `path`: a reader sees the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    # Half of a surrogate pair, which a model's reply may hold, cannot be encoded; so written, JSON gives it back as it was.
+    with aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which is renamed to `folder` at the end: that is there whole or not at all.
+
+    Raises:
+        MinilimaError: `folder` holds something.
+    """
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        raise MinilimaError(
+            f"{folder} is already there.",
+            "An export never writes over anything, an earlier export included.",
+            "Name a new folder, or remove that one first.",
+        )
+    aside = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}")
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        for item in sorted(aside.rglob("*"), reverse=True):
+            sync(item)
+        aside.rename(folder)
+        sync(folder.absolute().parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """The files below a folder, by their names in it, with their sizes in bytes."""
+    return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def size_text(size_bytes: float) -> str:
+    """Bytes for people: `1.5 MB`."""
+    power = min(int(math.log(size_bytes, 1000)), 4) if size_bytes >= 1 else 0
+    return f"{size_bytes / 1000**power:.{min(power, 1)}f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or a directory entry to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
+    """One JSON object a line; dataclasses are written as their fields, None fields left out."""
+    lines = []
+    for row in rows:
+        fields = asdict(row) if is_dataclass(row) and not isinstance(row, type) else row
+        lines.append(json.dumps(_without_none(fields), ensure_ascii=False))
+    write_atomic(path, "".join(line + "\n" for line in lines))
+
+
+_ENCODING = "utf-8-sig"
+"""UTF-8, with or without the mark at its beginning that some Windows programs write."""
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file.
+
+    Raises:
+        MinilimaError: a line is not a JSON object; the line's number is named.
+    """
+    return _parse_jsonl(path.read_text(encoding=_ENCODING), path)
+
+
+def _parse_jsonl(text: str, path: Path) -> list[dict[str, Any]]:
+    rows = []
+    # Not splitlines(): U+2028 and the like may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise _broken_line(path, number, f"{error.msg} at column {error.colno}") from None
+        if not isinstance(row, dict):
+            raise _broken_line(path, number, f"a JSON object is needed, this is a {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def _broken_line(path: Path, number: int, why: str) -> MinilimaError:
+    return MinilimaError(
+        f"Line {number} of {path} cannot be read.",
+        f"It is not a JSON object: {why}.",
+        f"Mend or delete that line (sed -n {number}p {path} shows it) and run the same command again.",
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file, or of a JSON file that holds a list.
+
+    Raises:
+        MinilimaError: the file is neither.
+    """
+    return parse_rows(path.read_text(encoding=_ENCODING), path)
+
+
+def parse_rows(text: str, path: Path) -> list[dict[str, Any]]:
+    """As `read_rows`, of text that was read already; `path` is named in errors."""
+    if not text.lstrip().startswith("["):
+        return _parse_jsonl(text, path)
+    try:
+        rows: list[dict[str, Any]] = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        why = error.msg if isinstance(error, json.JSONDecodeError) else "Its brackets are nested too deeply"
+        raise MinilimaError(f"{path} is not JSON.", f"{why}{where}.", "Mend the file.") from None
+    return rows
+
+
+DATA = PACKAGE / "data"

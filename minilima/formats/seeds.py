@@ -1,0 +1,71 @@
+"""Reads and checks seed tasks: a mistake is named with its line before any model is asked."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from minilima.errors import MinilimaError
+from minilima.formats.files import read_jsonl
+from minilima.formats.records import SeedTask
+
+SHORT_WORDS = 60
+"""Longer worked tasks would make prompts slow on small machines."""
+
+
+def load_seeds(path: Path) -> list[SeedTask]:
+    """The tasks of a file in Self-Instruct's format; of several instances, the first is used.
+
+    Raises:
+        MinilimaError: a line is broken, a field is missing or empty, or an id or instruction occurs twice.
+    """
+    tasks = [_task(row, path, number) for number, row in enumerate(read_jsonl(path), start=1)]
+    if not tasks:
+        raise MinilimaError(f"{path} holds no seed task.", "The file is empty.", "Give a file with at least one task a line.")
+    seen: dict[tuple[str, str], str] = {}
+    for task in tasks:
+        for what, value in (("id", task.id), ("instruction", " ".join(task.instruction.lower().split()))):
+            if (what, value) in seen:
+                raise MinilimaError(
+                    f"The {what} of seed {task.id!r} in {path} occurs twice.",
+                    f"It is also that of seed {seen[what, value]!r}: {value[:80]!r}.",
+                    "Change or delete one of the two.",
+                )
+            seen[what, value] = task.id
+    return tasks
+
+
+def short_tasks(tasks: Sequence[SeedTask]) -> list[SeedTask]:
+    """Those of at most SHORT_WORDS words, answers included, to be shown in prompts; all where none is so short."""
+    short = [task for task in tasks if len(f"{task.instruction} {task.input} {task.output}".split()) <= SHORT_WORDS]
+    return short or list(tasks)
+
+
+def _task(row: dict[str, Any], path: Path, number: int) -> SeedTask:
+    instances = row.get("instances")
+    if not isinstance(instances, list) or not instances or not isinstance(instances[0], dict):
+        raise _bad(path, number, "instances", "a list with at least one {input, output}")
+    for name, value, empty_allowed in (
+        ("id", row.get("id"), False),
+        ("instruction", row.get("instruction"), False),
+        ("instances[0].output", instances[0].get("output"), False),
+        ("instances[0].input", instances[0].get("input", ""), True),
+    ):
+        if not isinstance(value, str) or not (value.strip() or empty_allowed):
+            raise _bad(path, number, name, "a text" if empty_allowed else "a text that is not empty")
+    if not isinstance(row.get("is_classification", ""), bool | None):
+        raise _bad(path, number, "is_classification", "true, false, or null where it is not known (which counts as false)")
+    return SeedTask(
+        id=row["id"],
+        instruction=row["instruction"].strip(),
+        input=instances[0].get("input", "").strip(),
+        output=instances[0]["output"].strip(),
+        is_classification=bool(row["is_classification"]),
+    )
+
+
+def _bad(path: Path, number: int, field: str, needed: str) -> MinilimaError:
+    return MinilimaError(
+        f"Seed task {number} of {path} has no proper {field}.",
+        f"It must be {needed}.",
+        'A line: {"id": "a", "instruction": "…", "instances": [{"input": "", "output": "…"}], "is_classification": false}',
+    )

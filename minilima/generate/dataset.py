@@ -1,0 +1,134 @@
+"""Step 4: from the pool to the data set: duplicates and contamination out, then a nested choice of `data.size` rows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from minilima.config.schema import Config, DataConfig, Encoding
+from minilima.errors import MinilimaError
+from minilima.formats.eval_sets import load_eval_set
+from minilima.formats.files import read_jsonl, write_jsonl
+from minilima.formats.records import EvalPrompt, Example, Rejected, SeedTask, Tell, Usage, user_text
+from minilima.formats.seeds import load_seeds
+from minilima.generate.dataset_statistics import describe
+from minilima.generate.layouts import encode
+from minilima.generate.pool import connect_generator, reasons
+from minilima.generate.prompting import Asker
+from minilima.generate.quality import rate
+from minilima.generate.selection import Vectors, arrange
+from minilima.rouge import RougeIndex
+from minilima.store.job import Job, Outcome
+
+
+def build_dataset(job: Job, tell: Tell) -> Outcome:
+    """Writes dataset.jsonl and rejected.jsonl."""
+    config, data = job.config, job.config.data
+    pool = [Example(**row) for row in read_jsonl(job.inputs["pool"] / "instances.jsonl")]
+    seeds: list[Example] = []
+    if data.include_seeds:
+        assert job.sources.seeds is not None and job.sources.seeds.path is not None
+        seeds = [_as_example(task) for task in load_seeds(job.sources.seeds.path)]
+    # All prompts, not only the first eval_set.size: a quick look must not let the others in.
+    prompts = load_eval_set(job.sources.eval_set, None) if data.decontaminate else []
+    kept, rejected = sift([*seeds, *pool], prompts, data)
+    ordered, usage = _arranged(job, kept, tell)
+    chosen = [_encoded(example, config) for example in ordered[: data.size]]
+    if not chosen:
+        raise MinilimaError(
+            "The data set is empty.",
+            f"None of {len(seeds) + len(pool):,} examples passed: {reasons(rejected)}.",
+            "Ask for more with data.instructions=…, or loosen the filters.",
+        )
+    write_jsonl(job.work / "dataset.jsonl", chosen)
+    write_jsonl(job.work / "rejected.jsonl", rejected)
+    return Outcome(metrics=_metrics(chosen, kept, rejected, data), usage=usage)
+
+
+def sift(examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataConfig) -> tuple[list[Example], list[Rejected]]:
+    """Leaves out exact duplicates, answers outside the length window, and what resembles an evaluation prompt.
+
+    An example resembles one where its instruction, its instruction and input, or an earlier prompt of its conversation has
+    a ROUGE-L F1 above `data.max_similarity` with it.
+    """
+    index = RougeIndex(data.tokenizer)
+    for prompt in prompts:
+        index.add(prompt.id, prompt.instruction)
+    texts = list(dict.fromkeys(text for example in examples for text in _asked(example)))
+    nearest = dict(zip(texts, index.nearest_many(texts), strict=True))
+    kept: list[Example] = []
+    rejected: list[Rejected] = []
+    seen: dict[tuple[object, ...], str] = {}
+    for example in examples:
+        content = (example.system, example.history, example.instruction, example.input, example.output)
+        found = (nearest[text] for text in _asked(example))
+        near = max((one for one in found if one), key=lambda one: one.rouge, default=None)
+        words = len(example.output.split())
+        if content in seen:
+            rejected.append(_left_out(example, "duplicate", seen[content], 1.0))
+        elif words < data.min_output_words:
+            rejected.append(_left_out(example, "output_too_short", example.nearest_id, example.nearest_rouge))
+        elif data.max_output_words is not None and words > data.max_output_words:
+            rejected.append(_left_out(example, "output_too_long", example.nearest_id, example.nearest_rouge))
+        elif near is not None and near.rouge > data.max_similarity:
+            rejected.append(_left_out(example, "contamination", near.id, round(near.rouge, 4)))
+        else:
+            kept.append(example)
+        seen.setdefault(content, example.id)
+    return kept, rejected
+
+
+def _left_out(example: Example, reason: str, nearest_id: str | None, nearest_rouge: float | None) -> Rejected:
+    return Rejected(
+        id=example.id, text=example.instruction, reason=reason, nearest_id=nearest_id, nearest_rouge=nearest_rouge,
+        input=example.input or None, output=example.output, request=example.request,
+    )  # fmt: skip
+
+
+def _asked(example: Example) -> list[str]:
+    """The texts of an example by which it may resemble a prompt."""
+    return [example.instruction, user_text(example.instruction, example.input), *(user for user, _ in example.history)]
+
+
+def _arranged(job: Job, kept: Sequence[Example], tell: Tell) -> tuple[list[Example], Usage]:
+    config, usage = job.config, Usage()
+
+    def embed(texts: Sequence[str]) -> Vectors:
+        from minilima.models.embedder import Embedder
+
+        return Embedder()(texts)
+
+    def rating(examples: Sequence[Example]) -> list[float | None]:
+        nonlocal usage
+        model = connect_generator(job)
+        scores = rate(examples, model, Asker(generator=config.generator, data=config.data), tell)
+        usage = model.usage
+        return scores
+
+    ordered = arrange(kept, config.data, config.seed, embed=embed, rate=rating)
+    return ordered, usage
+
+
+def _encoded(example: Example, config: Config) -> Example:
+    if config.data.encoding == Encoding.plain:
+        return example
+    return replace(example, prompt=encode(example.instruction, example.input, f"{config.seed}:{example.id}"))
+
+
+def _as_example(task: SeedTask) -> Example:
+    fields = {name: getattr(task, name) for name in ("id", "instruction", "input", "output", "is_classification")}
+    return Example(source="seed", **fields)
+
+
+def _metrics(
+    chosen: Sequence[Example], kept: Sequence[Example], rejected: Sequence[Rejected], data: DataConfig
+) -> dict[str, Any]:
+    return {
+        "examples": len(chosen),
+        "wanted": data.size,
+        "available": len(kept),
+        "seed": sum(example.source == "seed" for example in chosen),
+        "machine": sum(example.source == "machine" for example in chosen),
+        **describe(chosen),
+        "rejected": len(rejected),
+        "reasons": reasons(rejected),
+    }

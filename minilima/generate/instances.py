@@ -1,0 +1,271 @@
+"""Steps 2 and 3: is a task a classification, and worked instances of each.
+
+For classification tasks the possible labels are asked for first, then an input that fits one of them, the labels taking
+turns; for all others the input first and then the answer. Otherwise models write inputs for one label only (Self-Instruct,
+section 2.2). Each half is one request, after worked seed tasks of the same kind.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from minilima.formats.records import Example, Rejected, SeedTask, Tell
+from minilima.formats.seeds import short_tasks
+from minilima.generate.classification import KINDS, LABELS_SCHEMA, best_limit, label_in_turn, odds, parse_labels, says_yes
+from minilima.generate.filters import instance_fault
+from minilima.generate.instructions import Instruction
+from minilima.generate.methods import no_input
+from minilima.generate.prompting import Asker, Demonstration
+from minilima.models.cache import CachedModel
+from minilima.models.chat import FAILED, Reply, Request, Sampling, counted
+
+CLASSIFICATION_DEMONSTRATIONS = 4
+"""Seed tasks shown before the question, half of them classification tasks."""
+KIND_DEMONSTRATIONS = 8
+"""Seed tasks of each kind shown where probabilities decide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classified:
+    """An instruction and whether its answer is one label out of a small set; None: the model did not say."""
+
+    id: str
+    instruction: str
+    is_classification: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One worked instance before it is checked."""
+
+    task: Instruction
+    number: int
+    is_classification: bool | None
+    input: str
+    output: str
+    replies: tuple[Reply, ...]
+    request: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where an answer is to be written: a task and one of its inputs."""
+
+    task: Instruction
+    number: int
+    input: str
+    replies: tuple[Reply, ...] = ()
+
+
+class Steps:
+    """Steps 2 and 3 with one model. `shown` seeds stand before every question of a kind."""
+
+    def __init__(self, seeds: Sequence[SeedTask], model: CachedModel, asker: Asker, seed: int, tell: Tell) -> None:
+        self.seeds, self.model, self.asker, self.seed, self.tell = seeds, model, asker, seed, tell
+        self.sampling = asker.instance_sampling()
+
+    def classify(self, tasks: Sequence[Instruction]) -> list[Classified]:
+        """Asks of each instruction whether it is a classification task."""
+        if self.asker.data.classification_only:
+            return [Classified(id=task.id, instruction=task.instruction, is_classification=True) for task in tasks]
+        both = {task.is_classification for task in self.seeds} == {True, False}
+        kinds = self.kinds_weighed(tasks) if self.asker.weighs_kinds and both else self.kinds_told(tasks)
+        return [
+            Classified(id=task.id, instruction=task.instruction, is_classification=kind)
+            for task, kind in zip(tasks, kinds, strict=True)
+        ]
+
+    def kinds_weighed(self, tasks: Sequence[Instruction]) -> list[bool | None]:
+        """By the odds of the word for each kind, after worked seeds; the seeds that are left tell which odds mean what.
+
+        Small models say no to nearly everything, but less surely where yes is right (Zhao et al. 2021 on such biases).
+        """
+        rng = random.Random(f"kinds:{self.seed}")
+        drawn = {kind: _short(self.seeds, rng, len(self.seeds), is_classification=kind) for kind in (True, False)}
+        cuts = {kind: min(KIND_DEMONSTRATIONS, (len(seeds) + 1) // 2) for kind, seeds in drawn.items()}
+        shown: list[Demonstration] = [
+            ({"instruction": task.instruction}, KINDS[kind]) for kind, seeds in drawn.items() for task in seeds[: cuts[kind]]
+        ]
+        rng.shuffle(shown)
+        known = [task for kind, seeds in drawn.items() for task in seeds[cuts[kind] :]]
+        texts = [task.instruction for task in known] + [task.instruction for task in tasks]
+        requests = [self.asker.weigh("kind", shown, instruction=text) for text in texts]
+        weighed = [odds(reply.logprobs or {}) for reply in self._ask(requests, "classified")]
+        limit = best_limit([(value, task.is_classification) for value, task in zip(weighed, known, strict=False)])
+        return [value > limit for value in weighed[len(known) :]]
+
+    def kinds_told(self, tasks: Sequence[Instruction]) -> list[bool | None]:
+        """By what the model answers in words; None where that is neither yes nor no."""
+        rng = random.Random(f"classification:{self.seed}")
+        yes = _short(self.seeds, rng, CLASSIFICATION_DEMONSTRATIONS // 2, is_classification=True)
+        no = _short(self.seeds, rng, CLASSIFICATION_DEMONSTRATIONS - len(yes), is_classification=False)
+        shown: list[Demonstration] = [({"instruction": task.instruction}, "Yes") for task in yes]
+        shown += [({"instruction": task.instruction}, "No") for task in no]
+        rng.shuffle(shown)
+        sampling = Sampling(temperature=0.0, max_tokens=3)
+        requests = [self.asker.request("classification", shown, sampling, instruction=task.instruction) for task in tasks]
+        replies = self._ask(requests, "classified", lambda reply: says_yes(reply.text) is not None)
+        return [says_yes(reply.text) for reply in replies]
+
+    def instances(self, tasks: Sequence[Instruction], classified: Sequence[Classified]) -> list[Instance]:
+        """`data.instances_per_task` worked instances of each task."""
+        kinds = {item.id: item.is_classification for item in classified}
+        labels = self._labels([task for task in tasks if kinds[task.id]])
+        if not self.asker.data.classification_only:
+            # What has no labels was taken for a classification by mistake: it is answered like the others.
+            labels = {identity: reply for identity, reply in labels.items() if parse_labels(reply.text)}
+            kinds = {identity: kind and (True if identity in labels else None) for identity, kind in kinds.items()}
+        by_label = self._by_label([task for task in tasks if kinds[task.id]], labels)
+        by_input = self._by_input([task for task in tasks if not kinds[task.id]], kinds)
+        places = {task.id: place for place, task in enumerate(tasks)}
+        return sorted((*by_label, *by_input), key=lambda item: (places[item.task.id], item.number))
+
+    def answers(self, tasks: Sequence[Instruction]) -> list[Instance]:
+        """Answers to tasks that are complete as they are."""
+        requests = [self._answer(task, task.input, [], 0) for task in tasks]
+        replies = self._ask(requests, "answers")
+        return [
+            Instance(
+                task=task, number=0, is_classification=None, input=task.input, output=reply.text, replies=(reply,),
+                request=reply.key,
+            )
+            for task, reply in zip(tasks, replies, strict=True)
+        ]  # fmt: skip
+
+    def _by_input(self, tasks: Sequence[Instruction], kinds: Mapping[str, bool | None]) -> list[Instance]:
+        """Also for tasks of which it is not known what they are: their rows say so."""
+        shown = self._shown(is_classification=False)
+        answers: list[Demonstration] = [({**_worked(task), "words": None}, task.output) for task in shown]
+        places = [_Place(task=task, number=0, input=task.input) for task in tasks if task.complete]
+        places += self._inputs([task for task in tasks if not task.complete], shown)
+        requests = [self._answer(place.task, place.input, answers, place.number) for place in places]
+        return [
+            Instance(
+                task=place.task, number=place.number, is_classification=kinds[place.task.id], input=place.input,
+                output=reply.text, replies=(*place.replies, reply), request=reply.key,
+            )
+            for place, reply in zip(places, self._ask(requests, "instances"), strict=True)
+        ]  # fmt: skip
+
+    def _inputs(self, tasks: Sequence[Instruction], seeds: Sequence[SeedTask]) -> list["_Place"]:
+        """Inputs for tasks where the model is to make them up, each after those before it; one place where none is needed."""
+        shown: list[Demonstration] = [({"instruction": task.instruction}, task.input or "None") for task in seeds]
+        found: dict[str, list[_Place]] = {task.id: [] for task in tasks}
+        for number in range(self.asker.data.instances_per_task):
+            going = [task for task in tasks if all(place.input for place in found[task.id])]
+            requests = [
+                self.asker.request(
+                    "input", shown, self.sampling, number,
+                    instruction=task.instruction, earlier=[place.input for place in found[task.id]],
+                )
+                for task in going
+            ]  # fmt: skip
+            for task, reply in zip(going, self._ask(requests, "inputs"), strict=True):
+                given = no_input(reply.text)
+                if given or not number:  # that there is no other input is no instance
+                    found[task.id].append(_Place(task=task, number=number, input=given, replies=(reply,)))
+        return [place for places in found.values() for place in places]
+
+    def _answer(self, task: Instruction, given: str, shown: Sequence[Demonstration], number: int) -> Request:
+        words = self.asker.data.answer_words
+        return self.asker.request("answer", shown, self.sampling, number, instruction=task.instruction, input=given, words=words)
+
+    def _labels(self, tasks: Sequence[Instruction]) -> dict[str, Reply]:
+        """The replies to the question for each task's labels, by its id."""
+        schema = LABELS_SCHEMA if self.asker.wants_json else None
+        asked = [self.asker.request("labels", [], self.sampling, instruction=task.instruction, schema=schema) for task in tasks]
+        replies = self._ask(asked, "label lists", lambda reply: bool(parse_labels(reply.text)))
+        return {task.id: reply for task, reply in zip(tasks, replies, strict=True)}
+
+    def _by_label(self, tasks: Sequence[Instruction], lists: Mapping[str, Reply]) -> list[Instance]:
+        shown: list[Demonstration] = [
+            ({"instruction": task.instruction, "label": task.output}, task.input or "None")
+            for task in self._shown(is_classification=True)
+        ]
+        labels = {task.id: parse_labels(lists[task.id].text) for task in tasks}
+        made: dict[str, list[Instance]] = {task.id: [] for task in tasks}
+        for number in range(self.asker.data.instances_per_task):
+            turn = {task.id: label_in_turn(labels[task.id], task.id, number) for task in tasks}
+            requests = [
+                self.asker.request(
+                    "labelled_input", shown, self.sampling, number, instruction=task.instruction, label=turn[task.id],
+                    earlier=[item.input for item in made[task.id] if item.output == turn[task.id] and item.input],
+                )
+                for task in tasks
+            ]  # fmt: skip
+            replies = self._ask(requests, "classification instances")
+            for task, reply in zip(tasks, replies, strict=True):
+                made[task.id].append(
+                    Instance(
+                        task=task, number=number, is_classification=True, input=no_input(reply.text), output=turn[task.id],
+                        replies=(lists[task.id], reply), request=reply.key,
+                    )
+                )  # fmt: skip
+        return [item for items in made.values() for item in items]
+
+    def _shown(self, *, is_classification: bool) -> list[SeedTask]:
+        rng = random.Random(f"instances:{self.seed}:{is_classification}")
+        return _short(self.seeds, rng, self.asker.data.instance_demonstrations, is_classification=is_classification)
+
+    def _ask(self, requests: Sequence[Request], unit: str, usable: Callable[[Reply], bool] = lambda reply: True) -> list[Reply]:
+        return self.model.reply_many(requests, counted(self.tell, len(requests), unit), usable)
+
+
+def check(instances: Sequence[Instance]) -> tuple[list[Example], list[Rejected]]:
+    """Examples out of instances; what is cut, empty, contradictory or otherwise unfit is rejected with its reason."""
+    examples, rejected = [], []
+    contradicted = _contradicted(instances)
+    for item in instances:
+        identity = item.task.id if item.number == 0 else f"{item.task.id}.{item.number}"
+        output = item.output.strip()
+        fault = "no_reply" if any(reply.finish == FAILED for reply in item.replies) else None
+        fault = fault or instance_fault(
+            instruction=item.task.instruction,
+            input_text=item.input,
+            output=output,
+            truncated=any(reply.finish == "length" for reply in item.replies),
+        )
+        if fault is None and (item.task.id, item.input) in contradicted:
+            fault = "contradictory_outputs"
+        if fault is not None:
+            rejected.append(
+                Rejected(
+                    id=identity, text=item.task.instruction, reason=fault, nearest_id=item.task.nearest_id,
+                    nearest_rouge=item.task.nearest_rouge, input=item.input or None, output=output or None, request=item.request,
+                )
+            )  # fmt: skip
+            continue
+        examples.append(
+            Example(
+                id=identity,
+                instruction=item.task.instruction,
+                input=item.input,
+                output=output,
+                source="machine",
+                is_classification=item.is_classification,
+                round=item.task.round,
+                parents=item.task.parents,
+                request=item.request,
+                nearest_id=item.task.nearest_id,
+                nearest_rouge=item.task.nearest_rouge,
+            )
+        )
+    return examples, rejected
+
+
+def _contradicted(instances: Sequence[Instance]) -> set[tuple[str, str]]:
+    """(task, input) that came with several outputs: none of them can be trusted (prepare_for_finetuning.py)."""
+    outputs: dict[tuple[str, str], set[str]] = {}
+    for item in instances:
+        if item.input:
+            outputs.setdefault((item.task.id, item.input), set()).add(item.output.strip())
+    return {place for place, found in outputs.items() if len(found) > 1}
+
+
+def _worked(task: SeedTask) -> dict[str, str]:
+    return {"instruction": task.instruction, "input": task.input}
+
+
+def _short(seeds: Sequence[SeedTask], rng: random.Random, wanted: int, *, is_classification: bool) -> list[SeedTask]:
+    short = short_tasks([task for task in seeds if task.is_classification == is_classification])
+    return rng.sample(short, min(wanted, len(short)))

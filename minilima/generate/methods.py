@@ -1,0 +1,195 @@
+"""The ways to ask for new tasks: Self-Instruct's lists, Alpaca's whole examples, Magpie's empty user turn.
+
+Each turns demonstrations into a request, and a reply into drafts. Pure.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from minilima.formats.records import Example, SeedTask, user_text
+from minilima.generate.prompting import Asker
+from minilima.models.chat import Message, Reply, Request, continue_text
+
+_TEXT = {"type": "string"}
+
+
+def _object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def list_schema(name: str, item: Mapping[str, Any]) -> str:
+    """JSON schema of `{name: […]}`, as JSON."""
+    return json.dumps(_object_schema({name: {"type": "array", "items": item}}))
+
+
+TASKS_SCHEMA = list_schema("tasks", _TEXT)
+EXAMPLES_SCHEMA = list_schema("tasks", _object_schema({"instruction": _TEXT, "input": _TEXT, "output": _TEXT}))
+
+Demo = SeedTask | Example
+"""A task to show: a seed, or a machine-written one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A task as it was written; input and output where the writer gives whole examples."""
+
+    instruction: str
+    input: str = ""
+    output: str | None = None
+    complete: bool = False
+    """Whether the writer gave the input too, also where it is empty: none is asked for later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """How to ask and how to read. `demonstrations` are shown in each request; `whole` says that their answers are too."""
+
+    demonstrations: int
+    whole: bool = False
+    request: Callable[[Sequence[Demo], int], Request]
+    parse: Callable[[Reply], list[Draft]]
+
+
+def list_writer(asker: Asker) -> Writer:
+    """Self-Instruct: a list of instructions (section 2.2); instances are asked for later."""
+    data = asker.data
+
+    def request(shown: Sequence[Demo], sample: int) -> Request:
+        tasks = [_one_line(task.instruction) for task in shown]
+        return asker.list_request(
+            "instructions", sample, data.instruction_tokens, "1.", TASKS_SCHEMA,
+            tasks=tasks, wanted=data.instructions_per_request, classification=data.classification_only,
+        )  # fmt: skip
+
+    def parse(reply: Reply) -> list[Draft]:
+        # A completion goes on after the number that ends the prompt.
+        text = reply.text if asker.is_chat else f"1. {reply.text}"
+        return [Draft(instruction=item) for item in parse_list(text, cut=reply.finish == "length")]
+
+    return Writer(demonstrations=data.demonstrations, request=request, parse=parse)
+
+
+def example_writer(asker: Asker) -> Writer:
+    """Alpaca: instruction, input and output in one reply, several of them (Taori et al. 2023)."""
+    data = asker.data
+
+    def request(shown: Sequence[Demo], sample: int) -> Request:
+        tokens = data.instruction_tokens + data.instructions_per_request * data.instance_tokens
+        return asker.list_request(
+            "examples", sample, tokens, "1. Instruction:", EXAMPLES_SCHEMA,
+            tasks=shown, wanted=data.instructions_per_request, words=data.answer_words,
+        )  # fmt: skip
+
+    def parse(reply: Reply) -> list[Draft]:
+        text = reply.text if asker.is_chat else f"1. Instruction: {reply.text}"
+        return parse_examples(text, cut=reply.finish == "length")
+
+    return Writer(demonstrations=min(3, data.demonstrations), request=request, parse=parse)
+
+
+def turn_writer(asker: Asker, open_user_turn: Callable[[Sequence[Message]], str], demonstrations: int) -> Writer:
+    """An instruct model continues a conversation where the user speaks next, one task a reply.
+
+    Without demonstrations this is Magpie (Xu et al. 2024, section 2). With them, each an earlier turn with its answer, it is
+    Self-Instruct's prompt in the form that a small model knows best.
+    """
+    # A penalty on tokens already written is for long answers; here it would push a short text off its topic.
+    sampling = replace(asker.sampling(asker.data.instruction_tokens), repetition_penalty=None)
+
+    def request(shown: Sequence[Demo], sample: int) -> Request:
+        turns = [turn for task in shown for turn in _turns(task)]
+        return Request(messages=continue_text(open_user_turn(turns)), sampling=sampling, sample=sample)
+
+    def parse(reply: Reply) -> list[Draft]:
+        text = reply.text.strip()
+        if reply.finish != "stop" or not text:
+            return []
+        # With demonstrations a turn has their form, in which an input stands below the instruction.
+        instruction, _, given = text.partition("\n\n") if demonstrations else (text, "", "")
+        return [Draft(instruction=instruction.strip(), input=given.strip(), complete=True)]
+
+    return Writer(demonstrations=demonstrations, whole=True, request=request, parse=parse)
+
+
+def _turns(task: Demo) -> list[Message]:
+    """The task as a turn of the user, and its answer where it has one yet."""
+    asked = Message(role="user", content=user_text(task.instruction, task.input))
+    return [asked, Message(role="assistant", content=task.output)] if task.output else [asked]
+
+
+_ITEM = re.compile(r"(?:^|(?<=[.?!])\s)\s*(?:\d+\s*[.)]\s+)+(?=\S)", re.MULTILINE)
+_NUMBER = re.compile(r"^\s*\d+\s*[.)]\s+")
+_DECORATION = re.compile(r"^(\*\*|[\"“'])(.*?)(\*\*|[\"”'])$", re.DOTALL)
+
+
+def parse_list(text: str, *, cut: bool = False) -> list[str]:
+    """The items of a JSON or numbered list. Double numbers (`1. 1. …`) count once; an item that was cut is dropped."""
+    items = json_items(text, "tasks")
+    if items is not None:
+        # The prompt speaks of a numbered list, and some models number also what the schema keeps apart.
+        return [_one_line(_NUMBER.sub("", task)) for task in items if isinstance(task, str)]
+    found = _ITEM.split(text)[1:]
+    if cut and found:
+        found = found[:-1]
+    return [_DECORATION.sub(r"\2", _one_line(item)).strip() for item in found]
+
+
+def json_items(text: str, name: str) -> list[Any] | None:
+    """The items of `{name: […]}` that are whole, also where the reply was cut after them; None where there is no such list."""
+    begin = re.search(rf'\{{\s*"{name}"\s*:\s*\[', text)
+    if begin is None:
+        return None
+    items, place, decoder = [], begin.end(), json.JSONDecoder()
+    while (separator := re.compile(r"[\s,]*").match(text, place)) is not None:
+        try:
+            item, place = decoder.raw_decode(text, separator.end())
+        except ValueError:  # the end of the list, or of what there is of it
+            break
+        items.append(item)
+    return items
+
+
+_FIELDS = re.compile(
+    r"^\W*(?:\d+\s*[.)]\s*)?Instruction\s*:(?P<instruction>.*?)"
+    r"^\W*(?:\d+\s*[.)]\s*)?Input\s*:(?P<input>.*?)"
+    r"^\W*(?:\d+\s*[.)]\s*)?Output\s*:(?P<output>.*?)(?=^\W*(?:\d+\s*[.)]\s*)?Instruction\s*:|\Z)",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+)
+_NO_INPUT = re.compile(r"^\W*(none|n/?a|no input( needed| required)?|nothing|not needed|empty)\W*$", re.IGNORECASE)
+
+
+def parse_examples(text: str, *, cut: bool = False) -> list[Draft]:
+    """Whole examples out of numbered Instruction/Input/Output lines; one that was cut is dropped."""
+    items = json_items(text, "tasks")
+    if items is not None:
+        return [draft for item in items if (draft := _draft(item)) is not None]
+    found = [
+        Draft(
+            instruction=_one_line(match["instruction"]),
+            input=no_input(match["input"]),
+            output=match["output"].strip().rstrip("#").strip(),
+        )
+        for match in _FIELDS.finditer(text)
+    ]
+    return found[:-1] if cut else found
+
+
+def _draft(item: object) -> Draft | None:
+    """A whole example out of JSON; None where it is something else."""
+    parts = [item.get(name) for name in ("instruction", "input", "output")] if isinstance(item, dict) else []
+    if not parts or not all(isinstance(part, str) for part in parts):
+        return None
+    instruction, given, output = (str(part) for part in parts)
+    return Draft(instruction=_one_line(_NUMBER.sub("", instruction)), input=no_input(given), output=output.strip())
+
+
+def no_input(text: str) -> str:
+    """The input a model wrote, empty where it says that there is none."""
+    return "" if _NO_INPUT.match(text) else text.strip()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(":")

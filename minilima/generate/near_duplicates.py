@@ -1,0 +1,208 @@
+"""Exact near-duplicates among very many texts: an index that leaves out only pairs which cannot be above the limit.
+
+    blocks of texts ─> entries at which a shared token would do ─> bound by bit vectors ─> common subsequence ─> greedy choice
+A common subsequence is at most as long as the overlap of two bags of tokens, so a ROUGE-L F1 above t needs an overlap of at
+least c = t / 2 (m + n). With the tokens of texts of m and n in one order, rare ones first, the first shared token then stands
+among the first m - c + 1 of the one and the first n - c + 1 of the other (prefix filter: Chaudhuri et al. 2006; positions:
+Xiao et al. 2008, PPJoin). Entries are sorted by (token, length, position), so that exactly those are read.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import LCSseq
+from rapidfuzz.process import cpdist
+
+from minilima.config.schema import Tokenizer
+from minilima.rouge import Vocabulary
+
+BLOCK = 8192
+"""Texts that are looked up together."""
+_MOST_HITS = 1 << 21
+"""Entries that are read at once, which bounds the memory."""
+_FIELD = 20
+"""Bits for a length and for a position in a key; the token's number stands above them."""
+_SLACK = 1e-9
+"""Keeps the filters from losing a pair to rounding; the score itself decides."""
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def first_near_duplicates(
+    texts: Sequence[str], limit: float, *, tokenizer: Tokenizer = Tokenizer.rouge, tell: Callable[[int], None] = lambda done: None
+) -> list[tuple[int, float] | None]:
+    """The same as `rouge.first_near_duplicates`, from an index."""
+    vocabulary = Vocabulary(tokenizer)
+    corpus = _Corpus([vocabulary.encode(text) for text in texts], limit)
+    kept = np.zeros(len(texts), dtype=bool)
+    entries = corpus.entries(np.empty(0, dtype=np.int64))
+    found: list[tuple[int, float] | None] = []
+    for start in range(0, len(texts), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(texts)))
+        own = corpus.entries(block)
+        near = [*corpus.pairs(block, entries), *corpus.pairs(block, own)]
+        found += _choose(block, near, kept)
+        entries = entries.merged(corpus.entries(block[kept[block]]))
+        tell(len(found))
+    return found
+
+
+def _choose(block: Ints, near: Sequence[tuple[Ints, Ints, Floats]], kept: NDArray[np.bool_]) -> list[tuple[int, float] | None]:
+    """The best kept text for each of the block, the earliest of equals; those without one are kept from here on."""
+    others: dict[int, list[tuple[float, int]]] = {}
+    for texts, earlier, scores in near:
+        for text, other, score in zip(texts.tolist(), earlier.tolist(), scores.tolist(), strict=True):
+            others.setdefault(text, []).append((score, -other))
+    found: list[tuple[int, float] | None] = []
+    for text in block.tolist():
+        score, other = max((pair for pair in others.get(text, ()) if kept[-pair[1]]), default=(0.0, 0))
+        kept[text] = score == 0
+        found.append((-other, score) if score else None)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entries:
+    """Where tokens stand in texts: keys in ascending order, and the text of each."""
+
+    keys: Ints
+    texts: Ints
+
+    def merged(self, more: "_Entries") -> "_Entries":
+        at = np.searchsorted(self.keys, more.keys)
+        return _Entries(keys=np.insert(self.keys, at, more.keys), texts=np.insert(self.texts, at, more.texts))
+
+
+class _Corpus:
+    """All texts as numbers: their tokens, rare ones first, and what bounds their overlap."""
+
+    def __init__(self, encoded: Sequence[str], limit: float) -> None:
+        self._encoded = np.array(encoded, dtype=object)
+        self._lengths = np.array([len(text) for text in encoded], dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(self._lengths)])
+        self._limit = limit
+        longest = int(self._lengths.max(initial=0))
+        self._needed = np.ceil(limit / 2 * np.arange(2 * longest + 1) - _SLACK).astype(np.int64)
+        """By m + n: the overlap without which a pair is not above the limit."""
+        self._tokens = _rare_first(encoded, self._lengths)
+        self._bits = _bit_vectors(self._tokens, self._starts)
+
+    def entries(self, texts: Ints) -> _Entries:
+        """The entries of the prefixes of some texts."""
+        owners, tokens, positions = self._prefixes(texts)
+        keys = _key(tokens, self._lengths[owners], positions)
+        order = np.argsort(keys, kind="stable")
+        return _Entries(keys=keys[order], texts=owners[order])
+
+    def pairs(self, block: Ints, entries: _Entries) -> Iterator[tuple[Ints, Ints, Floats]]:
+        """(texts of the block, earlier texts, scores) of all pairs above the limit, in parts."""
+        for texts, others in self._hits(block, entries):
+            earlier = others < texts
+            texts, others = texts[earlier], others[earlier]
+            needed = self._needed[self._lengths[texts] + self._lengths[others]]
+            possible = self._overlap_at_most(texts, others) >= needed
+            pairs = np.unique(texts[possible] << 32 | others[possible])
+            texts, others = pairs >> 32, pairs & 0xFFFFFFFF
+            scores = self._scores(texts, others)
+            above = scores > self._limit
+            yield texts[above], others[above], scores[above]
+
+    def _prefixes(self, texts: Ints) -> tuple[Ints, Ints, Ints]:
+        """(text, token, position) of the tokens in the texts' prefixes, as long as the shortest possible partner asks for."""
+        lengths = self._lengths[texts]
+        shortest = np.ceil(lengths * self._limit / (2 - self._limit) - _SLACK).astype(np.int64)
+        counts = np.minimum(lengths - shortest + 1, lengths)
+        positions = _ranges(counts)
+        owners = np.repeat(texts, counts)
+        return owners, self._tokens[self._starts[owners] + positions], positions
+
+    def _hits(self, block: Ints, entries: _Entries) -> Iterator[tuple[Ints, Ints]]:
+        """(texts of the block, texts of entries) that share a token early enough; a pair may come several times."""
+        owners, tokens, positions = self._prefixes(block)
+        order = np.argsort(tokens, kind="stable")  # neighbours in the search are neighbours in memory
+        owners, tokens, positions = owners[order], tokens[order], positions[order]
+        lengths = self._lengths[owners]
+        parts = []
+        for length in np.unique(lengths):
+            mine = np.flatnonzero(lengths == length)
+            low = int(np.ceil(length * self._limit / (2 - self._limit) - _SLACK))
+            high = min(int(length * (2 - self._limit) / self._limit + _SLACK), len(self._needed) // 2)
+            others = np.arange(max(low, 1), high + 1)
+            needed = self._needed[length + others]
+            row, column = np.nonzero(positions[mine][:, None] <= (length - needed)[None, :])
+            first = _key(tokens[mine][row], others[column], 0)
+            begin = np.searchsorted(entries.keys, first, side="left")
+            end = np.searchsorted(entries.keys, first + (others - needed)[column], side="right")
+            some = end > begin
+            parts.append((owners[mine][row[some]], begin[some], (end - begin)[some]))
+        if not any(len(part[0]) for part in parts):
+            return
+        texts, begins, counts = (np.concatenate(part) for part in zip(*parts, strict=True))
+        total = np.cumsum(counts)
+        cuts = np.unique(np.searchsorted(total, np.arange(0, total[-1], _MOST_HITS), side="right"))
+        for first, last in zip(cuts, [*cuts[1:], len(counts)], strict=True):
+            part = counts[first:last]
+            where = np.repeat(begins[first:last], part) + _ranges(part)
+            yield np.repeat(texts[first:last], part), entries.texts[where]
+
+    def _overlap_at_most(self, texts: Ints, others: Ints) -> Ints:
+        """A bound on the number of shared tokens: each bit that only one has stands for a token that only it has."""
+        mine = theirs = np.zeros(len(texts), dtype=np.uint8)
+        for bits in self._bits:
+            one, two = bits[texts], bits[others]
+            mine, theirs = mine + np.bitwise_count(one & ~two), theirs + np.bitwise_count(two & ~one)
+        bound: Ints = np.minimum(self._lengths[texts] - mine, self._lengths[others] - theirs)
+        return bound
+
+    def _scores(self, texts: Ints, others: Ints) -> Floats:
+        """ROUGE-L F1 of pairs, by rouge_score's formula, operation by operation."""
+        if not len(texts):
+            return np.empty(0)
+        common = cpdist(self._encoded[texts], self._encoded[others], scorer=LCSseq.similarity, dtype=np.int32).astype(np.float64)
+        precision, recall = common / self._lengths[others], common / self._lengths[texts]
+        scores: Floats = 2 * precision * recall / np.where(common, precision + recall, 1)
+        return scores
+
+
+def _key(tokens: Ints, lengths: Ints, positions: Ints | int) -> Ints:
+    return tokens << 2 * _FIELD | lengths << _FIELD | positions
+
+
+def _ranges(counts: Ints) -> Ints:
+    """0 … count - 1 for each count, one after the other."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+
+
+def _rare_first(encoded: Sequence[str], lengths: Ints) -> Ints:
+    """The tokens of all texts one after the other, each text's in ascending order; rare ones have small numbers.
+
+    The second "the" of a text is another token than the first, and a rarer one.
+    """
+    flat = np.frombuffer("".join(encoded).encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.argsort(owners << 32 | flat, kind="stable")
+    same = np.zeros(len(flat), dtype=bool)
+    same[1:] = (flat[order][1:] == flat[order][:-1]) & (owners[order][1:] == owners[order][:-1])
+    places = np.arange(len(flat))
+    occurrence = places - np.maximum.accumulate(np.where(same, 0, places))
+    _, number, count = np.unique(flat[order] << 32 | occurrence, return_inverse=True, return_counts=True)
+    rank = np.empty(len(count), dtype=np.int64)
+    rank[np.argsort(count, kind="stable")] = np.arange(len(count))
+    return np.sort(owners << 32 | rank[number]) & 0xFFFFFFFF
+
+
+def _bit_vectors(tokens: Ints, starts: Ints) -> list[NDArray[np.uint64]]:
+    """128 bits for each text, in two words, in which each of its tokens sets one."""
+    spread = (tokens.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(57)
+    filled = np.flatnonzero(np.diff(starts))
+    words = []
+    for number in range(2):
+        bits = np.where(spread >> np.uint64(6) == number, np.uint64(1) << (spread & np.uint64(63)), np.uint64(0))
+        word = np.zeros(len(starts) - 1, dtype=np.uint64)
+        word[filled] = np.bitwise_or.reduceat(bits, starts[filled]) if len(filled) else 0
+        words.append(word)
+    return words

@@ -1,0 +1,131 @@
+"""The pool: everything the generator wrote, step by step, for a person to read.
+
+    seeds ─> instructions.jsonl ─> classification.jsonl ─> instances.jsonl      rejected.jsonl: the rest, with reasons
+An existing data set is imported as instances.jsonl (imports.py), with its unanswered prompts in rejected.jsonl.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from minilima.config.schema import BudgetConfig, Config, DataKind, GeneratorKind, Style
+from minilima.errors import MinilimaError
+from minilima.formats.files import write_jsonl
+from minilima.formats.imports import read_tasks
+from minilima.formats.records import Example, Rejected, SeedTask, Tell
+from minilima.formats.seeds import load_seeds
+from minilima.generate.classification import label_balance
+from minilima.generate.import_pool import import_pool
+from minilima.generate.instances import Classified, Instance, Steps, check
+from minilima.generate.instructions import Growth, Instruction, grow
+from minilima.generate.methods import Writer, example_writer, list_writer, turn_writer
+from minilima.generate.prompting import Asker
+from minilima.models.cache import CachedModel
+from minilima.models.engines import load_writer
+from minilima.store.job import Job, Outcome
+
+
+def build_pool(job: Job, tell: Tell) -> Outcome:
+    """Writes the pool's files into the job's work directory."""
+    data, config = job.config.data, job.config
+    if data.kind == DataKind.file:
+        return import_pool(job)
+    model, asker = connect_generator(job), Asker(generator=config.generator, data=data)
+    seeds = load_seeds(job.sources.seeds.path) if job.sources.seeds is not None and job.sources.seeds.path is not None else []
+    steps = Steps(seeds, model, asker, config.seed, tell)
+    growth, classified = Growth(), list[Classified]()
+    if data.kind == DataKind.answers:
+        growth.accepted = _given_tasks(job, seeds)
+    else:
+        growth = grow(seeds, model, _writer(model, asker), data, config.seed, tell, _caps(config))
+    write_jsonl(job.work / "instructions.jsonl", growth.accepted)
+    if data.kind == DataKind.self_instruct:
+        classified = steps.classify(growth.accepted)
+        write_jsonl(job.work / "classification.jsonl", classified)
+        instances = steps.instances(growth.accepted, classified)
+    elif data.kind == DataKind.alpaca:
+        instances = [_whole(task) for task in growth.accepted]
+    else:
+        instances = steps.answers(growth.accepted)
+    examples, faulty = check(instances)
+    write_jsonl(job.work / "instances.jsonl", examples)
+    rejected = [*growth.rejected, *faulty]
+    write_jsonl(job.work / "rejected.jsonl", rejected)
+    return Outcome(metrics=_metrics(growth, classified, examples, rejected), usage=model.usage)
+
+
+def _metrics(
+    growth: Growth, classified: Sequence[Classified], examples: Sequence[Example], rejected: Sequence[Rejected]
+) -> dict[str, Any]:
+    return {
+        "instructions": len(growth.accepted),
+        "stopped_by": growth.stopped,
+        "rounds": growth.rounds,
+        "classification": sum(bool(item.is_classification) for item in classified),
+        "not_classified": sum(item.is_classification is None for item in classified),
+        "tasks": len(examples),
+        "rejected": len(rejected),
+        "reasons": reasons(rejected),
+        **label_balance(examples),
+    }
+
+
+def _writer(model: CachedModel, asker: Asker) -> Writer:
+    data, turns = asker.data, asker.generator.style == Style.turns
+    if data.kind == DataKind.alpaca:
+        return example_writer(asker)
+    if data.kind == DataKind.self_instruct and not turns:
+        return list_writer(asker)
+    demonstrations = data.demonstrations if data.kind == DataKind.self_instruct else 0
+    open_user_turn = getattr(model.model, "open_user_turn", None)
+    if data.magpie_prefix is not None and not demonstrations:
+        prefix = data.magpie_prefix
+        return turn_writer(asker, lambda turns: prefix, 0)
+    if open_user_turn is None:
+        raise MinilimaError(
+            "data.magpie_prefix is not set." if not demonstrations else "generator.style=turns needs a local model.",
+            "An instruct model is to continue its template where a user speaks, and an endpoint does not tell its template.",
+            "Use generator=local, or for data=magpie set the template's beginning: data.magpie_prefix='<|im_start|>user\n'.",
+        )
+    return turn_writer(asker, open_user_turn, demonstrations)
+
+
+def _caps(config: Config) -> BudgetConfig | None:
+    return config.generator.endpoint.budget if config.generator.kind == GeneratorKind.openai else None
+
+
+def _given_tasks(job: Job, seeds: Sequence[SeedTask]) -> list[Instruction]:
+    """The tasks of data.path, or the seed tasks, to be answered as they are."""
+    if job.sources.data is None or job.sources.data.path is None:
+        given = [(task.id, task.instruction, task.input) for task in seeds]
+    else:
+        given = read_tasks(job.sources.data.path)
+    return [
+        Instruction(
+            id=identity, instruction=text, input=extra, round=0, parents=(), request="", nearest_id=None, nearest_rouge=None
+        )
+        for identity, text, extra in given
+    ]
+
+
+def _whole(task: Instruction) -> Instance:
+    return Instance(
+        task=task, number=0, is_classification=None, input=task.input, output=task.output or "", replies=(), request=task.request
+    )
+
+
+def reasons(rejected: Sequence[Rejected]) -> dict[str, int]:
+    """How often each reason occurs, the most frequent first."""
+    return dict(Counter(item.reason for item in rejected).most_common())
+
+
+def connect_generator(job: Job) -> CachedModel:
+    """The model that writes the data, with its replies kept."""
+    generator = job.config.generator
+    if generator.kind == GeneratorKind.openai:
+        from minilima.models.endpoint import connect
+
+        return connect("generator.model", generator.model, generator.endpoint, job.cache, job.account or job.key)
+    source = job.sources.generator or job.sources.base
+    location = job.model_location(source, "generator")
+    return CachedModel(load_writer(location, source.identity, job.config.compute, generator.engine), job.cache)

@@ -1,0 +1,103 @@
+"""How the generator is asked, for chat models and for base models: the one place that knows of both.
+
+    step (a prompt file), worked demonstrations, the task at hand ─> messages
+A chat model sees each demonstration as an earlier turn of the conversation; a base model continues one document.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from minilima.config.schema import DataConfig, GeneratorConfig, GeneratorKind, Style
+from minilima.models.chat import Message, Request, Sampling, ask, continue_text
+from minilima.prompts import render
+
+BLOCK_END = "\n###"
+"""Ends a block of a completion prompt, and thereby the reply."""
+
+_WEIGHED = 20
+"""First tokens whose probabilities are looked at."""
+
+Demonstration = tuple[Mapping[str, Any], str]
+"""The fields of a worked task, and what was to be said to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """What the requests of one pool have in common."""
+
+    generator: GeneratorConfig
+    data: DataConfig
+
+    @property
+    def is_chat(self) -> bool:
+        return self.generator.style != Style.completion
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether lists are asked for by a JSON schema; the prompts are the same, for endpoints that have none."""
+        return self.generator.json_schema and self.is_chat
+
+    @property
+    def weighs_kinds(self) -> bool:
+        """Whether a model that is not asked as an assistant says by probabilities what kind of task it sees, not in words."""
+        return self.generator.kind == GeneratorKind.local and self.generator.style != Style.chat
+
+    @property
+    def prompts(self) -> str:
+        """Folder of the prompt files."""
+        return "pool/chat" if self.is_chat else "pool/completion"
+
+    def sampling(self, max_tokens: int, *, temperature: float | None = None) -> Sampling:
+        """The generator's sampling; settings that only one kind of model has are left out for the other."""
+        generator, local = self.generator, self.generator.kind == GeneratorKind.local
+        return Sampling(
+            temperature=generator.temperature if temperature is None else temperature,
+            top_p=generator.top_p,
+            max_tokens=max_tokens,
+            repetition_penalty=generator.repetition_penalty if local else None,
+            presence_penalty=None if local else generator.presence_penalty,
+            stop=None if self.is_chat else (BLOCK_END,),
+        )
+
+    def instance_sampling(self) -> Sampling:
+        return self.sampling(self.data.instance_tokens, temperature=self.data.instance_temperature)
+
+    def weigh(self, step: str, shown: Sequence[Demonstration], **fields: Any) -> Request:
+        """A request for the likeliest first tokens after a document of worked tasks."""
+        text = render(f"pool/completion/{step}", shown=[{**demo, "answer": answer} for demo, answer in shown], **fields)
+        sampling = Sampling(temperature=0.0, max_tokens=1, top_logprobs=_WEIGHED)
+        return Request(messages=continue_text(text), sampling=sampling)
+
+    def list_request(self, step: str, sample: int, max_tokens: int, begin: str, schema: str, **fields: Any) -> Request:
+        """A request for a list, by `schema` or numbered; then `begin` is how the reply of a local chat model is made to begin."""
+        text = render(f"{self.prompts}/{step}", **fields)
+        sampling = self.sampling(max_tokens)
+        if not self.is_chat:
+            return Request(messages=continue_text(text), sampling=sampling, sample=sample)
+        if self.wants_json:
+            return Request(messages=ask(text), sampling=sampling, sample=sample, schema=schema)
+        return Request(messages=ask(text), sampling=sampling, sample=sample, prefill=begin)
+
+    def request(
+        self,
+        step: str,
+        shown: Sequence[Demonstration],
+        sampling: Sampling,
+        sample: int = 0,
+        *,
+        schema: str | None = None,
+        **fields: Any,
+    ) -> Request:
+        """A request for one reply to the task with these fields, after worked demonstrations of the same step."""
+        messages = self._messages(step, shown, fields)
+        if not self.is_chat:
+            sampling = replace(sampling, stop=(BLOCK_END,))
+        return Request(messages=messages, sampling=sampling, sample=sample, schema=schema)
+
+    def _messages(self, step: str, shown: Sequence[Demonstration], fields: Mapping[str, Any]) -> tuple[Message, ...]:
+        prompt = f"{self.prompts}/{step}"
+        if not self.is_chat:
+            return continue_text(render(prompt, shown=[{**demo, "answer": answer} for demo, answer in shown], **fields))
+        turns = [text for demo, answer in shown for text in (render(prompt, **demo), answer)]
+        return ask(*turns, render(prompt, **fields))

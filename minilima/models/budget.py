@@ -1,0 +1,168 @@
+"""What an endpoint may cost: worst cases are reserved before a request is sent, so that a cap is never passed.
+
+    reserve (worst case) ─> send ─> settle (what was billed)
+Reservations stand in the reply cache's database. After a kill, what was in flight counts as spent in full, because
+nobody knows whether the endpoint billed it.
+"""
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from minilima.config.groups import CONF
+from minilima.config.schema import BudgetConfig, EndpointConfig
+from minilima.errors import MinilimaError
+from minilima.models.cache import open_database
+from minilima.models.chat import Request
+
+_BATCH_SHARE = 0.5
+"""Batches cost half."""
+_TOKENS_A_MESSAGE = 16
+"""Tokens that a chat template adds around a message, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """USD for a million tokens; `as_of` is None where the user set it."""
+
+    prompt: float
+    completion: float
+    as_of: str | None = None
+
+    def usd(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spend:
+    """Requests sent, tokens in and out, and USD."""
+
+    requests: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+
+    def __add__(self, other: "Spend") -> "Spend":
+        return Spend(requests=self.requests + other.requests, tokens=self.tokens + other.tokens, usd=self.usd + other.usd)
+
+    def __sub__(self, other: "Spend") -> "Spend":
+        return Spend(requests=self.requests - other.requests, tokens=self.tokens - other.tokens, usd=self.usd - other.usd)
+
+
+@cache
+def _price_table() -> dict[str, Any]:
+    table = OmegaConf.to_container(OmegaConf.load(CONF / "prices.yaml"))
+    assert isinstance(table, dict)
+    return {str(name): value for name, value in table.items()}
+
+
+def price_of(model: str | None, endpoint: EndpointConfig) -> Price | None:
+    """The price that is set, else the one in conf/prices.yaml for OpenAI's own address, else None: it is never guessed.
+
+    A dated name (gpt-4o-mini-2024-07-18) has the price of the longest name in the table that it begins with.
+    """
+    prompt, completion = endpoint.budget.usd_per_million_prompt_tokens, endpoint.budget.usd_per_million_completion_tokens
+    if prompt is not None and completion is not None:
+        return Price(prompt=prompt, completion=completion)
+    if model is None or endpoint.base_url is not None:
+        return None
+    table = _price_table()
+    names = [name for name in table["models"] if model == name or model.startswith(f"{name}-20")]
+    if not names:
+        return None
+    row = table["models"][max(names, key=len)]
+    share = _BATCH_SHARE if endpoint.batch else 1.0
+    return Price(prompt=share * row["prompt"], completion=share * row["completion"], as_of=table["as_of"])
+
+
+def worst_case(request: Request, price: Price | None) -> Spend:
+    """The most that a request can take. A token is at least one byte of text, so bytes bound the prompt's tokens."""
+    prompt = sum(len(message.content.encode()) + _TOKENS_A_MESSAGE for message in request.messages)
+    usd = price.usd(prompt, request.sampling.max_tokens) if price else 0.0
+    return Spend(requests=1, tokens=prompt + request.sampling.max_tokens, usd=usd)
+
+
+class Budget:
+    """The account of one stage. `scope` names it; all of its processes, also after a kill, share one sum."""
+
+    def __init__(self, database: Path, scope: str, caps: BudgetConfig, price: Price | None) -> None:
+        if caps.usd is not None and price is None:
+            raise MinilimaError(
+                "The cap in USD cannot be kept: the price of this model is not known.",
+                "conf/prices.yaml does not list it, and prices are never guessed.",
+                "Set budget.usd_per_million_prompt_tokens and …_completion_tokens beside the cap, or cap budget.tokens instead.",
+            )
+        self.caps, self.price, self._scope = caps, price, scope
+        self.in_flight = 0
+        self._database = open_database(database)
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS spent (ticket INTEGER PRIMARY KEY, scope TEXT, requests INT, tokens INT, usd REAL)"
+        )
+        with suppress(sqlite3.OperationalError):  # the column is there: accounts were first kept without it
+            self._database.execute("ALTER TABLE spent ADD COLUMN settled INT NOT NULL DEFAULT 0")
+        row = self._database.execute(
+            "SELECT coalesce(sum(requests), 0), coalesce(sum(tokens), 0), coalesce(sum(usd), 0.0) FROM spent WHERE scope = ?",
+            (scope,),
+        ).fetchone()
+        self.spent = Spend(requests=row[0], tokens=row[1], usd=row[2])
+        """Everything settled or reserved so far."""
+
+    def reserve(self, worst: Spend) -> int | None:
+        """A ticket for a request that takes at most `worst`; None where a cap could be passed."""
+        after = self.spent + worst
+        if not covers(self.caps, after):
+            return None
+        row = (self._scope, worst.requests, worst.tokens, worst.usd)
+        cursor = self._database.execute("INSERT INTO spent (scope, requests, tokens, usd) VALUES (?, ?, ?, ?)", row)
+        self.spent = after
+        self.in_flight += 1
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def settle(self, ticket: int, worst: Spend, actual: Spend) -> None:
+        """Replaces a reservation by what was billed."""
+        row = (actual.requests, actual.tokens, actual.usd, ticket)
+        self._database.execute("UPDATE spent SET requests = ?, tokens = ?, usd = ?, settled = 1 WHERE ticket = ?", row)
+        self.spent = self.spent - worst + actual
+        self.in_flight -= 1
+
+    def exhausted(self) -> MinilimaError:
+        """What to say when not even one more request fits."""
+        caps = {"USD": self.caps.usd, "tokens": self.caps.tokens, "requests": self.caps.requests}
+        shown = ", ".join(f"{cap:,} {unit}" for unit, cap in caps.items() if cap is not None)
+        usd = f", {self.spent.usd:,.4f} USD" if self.price else ""
+        return MinilimaError(
+            f"The budget is used up ({shown}).",
+            f"Spent: {self.spent.requests:,} requests, {self.spent.tokens:,} tokens{usd}; the next one might pass the cap.",
+            "Raise the cap (endpoint.budget.…) and run the same command: every reply is kept and not paid again.",
+        )
+
+
+def spent_usd(database: Path, scope: str) -> float | None:
+    """What the stage `scope` has cost so far, without the requests in flight; None where nothing has a price."""
+    if not database.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as found:
+            sums = found.execute("SELECT sum(usd) FROM spent WHERE settled AND scope = ?", (scope,))
+            total: float | None = sums.fetchone()[0]
+    except sqlite3.Error:  # no account has been opened, or the file is being written: it is only for a display
+        return None
+    return total or None
+
+
+def covers(caps: BudgetConfig, spent: Spend) -> bool:
+    """Whether `spent` stays within the caps."""
+    limits = ((spent.requests, caps.requests), (spent.tokens, caps.tokens), (spent.usd, caps.usd))
+    return all(cap is None or amount <= cap for amount, cap in limits)
+
+
+def missing_key(endpoint: EndpointConfig) -> bool:
+    """True where the endpoint needs a key (OpenAI's own does) and the named variable is empty."""
+    own_server = endpoint.base_url or os.environ.get("OPENAI_BASE_URL")
+    return not own_server and not os.environ.get(endpoint.api_key_env)

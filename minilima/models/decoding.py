@@ -1,0 +1,193 @@
+"""Rows of tokens that are continued together, a step a token; a GPU records the step once and plays it again.
+
+    prompts, padded on the left ─> prefill ─> step ─> step ─> … ─> the tokens written
+A step of a small model is hundreds of tiny kernels, and telling a GPU about each takes far longer than running it. So a step
+touches nothing but tensors that stay where they are (a cache of fixed size, last token, position, random numbers, what was
+written), is recorded as a CUDA graph, and is played with a single call. On a CPU the same step is simply called, the cache
+grows, and rows that are done are left out once they are half of all.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache, StaticCache
+
+from minilima.models.chat import Sampling
+from minilima.models.sampling import penalise, sample
+
+LEAST_STEPS = 4
+"""Recording takes three steps."""
+_PREFILL_TOKENS = 32_768
+"""Prompt tokens of all rows that pass through the model at once; keeps the memory of long prompts bounded."""
+_STEPS_UNSEEN = 16
+"""Steps that a GPU takes before the host looks at what was written, which makes both wait for each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a recorded step is made for. `slots` is the length of the cache: prompt, padding and new tokens."""
+
+    rows: int
+    slots: int
+    steps: int
+    sampling: Sampling
+
+    def serves(self, other: "Shape") -> bool:
+        """Whether what is recorded for this shape does for the other, at little waste."""
+        return (
+            self.sampling == other.sampling
+            and other.rows <= self.rows <= 1.25 * other.rows
+            and other.slots <= self.slots <= 1.5 * other.slots
+            and other.steps <= self.steps
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Tokens to go on from: the prompt and what was `written` after it; `draws` has a random number for each step.
+
+    `take` is handed the new tokens as they come, and says whether more are wanted.
+    """
+
+    prompt: list[int]
+    written: list[int]
+    draws: list[float]
+    take: Callable[[list[int]], bool]
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.written)
+
+
+class Batch:
+    """The tensors of one shape. `fixed`: they stay where they are, so that a GPU can record the step."""
+
+    def __init__(self, model: Any, shape: Shape, *, fixed: bool) -> None:
+        self.shape = shape
+        self.model = model
+        self.device = model.device
+        self.fixed = fixed
+        self._graph: Any = None
+        self._length = 0
+        self._last_position = model.config.max_position_embeddings - 1
+        rows, vocabulary = shape.rows, model.get_output_embeddings().weight.shape[0]
+        self._cache = StaticCache(config=model.config, max_cache_len=shape.slots) if fixed else DynamicCache(config=model.config)
+        self._shown = torch.ones(rows, shape.slots, dtype=torch.long, device=self.device)
+        self._token = torch.zeros(rows, 1, dtype=torch.long, device=self.device)
+        self._position = torch.zeros(rows, 1, dtype=torch.long, device=self.device)
+        self._step_number = torch.zeros(1, dtype=torch.long, device=self.device)
+        self._draws = torch.zeros(rows, shape.steps, device=self.device)
+        self._out = torch.zeros(rows, shape.steps, dtype=torch.long, device=self.device)
+        penalised = shape.sampling.repetition_penalty is not None
+        self._written = torch.zeros(rows, vocabulary if penalised else 0, dtype=torch.bool, device=self.device)
+
+    @torch.inference_mode()
+    def write(self, rows: Sequence[Row]) -> None:
+        """Continues at most `shape.rows` rows, each by as many tokens as it has draws, until none of them wants more."""
+        self._prefill(self._load(rows))
+        if self.fixed and self._graph is None and self.device.type == "cuda":
+            self._record()
+            self._prefill(self._load(rows))
+        active, seen = list(rows), 0
+        for count in self._steps(len(rows[0].draws)):
+            fresh = self._out[:, seen:count].tolist()
+            seen = count
+            keep = [place for place, row in enumerate(active) if row.take(fresh[place])]
+            if not keep:
+                return
+            if not self.fixed and 2 * len(keep) <= len(active):
+                self._narrow(keep)
+                active = [active[place] for place in keep]
+
+    def _steps(self, most: int) -> Iterator[int]:
+        """Takes steps, and yields how many tokens there are each time that they are to be looked at."""
+        yield 1
+        pause = _STEPS_UNSEEN if self.fixed else 1
+        for count in range(2, most + 1):
+            if self._graph is None:
+                self._step()
+            else:
+                self._graph.replay()
+            if count % pause == 0 or count == most:
+                yield count
+
+    def _load(self, rows: Sequence[Row]) -> torch.Tensor:
+        """Fills the tensors anew; surplus rows repeat the last one. Returns the prompts, (rows, longest)."""
+        filled = [*rows, *[rows[-1]] * (self.shape.rows - len(rows))]
+        width = max(row.length for row in rows)
+        pads = torch.tensor([width - row.length for row in filled])
+        ids = torch.tensor([[0] * (width - row.length) + row.prompt + row.written for row in filled])
+        self._cache.reset()
+        self._length = 0
+        self._shown.copy_((torch.arange(self.shape.slots) >= pads[:, None]).long())
+        self._position.copy_((width - pads)[:, None])
+        self._step_number.zero_()
+        self._draws[:, : len(rows[0].draws)] = torch.tensor([row.draws for row in filled]).to(self.device)
+        self._written.zero_()
+        if self._written.shape[1]:
+            places = [(number, token) for number, row in enumerate(filled) for token in row.written]
+            if places:
+                self._written[tuple(torch.tensor(places, device=self.device).T)] = True
+        return ids.to(self.device)
+
+    def _prefill(self, ids: torch.Tensor) -> None:
+        rows, width = ids.shape
+        # The position of a row's first token is 0, whatever padding stands before it.
+        positions = (torch.arange(width, device=self.device) - (width - self._position)).clamp(min=0)
+        logits = torch.empty(0)
+        stride = max(1, _PREFILL_TOKENS // rows)
+        for start in range(0, width, stride):
+            span = slice(start, start + stride)
+            logits = self._forward(ids[:, span], positions[:, span])
+        self._choose(logits)
+
+    def _step(self) -> None:
+        self._choose(self._forward(self._token, self._position.clamp(max=self._last_position)))
+        self._position.add_(1)
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Scores of the next token, (rows, vocabulary)."""
+        self._length += ids.shape[1]
+        shown = self._shown if self.fixed else self._shown[:, : self._length]
+        output = self.model(
+            input_ids=ids, attention_mask=shown, position_ids=positions, past_key_values=self._cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        scores: torch.Tensor = output.logits[:, -1].float()
+        return scores
+
+    def _choose(self, scores: torch.Tensor) -> None:
+        sampling = self.shape.sampling
+        if sampling.repetition_penalty is not None:
+            scores = penalise(scores, self._written, sampling.repetition_penalty)
+        if sampling.temperature > 0:
+            drawn = self._draws.index_select(1, self._step_number)
+            chosen = sample(scores, sampling.temperature, sampling.top_p, drawn)
+        else:
+            chosen = scores.argmax(dim=-1, keepdim=True)
+        self._token.copy_(chosen)
+        self._out.index_copy_(1, self._step_number, chosen)
+        self._step_number.add_(1)
+        if sampling.repetition_penalty is not None:
+            self._written.scatter_(1, chosen, True)
+
+    def _narrow(self, keep: list[int]) -> None:
+        """Goes on with some of the rows alone."""
+        places = torch.tensor(keep, device=self.device)
+        self._cache.reorder_cache(places)
+        for name in ("_shown", "_token", "_position", "_draws", "_out", "_written"):
+            setattr(self, name, getattr(self, name)[places])
+
+    def _record(self) -> None:
+        """Takes two steps, so that libraries set themselves up, and records a third; what they wrote is thrown away."""
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                self._step()
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._step()

@@ -1,0 +1,80 @@
+"""A reply while it is written by a model on this machine: where it stands, what may come next, and when it is done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from minilima.models.chat import Reply, Request, Sampling
+from minilima.models.decoding import Row
+from minilima.models.sampling import draws
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """A reply while it is written. `limit` is the most tokens it may have; `finish` is empty until it is done."""
+
+    index: int
+    request: Request
+    key: str
+    prompt: list[int]
+    limit: int
+    tokenizer: PreTrainedTokenizerBase
+    end_ids: frozenset[int]
+    written: list[int] = field(default_factory=list)
+    finish: str = ""
+
+    @property
+    def way(self) -> Sampling:
+        """How to choose its tokens; replies of different limits and stops can be written together."""
+        return replace(self.request.sampling, max_tokens=0, stop=None)
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.written)
+
+    def row(self, steps: int) -> Row:
+        """What is written so far, with random numbers for so many steps more."""
+        numbers = draws(self.key, len(self.written), steps)
+        return Row(prompt=self.prompt, written=list(self.written), draws=numbers, take=self.take)
+
+    def take(self, tokens: Sequence[int]) -> bool:
+        """Adds tokens up to the end of the turn, a text to stop at, or the limit; whether more are wanted."""
+        if self.finish:
+            return False
+        fresh = tokens[: self.limit - len(self.written)]
+        if self.request.sampling.stop is None and self.end_ids.isdisjoint(fresh):
+            self.written.extend(fresh)
+        else:
+            self._take_each(fresh)
+        if len(self.written) == self.limit and not self.finish:
+            self.finish = "length"
+        return not self.finish
+
+    def _take_each(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            self.written.append(token)
+            if token in self.end_ids or self._stop() is not None:
+                self.finish = "stop"
+                return
+
+    def reply(self) -> Reply:
+        text = self._text()
+        return Reply(
+            text=(self.request.prefill or "") + text[: self._stop()],
+            finish=self.finish,
+            prompt_tokens=len(self.prompt),
+            completion_tokens=len(self.written),
+        )
+
+    def _text(self) -> str:
+        ends = bool(self.written) and self.written[-1] in self.end_ids
+        return str(self.tokenizer.decode(self.written[:-1] if ends else self.written, skip_special_tokens=True))
+
+    def _stop(self) -> int | None:
+        """Where in the text the first of the stop texts stands."""
+        stops = self.request.sampling.stop
+        if not stops:
+            return None
+        text = self._text()
+        return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)

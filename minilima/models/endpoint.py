@@ -1,0 +1,254 @@
+"""Any OpenAI-compatible endpoint: one asynchronous client, many requests in flight, fail fast on what waiting cannot mend.
+
+    request ─> reserve budget ─> send ─> settle ─> reply, or what went wrong ─> pause, try again
+A reply is passed on the moment it arrives. A request that fails for good yields a reply marked FAILED and is counted; an
+endpoint at which nothing succeeds any more stops the run. An error lets what is in flight finish first: it is paid for.
+"""
+
+import asyncio
+import email.utils
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import openai
+
+from minilima.config.schema import EndpointConfig
+from minilima.errors import MinilimaError
+from minilima.models.budget import Budget, Spend, price_of, worst_case
+from minilima.models.cache import CachedModel
+from minilima.models.chat import FAILED, OnReply, Reply, Request
+from minilima.models.openai_api import chat_call, explain, is_whole, parse_completion, root_cause
+
+_FAILURES_IN_A_ROW = 3
+"""So many requests that failed for good, with no success between them: the endpoint is down."""
+
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 60.0
+
+
+class EndpointModel:
+    """A model behind an OpenAI-compatible endpoint. Its name alone enters keys, the address does not."""
+
+    def __init__(self, model: str, endpoint: EndpointConfig, budget: Budget) -> None:
+        self.name = model
+        self.endpoint = endpoint
+        self.budget = budget
+        self._throttle = Throttle(endpoint.concurrency)
+        self._fatal: Exception | None = None
+        self._failures, self._ever_answered = 0, False
+        self._sends_schema = True
+
+    def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
+        """Sends all requests, at most `endpoint.concurrency` at once.
+
+        Raises:
+            MinilimaError: the key or the model is refused, the budget is used up, or the endpoint is down.
+        """
+        try:
+            replies = asyncio.run(self._reply_all(requests, on_reply))
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        if self._fatal is not None:
+            raise explain(self._fatal, self.name, self.endpoint) from None
+        return replies
+
+    async def _reply_all(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
+        replies: dict[int, Reply] = {}
+        waiting = deque(enumerate(requests))
+        self._fatal, self._settled = None, asyncio.Event()
+
+        async def work(number: int) -> None:
+            while waiting and not self._stopped():
+                if number >= self._throttle.limit:
+                    await asyncio.sleep(_FIRST_PAUSE_SECONDS)
+                    continue
+                index, request = waiting.popleft()
+                if (reply := await self._reply(client, request)) is None:
+                    return
+                replies[index] = reply
+                on_reply(index, reply)
+
+        async with self._client() as client, asyncio.TaskGroup() as group:
+            for number in range(min(self.endpoint.concurrency, len(requests))):
+                group.create_task(work(number))
+        return [] if self._stopped() else [replies[index] for index in range(len(requests))]
+
+    def _stopped(self) -> bool:
+        return self._fatal is not None
+
+    def _client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
+            api_key=os.environ.get(self.endpoint.api_key_env) or "none",
+            base_url=self.endpoint.base_url,
+            timeout=self.endpoint.timeout_seconds,
+            max_retries=0,
+            http_client=openai.DefaultAioHttpClient(),  # takes a third less CPU for a request than openai's own choice
+        )
+
+    async def _reply(self, client: openai.AsyncOpenAI, request: Request) -> Reply | None:
+        """The reply to one request after as many tries as are allowed; None where the run has to stop."""
+        worst = worst_case(request, self.budget.price)
+        faults: list[str] = []
+        for attempt in range(self.endpoint.max_retries + 1):
+            ticket = await self._reserve(worst)
+            if ticket is None:
+                return None
+            reply, error = await self._try(client, request)
+            self._settle(ticket, worst, reply, error)
+            if reply is not None and is_whole(reply):
+                self._failures, self._ever_answered = 0, True
+                self._throttle.answered()
+                return replace(reply, faults=tuple(faults))
+            fault = _fault(reply, error)
+            faults.append(fault)
+            if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError | openai.NotFoundError):
+                self._fatal = error
+            if isinstance(error, openai.BadRequestError) and not self._drops_schema(request, error):
+                break
+            if self._fatal is not None:
+                return None
+            if attempt < self.endpoint.max_retries:
+                if fault in ("busy", "timeout"):
+                    self._throttle.busy(time.monotonic())
+                await asyncio.sleep(_pause(error, attempt))
+        return self._give_up(error, faults)
+
+    async def _try(self, client: openai.AsyncOpenAI, request: Request) -> tuple[Reply | None, Exception | None]:
+        path, body = chat_call(self.name, request, with_schema=self._sends_schema)
+        try:
+            async with asyncio.timeout(self.endpoint.timeout_seconds):
+                # Not chat.completions.create: it takes a third more CPU to check what we send and to model what comes back.
+                content = await client.post(path, body=body, cast_to=str)
+            return parse_completion(content, self.budget.price), None
+        except (openai.OpenAIError, TimeoutError, ValueError) as error:
+            return None, error
+
+    def _drops_schema(self, request: Request, error: openai.BadRequestError) -> bool:
+        """True where the endpoint has no JSON schemas: from now on requests go without; their text is parsed as well."""
+        if request.schema is None or not any(word in str(error) for word in ("response_format", "json_schema")):
+            return False
+        self._sends_schema = False
+        return True
+
+    async def _reserve(self, worst: Spend) -> int | None:
+        """A ticket of the budget; waits where requests in flight may turn out cheaper than reserved."""
+        while self._fatal is None:
+            ticket = self.budget.reserve(worst)
+            if ticket is not None:
+                return ticket
+            if self.budget.in_flight == 0:
+                self._fatal = self.budget.exhausted()
+                break
+            self._settled.clear()
+            await self._settled.wait()
+        return None
+
+    def _settle(self, ticket: int, worst: Spend, reply: Reply | None, error: Exception | None) -> None:
+        if reply is not None and reply.prompt_tokens:
+            actual = Spend(requests=1, tokens=reply.prompt_tokens + reply.completion_tokens, usd=reply.usd or 0.0)
+        elif isinstance(error, openai.APIStatusError):
+            actual = Spend(requests=1)  # refused or failed at the server: not billed
+        else:
+            actual = worst  # a dropped connection, a time-out, a broken reply: it may have been billed
+        self.budget.settle(ticket, worst, actual)
+        self._settled.set()
+
+    def _give_up(self, error: Exception | None, faults: Sequence[str]) -> Reply | None:
+        self._failures += 1
+        down = error is not None and (not self._ever_answered or self._failures >= _FAILURES_IN_A_ROW)
+        if down or self._fatal is not None:
+            self._fatal = self._fatal or error
+            return None
+        return Reply(text="", finish=FAILED, prompt_tokens=0, completion_tokens=0, faults=(*faults, "given_up"))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def connect(setting: str, model: str | None, endpoint: EndpointConfig, cache: Path, stage: str) -> CachedModel:
+    """The model at an endpoint, with its replies kept in `cache` and its costs booked there under `stage`.
+
+    Raises:
+        MinilimaError: the model has no name (`setting` is where it belongs), or a cap in USD has no price.
+    """
+    if not model:
+        raise MinilimaError(f"{setting} is not set.", "The endpoint has to be told which model.", f"Add {setting}=…")
+    budget = Budget(cache, stage, endpoint.budget, price_of(model, endpoint))
+    if endpoint.batch:
+        from minilima.models.batch import BatchModel
+
+        return CachedModel(BatchModel(model, endpoint, budget, cache), cache)
+    return CachedModel(EndpointModel(model, endpoint, budget), cache)
+
+
+def _fault(reply: Reply | None, error: Exception | None) -> str:
+    """One word for what went wrong."""
+    if reply is not None:
+        return "filtered" if reply.finish == "content_filter" else "empty"
+    if isinstance(error, openai.RateLimitError):
+        return "busy"
+    # aiohttp's errors all come as time-outs: what lies behind them tells.
+    if error is not None and isinstance(root_cause(error), TimeoutError):
+        return "timeout"
+    if isinstance(error, openai.APIConnectionError):
+        return "connection"
+    if isinstance(error, openai.InternalServerError):
+        return "server_error"
+    return "refused" if isinstance(error, openai.APIStatusError) else "malformed"
+
+
+def _pause(error: Exception | None, attempt: int) -> float:
+    """Seconds before the next try: what Retry-After says, else growing from half a second, spread at random.
+
+    None where the endpoint is well and only its reply was of no use.
+    """
+    if not isinstance(error, openai.OpenAIError | TimeoutError):
+        return 0.0
+    if isinstance(error, openai.APIStatusError):
+        header = error.response.headers.get("retry-after")
+        if header is not None:
+            return min(_LONGEST_PAUSE_SECONDS, max(0.0, _seconds(header)))
+    grown: float = _FIRST_PAUSE_SECONDS * 2**attempt
+    return min(_LONGEST_PAUSE_SECONDS, grown) * random.uniform(0.5, 1.0)
+
+
+def _seconds(header: str) -> float:
+    """Retry-After in seconds: it is a number or an HTTP date (RFC 9110, section 10.2.3)."""
+    try:
+        return float(header)
+    except ValueError:
+        try:
+            return email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+        except ValueError:
+            return _FIRST_PAUSE_SECONDS
+
+
+_CUT = 0.5
+
+
+_SECONDS_BETWEEN_CUTS = 1.0
+
+
+class Throttle:
+    """A limit between 1 and `most`."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.limit = float(most)
+        self._last_cut = float("-inf")
+
+    def answered(self) -> None:
+        """A reply came: one more request in flight after about `limit` of them."""
+        self.limit = min(float(self.most), self.limit + 1 / self.limit)
+
+    def busy(self, now: float) -> None:
+        """The endpoint said that it is busy: half as many, once for all requests that were refused together."""
+        if now - self._last_cut >= _SECONDS_BETWEEN_CUTS:
+            self.limit = max(1.0, self.limit * _CUT)
+            self._last_cut = now

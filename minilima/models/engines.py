@@ -1,0 +1,107 @@
+"""Which engine writes for a model whose weights are at hand: transformers, vLLM in this process, or a server that holds them.
+
+The choice is about how, not what: the cache and the stages know the model by its weights, whoever runs it.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from minilima.config.schema import BudgetConfig, ComputeConfig, Config, EndpointConfig, Engine
+from minilima.errors import MinilimaError, options
+from minilima.models.chat import ChatModel, OnReply, Reply, Request
+
+
+def check_engine(config: Config) -> None:
+    """Stops where vLLM is asked for and is not installed.
+
+    Raises:
+        MinilimaError: says how to install it, and what else there is.
+    """
+    if Engine.vllm in (config.generator.engine, config.compute.engine) and find_spec("vllm") is None:
+        raise MinilimaError(
+            "vLLM is not installed.",
+            "generator=vllm without an address, or compute.engine=vllm, runs it in this process.",
+            "Install it (pip install 'minilima[vllm]'), name a server with generator.endpoint.base_url=…, or leave it to "
+            "transformers: generator=local compute.engine=transformers.",
+        )
+
+
+def load_writer(
+    location: str, name: str, compute: ComputeConfig, engine: Engine | None = None, group: int | None = None
+) -> ChatModel:
+    """The model, loaded by the engine that was chosen.
+
+    Args:
+        location: folder, or owner/name@commit.
+        name: enters the reply cache's keys; stands for the weights.
+        compute: device, batch and engine.
+        engine: wins over that of `compute`.
+        group: as LocalModel's.
+    """
+    from minilima.models.local import LocalModel, pick_device
+
+    chosen = engine or compute.engine
+    if chosen == Engine.auto and find_spec("vllm") is not None and pick_device(compute.device).type == "cuda":
+        chosen = Engine.vllm
+    if chosen == Engine.vllm:
+        from minilima.models.vllm import VllmModel
+
+        return VllmModel(location, name, device=compute.device)
+    return LocalModel(location, name, device=compute.device, batch=compute.generation_batch, group=group)
+
+
+class ServedModel:
+    """Weights of ours at a server: the cache knows them by `name`, the server by a name of its own."""
+
+    def __init__(self, name: str, endpoint_model: ChatModel) -> None:
+        self.name = name
+        self._model = endpoint_model
+
+    def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
+        """Asks the server.
+
+        Raises:
+            MinilimaError: the server cannot answer, or cannot do what a request asks.
+        """
+        if any(request.sampling.repetition_penalty is not None for request in requests):
+            raise MinilimaError(
+                "A server cannot hold to eval.repetition_penalty.",
+                "Servers count the prompt among the repeated tokens, or have no such setting; the answers would not be the same.",
+                "Add eval.repetition_penalty=null, or leave out compute.served_at.",
+            )
+        return self._model.reply_many(requests, on_reply)
+
+
+def find_served(location: str, name: str, compute: ComputeConfig, cache: Path, stage: str) -> ServedModel:
+    """The model at the first of the servers in `compute.served_at` that offers it under the name of its folder.
+
+    Raises:
+        MinilimaError: none does, or one cannot be reached.
+    """
+    import openai
+
+    from minilima.models.budget import Budget
+    from minilima.models.endpoint import EndpointModel
+    from minilima.models.openai_api import explain, open_client
+
+    # A folder's last part, or the name on the hub without its commit.
+    own = Path(location).name if Path(location).is_dir() else location.partition("@")[0]
+    offered: list[str] = []
+    for address in compute.served_at:
+        endpoint = EndpointConfig(base_url=address, api_key_env="VLLM_API_KEY", concurrency=64, timeout_seconds=600.0)
+        try:
+            with open_client(endpoint) as client:
+                names = [model.id for model in client.models.list()]
+        except openai.OpenAIError as error:
+            raise explain(error, own, endpoint) from None
+        for known in names:
+            if own in (known, Path(known).name):
+                budget = Budget(cache, stage, BudgetConfig(), None)
+                return ServedModel(name, EndpointModel(known, endpoint, budget))
+        offered += names
+    raise MinilimaError(
+        f"No server of compute.served_at offers {own}.",
+        f"They offer: {options(offered) or 'nothing'}.",
+        f"Serve it (vllm serve {location.replace('@', ' --revision ')} --served-model-name {own}), or leave the setting out.",
+    )

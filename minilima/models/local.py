@@ -1,0 +1,297 @@
+"""Models on this machine, through transformers: replies in batches, and the likelihood of given texts.
+
+    requests ─> drafts, longest prompt first ─> batches: 128 tokens more ─> done: passed on
+                                                   └─ not done: new, full batches, 256 tokens more ─> …
+Nobody knows beforehand how long an answer will be. So drafts are written piece by piece, each piece twice as long as the one
+before, and what is not done after a piece is put together anew: a short answer waits for no long one, and reading the longer
+drafts again costs little beside writing them. Each request has its own random numbers (see sampling.py).
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from minilima.config.schema import Device
+from minilima.errors import MinilimaError
+from minilima.formats.records import ReferenceLoss
+from minilima.models.chat import TEXT, Message, OnReply, Reply, Request, Sampling
+from minilima.models.decoding import LEAST_STEPS, Batch, Shape
+from minilima.models.drafts import Draft
+
+# For models that come without a template. End of turn is the tokenizer's own end token: no new one has to be learned.
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+
+def pick_device(device: Device) -> torch.device:
+    """The device to compute on.
+
+    Raises:
+        MinilimaError: a GPU was asked for and there is none.
+    """
+    if device == Device.cuda and not torch.cuda.is_available():
+        raise MinilimaError("There is no GPU.", "compute.device=cuda needs one that torch can use.", "Use compute=cpu.")
+    use_gpu = device != Device.cpu and torch.cuda.is_available()
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def inference_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it; elsewhere (most CPUs) it is many times slower than float32."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
+
+
+def split_location(location: str) -> tuple[str, str]:
+    """(folder or hub name, revision) of a location; a folder's name may hold an @ of its own."""
+    if Path(location).is_dir():
+        return location, "main"
+    name, _, revision = location.partition("@")
+    return name, revision or "main"
+
+
+def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model (folder, or owner/name@commit), with a chat template and a padding token of its own.
+
+    Padding must differ from the end of the turn, or a model learns never to stop.
+    """
+    name, revision = split_location(location)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision)
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        spare = next(
+            (token for token in (tokenizer.unk_token, tokenizer.bos_token) if token not in (None, tokenizer.eos_token)), None
+        )
+        if spare is None:
+            raise MinilimaError(
+                f"The tokenizer of {name} has no token for padding.", "Padding with the end token would untrain it.",
+                "Give it a pad_token in tokenizer_config.json.",
+            )  # fmt: skip
+        tokenizer.pad_token = spare
+    return tokenizer
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prefill: str | None = None) -> list[int]:
+    """A conversation as the template renders it, up to where the assistant speaks; or a text as it is."""
+    if messages[0].role == TEXT:
+        text: list[int] = tokenizer.encode(messages[0].content)
+        return text
+    turns = [asdict(message) for message in messages]
+    ids: list[int] = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    return ids + (tokenizer.encode(prefill, add_special_tokens=False) if prefill else [])
+
+
+def open_user_turn(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message]) -> str:
+    """A conversation as the template renders it, up to where the user would go on."""
+    mark = "\ufffc"
+    rendered = tokenizer.apply_chat_template([*map(asdict, turns), {"role": "user", "content": mark}], tokenize=False)
+    return str(rendered).partition(mark)[0]
+
+
+def end_ids(tokenizer: PreTrainedTokenizerBase, generation: Any) -> list[int]:
+    """Tokens that end a turn, by the tokenizer and by a model's generation_config."""
+    ids = generation.eos_token_id
+    known = ids if isinstance(ids, list) else [ids]
+    return sorted({token for token in (*known, tokenizer.eos_token_id) if token is not None})
+
+
+def reply_tokens(request: Request, prompt: Sequence[int], context: int, name: str) -> int:
+    """The most tokens that the reply to `prompt` may have in a context of so many.
+
+    Raises:
+        MinilimaError: there is no room for any.
+    """
+    if len(prompt) >= context:
+        raise MinilimaError(
+            f"A prompt of {len(prompt):,} tokens does not fit into {name}.",
+            f"Its context is {context:,} tokens.",
+            "Use fewer or shorter demonstrations, or a model with a longer context.",
+        )
+    return min(request.sampling.max_tokens, context - len(prompt))
+
+
+def load_model(location: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """The weights, from safetensors only; no code that comes with a model is run."""
+    name, revision = split_location(location)
+    model = AutoModelForCausalLM.from_pretrained(
+        name, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
+    )
+    return model.to(device)
+
+
+_CPU_BATCH, _GPU_BATCH = 32, 256
+_GROUP_BATCHES = 4
+_FIRST_TOKENS = 128
+
+
+class LocalModel:
+    """A causal language model in this process.
+
+    Args:
+        location: folder, or owner/name@commit.
+        name: enters the reply cache's keys; stands for the weights.
+        batch: most replies written at once; None = 32 on a CPU, 256 on a GPU. Fewer where memory does not suffice.
+        group: most replies begun before others are ended; None = four batches, and a GPU takes no fewer.
+    """
+
+    def __init__(self, location: str, name: str, *, device: Device, batch: int | None, group: int | None = None) -> None:
+        self.name = name
+        self.device = pick_device(device)
+        self.batch = batch or (_GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH)
+        full = _GROUP_BATCHES * self.batch
+        self.group = full if group is None else max(group, full) if self.device.type == "cuda" else group
+        self.tokenizer = load_tokenizer(location)
+        self.model = load_model(location, inference_dtype(self.device), self.device).eval()
+        self.fixed = self.device.type == "cuda"
+        self._tensors: Batch | None = None
+
+    def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
+        """Answers all requests; each reply is passed on when the piece that ends it is written.
+
+        Raises:
+            MinilimaError: a prompt does not fit into the model's context.
+        """
+        replies: dict[int, Reply] = {}
+        weighed = [index for index, request in enumerate(requests) if request.sampling.top_logprobs]
+        for index, reply in zip(weighed, self._first_tokens([requests[index] for index in weighed]), strict=True):
+            replies[index] = reply
+            on_reply(index, reply)
+        drafts = [self._draft(index, request) for index, request in enumerate(requests) if index not in replies]
+        for group in self._groups(drafts):
+            tokens = _FIRST_TOKENS
+            while group:
+                unfinished = []
+                for draft in self._continued(group, tokens):
+                    if draft.finish:
+                        replies[draft.index] = draft.reply()
+                        on_reply(draft.index, replies[draft.index])
+                    else:
+                        unfinished.append(draft)
+                group, tokens = unfinished, 2 * tokens
+        return [replies[index] for index in range(len(requests))]
+
+    @torch.inference_mode()
+    def _first_tokens(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """The likeliest first tokens of each reply. What all prompts begin with is read once."""
+        prompts = [self._prompt_ids(request.messages, request.prefill) for request in requests]
+        columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+        shared = sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)) if len(prompts) > 1 else 0
+        read = None
+        if shared:
+            ids = torch.tensor([prompts[0][:shared]], device=self.device)
+            read = self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        for request, prompt in zip(requests, prompts, strict=True):
+            ids = torch.tensor([prompt[shared:]], device=self.device)
+            # A copy, since a cache grows while it is used, and not every kind can be cut again.
+            logits = self.model(input_ids=ids, past_key_values=copy.deepcopy(read), logits_to_keep=1).logits
+            best = logits[0, -1].float().log_softmax(-1).topk(request.sampling.top_logprobs or 1)
+            # Rounded: the last digits depend on how much was read together.
+            tops = {self.tokenizer.decode([int(token)]): round(float(value), 4) for value, token in zip(*best, strict=True)}
+            yield Reply(text=next(iter(tops)), finish="length", prompt_tokens=len(prompt), completion_tokens=1, logprobs=tops)
+
+    def _draft(self, index: int, request: Request) -> Draft:
+        prompt = self._prompt_ids(request.messages, request.prefill)
+        limit = reply_tokens(request, prompt, self.model.config.max_position_embeddings, self.name)
+        return Draft(
+            index=index, request=request, key=request.key(self.name), prompt=prompt, limit=limit, tokenizer=self.tokenizer,
+            end_ids=frozenset(self.end_ids),
+        )  # fmt: skip
+
+    def _groups(self, drafts: Sequence[Draft]) -> Iterator[list[Draft]]:
+        """One way to sample each, longest prompts first; not too many at once, for a kill loses what is unfinished."""
+        by_sampling: dict[Sampling, list[Draft]] = {}
+        for draft in drafts:
+            by_sampling.setdefault(draft.way, []).append(draft)
+        for members in by_sampling.values():
+            members.sort(key=lambda draft: -len(draft.prompt))
+            yield from (members[start : start + self.group] for start in range(0, len(members), self.group))
+
+    def _continued(self, drafts: Sequence[Draft], tokens: int) -> Iterator[Draft]:
+        """The drafts, each with at most `tokens` more, in full batches; in smaller ones once memory does not suffice."""
+        waiting, batch = sorted(drafts, key=lambda draft: -draft.length), self.batch
+        while waiting:
+            size = math.ceil(len(waiting) / math.ceil(len(waiting) / batch))
+            if self._write(waiting[:size], tokens):
+                yield from waiting[:size]
+                waiting = waiting[size:]
+            elif size > 1:
+                batch = size // 2
+            else:
+                raise MinilimaError(
+                    f"{self.name} does not fit into the GPU's memory.",
+                    f"Not even one reply of {waiting[0].length + tokens:,} tokens could be written.",
+                    "Stop what else runs on the GPU, use shorter replies, or a smaller model.",
+                )
+
+    def _write(self, drafts: Sequence[Draft], tokens: int) -> bool:
+        """Continues the drafts together; False if there was not enough memory (what was written until then is kept)."""
+        fixed = self.fixed
+        steps = min(tokens, max(draft.limit - len(draft.written) for draft in drafts))
+        steps = max(steps, LEAST_STEPS) if fixed else steps
+        shape = Shape(
+            rows=_up(len(drafts), 8 if fixed else 1),
+            slots=_up(max(draft.length for draft in drafts) + steps, 128 if fixed else 1),
+            steps=steps,
+            sampling=drafts[0].way,
+        )
+        try:
+            if self._tensors is None or not fixed or not self._tensors.shape.serves(shape):
+                self._tensors = None  # frees the old ones before there are new ones
+                self._tensors = Batch(self.model, shape, fixed=fixed)
+            self._tensors.write([draft.row(steps) for draft in drafts])
+        except torch.OutOfMemoryError:
+            self._tensors = None
+        if self._tensors is None:
+            torch.cuda.empty_cache()
+        return self._tensors is not None
+
+    def _prompt_ids(self, messages: Sequence[Message], prefill: str | None = None) -> list[int]:
+        return prompt_ids(self.tokenizer, messages, prefill)
+
+    def open_user_turn(self, turns: Sequence[Message]) -> str:
+        """The conversation as the template renders it, up to where the user would go on."""
+        return open_user_turn(self.tokenizer, turns)
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end a turn."""
+        return end_ids(self.tokenizer, self.model.generation_config)
+
+    @torch.inference_mode()
+    def reference_losses(self, prompts: Sequence[tuple[str, str, str]]) -> Iterator[ReferenceLoss]:
+        """How surprising given answers are: negative log-likelihood in nats of the answer and its end of turn.
+
+        Args:
+            prompts: (id, instruction, answer) of each.
+        """
+        for identity, instruction, answer in prompts:
+            prompt = self._prompt_ids([Message(role="user", content=instruction)])
+            target = [*self.tokenizer.encode(answer, add_special_tokens=False), self.tokenizer.eos_token_id]
+            ids = torch.tensor([prompt + target], device=self.device)
+            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=len(target) + 1).logits[0, :-1].float()
+            nats = torch.nn.functional.cross_entropy(logits, ids[0, -len(target) :], reduction="sum")
+            yield ReferenceLoss(id=identity, nats=float(nats), tokens=len(target))
+
+    @torch.inference_mode()
+    def log_odds(self, messages: Sequence[Message], first: str, second: str, prefill: str = "") -> float:
+        """log p(first) - log p(second) for the first token of two possible replies, in nats."""
+        ids = torch.tensor([self._prompt_ids(messages, prefill)], device=self.device)
+        logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+        one, two = (self.tokenizer.encode(word, add_special_tokens=False)[0] for word in (first, second))
+        return float(logits[one] - logits[two])
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -1,0 +1,145 @@
+"""vLLM in this process: the same requests and the same meaning of every setting as in local.py, from another engine.
+
+    requests ─> its queue ─> a step of whatever is in flight ─> finished ones are passed on at once
+Only this module imports vLLM, and only engines.py imports this module. vLLM counts the prompt in its repetition penalty; ours
+is about what was written, as in LIMA, so it comes as a logits processor.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import AutoConfig, GenerationConfig
+from vllm import EngineArgs, LLMEngine, SamplingParams
+from vllm.sampling_params import StructuredOutputsParams
+from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
+
+from minilima.config.schema import Device
+from minilima.models.chat import Message, OnReply, Reply, Request
+from minilima.models.drafts import Draft
+from minilima.models.local import (
+    end_ids,
+    inference_dtype,
+    load_tokenizer,
+    open_user_turn,
+    pick_device,
+    prompt_ids,
+    reply_tokens,
+    split_location,
+)
+from minilima.models.sampling import penalise
+
+_PENALTY = "written_penalty"
+_SEED_DIGITS = 8
+
+
+class WrittenPenalty(AdapterLogitsProcessor):  # type: ignore[misc]
+    """The repetition penalty of a request, over the tokens that it has written."""
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def new_req_logits_processor(self, params: Any) -> Callable[[list[int], torch.Tensor], torch.Tensor] | None:
+        penalty = (params.extra_args or {}).get(_PENALTY)
+        if penalty is None:
+            return None
+
+        def apply(written: list[int], scores: torch.Tensor) -> torch.Tensor:
+            if written:
+                tokens = torch.tensor(sorted(set(written)), device=scores.device)
+                of_written = scores[tokens]
+                scores[tokens] = penalise(of_written, torch.ones_like(of_written, dtype=torch.bool), penalty)
+            return scores
+
+        return apply
+
+
+class VllmModel:
+    """A causal language model in vLLM. It is loaded at the first request, and takes most of a GPU's memory until `close`.
+
+    Args:
+        location: folder, or owner/name@commit.
+        name: enters the reply cache's keys; stands for the weights.
+    """
+
+    def __init__(self, location: str, name: str, *, device: Device) -> None:
+        self.name = name
+        self.tokenizer = load_tokenizer(location)
+        self._folder, self._revision = split_location(location)
+        settings = AutoConfig.from_pretrained(self._folder, revision=self._revision)
+        self._context = int(settings.max_position_embeddings)
+        self._dtype = str(inference_dtype(pick_device(device))).removeprefix("torch.")
+        try:
+            generation = GenerationConfig.from_pretrained(self._folder, revision=self._revision)
+        except OSError:  # the folder has none
+            generation = GenerationConfig()
+        self._end_ids = end_ids(self.tokenizer, generation)
+        self._engine: Any = None
+
+    def open_user_turn(self, turns: Sequence[Message]) -> str:
+        """The conversation as the template renders it, up to where the user would go on."""
+        return open_user_turn(self.tokenizer, turns)
+
+    def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
+        """Answers all requests; each reply is passed on the moment it is done.
+
+        Raises:
+            MinilimaError: a prompt does not fit into the model's context.
+        """
+        drafts = [self._draft(index, request) for index, request in enumerate(requests)]
+        params = [self._params(draft) for draft in drafts]
+        engine = self._started()
+        for draft, chosen in zip(drafts, params, strict=True):
+            engine.add_request(str(draft.index), {"prompt_token_ids": draft.prompt}, chosen)
+        replies: dict[int, Reply] = {}
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    draft = drafts[int(output.request_id)]
+                    draft.take(output.outputs[0].token_ids)
+                    replies[draft.index] = replace(draft.reply(), logprobs=_first_token(output.outputs[0].logprobs))
+                    on_reply(draft.index, replies[draft.index])
+        return [replies[index] for index in range(len(requests))]
+
+    def close(self) -> None:
+        """Gives the memory back; the next request loads the model anew."""
+        if self._engine is not None:
+            self._engine.engine_core.shutdown()
+            self._engine = None
+
+    def _started(self) -> Any:
+        if self._engine is None:
+            arguments = EngineArgs(
+                model=self._folder, revision=self._revision, tokenizer=self._folder, dtype=self._dtype,
+                logits_processors=[WrittenPenalty], disable_log_stats=True,
+            )  # fmt: skip
+            self._engine = LLMEngine.from_engine_args(arguments)
+        return self._engine
+
+    def _draft(self, index: int, request: Request) -> Draft:
+        prompt = prompt_ids(self.tokenizer, request.messages, request.prefill)
+        return Draft(
+            index=index, request=request, key=request.key(self.name), prompt=prompt, tokenizer=self.tokenizer,
+            limit=reply_tokens(request, prompt, self._context, self.name), end_ids=frozenset(self._end_ids),
+        )  # fmt: skip
+
+    def _params(self, draft: Draft) -> Any:
+        chosen, schema = draft.request.sampling, draft.request.schema
+        return SamplingParams(
+            temperature=chosen.temperature,
+            top_p=chosen.top_p,
+            max_tokens=draft.limit,
+            seed=int(draft.key[:_SEED_DIGITS], 16),
+            stop=list(chosen.stop or ()),
+            stop_token_ids=self._end_ids,
+            extra_args={_PENALTY: chosen.repetition_penalty} if chosen.repetition_penalty is not None else None,
+            logprobs=chosen.top_logprobs,
+            structured_outputs=StructuredOutputsParams(json=json.loads(schema)) if schema else None,
+        )
+
+
+def _first_token(logprobs: Any) -> dict[str, float] | None:
+    """The likeliest first tokens with their log-probabilities, where they were asked for."""
+    return {str(top.decoded_token): float(top.logprob) for top in logprobs[0].values()} if logprobs else None

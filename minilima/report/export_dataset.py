@@ -1,0 +1,193 @@
+"""Takes a finished data set out of the store, in the forms that other tools read, with a data card.
+
+    store/dataset-… ─> FOLDER/data/train.parquet                          datasets.load_dataset(FOLDER)
+                              hf_dataset/                                 datasets.load_from_disk(FOLDER/hf_dataset)
+                              alpaca.json  messages.jsonl  dataset_info.json   LLaMA-Factory, and data.path=… here
+                              README.md                                   the data card
+The folder is written aside and renamed: it is there whole or not at all. Nothing is uploaded unless a name is given.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilima.config.schema import Config, DataKind, GeneratorKind
+from minilima.errors import MinilimaError
+from minilima.formats.files import new_folder, read_jsonl, sizes, write_atomic, write_jsonl
+from minilima.formats.llamafactory import FILE_NAME
+from minilima.formats.records import Example
+from minilima.models.packaged import EMBEDDED
+from minilima.report.dataset_card import CardFacts, Origin, card_text
+from minilima.run.graph import stages
+from minilima.run.sources import resolve
+from minilima.store.entries import Store
+from minilima.store.sources import Sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an export wrote: the folder, its files with their sizes in bytes, and the number of examples."""
+
+    folder: Path
+    files: dict[str, int]
+    examples: int
+
+
+def export_data(config: Config, folder: Path, build_command: str) -> Exported:
+    """Writes the experiment's data set into a new folder.
+
+    Args:
+        config: the experiment.
+        folder: must not be there yet, or be empty.
+        build_command: what to type where the data set is not built; part of the error.
+
+    Raises:
+        MinilimaError: the data set is not in the store, or the folder holds something.
+    """
+    facts = _facts(config, build_command)
+    with new_folder(folder) as aside:
+        _write(aside, facts)
+    return Exported(folder=folder, files=sizes(folder), examples=len(facts.examples))
+
+
+def _facts(config: Config, build_command: str) -> CardFacts:
+    sources = resolve(config)
+    graph = stages(config, sources)
+    store = Store(Path(config.paths.outputs) / "store")
+    dataset, pool = store.find(graph.dataset), store.find(graph.pool)
+    if dataset is None:
+        missing = f"; {' and '.join(sources.missing())} could not be identified" if sources.missing() else ""
+        raise MinilimaError(
+            "The data set of this experiment is not built yet.",
+            f"There is no {graph.dataset.directory} in {store.root}{missing}.",
+            f"Build it: {build_command}",
+        )
+    return CardFacts(
+        name=config.name,
+        examples=[Example(**row) for row in read_jsonl(dataset.path / "dataset.jsonl")],
+        dataset=dataset.manifest,
+        pool=pool.manifest if pool else None,
+        origin=_origin(config, sources),
+    )
+
+
+def _origin(config: Config, sources: Sources) -> Origin:
+    """Who wrote the rows, and what that means for passing them on."""
+    if config.data.kind == DataKind.file:
+        assert sources.data is not None
+        return Origin(
+            what="imported from",
+            name=f"{sources.data.name} (sha256 {sources.data.sha256})",
+            terms="the licence of the imported file holds, and the terms of any model that wrote it.",
+        )
+    # With data=answers the tasks may come from a file, and only the answers from the model.
+    tasks = "to the tasks of an imported file (whose own licence holds too), " if sources.data is not None else ""
+    if config.generator.kind == GeneratorKind.openai:
+        return Origin(
+            what=f"written, except for the seed tasks, {tasks}over an API by",
+            name=str(config.generator.model),
+            terms="the provider's terms may limit what its output may be used for, for example to train other models. "
+            "Read them before you pass this on.",
+        )
+    source = sources.generator or sources.base
+    location = source.location
+    terms = "the model's licence may set conditions for what it writes. Read it before you pass this on."
+    if source.kind == "embedded":
+        terms = f"that model's licence is {EMBEDDED[location].licence}."
+    # A folder's full path says more about its owner than about the model.
+    name = Path(location).name if source.kind == "path" else location
+    return Origin(what=f"written, except for the seed tasks, {tasks}on the author's machine by", name=name, terms=terms)
+
+
+def _write(folder: Path, facts: CardFacts) -> None:
+    _write_datasets(folder, facts.examples)
+    rows = alpaca_rows(facts.examples)
+    write_atomic(folder / "alpaca.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+    write_jsonl(folder / "messages.jsonl", ({"messages": example.messages()} for example in facts.examples))
+    write_atomic(folder / FILE_NAME, json.dumps(dataset_info(facts.name, rows), ensure_ascii=False, indent=1) + "\n")
+    write_atomic(folder / "README.md", card_text(facts))
+
+
+def alpaca_rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Alpaca's columns; history and system in all rows where any row has them, since LLaMA-Factory reads a table."""
+    histories, systems = any(example.history for example in examples), any(example.system for example in examples)
+    rows: list[dict[str, Any]] = []
+    for example in examples:
+        row: dict[str, Any] = {"instruction": example.instruction, "input": example.input, "output": example.output}
+        row |= {"history": [list(turn) for turn in example.history]} if histories else {}
+        row |= {"system": example.system or ""} if systems else {}
+        rows.append(row)
+    return rows
+
+
+def dataset_info(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """LLaMA-Factory's two entries: the alpaca file under the experiment's name, and the conversations."""
+    columns = {"prompt": "instruction", "query": "input", "response": "output"}
+    columns |= {column: column for column in ("history", "system") if column in rows[0]}
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    return {
+        name: {"file_name": "alpaca.json", "columns": columns},
+        f"{name}_messages": {
+            "file_name": "messages.jsonl",
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages"},
+            "tags": {**tags, "system_tag": "system"},
+        },
+    }
+
+
+def _write_datasets(folder: Path, examples: Sequence[Example]) -> None:
+    """The parquet file and the arrow folder, with a type for each column even where it is empty in all rows."""
+    import datasets
+
+    text, number = datasets.Value("string"), datasets.Value("float64")
+    names = ("id", "system", "instruction", "input", "output", "source", "prompt", "request", "nearest_id")
+    columns = dict.fromkeys(names, text) | dict.fromkeys(("score", "nearest_rouge"), number)
+    columns |= {"history": datasets.List(datasets.List(text)), "parents": datasets.List(text)}
+    columns |= {"is_classification": datasets.Value("bool"), "round": datasets.Value("int64")}
+    rows = [{name: getattr(example, name) for name in columns} for example in examples]
+    table = datasets.Dataset.from_list(rows, features=datasets.Features(columns))
+    (folder / "data").mkdir()
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        table.to_parquet(folder / "data" / "train.parquet")
+        table.save_to_disk(folder / "hf_dataset")
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def check_repository(name: str) -> None:
+    """Refuses what cannot be a data set's name on the hub, before anything is written."""
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, flags=re.ASCII):
+        raise MinilimaError(f"{name!r} is no name on the hub.", "A name has two parts.", "Write --push-to-hub owner/name")
+
+
+def push(folder: Path, repository: str) -> str:
+    """Uploads an exported folder to the hub, where a new repository is private; returns its address.
+
+    Raises:
+        MinilimaError: the hub refuses or cannot be reached; the folder stays where it is.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    hub = HfApi()
+    try:
+        address = hub.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
+        hub.upload_folder(repo_id=repository, folder_path=folder, repo_type="dataset", commit_message="Export from minilima")
+    except Exception as error:
+        # httpx's errors too: the hub's client does not wrap all of them
+        known = isinstance(error, HfHubHTTPError | OSError) or type(error).__module__.startswith(("httpx", "httpcore"))
+        if not known:
+            raise
+        raise MinilimaError(
+            f"{repository} could not be written on the hub; {folder} is complete.",
+            f"{' '.join(str(error).split()).rstrip('.')}.",
+            f"Log in with `hf auth login`, or upload it later: hf upload --repo-type dataset {repository} {folder}",
+        ) from None
+    return str(address)

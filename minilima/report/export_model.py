@@ -1,0 +1,86 @@
+"""Takes a tuned model out for alpaca_eval: the model config with which `alpaca_eval evaluate_from_model` runs it.
+
+store/model-… ─> FOLDER/configs.yaml            where the model lies and how it answers
+                        prompt.txt              the model's chat template around {instruction}
+store/answers-… ─>      model_outputs.json      our answers, where they are built
+                        reference_outputs.json  the base model's, to pass as --evaluation_dataset or --reference_outputs
+"""
+
+import shutil
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from minilima.config.schema import Config
+from minilima.errors import MinilimaError
+from minilima.formats.files import new_folder, sizes, write_atomic
+from minilima.run.graph import stages
+from minilima.run.sources import resolve
+from minilima.store.entries import Store
+
+
+def export_model(config: Config, folder: Path, build_command: str) -> dict[str, int]:
+    """Writes the experiment's model config into a new folder.
+
+    Args:
+        config: the experiment.
+        folder: must not be there yet, or be empty. configs.yaml names it: it cannot be moved.
+        build_command: what to type where the model is not built; part of the error.
+
+    Returns:
+        The files written, with their sizes in bytes.
+
+    Raises:
+        MinilimaError: the model is not in the store, or the folder holds something.
+    """
+    graph = stages(config, resolve(config))
+    store = Store(Path(config.paths.outputs) / "store")
+    model = store.find(graph.model)
+    if model is None:
+        raise MinilimaError(
+            "The model of this experiment is not built yet.",
+            f"There is no {graph.model.directory} in {store.root}.",
+            f"Build it: {build_command}",
+        )
+    location = model.path.resolve()
+    with new_folder(folder) as aside:
+        write_atomic(aside / "prompt.txt", prompt_template(str(location)))
+        settings = {location.name: model_settings(config, location, folder.absolute() / "prompt.txt")}
+        write_atomic(aside / "configs.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+        for stage, name in ((graph.answers, "model_outputs.json"), (graph.reference_answers, "reference_outputs.json")):
+            if (answers := store.find(stage)) is not None:
+                shutil.copyfile(answers.path / "model_outputs.json", aside / name)
+    return sizes(folder)
+
+
+def model_settings(config: Config, model: Path, prompt: Path) -> dict[str, object]:
+    """An entry of alpaca_eval's configs.yaml (models_configs/README.md of alpaca_eval 0.6.6)."""
+    answering = config.eval
+    sampling: dict[str, object] = {"do_sample": answering.temperature > 0}
+    if answering.temperature > 0:
+        sampling |= {"temperature": answering.temperature, "top_p": answering.top_p}
+    if answering.repetition_penalty is not None:
+        sampling["repetition_penalty"] = answering.repetition_penalty
+    arguments = {"model_name": str(model), "max_new_tokens": answering.max_tokens, **sampling}
+    return {
+        "prompt_template": str(prompt),
+        "fn_completions": "huggingface_local_completions",
+        "completions_kwargs": {**arguments, "model_kwargs": {"torch_dtype": "bfloat16"}},
+        "pretty_name": config.name,
+    }
+
+
+def prompt_template(model: str) -> str:
+    """What the model sees before it answers, with {instruction} where the user speaks.
+
+    alpaca_eval tokenizes it like any text: a beginning-of-text token that the tokenizer adds must not stand there as well.
+    """
+    from minilima.models.local import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    turn = [{"role": "user", "content": "{instruction}"}]
+    text = str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+    wanted = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+    begins = str(tokenizer.bos_token or "")
+    shorter = text.removeprefix(begins)
+    return next((form for form in (text, shorter) if tokenizer(form)["input_ids"] == wanted), text)

@@ -1,0 +1,182 @@
+"""The HTML report of a run: one self-contained file, figures with their intervals first, every answer to be read.
+
+`write_report` gathers the figures from the store, works out the geometry of the pictures, and fills page/report.html.j2;
+the browser of verdicts reads its rows from a data block (page/verdicts.js).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from minilima.config.compose import to_dict
+from minilima.config.schema import Config, JudgeKind
+from minilima.evaluate.judge_cards import Figure, JudgeCard
+from minilima.evaluate.results import Results
+from minilima.formats.files import read_jsonl, write_atomic
+from minilima.report import svg_charts
+from minilima.report.dataset_section import dataset_section
+from minilima.report.render import render
+from minilima.report.runs import Cost, stage_cost
+from minilima.report.series import running_mean
+from minilima.report.verdicts import verdict_rows
+from minilima.run.describe import describe_outcome
+from minilima.store.entries import Artifact
+
+
+def write_report(
+    path: Path,
+    config: Config,
+    artifacts: Mapping[str, Artifact],
+    results: Results | None,
+    worth: str,
+    warnings: Sequence[str] = (),
+) -> None:
+    """Writes the report of a run; sections of stages that did not run are left out.
+
+    Args:
+        path: the HTML file.
+        config: the run's settings.
+        artifacts: the stages that are done.
+        results: None where nothing was judged.
+        worth: a sentence on the judge.
+        warnings: what a reader of the win rate must know besides.
+    """
+    verdicts = verdict_rows(artifacts)
+    page = render(
+        "report.html.j2",
+        scripts=("verdicts.js",) if verdicts else (),
+        data=verdicts or None,
+        key=path.parent.name.removeprefix(f"{config.name}-"),
+        config=config,
+        model=Path(config.model.path).name if config.model.path else config.model.hub or config.model.embedded or "the model",
+        settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
+        win=_win(results),
+        loss=_loss(results),
+        judge=_judge(config, results, worth, warnings),
+        dataset=dataset_section(artifacts, config),
+        curve=_curve(artifacts),
+        facets=_facets(verdicts, results.other if results is not None else ""),
+        **_stages(artifacts),
+    )
+    write_atomic(path, page)
+
+
+def _win(results: Results | None) -> dict[str, Any] | None:
+    if results is None:
+        return None
+    rate = results.win_rate
+    return {
+        "coverage": results.coverage,
+        "rate": rate,
+        "bar": svg_charts.interval(rate.win_rate, 0.0, 100.0, 50.0) if rate else None,
+        "against": results.against,
+        "other": results.other,
+        "before": "before" if results.other == "base" else results.other,
+        "paired": results.paired,
+        "loss": results.loss_against,
+        "controlled": results.length_controlled,
+    }
+
+
+def _loss(results: Results | None) -> dict[str, Any] | None:
+    if results is None or results.loss_change is None:
+        return None
+    change = results.loss_change.change
+    reach = 1.25 * max(abs(change.low), abs(change.high), 1e-6)
+    return {"change": results.loss_change, "bar": svg_charts.interval(change, -reach, reach, 0.0), "reach": reach}
+
+
+def _judge(config: Config, results: Results | None, worth: str, warnings: Sequence[str]) -> dict[str, Any] | None:
+    """The judge's card, and what its verdicts in this run show of it."""
+    if results is None:
+        return None
+    card, judge, places = results.judge_card, config.judge, results.positions
+    here = [
+        ("both orders agreed", places.consistency if places else None, "of a judge that goes by the answers alone: 100 %"),
+        ("the answer shown first won", places.first_wins if places else None, "of a judge that does not care: 50 %"),
+        ("the longer answer won", results.length_preference, "people in AlpacaEval's data: 64 %"),
+    ]
+    named = judge.model or judge.annotators_config or ("the base model" if judge.kind == JudgeKind.local else "")
+    return {
+        "name": f"{judge.kind}{f', {named}' if named else ''}"
+        + (f", {judge.prompt}" if judge.kind == JudgeKind.openai or judge.prompt == "explain" else ""),
+        "worth": worth[:1].upper() + worth[1:],
+        "warnings": warnings,
+        "card": card,
+        "good": card is not None and card.above_floor,
+        "measured": [_measured(card, number) for number in range(len(card.measured))] if card else [],
+        "here": [{"what": what, "found": found, "beside": beside} for what, found, beside in here if found is not None],
+    }
+
+
+def _measured(card: JudgeCard, number: int) -> dict[str, Any]:
+    item = card.measured[number]
+    figures: list[tuple[str, Figure | None, str]] = [
+        (f"agrees with {item.by}", item.agreement, "%"),
+        ("“the longer answer” agrees", item.longest, "%"),
+        ("gain over it", item.gain, "points"),
+        ("one person with the others", item.people, "%"),
+        ("Cohen's kappa", item.kappa, ""),
+        ("both orders agreed", item.consistency, "%"),
+        ("the answer shown first won", item.first_wins, "%"),
+        ("the longer answer won", item.longer_wins, "%"),
+    ]
+    return {"item": item, "figures": [{"what": what, "figure": found, "unit": unit} for what, found, unit in figures if found]}
+
+
+def _stages(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """What each stage did and took, all together, and what it was made with."""
+    costs = {role: stage_cost(artifact.manifest) for role, artifact in artifacts.items()}
+    stages = [
+        {
+            "role": role.replace("_", " "),
+            "how": artifact.how,
+            "directory": artifact.stage.directory,
+            "what": describe_outcome(role, artifact.metrics),
+            "cost": costs[role],
+            "usage": artifact.manifest["usage"],
+        }
+        for role, artifact in artifacts.items()
+    ]
+    return {
+        "stages": stages,
+        "total": sum(costs.values(), start=Cost()),
+        "metrics": {role: artifact.metrics for role, artifact in artifacts.items()},
+        "made_with": _made_with(artifacts),
+    }
+
+
+def _curve(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:
+    if "model" not in artifacts:
+        return None
+    log = read_jsonl(artifacts["model"].path / "training_log.jsonl")
+    losses = [entry["loss"] for entry in log]
+    means = running_mean(losses) if len(log) > 20 else []
+    # A picture has no room for more points than these.
+    kept = slice(None, None, 1 + len(log) // 1000)
+    chart = svg_charts.line_chart([entry["step"] for entry in log][kept], losses[kept], means[kept])
+    return {"chart": chart, "first": losses[0], "last": losses[-1]}
+
+
+def _facets(verdicts: Sequence[Mapping[str, Any]], other: str) -> dict[str, Any]:
+    """What the browser's filters can choose, with counts; `other` names whose answers are not the tuned model's."""
+    outcomes = {name: sum(row["outcome"] == name for row in verdicts) for name in ("won", "lost", "tied", "unread")}
+    return {
+        "total": len(verdicts),
+        "other": other,
+        "outcomes": {name: count for name, count in outcomes.items() if count},
+        "flipped": sum(row["flipped"] for row in verdicts),
+        "cut": sum(row["tuned"]["cut"] or row["base"]["cut"] for row in verdicts),
+        "categories": sorted({row["category"] for row in verdicts if row["category"]}),
+    }
+
+
+def _made_with(artifacts: Mapping[str, Artifact]) -> str:
+    """Versions and commit of the last stage that was built. The machine's name stays out of what is passed on."""
+    newest = max((artifact.manifest for artifact in artifacts.values()), key=lambda manifest: str(manifest.get("created_at")))
+    parts = [f"{name} {version}" for name, version in newest["packages"].items() if name in ("minilima", "torch", "transformers")]
+    if commit := newest["git"].get("commit"):
+        parts.append(f"commit {commit[:10]}{' with changes' if newest['git'].get('dirty') else ''}")
+    return ", ".join([*parts, f"Python {newest['python']}"])

@@ -1,0 +1,228 @@
+"""Finished runs as points to compare: the settings that differ, the figures, and what each point cost.
+
+Reads run.json, and through it the manifests and verdicts in the store; nothing is built and nothing is changed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from minilima.errors import MinilimaError
+from minilima.evaluate.results import Coverage, Results, compute_results
+from minilima.evaluate.statistics import Estimate, LossChange, WinRate
+from minilima.formats.files import canonical_json, read_jsonl
+
+FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/runs/NAME-KEY outputs/runs"
+
+_NOT_SETTINGS = (
+    "paths.", "compute.", "tracking.", "confirm_above_usd", "generator.endpoint.", "judge.endpoint.", "eval.chunk_size",
+)  # fmt: skip
+"""They change how a run is made or told, never what comes out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a stage, or several, took; `usd` is None where calls were made whose price is not known."""
+
+    tokens: int = 0
+    usd: float | None = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+        return Cost(tokens=self.tokens + other.tokens, usd=usd, seconds=self.seconds + other.seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One finished run."""
+
+    name: str
+    """The name of the run's folder."""
+    settings: Mapping[str, Any]
+    """Dotted names and values, without those that cannot change a result."""
+    results: Results
+    preferences: Mapping[str, float]
+    """Id of each prompt with a verdict that could be read: 1 = the reference is better, 2 = the tuned model is."""
+    yardstick: Mapping[str, str]
+    """What makes verdicts comparable (prompts, baseline, judge): runs can be paired only where all agree."""
+    tokens: int
+    usd: float | None
+    """None where calls were made whose price is not known."""
+    seconds: float
+    """To build every stage of the point once, also those that other points share."""
+    length_controlled: tuple[float, Estimate | None] | None = None
+    """The win rate in percent if both answers were equally long, with its interval; None where it is not known."""
+    folder: Path = Path()
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    """What each stage took, by its store entry: shared stages can be counted once over many points."""
+    examples: int = 0
+    """In the data set."""
+    words: float = 0.0
+    """Mean length of the tuned model's answers."""
+    base_words: float = 0.0
+    """Mean length of the base model's."""
+    losses: tuple[tuple[float, float], ...] = ()
+    """(step, nats per trained token) of the training."""
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """The runs' folders: each named one, the runs directly in it, or the finished ones of a sweep; each once.
+
+    Raises:
+        MinilimaError: a folder does not exist or holds no finished run.
+    """
+    found: dict[Path, None] = {}
+    for folder in folders:
+        runs = [folder] if (folder / "run.json").is_file() else sorted(file.parent for file in folder.glob("*/run.json"))
+        if (sweep := folder / "sweep.json").is_file():
+            points = json.loads(sweep.read_text(encoding="utf-8"))["points"]
+            runs = [folder / point["run"] for point in points if point["status"] == "done"]
+        if not runs:
+            why = "It holds no run.json, and neither does a folder in it." if folder.is_dir() else "There is no such folder."
+            raise MinilimaError(f"{folder} is not a finished run.", why, FIX)
+        found.update(dict.fromkeys(run.resolve() for run in runs))
+    return list(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """The runs that could be read, and for each other one why not."""
+
+    points: tuple[Point, ...]
+    skipped: tuple[str, ...]
+
+
+def read_points(folders: Sequence[Path]) -> Points:
+    """All runs in the folders; one that stopped before its verdicts does not stand in the way of the others.
+
+    Raises:
+        MinilimaError: a folder holds no finished run, or no run can be read.
+    """
+    points, skipped = [], []
+    for folder in find_runs(folders):
+        try:
+            points.append(read_point(folder))
+        except MinilimaError as error:
+            skipped.append(f"{error.what} {error.why}")
+    for folder in folders:
+        skipped += _unfinished(folder)
+    if not points:
+        raise MinilimaError("None of these runs can be compared.", " ".join(skipped[:3]), "Run them to the end first.")
+    return Points(points=tuple(points), skipped=tuple(skipped))
+
+
+def _unfinished(folder: Path) -> list[str]:
+    """The points of a sweep that are not done, each with its cause where that is known."""
+    sweep, told = folder / "sweep.json", []
+    for point in json.loads(sweep.read_text(encoding="utf-8"))["points"] if sweep.is_file() else []:
+        if point["status"] != "done":
+            axes = ", ".join(f"{name}={value}" for name, value in point["axes"].items())
+            told.append(f"{axes}: {point['status']}. {point['cause'] or ''}".rstrip())
+    return told
+
+
+def read_point(folder: Path) -> Point:
+    """One run.
+
+    Raises:
+        MinilimaError: the run stopped before its verdicts, or what it refers to is no longer in the store.
+    """
+    told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    paths = {stage["role"]: folder / stage["path"] for stage in told["stages"]}
+    if "verdicts" not in paths:
+        raise MinilimaError(f"{folder.name} has no verdicts.", "It was run only up to an earlier stage.", "Run it to the end.")
+    try:
+        manifests = {role: json.loads((path / "manifest.json").read_text(encoding="utf-8")) for role, path in paths.items()}
+    except FileNotFoundError as error:
+        raise MinilimaError(
+            f"{folder.name} cannot be read.", f"{error.filename} is gone.", "Run its command again, or leave it out."
+        ) from None
+    verdicts = read_jsonl(paths["verdicts"] / "verdicts.jsonl")
+    costs = {paths[role].name: stage_cost(manifest) for role, manifest in manifests.items()}
+    total = sum(costs.values(), start=Cost())
+    return Point(
+        name=folder.name,
+        settings={name: value for name, value in flat(told["config"]).items() if not name.startswith(_NOT_SETTINGS)},
+        results=_results(told, paths),
+        length_controlled=_length_controlled(told),
+        preferences={row["id"]: row["preference"] for row in verdicts if row.get("preference") is not None},
+        yardstick=_yardstick(manifests),
+        tokens=total.tokens,
+        usd=total.usd,
+        seconds=total.seconds,
+        folder=folder,
+        costs=costs,
+        examples=manifests["dataset"]["metrics"]["examples"],
+        words=manifests["answers"]["metrics"]["mean_words"],
+        base_words=manifests["reference_answers"]["metrics"]["mean_words"],
+        losses=tuple((entry["step"], entry["loss"]) for entry in read_jsonl(paths["model"] / "training_log.jsonl")),
+    )
+
+
+def _results(told: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
+    """As the run told them, which saves the bootstrap of each of a hundred runs; computed anew where it told others."""
+    try:
+        found = told["results"]
+        rate, loss = found["win_rate"], found["loss_change"]
+        return Results(
+            coverage=Coverage(**found["coverage"]),
+            win_rate=WinRate(**_known(WinRate, rate, win_rate=Estimate(**rate["win_rate"]))) if rate else None,
+            loss_change=LossChange(**_known(LossChange, loss, change=Estimate(**loss["change"]))) if loss else None,
+        )
+    except (KeyError, TypeError):
+        return compute_results(
+            verdicts=paths["verdicts"],
+            answers=paths["answers"],
+            reference=paths["reference_answers"],
+            min_coverage=told["config"]["judge"].get("min_coverage", 0.9),  # runs from before this setting have none
+        )
+
+
+def _known(kind: type[Any], told: Mapping[str, Any], **parts: Estimate) -> dict[str, Any]:
+    """The fields that there are today; a KeyError where an earlier version did not tell one."""
+    return {item.name: parts.get(item.name) or told[item.name] for item in fields(kind)}
+
+
+def _length_controlled(told: Mapping[str, Any]) -> tuple[float, Estimate | None] | None:
+    found = (told["results"] or {}).get("length_controlled") or {}
+    if "value" not in found:
+        return None
+    return found["value"], Estimate(**found["interval"]) if found["interval"] else None
+
+
+def stage_cost(manifest: Mapping[str, Any]) -> Cost:
+    """What a store entry took."""
+    usage, recipe = manifest["usage"], manifest["recipe"]
+    tokens = usage["prompt_tokens"] + usage["completion_tokens"]
+    # A recipe has the name of a model at an endpoint; what ran here is described in full, and nobody charged for it.
+    described = isinstance(recipe.get("model", recipe.get("rated_by")), Mapping)
+    local = described or (manifest["stage"] == "answers" and "model" not in recipe)
+    unpriced = 0.0 if local or not usage["calls"] else None
+    return Cost(tokens=tokens, usd=unpriced if usage["usd"] is None else usage["usd"], seconds=manifest["seconds"])
+
+
+def _yardstick(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    asked = dict(manifests["reference_answers"]["recipe"])
+    # Seeds draw other answers of the same baseline; the prompts are still the same.
+    asked.pop("seed", None)
+    if "reference" in asked:
+        # Answers from outside are the same baseline whichever model's loss is measured beside them.
+        asked.pop("model", None)
+    prompts = [asked.pop(name, None) for name in ("eval_set", "size")]
+    judge = [manifests["verdicts"]["recipe"], manifests["verdicts"]["inputs"].get("judge")]
+    return {
+        "evaluation prompts": canonical_json(prompts),
+        "baseline": canonical_json(asked),
+        "judge": canonical_json(judge),
+    }
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names: `{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    pairs: dict[str, Any] = {}
+    for name, value in values.items():
+        pairs |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return pairs

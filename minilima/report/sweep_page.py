@@ -1,0 +1,130 @@
+"""The HTML report of several finished runs: which is best, what can be told apart, what each cost, and pictures.
+
+run.json of each run ─> points.py ─> compare.py ─> one HTML file, and a folder of the same pictures as SVG and PNG
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from minilima.formats.files import write_atomic
+from minilima.report.compare import Against, Row, Table, choose, every_pair, label, notes, shown, tabulate
+from minilima.report.figures import draw_all
+from minilima.report.render import render
+from minilima.report.runs import Cost, Point, Points, read_points
+from minilima.report.svg_charts import interval
+
+MOST_CHOICES = 30
+"""Points up to which the page can compare with each of them: every pair takes a bootstrap of its own."""
+
+
+def write_sweep_report(folders: Sequence[Path], path: Path, against: str | None = None) -> Path:
+    """Writes the report of the runs in these folders; runs without verdicts are left out, and the report says so.
+
+    Args:
+        folders: runs' folders, or folders that hold some.
+        path: the HTML file; the pictures come into a folder beside it.
+        against: the point with which all others are compared, None = the best one.
+
+    Returns:
+        `path`.
+
+    Raises:
+        MinilimaError: none of the runs can be read, or no point has that name.
+    """
+    found = read_points(folders)
+    return write_points(found, path, choose(against, found.points))
+
+
+def pictures_folder(path: Path) -> Path:
+    """Where the pictures of the report at `path` are."""
+    return path.with_name(f"{path.stem}_pictures")
+
+
+def write_points(found: Points, path: Path, chosen: Point | None = None) -> Path:
+    """As `write_sweep_report`, for points that were read before."""
+    table = tabulate(found.points, chosen)
+    if chosen is None and len(table.rows) > 1 and table.rows[0].best:
+        table = tabulate(found.points, table.rows[0].point)
+    best = table.rows[0] if table.rows[0].best else None
+    against = next((row for row in table.rows if any(other.against for other in table.rows) and row.against is None), None)
+    rows = [_row(row, table, path.parent) for row in table.rows]
+    page = render(
+        "sweep.html.j2",
+        scripts=("table.js", "against.js"),
+        data=_choices(table, against) if against and 2 < len(table.rows) <= MOST_CHOICES else None,
+        names=sorted({row.point.name.rpartition("-")[0] or row.point.name for row in table.rows}),
+        table=table,
+        rows=rows,
+        best=_named(best, table),
+        against=_named(against, table),
+        apart=sum(row.against is not None and _is_apart(row) for row in table.rows),
+        total=_total(table),
+        pictures=draw_all(table, pictures_folder(path)),
+        pictures_folder=pictures_folder(path).name,
+        skipped=found.skipped,
+        notes=notes(table, "“best” has the highest win rate", "“front”: no other run"),
+        length_controlled=any(row["length_controlled"] is not None for row in rows),
+    )
+    write_atomic(path, page)
+    return path
+
+
+def _named(row: Row | None, table: Table) -> dict[str, Any] | None:
+    return {"row": row, "label": label(row.point, table.settings)} if row else None
+
+
+def _choices(table: Table, against: Row) -> dict[str, Any]:
+    """For each point with which others can be compared, the cells of the table: page/against.js shows them."""
+    points = [row.point for row in table.rows]
+    return {
+        "labels": [label(point, table.settings) for point in points],
+        "chosen": table.rows.index(against),
+        "columns": [[_cell(item) for item in column] for column in every_pair(points)],
+    }
+
+
+def _cell(item: Against | None) -> dict[str, Any] | None:
+    if item is None or item.paired is None:
+        return {"note": item.note} if item else None
+    found = item.paired
+    detectable = found.minimum_detectable if found.prompts > 1 else None
+    tests = {"p": found.p_holm, "mcnemar": found.p_mcnemar, "detectable": detectable}
+    return {**asdict(found.difference), **tests, "prompts": found.prompts}
+
+
+def _is_apart(row: Row) -> bool:
+    paired = row.against.paired if row.against else None
+    return paired is not None and paired.p_holm is not None and paired.p_holm < 0.05
+
+
+def _total(table: Table) -> Cost:
+    """What all points took together: what they share was done once."""
+    costs = {entry: cost for row in table.rows for entry, cost in row.point.costs.items()}
+    return sum(costs.values(), start=Cost())
+
+
+def _row(row: Row, table: Table, beside: Path) -> dict[str, Any]:
+    point, paired = row.point, row.against.paired if row.against else None
+    rate = point.results.win_rate
+    page = point.folder / "report.html"
+    return {
+        "row": row,
+        "point": point,
+        "label": label(point, table.settings),
+        "settings": [{"text": shown(value), "value": _sortable(value)} for value in map(point.settings.get, table.settings)],
+        "rate": rate,
+        "bar": interval(rate.win_rate, 0, 100, 50) if rate else None,
+        "length_controlled": point.length_controlled,
+        "loss": point.results.loss_change,
+        "paired": paired,
+        "apart": _is_apart(row),
+        "link": os.path.relpath(page, beside.resolve()) if page.is_file() else None,
+    }
+
+
+def _sortable(value: object) -> str:
+    """Numbers sort as numbers in the page's script."""
+    return repr(float(value)) if isinstance(value, int | float) else str(value)

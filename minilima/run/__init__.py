@@ -1,0 +1,1 @@
+"""From a config to what is built: what is planned before, and what is started meanwhile."""

@@ -1,0 +1,182 @@
+"""Starts the process that builds a stage and listens to it; the only place where processes are launched."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from minilima.config.schema import ComputeConfig, DataKind, Device, GeneratorKind, JudgeKind, Select
+from minilima.environment import ROOT
+from minilima.errors import MinilimaError
+from minilima.formats.records import Progress, Usage
+from minilima.run.gpus import leased, visible_gpus
+from minilima.run.hosts import Commands, machines, processes_each, torchrun
+from minilima.store.job import Job, Outcome, parse_error
+from minilima.store.sources import BASES
+
+LOG_LINES_SHOWN = 6
+
+_LAST_SECONDS = 30.0
+"""Other machines may take so long to end after the first one has."""
+
+_EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception): ")
+
+
+def training_processes(compute: ComputeConfig) -> int:
+    """How many processes train: what is set, else one for each GPU, else one."""
+    if compute.processes is not None:
+        return compute.processes
+    gpus = 0 if compute.device == Device.cpu else len(visible_gpus())
+    return max(1, gpus if compute.gpus is None else min(gpus, compute.gpus))
+
+
+def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
+    """Builds a stage in a process of its own.
+
+    Raises:
+        MinilimaError: the stage reported an error, or its process died; the end of its log is quoted.
+    """
+    job_file = job.scratch / "job.json"
+    job_file.write_text(job.to_json(), encoding="utf-8")
+    log_file = job.scratch / "log.txt"
+    outcome: Outcome | None = None
+    error: MinilimaError | None = None
+    waiting = Progress(done=0, total=None, unit="GPUs", note="waiting for a GPU that no other run has leased")
+    with ExitStack() as running:
+        gpus = running.enter_context(_gpus(job, lambda: on_progress(waiting)))
+        log = running.enter_context(log_file.open("a", encoding="utf-8"))
+        commands = _commands(job, job_file)
+        process = subprocess.Popen(
+            commands.first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+            env={**_environment(job.role), **gpus},
+        )  # fmt: skip
+        assert process.stdout is not None
+        for command in commands.others:
+            running.enter_context(_beside(process, command, log))
+        try:
+            for told in _told(process.stdout):
+                if isinstance(told, Progress):
+                    on_progress(told)
+                elif isinstance(told, Outcome):
+                    outcome = told
+                else:
+                    error = told
+            status = process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    if error is not None:
+        raise error
+    if outcome is None or status != 0:
+        raise _died(job.role, status, log_file)
+    return outcome
+
+
+@contextmanager
+def _gpus(job: Job, on_wait: Callable[[], None]) -> Iterator[dict[str, str]]:
+    """The environment that shows the stage's processes the GPUs leased for it; empty where they may use all."""
+    config, gpus = job.config, visible_gpus()
+    writes = config.generator.kind == GeneratorKind.local
+    computes = {
+        **dict.fromkeys(BASES, False),
+        "pool": writes and config.data.kind != DataKind.file,
+        "dataset": writes and config.data.select == Select.quality,
+        "verdicts": config.judge.kind == JudgeKind.local,
+    }.get(job.role, True)
+    if not computes or not gpus or config.compute.gpus is None or config.compute.device == Device.cpu:
+        yield {}
+        return
+    with leased(config.compute.gpus, gpus, on_wait) as held:
+        yield {"CUDA_VISIBLE_DEVICES": ",".join(held)}
+
+
+def _commands(job: Job, job_file: Path) -> Commands:
+    compute = job.config.compute
+    worker = ["-m", "minilima.run.worker", str(job_file.absolute())]
+    if not job.trains:
+        return Commands(first=[sys.executable, *worker])
+    chosen = machines(compute)
+    processes = processes_each(chosen, training_processes(compute))
+    world = processes * max(1, len(chosen))
+    if job.config.sft.batch_size % world:
+        raise MinilimaError(
+            f"A batch of {job.config.sft.batch_size} examples cannot be divided among {world} processes.",
+            "Every step takes exactly sft.batch_size examples, whatever the hardware.",
+            f"Choose compute.processes so that it divides {job.config.sft.batch_size}.",
+        )
+    if world == 1:
+        return Commands(first=[sys.executable, *worker])
+    return torchrun(chosen, processes, compute, worker, _environment(job.role))
+
+
+@contextmanager
+def _beside(first: "subprocess.Popen[str]", command: list[str], log: TextIO) -> Iterator[None]:
+    """Runs a command on another machine for as long as the first one runs here; if it fails, that one is stopped."""
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+
+    def watch() -> None:
+        if other.wait() != 0:
+            first.terminate()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        try:
+            other.wait(timeout=_LAST_SECONDS)
+        except subprocess.TimeoutExpired:
+            other.terminate()
+
+
+def _environment(role: str) -> dict[str, str]:
+    quiet = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "warning",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if role == "model":
+        # glibc keeps freed blocks of up to 32 MiB; rows of ever new lengths then cost a third of a GiB that nobody uses.
+        quiet["MALLOC_MMAP_THRESHOLD_"] = os.environ.get("MALLOC_MMAP_THRESHOLD_", str(2**20))
+    package = str(ROOT)
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **quiet, "PYTHONPATH": path}
+
+
+def _told(lines: Iterable[str]) -> Iterator[Progress | Outcome | MinilimaError]:
+    """What a stage's process says; what libraries print between is passed over."""
+    for line in lines:
+        event = _event(line)
+        if "progress" in event:
+            yield Progress(**event["progress"])
+        elif "outcome" in event:
+            yield Outcome(metrics=event["outcome"]["metrics"], usage=Usage(**event["outcome"]["usage"]))
+        elif "error" in event:
+            yield parse_error(event["error"])
+
+
+def _event(line: str) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def _died(role: str, status: int, log_file: Path) -> MinilimaError:
+    lines = [line.strip() for line in log_file.read_text(errors="replace").splitlines() if line.strip()]
+    # torchrun ends its log with a summary of its own; the first exception says what happened.
+    raised = [line for line in lines if _EXCEPTION.match(line)][:1]
+    killed = " It was killed, most often because the memory was full." if status in (-9, 137) else ""
+    return MinilimaError(
+        f"The stage {role} stopped with exit status {status}.{killed}",
+        f"It says: {raised[0]}" if raised else "The end of its log: " + " | ".join(lines[-LOG_LINES_SHOWN:]),
+        f"The whole log is {log_file}; the same command goes on where it stopped.",
+    )

@@ -1,0 +1,174 @@
+"""What a run would do, before it does it: each stage, reused or built, and what stands in the way. Never imports torch.
+
+python -m minilima plan +experiment=lima_1k
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from minilima.config.schema import Config, JudgeKind, Until
+from minilima.environment import caveat, disk
+from minilima.formats.alpaca_judges import RETIRED
+from minilima.formats.files import canonical_json, size_text
+from minilima.run.describe import describe_stage
+from minilima.run.graph import Stages, stages
+from minilima.run.requests import count_prompts, endpoints_of
+from minilima.run.resources import Manifests, Needs, needs, read_manifests
+from minilima.run.sources import resolve
+from minilima.run.training_estimate import Foresight, device_here, foresee
+from minilima.store.entries import Store
+from minilima.store.job import Stage
+from minilima.store.sources import Sources
+from minilima.train.memory import Device
+
+_WORTH_TELLING_BYTES = 1_000_000_000
+_WORTH_TELLING_SECONDS = 180
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStage:
+    """One line of the plan. `status` is reuse, resume (an interrupted build was found) or build."""
+
+    role: str
+    status: str
+    directory: str
+    what: str
+    needs: Needs = field(default_factory=Needs)
+    """What building it will take; nothing where it is reused."""
+    points: int = 1
+    """How many points of a sweep it serves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be done. A stage stands in it once, however many points of a sweep it serves."""
+
+    stages: tuple[PlannedStage, ...]
+    notes: tuple[str, ...]
+    memory: tuple[tuple[str, str], ...] = ()
+    """Of a training that is to be done: (what for, GiB)."""
+
+    @property
+    def to_build(self) -> list[str]:
+        return [stage.role for stage in self.stages if stage.status != "reuse"]
+
+    @property
+    def needs(self) -> Needs:
+        """What all of it will take together."""
+        return sum((stage.needs for stage in self.stages), Needs())
+
+
+def make_plan(config: Config, sources: Sources, graph: Stages, store: Store) -> Plan:
+    """What `run` would do, without doing it. Reads manifests only."""
+    manifests = read_manifests(store.root)
+    planned = [_planned(role, stage, config, sources, store, manifests) for role, stage in graph.until(config.until)]
+    found = _foreseen(planned, config, sources, graph, store, device_here(config.compute))
+    plan = _noted(planned, _notes(config, sources), store)
+    return plan if found is None else replace(plan, notes=(*plan.notes, *found.notes), memory=found.memory)
+
+
+def _foreseen(
+    planned: list[PlannedStage], config: Config, sources: Sources, graph: Stages, store: Store, device: Device
+) -> Foresight | None:
+    """What the training among `planned` will take, if one is to be done; its line is given the figures."""
+    trains = "epochs" if graph.epochs is not None else "model"
+    place = next((place for place, stage in enumerate(planned) if stage.role == trains and stage.status != "reuse"), None)
+    if place is None or (found := foresee(config, sources, graph, store, device)) is None:
+        return None
+    known = planned[place].needs
+    # What was measured here goes before what follows from a formula.
+    seconds = known.seconds if known.seconds is not None else found.seconds
+    elsewhere = found.h100_seconds if seconds is None else None
+    foreseen = replace(known, seconds=seconds, h100_seconds=elsewhere, memory_bytes=found.memory_bytes)
+    planned[place] = replace(planned[place], needs=foreseen)
+    return found
+
+
+def make_sweep_plan(configs: Sequence[Config]) -> Plan:
+    """The stages of all points, each once, in the order of the roles; the notes of all.
+
+    Raises:
+        MinilimaError: a source that a point names does not exist.
+    """
+    planned: dict[str, PlannedStage] = {}
+    notes: dict[str, None] = {}
+    manifests: dict[Path, Manifests] = {}
+    devices: dict[str, Device] = {}
+    for config in configs:
+        sources = resolve(config)
+        store = Store(Path(config.paths.outputs) / "store")
+        if store.root not in manifests:
+            manifests[store.root] = read_manifests(store.root)
+        graph, new = stages(config, sources), []
+        for role, stage in graph.until(config.until):
+            if stage.directory in planned:
+                found = planned[stage.directory]
+                planned[stage.directory] = replace(found, points=found.points + 1)
+            else:
+                new.append(_planned(role, stage, config, sources, store, manifests[store.root]))
+        how = canonical_json(vars(config.compute))
+        if how not in devices:
+            devices[how] = device_here(config.compute)  # asks nvidia-smi
+        trained = _foreseen(new, config, sources, graph, store, devices[how])
+        if trained is not None and trained.fits is False:
+            notes[trained.notes[0]] = None
+        planned.update({stage.directory: stage for stage in new})
+        notes.update(dict.fromkeys(_notes(config, sources)))
+    order = {role: place for place, role in enumerate(dict.fromkeys(stage.role for stage in planned.values()))}
+    return _noted(sorted(planned.values(), key=lambda stage: order[stage.role]), list(notes), store)
+
+
+def _planned(role: str, stage: Stage, config: Config, sources: Sources, store: Store, manifests: Manifests) -> PlannedStage:
+    work = store.work(stage)
+    interrupted = work.is_dir() and any(work.iterdir())
+    status = "reuse" if store.find(stage) else "resume" if interrupted else "build"
+    inputs = {name: source.directory for name, source in stage.inputs.items()}
+    return PlannedStage(
+        role=role,
+        status=status,
+        directory=stage.directory,
+        what=describe_stage(role, config, sources),
+        needs=Needs() if status == "reuse" else needs(role, config, sources, manifests, inputs),
+    )
+
+
+def _noted(planned: Sequence[PlannedStage], notes: Sequence[str], store: Store) -> Plan:
+    """The plan with what is to be known about its figures."""
+    plan = Plan(stages=tuple(planned), notes=tuple(notes))
+    total, added = plan.needs, []
+    if total.seconds is not None:
+        added.append("Times follow from earlier builds on this machine, or a GPU's speed; what was never built has none.")
+    if (total.h100_seconds or 0) > _WORTH_TELLING_SECONDS:
+        hours = (total.h100_seconds or 0) / 3600
+        added.append(f"Training alone would take one H100 about {hours:,.1f} hours.")
+    if total.scratch_bytes and total.scratch_bytes > _WORTH_TELLING_BYTES:
+        added.append(f"While a model is trained, a checkpoint takes up to {size_text(total.scratch_bytes)} more of the disk.")
+    wanted = (total.disk_bytes or 0) + (total.scratch_bytes or 0)
+    place, free, _ = disk(store.root)
+    if wanted > free:
+        added.append(f"Up to {size_text(wanted)} of disk may be needed; {place} has {size_text(free)} free.")
+    return replace(plan, notes=(*plan.notes, *added))
+
+
+def _notes(config: Config, sources: Sources) -> list[str]:
+    notes = []
+    if sources.missing():
+        notes.append(f"Keys are provisional, not on this machine: {'; '.join(sources.missing())}.")
+    if shared := caveat(Path(config.paths.outputs)):
+        notes.append(shared)
+    judge = config.judge
+    if (
+        "judge" in endpoints_of(config, sources)
+        and count_prompts(sources.eval_set, None) is None
+        and config.until in (Until.verdicts, Until.report)
+    ):
+        notes.append("What the judge will cost is not in the sum: how many prompts there are is not known here.")
+    retired = [name for name in sources.judge_models(judge.model) if name in RETIRED]
+    if "judge" in endpoints_of(config, sources) and judge.endpoint.base_url is None and retired:
+        notes.append(f"OpenAI has retired {', '.join(retired)}: requests for it fail. Name another with judge.model=…")
+    if judge.kind == JudgeKind.local and (sources.judge or sources.base).location == "smollm2_135m":
+        notes.append(
+            "SmolLM2-135M as a judge is at chance (52 % ± 6 agreement with people); use judge=reference or a larger model."
+        )
+    return notes

@@ -1,0 +1,193 @@
+"""Where external things come from, and what identifies them: packaged files, files of the user's, models, the hub.
+
+`resolve` turns the names in a config into `Sources`: paths for the stages to read, and identities (content hashes and
+commits) for the keys. What cannot be reached now is marked `unresolved`, so that a plan can still be shown.
+"""
+
+import json
+from pathlib import Path
+
+from minilima.config.schema import Config, DataKind, GeneratorKind, JudgeKind, Pick
+from minilima.errors import MinilimaError, options
+from minilima.formats.alpaca_judges import find_annotators, read_annotators
+from minilima.formats.files import DATA, canonical_json, sha256_file, sha256_text
+from minilima.formats.llamafactory import import_identity, locate, split_name
+from minilima.models import hub
+from minilima.models.fingerprint import fingerprint_directory
+from minilima.models.packaged import EMBEDDED
+from minilima.store.sources import FileSource, ModelSource, Sources, answers_beside
+
+
+def resolve(config: Config) -> Sources:
+    """Finds and identifies every external source.
+
+    Raises:
+        MinilimaError: a file or folder that was named does not exist, or nothing was named.
+    """
+    data = config.data
+    generates = data.kind != DataKind.file
+    reads_file = data.kind == DataKind.file or (data.kind == DataKind.answers and (data.path or data.hub_file) is not None)
+    reads_seeds = data.include_seeds or (generates and not reads_file)
+    base = model_source(config.model.embedded, config.model.hub, config.model.path, config.model.revision)
+    own_generator = config.generator.model if config.generator.kind == GeneratorKind.local and generates else None
+    own_judge = config.judge.model if config.judge.kind == JudgeKind.local else None
+    return Sources(
+        seeds=_seeds(config) if reads_seeds else None,
+        data=_imported(config) if reads_file else None,
+        eval_set=_eval_set(config),
+        base=base,
+        generator=_named_model(own_generator),
+        judge=_named_model(own_judge),
+        annotators=_annotators(config.judge.annotators_config) if config.judge.kind == JudgeKind.alpaca_eval else None,
+        dev_set=_dev_set(config) if config.sft.select != Pick.last else None,
+        reference=_reference(config),
+    )
+
+
+def _reference(config: Config) -> FileSource | None:
+    """The answers to be judged against: the set's own, a file, or those of another run's tuned model."""
+    value = config.eval.reference
+    if value is None:
+        return None
+    if value == "own":
+        return _eval_set(config)
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        found = _local_file("eval.reference", value)
+        return _answers(found.name, found.path) if found.path is not None else found
+    try:
+        stages = json.loads((folder / "run.json").read_text(encoding="utf-8"))["stages"]
+        (place,) = (stage["path"] for stage in stages if stage["role"] == "answers")
+        path = (folder / place / "model_outputs.json").resolve(strict=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise MinilimaError(
+            f"{value} holds no answers of a finished run.",
+            "eval.reference names a run's folder: run.json must list its answers, and they must still be in the store.",
+            "Run that experiment again, or name another folder or a model_outputs.json.",
+        ) from None
+    return _answers(folder.resolve().name, path)
+
+
+def _answers(name: str, outputs: Path) -> FileSource:
+    """A model_outputs.json; the hash covers answers.jsonl beside it, where our own store has it: it tells which were cut."""
+    own, told = answers_beside(outputs), sha256_file(outputs)
+    return FileSource(name=name, path=outputs, sha256=sha256_text(told + sha256_file(own)) if own is not None else told)
+
+
+def _dev_set(config: Config) -> FileSource:
+    """The prompts by which an epoch is chosen: a packaged set, or a file."""
+    name = config.sft.dev_set
+    packaged = (DATA / f"{name}.jsonl").is_file()
+    found = _packaged_file("sft.dev_set", name) if packaged else _local_file("sft.dev_set", name)
+    if found.sha256 == _eval_set(config).sha256:
+        raise MinilimaError(
+            f"sft.dev_set={name} is the evaluation set.",
+            "A model chosen by the prompts on which it is evaluated looks better than it is.",
+            "Leave it out: minilima_dev_50 was written for this.",
+        )
+    return found
+
+
+def _seeds(config: Config) -> FileSource:
+    if config.seeds.path is not None or config.seeds.packaged is None:
+        return _local_file("seeds.path", config.seeds.path)
+    return _packaged_file("seeds.packaged", config.seeds.packaged)
+
+
+def _eval_set(config: Config) -> FileSource:
+    chosen = config.eval_set
+    if chosen.path is not None or (chosen.hub_file is None and chosen.packaged is None):
+        return _local_file("eval_set.path", chosen.path)
+    if chosen.hub_file is not None:
+        return _hub_file(chosen.hub_file)
+    return _packaged_file("eval_set.packaged", str(chosen.packaged))
+
+
+def _annotators(name: str | None) -> FileSource:
+    """The annotators of the alpaca-eval package: the hash covers their settings and the texts of their prompts."""
+    file = find_annotators(name)
+    return FileSource(name=str(name), path=file, sha256=sha256_text(canonical_json(read_annotators(file))))
+
+
+def _packaged_file(setting: str, name: str) -> FileSource:
+    path = DATA / f"{name}.jsonl"
+    if not path.is_file():
+        known = options(file.stem for file in DATA.glob("*.jsonl"))
+        raise MinilimaError(f"{setting}={name} does not exist.", f"Packaged are: {known}.", "Choose one of them.")
+    return FileSource(name=name, path=path, sha256=sha256_file(path))
+
+
+def _local_file(setting: str, value: str | None) -> FileSource:
+    if value is None:
+        raise MinilimaError(f"{setting} is not set.", "The chosen option needs a file of yours.", f"Add {setting}=/your/file.")
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise MinilimaError(
+            f"There is no file {value}.", f"{setting} names it; paths count from {Path.cwd()}.", f"Correct {setting}=…"
+        )
+    return FileSource(name=path.stem, path=path.resolve(), sha256=sha256_file(path))
+
+
+def _imported(config: Config) -> FileSource:
+    """The file of data.path (itself, or an entry of a dataset_info.json that says how it is imported) or of data.hub_file."""
+    value = config.data.path
+    if value is None and config.data.hub_file is not None:
+        return _hub_file(config.data.hub_file)
+    named = split_name(value or "") if config.data.kind == DataKind.file else None
+    if named is None:
+        return _local_file("data.path", value)
+    _local_file("data.path", named[0])
+    # Links are not followed: the data file lies beside the link (the hub's cache keeps links to files of other names).
+    listing = Path(named[0]).expanduser().absolute()
+    path, entry, layout = locate(listing, named[1])
+    return FileSource(name=entry, path=path, sha256=import_identity(path, layout), listing=f"{listing}:{entry}")
+
+
+def _hub_file(name: str) -> FileSource:
+    """A file of a data set on the hub."""
+    repository, _, filename = name.partition(":")
+    if (path := hub.find_file(repository, filename)) is not None:
+        return FileSource(name=path.stem, path=path, sha256=sha256_file(path))
+    missing = f"the file {filename} of the hub's data set {repository}"
+    return FileSource(name=Path(filename).stem, path=None, sha256=f"unresolved:{name}", missing=missing)
+
+
+def model_source(embedded: str | None, hub: str | None, path: str | None, revision: str) -> ModelSource:
+    """Identifies a model; `path` wins over `hub`, `hub` over `embedded`."""
+    if path is not None:
+        folder = Path(path).expanduser()
+        if not (folder / "config.json").is_file():
+            raise MinilimaError(
+                f"There is no model in {path}.",
+                "A model folder holds config.json, *.safetensors and the tokenizer's files.",
+                "Correct the path, or use model=smollm2_135m.",
+            )
+        return ModelSource(kind="path", location=str(folder.resolve()), identity=fingerprint_directory(folder))
+    if hub is not None:
+        return _hub_model(hub, revision)
+    if embedded is None:
+        raise MinilimaError("No model is set.", "model.embedded, model.hub and model.path are all empty.", "Set one of them.")
+    if embedded not in EMBEDDED:
+        raise MinilimaError(
+            f"There is no embedded model {embedded!r}.", f"There are: {options(EMBEDDED)}.", "Or use model.path=… or model.hub=…"
+        )
+    files = EMBEDDED[embedded].files
+    return ModelSource(kind="embedded", location=embedded, identity=sha256_text(canonical_json(files)))
+
+
+def _named_model(name: str | None) -> ModelSource | None:
+    """A generator's or judge's own model, given by one name: an embedded model, a folder, or a hub name."""
+    if name is None:
+        return None
+    if name in EMBEDDED:
+        return model_source(name, None, None, "main")
+    if Path(name).expanduser().is_dir():
+        return model_source(None, None, name, "main")
+    return _hub_model(name, "main")
+
+
+def _hub_model(name: str, revision: str) -> ModelSource:
+    if (commit := hub.find_commit(name, revision)) is None:
+        missing = f"the model {name} on the hub (its revision {revision} could not be looked up)"
+        return ModelSource(kind="hub", location=name, identity=f"unresolved:{name}@{revision}", missing=missing)
+    return ModelSource(kind="hub", location=f"{name}@{commit}", identity=commit)

@@ -1,0 +1,105 @@
+"""The process in which one stage is built: it reads a job, does the work, and reports in JSON lines.
+
+    python -m minilima.run.worker JOB.json          # started by launch.py; under torchrun for several training processes
+
+Standard output carries only events (`{"progress": …}`, `{"outcome": …}`, `{"error": …}`); whatever libraries print goes
+to the stage's log. When the parent dies, standard input closes and the worker stops, so two never build in one place.
+"""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TextIO
+
+from filelock import FileLock
+
+from minilima.errors import explain
+from minilima.formats.records import Tell
+from minilima.store.job import Job, Outcome
+from minilima.store.sources import BASES
+
+RANK = int(os.environ.get("RANK", "0"))
+
+
+def _builder(job: Job) -> Callable[[Job, Tell], Outcome]:
+    """The function that builds a stage; imported here so that a worker loads only what it needs."""
+    role = job.role
+    if role in BASES:
+        from minilima.train.convert import build_base
+
+        return build_base
+    if role == "pool":
+        from minilima.generate.pool import build_pool
+
+        return build_pool
+    if role == "dataset":
+        from minilima.generate.dataset import build_dataset
+
+        return build_dataset
+    if job.trains:
+        from minilima.train.sft import build_model
+
+        return build_model
+    if role == "model":
+        from minilima.evaluate.select_epoch import choose_epoch
+
+        return choose_epoch
+    if role in ("answers", "reference_answers"):
+        from minilima.evaluate.answers import build_answers
+
+        return build_answers
+    if role == "agreement":
+        from minilima.evaluate.agreement import build_agreement
+
+        return build_agreement
+    from minilima.evaluate.judge import build_verdicts
+
+    return build_verdicts
+
+
+def main(job_file: str) -> int:
+    """Builds the job's stage; returns the exit status (1: an error that the user can mend was reported)."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+
+    def emit(kind: str, value: object) -> None:
+        if RANK == 0:
+            content = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            _write_line(events, {kind: content})
+
+    job = Job.from_json(Path(job_file).read_text(encoding="utf-8"))
+    try:
+        if RANK == 0:
+            # An orphaned worker may need a moment to notice that its parent has died.
+            FileLock(job.scratch / "worker.lock").acquire(timeout=60)
+        outcome = _builder(job)(job, lambda progress: emit("progress", progress))
+    except Exception as error:
+        if (mistake := explain(error)) is None:
+            raise
+        emit("error", {"what": mistake.what, "why": mistake.why, "fix": mistake.fix})
+        return 1
+    emit("outcome", outcome)
+    return 0
+
+
+def _write_line(events: TextIO, event: dict[str, object]) -> None:
+    events.write(json.dumps(event, ensure_ascii=False) + "\n")
+    events.flush()
+
+
+def _stop_with_parent() -> None:
+    while os.read(0, 1024):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1])
+    sys.stderr.flush()
+    # Skips the interpreter's tear-down, in which torch and DeepSpeed may abort a finished process.
+    os._exit(status)

@@ -1,0 +1,1 @@
+"""One directory for each result."""

@@ -1,0 +1,236 @@
+"""The store: one directory for each result, named by the recipe that made it.
+
+A stage's key is a hash of its recipe and of its inputs' keys, so it is known before anything is built. A result is built
+aside under a stable name (a killed stage finds its own work again), described by a manifest, synced, and put in place by
+one rename. A directory that is in place is complete and never changes.
+
+    store/pool-3f2a…/manifest.json      done
+    store/.work/model-91bc…/            being built, or interrupted
+    store/.locks/model-91bc….lock       held by whoever builds it; the system frees it when that process dies
+    store/.reserved/host-4711-….json    what a running experiment needs, so that nothing of it is removed
+"""
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from minilima import environment
+from minilima.errors import MinilimaError
+from minilima.formats.files import sha256_file, sync, write_atomic
+from minilima.store.job import SCRATCH, Outcome, Stage
+
+FULL_CHECK_BYTES = 4_000_000
+"""Files up to this size are hashed whenever a result is used, larger ones are checked by size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A result in the store. `how` is `built`, `reused`, or `waited` (another process built it meanwhile)."""
+
+    stage: Stage
+    path: Path
+    manifest: dict[str, Any]
+    how: str
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        metrics: dict[str, Any] = self.manifest["metrics"]
+        return metrics
+
+
+class Store:
+    """All results under one folder, safe for many processes of one file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, stage: Stage, hash_up_to: float = FULL_CHECK_BYTES) -> Artifact | None:
+        """The finished result, or None; its files up to `hash_up_to` bytes are hashed, larger ones compared by size.
+
+        Raises:
+            MinilimaError: the directory is there but not what its manifest says.
+        """
+        path = self.root / stage.directory
+        if not path.is_dir():
+            return None
+        return Artifact(stage=stage, path=path, manifest=checked_manifest(path, hash_up_to), how="reused")
+
+    def work(self, stage: Stage) -> Path:
+        """Where the stage is built; there is something in it if a build was interrupted."""
+        return self.root / ".work" / stage.directory
+
+    def get_or_build(
+        self,
+        stage: Stage,
+        build: Callable[[Path], Outcome],
+        on_wait: Callable[[str], None] = lambda holder: None,
+    ) -> Artifact:
+        """Returns the stage's result, building it unless it is there or another process builds it meanwhile.
+
+        Args:
+            stage: what is wanted.
+            build: fills the directory it is given, which may hold what an interrupted build left.
+            on_wait: told who holds the lock, before waiting for it.
+        """
+        if found := self.find(stage):
+            return found
+        with self._locked(stage, on_wait) as waited:
+            if found := self.find(stage):
+                return Artifact(stage=stage, path=found.path, manifest=found.manifest, how="waited" if waited else "reused")
+            work = self.work(stage)
+            (work / SCRATCH).mkdir(parents=True, exist_ok=True)
+            started = time.time()
+            outcome = build(work)
+            self._publish(stage, work, outcome, started)
+        found = self.find(stage)
+        assert found is not None, f"{stage.directory} was published and is not there"
+        return Artifact(stage=stage, path=found.path, manifest=found.manifest, how="built")
+
+    @contextmanager
+    def _locked(self, stage: Stage, on_wait: Callable[[str], None]) -> Iterator[bool]:
+        lock = _lock(self.root, stage.directory)
+        holder_file = Path(lock.lock_file).with_suffix(".holder")
+        waited = False
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait(holder_file.read_text() if holder_file.is_file() else "another process")
+            waited = True
+            lock.acquire()
+        try:
+            write_atomic(holder_file, f"process {os.getpid()} on {environment.host()}")
+            yield waited
+        finally:
+            holder_file.unlink(missing_ok=True)
+            lock.release()
+
+    def _publish(self, stage: Stage, work: Path, outcome: Outcome, started: float) -> None:
+        shutil.rmtree(work / SCRATCH, ignore_errors=True)
+        files = sorted(item for item in work.rglob("*") if item.is_file() and item.name != "manifest.json")
+        for file in files:
+            sync(file)
+        manifest = {
+            "stage": stage.name,
+            "key": stage.key,
+            "version": stage.version,
+            "recipe": stage.recipe,
+            "inputs": {role: source.directory for role, source in stage.inputs.items()},
+            "files": {str(f.relative_to(work)): {"bytes": f.stat().st_size, "sha256": sha256_file(f)} for f in files},
+            "metrics": outcome.metrics,
+            "usage": asdict(outcome.usage),
+            "seconds": round(time.time() - started, 2),
+            **environment.describe(),
+        }
+        write_atomic(work / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False))
+        sync(work)
+        work.rename(self.root / stage.directory)
+        sync(self.root)
+
+
+@contextmanager
+def claimed(root: Path, directory: str) -> Iterator[bool]:
+    """Holds the lock of an entry of the store `root`; yields False, holding nothing, where somebody is building it."""
+    lock = _lock(root, directory)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+@contextmanager
+def removing(root: Path) -> Iterator[None]:
+    """While something may be removed from the store `root`: no experiment can reserve anything until the block ends."""
+    with _lock(root, "removing"):
+        yield
+
+
+@contextmanager
+def reserved(root: Path, directories: Iterable[str]) -> Iterator[None]:
+    """Keeps entries of the store `root` from being removed until the block ends, whether they are there yet or not."""
+    file = root / ".reserved" / f"{environment.host()}-{os.getpid()}-{secrets.token_hex(4)}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(file.with_suffix(".lock"))
+    with removing(root):
+        held.acquire()
+        write_atomic(file, json.dumps(sorted(directories)))
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        held.release()
+        Path(held.lock_file).unlink(missing_ok=True)
+
+
+def reservations(root: Path) -> dict[str, set[str]]:
+    """Directories that running experiments have reserved, by host and process; those of dead processes are cleared away."""
+    found = {}
+    for file in sorted((root / ".reserved").glob("*.json")):
+        lock = FileLock(file.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            # Between the look at the folder and this one, the experiment may have ended.
+            if file.is_file():
+                found[file.stem.rpartition("-")[0]] = set(json.loads(file.read_text(encoding="utf-8")))
+            continue
+        file.unlink(missing_ok=True)
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+    return found
+
+
+def _lock(root: Path, directory: str) -> FileLock:
+    file = root / ".locks" / f"{directory}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        return manifest
+    except FileNotFoundError:
+        raise ValueError("manifest.json is missing") from None
+    except ValueError as error:
+        raise ValueError(f"manifest.json cannot be read ({error})") from None
+
+
+def checked_manifest(path: Path, hash_up_to: float = FULL_CHECK_BYTES) -> dict[str, Any]:
+    """The manifest of the entry in `path`, its files compared with it: sizes, and hashes up to `hash_up_to` bytes.
+
+    Raises:
+        MinilimaError: the entry is not what its manifest says.
+    """
+    try:
+        manifest = _manifest(path)
+        for name, expected in manifest["files"].items():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"manifest.json names {name}, which is outside of it")
+            if not (path / name).is_file():
+                raise ValueError(f"{name} is missing")
+            size = (path / name).stat().st_size
+            if size != expected["bytes"]:
+                raise ValueError(f"{name} has {size:,} bytes, {expected['bytes']:,} were written")
+            if size <= hash_up_to and sha256_file(path / name) != expected["sha256"]:
+                raise ValueError(f"the contents of {name} have changed")
+    except (OSError, ValueError, KeyError) as error:
+        raise MinilimaError(
+            f"The store entry {path.name} is damaged.",
+            f"{error}.".replace("\n", " "),
+            f"Remove it and run the same command again, it will be rebuilt: rm -r {path}",
+        ) from None
+    return manifest

@@ -1,0 +1,83 @@
+"""Outside things a stage is made from, each by its content: files and models."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from minilima.formats.alpaca_judges import OPENAI, read_annotators
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSource:
+    """A file and its sha256; `path` is None and `missing` says why where it is not on this machine yet."""
+
+    name: str
+    path: Path | None
+    sha256: str
+    """Of the content; where `listing` says how the file is read, of both."""
+    missing: str | None = None
+    listing: str | None = None
+    """`/a/dataset_info.json:name` where an entry of such a file names `path` and describes its rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Weights from outside: `kind` is embedded, hub or path; `location` is what to load; `identity` enters keys."""
+
+    kind: str
+    location: str
+    identity: str
+    missing: str | None = None
+
+    def recipe(self) -> dict[str, str]:
+        return {"kind": self.kind, "identity": self.identity}
+
+
+BASES = ("base", "generator_base", "judge_base")
+"""Roles of the stages that convert embedded models: the one that is trained, another that writes, another that judges."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Everything external that an experiment uses. `data` is the file that tasks or a whole data set come from."""
+
+    seeds: FileSource | None
+    data: FileSource | None
+    eval_set: FileSource
+    base: ModelSource
+    generator: ModelSource | None
+    judge: ModelSource | None
+    annotators: FileSource | None
+    dev_set: FileSource | None
+    reference: FileSource | None
+    """Answers that the tuned model is judged against; None = the base model's."""
+
+    @property
+    def annotators_ask_openai(self) -> bool:
+        """Whether the annotators of alpaca_eval, if there are any, ask an OpenAI-compatible endpoint."""
+        if self.annotators is None or self.annotators.path is None:
+            return False
+        return any(
+            settings.get("fn_completions", OPENAI) == OPENAI for settings in read_annotators(self.annotators.path).values()
+        )
+
+    def judge_models(self, model: str | None) -> list[str]:
+        """The models that the judge asks: `model`, or else those that the annotators of alpaca_eval name."""
+        if model is not None or self.annotators is None or self.annotators.path is None:
+            return [model] if model else []
+        found = [settings.get("completions_kwargs", {}) for settings in read_annotators(self.annotators.path).values()]
+        return [str(settings["model_name"]) for settings in found if "model_name" in settings]
+
+    def converted(self, role: str) -> ModelSource:
+        """The model that a stage with a role of BASES converts."""
+        return {"generator_base": self.generator, "judge_base": self.judge}.get(role) or self.base
+
+    def missing(self) -> list[str]:
+        """What has to be reached before the experiment can run, in words."""
+        parts = (self.seeds, self.data, self.eval_set, self.base, self.generator, self.judge)
+        return [part.missing for part in parts if part is not None and part.missing]
+
+
+def answers_beside(outputs: Path) -> Path | None:
+    """answers.jsonl of the store entry that a model_outputs.json lies in; None where it lies elsewhere."""
+    own = outputs.parent / "answers.jsonl"
+    return own if own.is_file() and (outputs.parent / "manifest.json").is_file() else None

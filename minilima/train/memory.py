@@ -1,0 +1,262 @@
+"""What a training will take, worked out before anything is loaded: memory, rows, steps, time. Pure; no torch.
+
+    shape of the model + recipe + compute + memory of a device ─> what each part takes ─> rows that fit, or what would
+
+Weights and their optimizer cost bytes by the weight (`_states`), activations by the token of a row (`_activations`). A
+row is made as long as fits; where only a short one does, blocks are computed again in the backward pass.
+"""
+
+import math
+from dataclasses import dataclass
+
+from minilima.config.schema import ComputeConfig, Method, Offload, Precision, SftConfig, Weights
+from minilima.errors import MinilimaError
+from minilima.train.shape import ModelShape
+
+GIB = 2**30
+USABLE = 0.95
+"""Share of a GPU's memory for what is counted here; the rest is for CUDA itself and for gaps between tensors."""
+LONGEST_ROW = 65_536
+"""Longer rows make no GPU faster."""
+ROW_TOKENS_ON_CPU = 512
+"""About 1 GiB of activations for a model of 135 million parameters."""
+CPU = "CPU"
+ENOUGH_TOKENS = 8192
+"""Rows shorter than this leave a large GPU idle between its products: computing blocks again costs less."""
+_STEP = 1024
+_CHUNK = 8192  # tokens whose logits exist at once (train/loss.py)
+_NF4_BYTES = 0.53  # 4 bits and their constants, quantised twice (Dettmers et al. 2023, section 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What one training process computes on. `bytes` is None where the memory is not known; `flops` likewise."""
+
+    bytes: int | None
+    bf16: bool
+    processes: int = 1
+    flops: float | None = None
+    """Nominal dense bfloat16 FLOP/s."""
+    name: str = CPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on each device while training, by what they are for; `host` is in the machine's memory, for each process."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+    buffers: float
+    """In which DeepSpeed sends gradients and gathers weights."""
+    host: float
+    one_row: bool = False
+    """Whether a step is one row: then gradients grow while activations go, and their sum is never needed."""
+
+    @property
+    def total(self) -> float:
+        passing = self.activations + self.logits
+        grown = max(self.gradients, passing) if self.one_row else self.gradients + passing
+        return self.weights + self.optimizer + self.buffers + grown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How a training is laid out on a device. `fits` is None where its memory is not known."""
+
+    row_tokens: int
+    checkpointing: bool
+    memory: Memory
+    fits: bool | None
+
+
+def memory(
+    shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device, *, row_tokens: int, checkpointing: bool,
+    one_row: bool = False,
+) -> Memory:  # fmt: skip
+    """The memory of a training with rows of so many tokens; `one_row` where a step needs no more than one."""
+    weights, gradients, optimizer, host = _states(shape, sft, compute, device)
+    element = 2 if device.bf16 else 4
+    trained_head = sft.method == Method.full
+    # A chunk's logits, which its gradient replaces; the output layer's gradient, summed in float32, and a chunk's part of it.
+    head = (4 + element) * shape.embedding if trained_head else 0
+    logits = min(_CHUNK, row_tokens) * shape.vocabulary * element + head
+    return Memory(
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=_activations(shape, sft, compute, checkpointing=checkpointing) * element / 2 * row_tokens,
+        logits=logits,
+        buffers=_buffers(shape, compute, device),
+        host=host,
+        one_row=one_row and compute.zero_stage is None,
+    )
+
+
+def _states(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device) -> tuple[float, float, float, float]:
+    """Bytes of weights, gradients and optimizer on each device, and in the machine's memory for each process."""
+    trained = shape.parameters if sft.method == Method.full else shape.adapters(sft.lora_rank)
+    frozen = 0 if sft.method == Method.full else shape.parameters
+    element = 2 if device.bf16 else 4
+    still = float(frozen * element)
+    if sft.quantise is not None:
+        still = shape.linear * _NF4_BYTES + (frozen - shape.linear) * element
+    if sft.weights == Weights.stochastic and device.bf16:  # weights, gradients and both moments in bfloat16
+        return still + 2 * trained, 2 * trained, 4 * trained, 0.0
+    master = 4 * trained if device.bf16 else 0
+    if compute.zero_stage is None:  # gradients are moved into float32 as soon as they are there
+        return still + element * trained + master, 4 * trained, 8 * trained, 0.0
+    among = device.processes
+    shared = {"optimizer": 1, "weights": 3}
+    divided = {part: among if compute.zero_stage >= stage else 1 for part, stage in shared.items()}
+    weights = (still + element * trained) / divided["weights"]
+    # Stages 2 and 3 keep each process's share alone, in float32; below, those of the model stay beside it.
+    gradients = 4 * trained / among + (0 if compute.zero_stage >= 2 else element * trained)
+    optimizer = (master + 8 * trained) / divided["optimizer"]
+    host = 0.0
+    if compute.offload != Offload.none:
+        host, optimizer, gradients = optimizer + gradients, 0.0, 0.0
+    if compute.offload == Offload.all:
+        # What is needed of them comes over for the while: two blocks and the output layer.
+        here = element * (2 * shape.linear / shape.layers + shape.embedding)
+        host, weights = host + weights, min(weights, here)
+    return weights, gradients, optimizer, host
+
+
+def _buffers(shape: ModelShape, compute: ComputeConfig, device: Device) -> float:
+    """Two buckets of gradients and one of weights (train/deepspeed.py); in stage 3 the weights that are gathered at once."""
+    if compute.zero_stage is None or device.name == CPU:
+        return 0.0
+    element = 2 if device.bf16 else 4
+    gathered = min(1_000_000_000, shape.parameters) if compute.zero_stage == 3 else 0
+    return element * (3 * min(200_000_000, shape.parameters) + gathered)
+
+
+def _activations(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, *, checkpointing: bool) -> float:
+    """Bytes a token of a row, in bfloat16, kept for the backward pass: within a tenth of the peaks measured on H100s.
+
+    Compiled blocks keep the inputs of their matrix products and norms. Without compilation the norms' float32 values, the
+    gate's parts and dropout's masks are kept besides.
+    """
+    if compute.compile:
+        block = 12 * shape.hidden + 4 * shape.key_width + 6 * shape.feed_forward
+    else:
+        masks = 2 * shape.hidden if sft.residual_dropout else 0
+        block = 20 * shape.hidden + 4 * shape.key_width + 8 * shape.feed_forward + masks
+    kept = 2 * shape.hidden
+    ends = 4 * shape.hidden
+    return ends + (shape.layers * kept + block if checkpointing else shape.layers * block)
+
+
+def fit(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device, *, most_tokens: int | None = None) -> Fit:
+    """Row length and checkpointing: as set, else what the memory asks for.
+
+    Args:
+        most_tokens: of a step, beyond which a longer row would stay empty; None = not known.
+    """
+
+    def taking(row: int, checkpointing: bool) -> Memory:
+        one = most_tokens is not None and row >= most_tokens
+        return memory(shape, sft, compute, device, row_tokens=row, checkpointing=checkpointing, one_row=one)
+
+    room = None if device.bytes is None else USABLE * device.bytes
+    choices = [compute.activation_checkpointing] if compute.activation_checkpointing is not None else [False, True]
+    if room is None or device.name == CPU:
+        row = compute.micro_batch_tokens or ROW_TOKENS_ON_CPU
+        needs = taking(row, bool(compute.activation_checkpointing))
+        fits = None if room is None else needs.total <= room
+        return Fit(row_tokens=row, checkpointing=bool(compute.activation_checkpointing), memory=needs, fits=fits)
+    if compute.micro_batch_tokens is not None:
+        row = compute.micro_batch_tokens
+        choice = next((one for one in choices if taking(row, one).total <= room), choices[-1])
+        needs = taking(row, choice)
+        return Fit(row_tokens=row, checkpointing=choice, memory=needs, fits=needs.total <= room)
+    longest = _rounded(sft.max_tokens)
+    most = min(LONGEST_ROW, max(longest, _rounded(most_tokens or LONGEST_ROW)))
+    for choice in choices:
+        row = most
+        while row > longest and taking(row, choice).total > room:
+            row -= _STEP
+        if taking(row, choice).total <= room and row >= min(most, ENOUGH_TOKENS):
+            break
+    needs = taking(row, choice)
+    return Fit(row_tokens=row, checkpointing=choice, memory=needs, fits=needs.total <= room)
+
+
+def assumed_fit(compute: ComputeConfig, device: Device) -> Fit:
+    """The layout for a model whose shape is not known."""
+    nothing = Memory(weights=0, gradients=0, optimizer=0, activations=0, logits=0, buffers=0, host=0)
+    row = compute.micro_batch_tokens or (ROW_TOKENS_ON_CPU if device.name == CPU else 8192)
+    return Fit(row_tokens=row, checkpointing=bool(compute.activation_checkpointing), memory=nothing, fits=None)
+
+
+def check_states(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device, laid_out: Fit) -> None:
+    """Stops where the weights and what belongs to them fill a GPU alone, whatever the rows.
+
+    Raises:
+        MinilimaError: names the settings with which the training would fit.
+    """
+    needs = laid_out.memory
+    states = needs.weights + needs.gradients + needs.optimizer
+    if device.name == CPU or device.bytes is None or states <= device.bytes:
+        return
+    ways = fitting_settings(shape, sft, compute, device)
+    raise MinilimaError(
+        f"The training does not fit on {device.name}: it has {device.bytes / GIB:,.1f} GiB.",
+        f"Weights take {needs.weights / GIB:,.1f} GiB, gradients {needs.gradients / GIB:,.1f}, the optimizer "
+        f"{needs.optimizer / GIB:,.1f}, on each of {device.processes}.",
+        f"It would fit with {' or '.join(ways)}." if ways else "Train on more GPUs with compute=zero3, or a smaller model.",
+    )
+
+
+def _rounded(tokens: int) -> int:
+    return _STEP * math.ceil(tokens / _STEP)
+
+
+def next_settings(sft: SftConfig, compute: ComputeConfig, device: Device, laid_out: Fit) -> list[str]:
+    """What needs less memory, the cheapest first: what leaves the result as it is, then what changes the recipe."""
+    found = []
+    if not laid_out.checkpointing:
+        found.append("compute.activation_checkpointing=true")
+    shorter = max(256, laid_out.row_tokens // 2)
+    if laid_out.row_tokens > shorter and laid_out.row_tokens > sft.max_tokens:
+        found.append(f"compute.micro_batch_tokens={shorter}")
+    stage = compute.zero_stage or 0
+    if device.processes > 1 and sft.quantise is None:
+        found += [f"compute.zero_stage={next_one}" for next_one in (2, 3) if next_one > stage]
+    if sft.method == Method.full and compute.offload != Offload.all:
+        found.append("compute=zero3_offload")
+    if sft.method == Method.full:
+        found.append("sft=lora (another recipe)")
+    elif sft.quantise is None:
+        found.append("sft=qlora (another recipe)")
+    found.append(f"sft.max_tokens={max(256, sft.max_tokens // 2)} (longer examples are cut)")
+    return found
+
+
+def fitting_settings(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device) -> list[str]:
+    """Of the usual settings those with which the training would fit, those that change nothing learned first."""
+    zero = {"zero_stage": 3, "offload": Offload.none}
+    ways: list[tuple[str, dict[str, object], dict[str, object]]] = [
+        ("compute=zero2", {"zero_stage": 2, "offload": Offload.none}, {}),
+        ("compute=zero3", zero, {}),
+        ("compute=zero3_offload", {**zero, "offload": Offload.all}, {}),
+        ("sft.weights=stochastic", {}, {"weights": Weights.stochastic}),
+        ("sft=lora", {}, {"method": Method.lora}),
+    ]
+    free = {"micro_batch_tokens": None, "activation_checkpointing": None}
+    found = []
+    for name, computing, learning in ways:
+        changed = ComputeConfig(**{**vars(compute), **free, **computing})
+        recipe = SftConfig(**{**vars(sft), **learning})
+        same = name.startswith("compute=zero") and device.processes == 1 and changed.offload == Offload.none
+        if not same and vars(recipe) | computing != vars(sft) and fit(shape, recipe, changed, device).fits:
+            found.append(name)
+    return found
+
+
+def uses_bf16(compute: ComputeConfig, hardware: bool) -> bool:
+    """Whether training multiplies in bfloat16 on hardware that can or cannot."""
+    return hardware and compute.precision == Precision.auto

@@ -1,0 +1,235 @@
+"""The command as a user types it: what is wrong is said in one paragraph, with exit status 1 and no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from minilima import results, to_frame
+from minilima.config.compose import load_config
+from minilima.run.graph import stages
+from minilima.run.sources import resolve
+
+
+def minilima(*arguments: str, cwd: Path | None = None, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command: Sequence[str] = [sys.executable, "-m", "minilima", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, env={**os.environ, **environment}, timeout=120
+    )
+
+
+def refused(result: "subprocess.CompletedProcess[str]") -> str:
+    """The paragraph of a refusal: on standard error, alone, with exit status 1."""
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    paragraph = result.stderr.strip()
+    assert paragraph.count("\n") <= 2, paragraph
+    return paragraph
+
+
+def test_help_names_the_commands_and_groups_without_hydra_or_torch() -> None:
+    code = (
+        "import sys; from minilima.__main__ import main; main(['--help']); print(sorted({'torch', 'hydra'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for word in ("plan", "fetch", "quickstart", "lima_1k", "smollm2_135m", "+experiment="):
+        assert word in result.stdout
+    assert result.stdout.strip().endswith("[]")
+
+
+def test_a_plan_shows_every_stage_without_torch_or_any_file(tmp_path: Path) -> None:
+    code = (
+        "import sys; from minilima.__main__ import main; "
+        f"main(['plan', '+experiment=quickstart', 'paths.outputs={tmp_path / 'new'}']); print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for role in ("base", "pool", "dataset", "model", "reference_answers", "answers", "verdicts", "7 stages to build"):
+        assert role in result.stdout
+    assert result.stdout.strip().endswith("False")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_sweep_is_planned_as_a_whole(tmp_path: Path) -> None:
+    result = minilima("plan", "-m", "+experiment=quickstart", "data.size=10,20", "sft.learning_rate=1e-5,1e-4", cwd=tmp_path)
+    assert "4 points, 17 stages, 17 to build" in result.stdout, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["sft.learning_rte=1"], "Did you mean sft.learning_rate"),
+        (["+sft.learning_rte=1"], "Did you mean sft.learning_rate"),
+        (["pln", "+experiment=quickstart"], "plan, run"),
+        (["+experiment=lima_1k"], "$OPENAI_API_KEY is not set"),
+        (["seeds=file"], "seeds.path"),
+        (["seeds.path=nowhere.jsonl"], "no file nowhere.jsonl"),
+        (["model.path=/nowhere"], "no model in /nowhere"),
+        (["data=file", "data.path=nowhere.json"], "no file nowhere.json"),
+        (["-m", "+experiment=quickstart", "sft.epochs=1,x"], "sft.epochs"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_paragraph(tmp_path: Path, arguments: list[str], named: str) -> None:
+    assert named in " ".join(refused(minilima(*arguments, cwd=tmp_path)).split())
+    assert not (tmp_path / "outputs" / "store" / ".work").exists(), "nothing was started"
+
+
+def test_without_a_key_the_overrides_that_run_it_locally_are_named_and_compose(tmp_path: Path) -> None:
+    paragraph = " ".join(refused(minilima("+experiment=lima_1k", cwd=tmp_path)).split())
+    local = paragraph.rpartition("with: ")[2].split()
+    config = load_config(["+experiment=lima_1k", *local])
+    assert resolve(config).missing() == []
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "occupied").write_text("a file")
+    paragraph = refused(minilima("+experiment=quickstart", f"paths.outputs={tmp_path / 'occupied'}"))
+    assert "occupied" in paragraph and "paths.outputs=" in paragraph
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [('{"id": \n', "Line 1"), ('{"id": "a", "instruction": "x y z"}\n', "instances"), ("", "no seed task")],
+)
+def test_a_bad_seed_file_is_named_and_nothing_is_lost(tmp_path: Path, tiny_model: Path, content: str, named: str) -> None:
+    (tmp_path / "seeds.jsonl").write_text(content)
+    result = minilima("seeds.path=seeds.jsonl", f"model.path={tiny_model}", "until=pool", "tracking=none", cwd=tmp_path)
+    assert named in refused(result)
+
+
+def test_an_empty_evaluation_set_is_found_before_anything_is_built(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    result = minilima("eval_set=file", "eval_set.path=empty.jsonl", cwd=tmp_path)
+    assert "is empty" in refused(result)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_damaged_store_entry_is_named(tmp_path: Path) -> None:
+    config = load_config(["+experiment=quickstart"])
+    pool = stages(config, resolve(config)).pool
+    (tmp_path / "outputs" / "store" / pool.directory).mkdir(parents=True)
+    assert "is damaged" in refused(minilima("+experiment=quickstart", cwd=tmp_path))
+
+
+def test_a_full_disk_is_explained(tmp_path: Path) -> None:
+    code = (
+        "import errno, sys; from minilima import __main__, pipeline\n"
+        "def full(*_): raise OSError(errno.ENOSPC, 'No space left on device', 'instances.jsonl')\n"
+        "pipeline.resolve = full\n"
+        "sys.exit(__main__.main(['until=pool']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "The disk is full: instances.jsonl" in refused(result)
+
+
+def test_a_command_of_hydras_own_still_works(tmp_path: Path) -> None:
+    result = minilima("--cfg", "job", "+experiment=quickstart", cwd=tmp_path)
+    assert result.returncode == 0 and "learning_rate: 0.0001" in result.stdout, result.stderr
+
+
+def test_the_name_of_a_secret_stands_in_a_run_and_its_value_does_not(tmp_path: Path, tiny_model: Path) -> None:
+    rows = "".join(f'{{"instruction": "Say {n} times yes", "output": "yes {n}"}}\n' for n in range(4))
+    (tmp_path / "data.jsonl").write_text(rows)
+    arguments = ["data=file", "data.path=data.jsonl", f"model.path={tiny_model}", "until=dataset", "judge=cot"]
+    result = minilima(*arguments, cwd=tmp_path, OPENAI_API_KEY="sk-very-secret", WANDB_MODE="offline")
+    assert result.returncode == 0, result.stderr
+    written = [file for file in (tmp_path / "outputs").rglob("*") if file.is_file()]
+    assert any(file.name == "run.json" and "OPENAI_API_KEY" in file.read_text() for file in written)
+    assert not any(b"sk-very-secret" in file.read_bytes() for file in written)
+    assert "sk-very-secret" not in result.stdout + result.stderr
+
+
+def test_a_second_run_reuses_everything_without_torch_and_a_changed_rate_only_what_precedes_the_model(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    rows = "".join(f'{{"instruction": "Say {n} times yes", "output": "yes {n}"}}\n' for n in range(8))
+    (tmp_path / "data.jsonl").write_text(rows)
+    arguments = [
+        "data=file", "data.path=data.jsonl", f"model.path={tiny_model}", "compute=cpu", "sft.epochs=1", "sft.batch_size=4",
+        "eval.max_tokens=8", "eval_set.size=3", "judge.embedding_weight=0", "tracking=none", "name=tiny",
+    ]  # fmt: skip
+    first = minilima(*arguments, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "Win rate" in first.stdout and "Loss on the reference answers" in first.stdout
+    code = f"import sys; from minilima.__main__ import main; main({arguments!r}); print('torch' in sys.modules)"
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "Everything was reused" in second.stdout
+    assert second.stdout.strip().endswith("False")
+    third = minilima(*arguments, "sft.learning_rate=1e-3", cwd=tmp_path)
+    reused = [line.split()[0] for line in third.stdout.splitlines() if line.split()[1:2] == ["reused"]]
+    assert reused == ["pool", "dataset", "reference_answers"]
+    told = json.loads(minilima("plan", *arguments, "sft.epochs=2", "--json", cwd=tmp_path).stdout)
+    planned = {stage["role"]: stage for stage in told["stages"]}
+    assert planned["pool"]["status"] == "reuse" and planned["pool"]["needs"]["seconds"] is None
+    assert planned["model"]["needs"]["seconds"] > 0 and planned["answers"]["needs"]["seconds"] > 0, "as in the runs above"
+    half = sum(file.stat().st_size for file in tiny_model.glob("*.safetensors")) // 2
+    assert told["needs"]["disk_bytes"] == half, "float32 weights are kept in bfloat16"
+    frame = to_frame(results(tmp_path / "outputs" / "runs"))
+    assert sorted(frame["sft.learning_rate"]) == [1e-5, 1e-3] and frame["prompts"].tolist() == [3, 3]
+    assert {"point", "win_rate", "win_rate_low", "loss_change", "tokens", "usd", "seconds"} <= set(frame.columns)
+
+
+def annotations(folder: Path, model: str, wins: int, count: int = 40) -> str:
+    rows = [
+        {
+            "instruction": f"Say {number}", "output_1": "a" * (number + 5), "output_2": "b" * (number * 7 % 40 + 1),
+            "generator_1": "base", "generator_2": model, "annotator": "a judge", "preference": 2 if number < wins else 1,
+        }
+        for number in range(count)
+    ]  # fmt: skip
+    path = folder / f"{model}.json"
+    path.write_text(json.dumps([*rows, {**rows[0], "instruction": "unread", "preference": None}]))
+    return str(path)
+
+
+def test_annotations_are_scored_and_compared_as_json_without_torch(tmp_path: Path) -> None:
+    files = [annotations(tmp_path, name, wins) for name, wins in (("good", 30), ("poor", 10), ("same", 11))]
+    code = f"import sys; from minilima.__main__ import main; main(['score', *{files!r}, '--json']); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    text, _, torch = result.stdout.strip().rpartition("\n")
+    assert torch == "False"
+    scores = json.loads(text)
+    good = scores["runs"][0]
+    assert (good["generator"], good["n_total"], good["n_unread"], good["win_rate"]) == ("good", 40, 1, 75.0)
+    assert good["ci95"][0] < 75 < good["ci95"][1]
+    assert good["length_controlled_win_rate"] is None and "baseline" in good["length_controlled_win_rate_how"]
+    assert 0 < good["minimal_length_controlled_win_rate"] < 100
+    pairs = {(pair["first"], pair["second"]): pair for pair in scores["pairs"]}
+    assert pairs["good", "poor"]["difference"] == 50
+    assert pairs["good", "poor"]["p_holm"] == pytest.approx(3 * pairs["good", "poor"]["p_bootstrap"])
+    assert pairs["good", "poor"]["p_holm"] < 0.05 < pairs["poor", "same"]["p_holm"]
+
+
+def test_scores_are_shown_as_tables(tmp_path: Path) -> None:
+    result = minilima("score", annotations(tmp_path, "good", 30), annotations(tmp_path, "poor", 10))
+    assert result.returncode == 0, result.stderr
+    text = " ".join(result.stdout.split())
+    assert "75.00 %, 95 % interval" in text and "40, and 1 not read" in text
+    assert "good minus poor" in text and "+50.00 points" in text
+
+
+def test_runs_of_different_judges_are_named_apart_and_not_compared(tmp_path: Path) -> None:
+    file = Path(annotations(tmp_path, "m", 20))
+    other = tmp_path / "other.json"
+    other.write_text(file.read_text().replace("a judge", "another judge"))
+    scores = json.loads(minilima("score", str(file), str(other), "--json").stdout)
+    assert [run["name"] for run in scores["runs"]] == ["m (a judge)", "m (another judge)"]
+    (pair,) = scores["pairs"]
+    assert pair["difference"] is None and "different judges" in pair["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "given no file"),
+        (["a.json", "--jsn"], "no option --jsn"),
+        (["nowhere.json"], "no file nowhere.json"),
+        (["a.json", "--length-control"], "names no folder"),
+        (["a.json", "--length-control=nowhere"], "no folder nowhere"),
+    ],
+)
+def test_what_is_wrong_with_a_score_is_said_in_one_paragraph(tmp_path: Path, arguments: list[str], named: str) -> None:
+    assert named in " ".join(refused(minilima("score", *arguments, cwd=tmp_path)).split())

@@ -1,0 +1,57 @@
+"""The house stands: a package imports only from floors below its own, so there is no circle; stages meet in files alone."""
+
+import ast
+from pathlib import Path
+
+import minilima
+
+FOLDER = Path(minilima.__file__).parent
+FLOORS = (
+    {"errors", "environment", "prompts", "data"},
+    {"config", "formats"},
+    {"models", "store", "console", "rouge"},
+    {"generate", "train", "evaluate"},
+    {"run", "report"},
+    {"pipeline"},
+    {"cli"},
+    {"__main__", "__init__"},
+)
+
+
+def rooms() -> dict[str, list[Path]]:
+    """The modules of each package, and each flat module by itself."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(FOLDER.rglob("*.py")):
+        found.setdefault(file.relative_to(FOLDER).with_suffix("").parts[0], []).append(file)
+    return found
+
+
+def imports_of(file: Path) -> set[str]:
+    """The rooms that a module imports from, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom) and node.module == "minilima":
+            names = [f"minilima.{item.name}" for item in node.names if not item.name.startswith("__")]
+        if isinstance(node, ast.Import):
+            names = [item.name for item in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("minilima.")}
+    return found
+
+
+def test_every_room_stands_on_one_floor() -> None:
+    assert sorted(rooms()) == sorted(name for floor in FLOORS for name in floor if name != "data")
+    assert len(FLOORS) <= 8
+    assert len(rooms()) <= 21
+
+
+def test_a_room_imports_only_from_floors_below_its_own() -> None:
+    floor_of = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+    upward = [
+        f"{file.relative_to(FOLDER)} imports {other}"
+        for room, files in rooms().items()
+        for file in files
+        for other in sorted(imports_of(file) - {room})
+        if floor_of[other] >= floor_of[room]
+    ]
+    assert upward == []
