@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 
 from minilima.formats.eval_sets import load_eval_set
-from minilima.formats.files import DATA, sha256_file
+from minilima.formats.files import DATA
 from minilima.formats.seeds import load_seeds
 from minilima.rouge import RougeIndex
-from minilima.store.sources import FileSource
 from tests.conftest import SHARED
 
 SEEDS = load_seeds(DATA / "minilima_175.jsonl")
 _EVAL_FILE = DATA / "minilima_100.jsonl"
-EVAL = load_eval_set(FileSource(name="minilima_100", path=_EVAL_FILE, sha256=sha256_file(_EVAL_FILE)), None)
+EVAL = load_eval_set(_EVAL_FILE, None)
 _DEV_FILE = DATA / "minilima_dev_50.jsonl"
-DEV = load_eval_set(FileSource(name="minilima_dev_50", path=_DEV_FILE, sha256=sha256_file(_DEV_FILE)), None)
+DEV = load_eval_set(_DEV_FILE, None)
 LIMIT = 0.7
 
 

@@ -20,7 +20,7 @@ from minilima.models.chat import FAILED, ChatModel, Request, Sampling, ask, coun
 from minilima.models.engines import find_served, load_writer
 from minilima.models.local import LocalModel
 from minilima.store.job import Job, Outcome
-from minilima.store.sources import FileSource, answers_beside
+from minilima.store.sources import answers_beside
 
 
 def build_answers(job: Job, tell: Tell) -> Outcome:
@@ -28,7 +28,7 @@ def build_answers(job: Job, tell: Tell) -> Outcome:
     if job.role == "reference_answers" and job.sources.reference is not None:
         return build_references(job, tell)
     config = job.config
-    prompts = load_eval_set(job.sources.eval_set, config.eval_set.size)
+    prompts = load_eval_set(job.sources.eval_set.local_path, config.eval_set.size)
     tuned = job.role == "answers"
     location = str(job.inputs["model"]) if tuned else job.model_location(job.sources.base, "model")
     name = job.inputs["model"].name if tuned else job.sources.base.identity
@@ -129,19 +129,19 @@ def _reference_losses(prompts: list[EvalPrompt], model: LocalModel, tell: Tell) 
 def build_references(job: Job, tell: Tell) -> Outcome:
     """Writes answers.jsonl, model_outputs.json and reference_loss.jsonl, as `build_answers` does."""
     assert job.sources.reference is not None, "the stage is only there with a reference"
-    prompts = load_eval_set(job.sources.eval_set, job.config.eval_set.size)
-    answers = _with_lengths(read_references(job.sources.reference, prompts), job.sources.reference)
+    path, name = job.sources.reference.local_path, job.sources.reference.name
+    prompts = load_eval_set(job.sources.eval_set.local_path, job.config.eval_set.size)
+    answers = _with_lengths(read_references(path, name, prompts), path)
     return Outcome(metrics=write_answers(job, prompts, answers, lambda: load_base(job), tell))
 
 
-def _with_lengths(answers: list[Answer], source: FileSource) -> list[Answer]:
-    """The answers with their tokens, and whether they were cut, where answers.jsonl beside the file tells it."""
-    assert source.path is not None, "checked before anything runs"
-    own = answers_beside(source.path)
-    told = {row["instruction"]: row for row in read_jsonl(own)} if own is not None else {}
+def _with_lengths(answers: list[Answer], outputs: Path) -> list[Answer]:
+    """The answers with their tokens, and whether they were cut, where there is an answers.jsonl beside the file."""
+    own = answers_beside(outputs)
+    rows = {row["instruction"]: row for row in read_jsonl(own)} if own is not None else {}
     return [
-        replace(answer, tokens=told[answer.instruction]["tokens"], truncated=told[answer.instruction]["truncated"])
-        if answer.instruction in told
+        replace(answer, tokens=rows[answer.instruction]["tokens"], truncated=rows[answer.instruction]["truncated"])
+        if answer.instruction in rows
         else answer
         for answer in answers
     ]

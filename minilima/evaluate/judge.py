@@ -30,7 +30,7 @@ def build_verdicts(job: Job, tell: Tell) -> Outcome:
     """Writes verdicts.jsonl."""
     tuned = {row["id"]: Answer(**row) for row in read_jsonl(job.inputs["answers"] / "answers.jsonl")}
     pairs = [(Answer(**row), tuned[row["id"]]) for row in read_jsonl(job.inputs["reference"] / "answers.jsonl")]
-    references = {prompt.id: prompt.output for prompt in load_eval_set(job.sources.eval_set, job.config.eval_set.size)}
+    references = {prompt.id: prompt.output for prompt in load_eval_set(job.sources.eval_set.local_path, job.config.eval_set.size)}
     verdicts, usage = judge_pairs(job, pairs, references, tell)
     write_jsonl(job.work / "verdicts.jsonl", verdicts)
     return Outcome(metrics=counts(verdicts), usage=usage)

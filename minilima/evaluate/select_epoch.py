@@ -82,9 +82,9 @@ def clean_prompts(job: Job) -> tuple[list[EvalPrompt], int]:
     """
     source, data = job.sources.dev_set, job.config.data
     assert source is not None, "resolved where an epoch is chosen"
-    prompts = load_eval_set(source, None)
+    prompts = load_eval_set(source.local_path, None)
     index = RougeIndex(data.tokenizer)
-    for prompt in load_eval_set(job.sources.eval_set, None):
+    for prompt in load_eval_set(job.sources.eval_set.local_path, None):
         index.add(f"eval {prompt.id}", prompt.instruction)
     for row in read_jsonl(job.inputs["dataset"] / "dataset.jsonl"):
         index.add(row["id"], row["instruction"])

@@ -29,7 +29,7 @@ def build_dataset(job: Job, tell: Tell) -> Outcome:
         assert job.sources.seeds is not None and job.sources.seeds.path is not None
         seeds = [_as_example(task) for task in load_seeds(job.sources.seeds.path)]
     # All prompts, not only the first eval_set.size: a quick look must not let the others in.
-    prompts = load_eval_set(job.sources.eval_set, None) if data.decontaminate else []
+    prompts = load_eval_set(job.sources.eval_set.local_path, None) if data.decontaminate else []
     kept, rejected = sift([*seeds, *pool], prompts, data)
     ordered, usage = _arranged(job, kept, tell)
     chosen = [_encoded(example, config) for example in ordered[: data.size]]

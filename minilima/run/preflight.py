@@ -104,9 +104,9 @@ def _read_inputs(config: Config, sources: Sources) -> None:
     """Reads the seed tasks and the evaluation set, so that a mistake in them is found before anything is spent."""
     if sources.seeds is not None and sources.seeds.path is not None:
         load_seeds(sources.seeds.path)
-    prompts = load_eval_set(sources.eval_set, config.eval_set.size)
+    prompts = load_eval_set(sources.eval_set.local_path, config.eval_set.size)
     if sources.reference is not None:
-        answers = read_references(sources.reference, prompts)
+        answers = read_references(sources.reference.local_path, sources.reference.name, prompts)
         own = sum(answer.output == prompt.output for answer, prompt in zip(answers, prompts, strict=True))
         if config.judge.kind == JudgeKind.reference and own > len(prompts) / 2:
             raise MinilimaError(
@@ -116,4 +116,4 @@ def _read_inputs(config: Config, sources: Sources) -> None:
                 "Choose a judge that reads the answers (judge=cot, judge=local), or leave out eval.reference.",
             )
     if sources.dev_set is not None:
-        load_eval_set(sources.dev_set, None)
+        load_eval_set(sources.dev_set.local_path, None)

@@ -93,7 +93,7 @@ def count_prompts(source: FileSource, size: int | None) -> int | None:
 def _prompt_lengths(source: FileSource, size: int | None) -> tuple[int, ...] | None:
     """Characters of each instruction; their mean where a known set has not been fetched yet."""
     if source.path is not None:
-        return tuple(len(prompt.instruction) for prompt in load_eval_set(source, size))
+        return tuple(len(prompt.instruction) for prompt in load_eval_set(source.path, size))
     number, characters = _KNOWN_SETS.get(source.name, (0, 0))
     return (characters,) * min(number, size or number) or None
 

@@ -18,6 +18,12 @@ class FileSource:
     listing: str | None = None
     """`/a/dataset_info.json:name` where an entry of such a file names `path` and describes its rows."""
 
+    @property
+    def local_path(self) -> Path:
+        """`path` for stages, which only run where the file is there."""
+        assert self.path is not None, "checked before anything runs"
+        return self.path
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:

@@ -28,7 +28,6 @@ from minilima.models.local import LocalModel
 from minilima.models.packaged import is_fetched
 from minilima.run.sources import resolve
 from minilima.store.job import Job
-from minilima.store.sources import FileSource
 from tests.server import FAULTS, VALID_KEY, ModelServer
 
 needs_embedding = pytest.mark.skipif(not is_fetched("all_minilm_l6_v2"), reason="run `python -m minilima fetch` first")
@@ -361,4 +360,4 @@ def test_a_bad_evaluation_set_is_named(tmp_path: Path, content: str, named: str)
     path = tmp_path / "set.json"
     path.write_text(content)
     with pytest.raises(MinilimaError, match=named):
-        load_eval_set(FileSource(name="set", path=path, sha256=""), None)
+        load_eval_set(path, None)

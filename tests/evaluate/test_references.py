@@ -63,9 +63,13 @@ def test_answers_are_found_by_instruction_whatever_their_order(tmp_path: Path, p
 
 
 def test_the_sets_own_answers_and_another_runs_answers_are_references(tmp_path: Path, published: Path) -> None:
-    prompts = load_eval_set(resolve(load_config(settings(tmp_path, "own"))).eval_set, None)
+    prompts = load_eval_set(resolve(load_config(settings(tmp_path, "own"))).eval_set.local_path, None)
     own = resolve(load_config(settings(tmp_path, "own"))).reference
-    assert own is not None and [answer.output for answer in read_references(own, prompts)] == ["own 0", "own 1", "own 2"]
+    assert own is not None and [answer.output for answer in read_references(own.local_path, own.name, prompts)] == [
+        "own 0",
+        "own 1",
+        "own 2",
+    ]
     run, entry = tmp_path / "runs" / "one-12345678", tmp_path / "store" / "answers-1"
     run.mkdir(parents=True)
     entry.mkdir(parents=True)
@@ -74,7 +78,11 @@ def test_the_sets_own_answers_and_another_runs_answers_are_references(tmp_path: 
     (run / "run.json").write_text(json.dumps(told))
     other = resolve(load_config(settings(tmp_path, run))).reference
     assert other is not None and other.name == "one-12345678"
-    assert [answer.output for answer in read_references(other, prompts)] == ["theirs 0", "theirs 1", "theirs 2"]
+    assert [answer.output for answer in read_references(other.local_path, other.name, prompts)] == [
+        "theirs 0",
+        "theirs 1",
+        "theirs 2",
+    ]
     assert keys(*settings(tmp_path, run)) == keys(*settings(tmp_path, published)), "the same answers are the same reference"
 
 
@@ -105,9 +113,10 @@ def test_answers_of_a_run_that_were_cut_are_known_to_be(tmp_path: Path, publishe
 def test_answers_that_do_not_fit_are_refused(tmp_path: Path, published: Path, rows: list[object], named: str) -> None:
     published.write_text(json.dumps(rows))
     sources = resolve(load_config(settings(tmp_path, published)))
-    assert sources.reference is not None
+    reference = sources.reference
+    assert reference is not None
     with pytest.raises(MinilimaError, match=named):
-        read_references(sources.reference, load_eval_set(sources.eval_set, None))
+        read_references(reference.local_path, reference.name, load_eval_set(sources.eval_set.local_path, None))
 
 
 def test_a_misfit_is_found_before_anything_is_built(tmp_path: Path, published: Path) -> None:
