@@ -19,7 +19,8 @@ from pathlib import Path
 from minilima import console
 from minilima.config.schema import Config, Until
 from minilima.evaluate.judge import draws_order
-from minilima.evaluate.judge_cards import find_card, form_of
+from minilima.evaluate.judge_cards import find_card
+from minilima.evaluate.judge_forms import form_of
 from minilima.evaluate.length_control_cached import length_controlled_win_rate
 from minilima.evaluate.results import Results, compute_results, loss_against
 from minilima.formats.records import Usage

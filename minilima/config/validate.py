@@ -3,7 +3,7 @@
 import operator
 import re
 
-from minilima.config.schema import ComputeConfig, Config, JudgeConfig, JudgeKind, Method, Offload, SftConfig, Weights
+from minilima.config.schema import ComputeConfig, Config, JudgeConfig, Method, Offload, SftConfig, Weights
 from minilima.environment import PACKAGE
 from minilima.errors import MinilimaError, options
 
@@ -115,20 +115,8 @@ _JUDGE_PROMPTS = PACKAGE / "prompts" / "judge"
 def _check_judge(judge: JudgeConfig) -> None:
     if judge.prompt not in _judge_prompts():
         raise _out_of_range("judge.prompt", judge.prompt)
-    if judge.kind == JudgeKind.local and judge.prompt == "weigh":
-        raise MinilimaError(
-            "judge.prompt=weigh needs a judge at an endpoint.",
-            "It weighs two letters by the probabilities that the endpoint tells; a local judge's letters are weighed already.",
-            "Leave judge.prompt=choose, or use judge=gpt4_turbo_weighted with judge.endpoint.base_url=…",
-        )
     if judge.top_logprobs is not None and not 1 <= judge.top_logprobs <= 20:
         raise _out_of_range("judge.top_logprobs", judge.top_logprobs)
-    if judge.kind == JudgeKind.openai and (judge.prompt == "weigh") != (judge.top_logprobs is not None):
-        raise MinilimaError(
-            f"judge.prompt={judge.prompt} and judge.top_logprobs={judge.top_logprobs} do not fit together.",
-            "weigh asks for a letter that is read by its log-probabilities; the other prompts are read by their words.",
-            "Choose judge=gpt4_turbo_weighted, or leave both settings as the judge's file has them.",
-        )
 
 
 def _check_sft(sft: SftConfig) -> None:

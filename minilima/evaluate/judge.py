@@ -5,18 +5,17 @@ orders, so that a preference for a position cancels out; `alpaca_eval` hands the
 Equal answers are a tie, about which no endpoint is asked.
 """
 
-import math
 import random
-import re
 from collections.abc import Mapping, Sequence
 
 from minilima.config.schema import JudgeConfig, JudgeKind, Orders
 from minilima.errors import MinilimaError
+from minilima.evaluate.judge_forms import JudgeForm, Letters, check_form, form_named
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.records import Answer, Progress, Tell, Usage, Verdict
 from minilima.models.cache import CachedModel
-from minilima.models.chat import FAILED, Message, OnReply, Reply, Request, Sampling, ask, counted
+from minilima.models.chat import FAILED, Message, OnReply, Reply, Request, ask, counted
 from minilima.prompts import render
 from minilima.store.job import Job, Outcome
 
@@ -55,13 +54,15 @@ def judge_pairs(job: Job, pairs: Sequence[Pair], references: Mapping[str, str | 
         job: names the judge, and how it is reached.
         pairs: whose ids differ.
         references: the reference answer of each pair's id, for a judge that compares with it.
-        tell: told how far it is.
+        tell: called with how far it is.
     """
+    check_form(job.config.judge)
     kind = job.config.judge.kind
     if kind == JudgeKind.reference:
         return _by_reference(job, pairs, references, tell), Usage()
     if kind == JudgeKind.local:
-        return (_by_log_odds if job.config.judge.prompt == "choose" else _by_words)(job, pairs, tell)
+        letters = form_named(job.config.judge.prompt).letters
+        return _by_log_odds(job, letters, pairs, tell) if letters else _by_words(job, pairs, tell)
     if kind == JudgeKind.alpaca_eval:
         from minilima.evaluate.judge_alpaca_eval import judge_with_alpaca_eval
 
@@ -93,18 +94,19 @@ def _by_reference(job: Job, pairs: Sequence[Pair], references: Mapping[str, str 
     return verdicts
 
 
-def _by_log_odds(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
+def _by_log_odds(job: Job, letters: Letters, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
     shown = [(pair, swapped) for pair in pairs for swapped in _orders(job.config.judge.orders, pair)]
-    sampling = Sampling(temperature=0.0, max_tokens=1, top_logprobs=2)
+    form = form_named(job.config.judge.prompt)
     requests = [
-        Request(messages=_question("choose", pair, swapped), sampling=sampling, prefill="Output (") for pair, swapped in shown
+        Request(messages=_question(form, pair, swapped), sampling=letters.sampling, prefill=letters.prefill)
+        for pair, swapped in shown
     ]
-    model = CachedModel(_Letters(job), job.cache)
+    model = CachedModel(_LogOdds(job, letters), job.cache)
     replies = model.reply_many(requests, counted(tell, len(requests), "replies"))
     by_prompt: dict[str, list[float]] = {}
     for (pair, swapped), reply in zip(shown, replies, strict=True):
         assert reply.logprobs is not None, "it was asked for them"
-        odds = reply.logprobs["a"] - reply.logprobs["b"]
+        odds = reply.logprobs[letters.first] - reply.logprobs[letters.second]
         by_prompt.setdefault(pair[1].id, []).append(odds if swapped else -odds)
     return [_by_mean_odds(identity, odds) for identity, odds in by_prompt.items()], model.usage
 
@@ -118,22 +120,24 @@ def _by_mean_odds(identity: str, orders: Sequence[float]) -> Verdict:
     return Verdict(id=identity, preference=preference, orders=each, explanation=words)
 
 
-class _Letters:
-    """A local model that says how likely the letters a and b are; as a ChatModel, so that each reply is kept."""
+class _LogOdds:
+    """A local model that states how likely the two letters are; as a ChatModel, so that each reply is kept."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, letters: Letters) -> None:
         from minilima.models.local import LocalModel
 
         source, compute = job.sources.judge or job.sources.base, job.config.compute
         location = job.model_location(source, "judge")
         self._model = LocalModel(location, source.identity, device=compute.device, batch=compute.generation_batch)
+        self._letters = letters
         self.name = source.identity
 
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
         replies = []
         for index, request in enumerate(requests):
-            odds = self._model.log_odds(request.messages, "a", "b", prefill=request.prefill or "")
-            reply = Reply(text="", finish="stop", prompt_tokens=0, completion_tokens=0, logprobs={"a": odds, "b": 0.0})
+            first, second = self._letters.first, self._letters.second
+            odds = self._model.log_odds(request.messages, first, second, prefill=request.prefill or "")
+            reply = Reply(text="", finish="stop", prompt_tokens=0, completion_tokens=0, logprobs={first: odds, second: 0.0})
             replies.append(reply)
             on_reply(index, reply)
         return replies
@@ -156,88 +160,55 @@ def _by_words(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict
 
 
 def _by_replies(model: CachedModel, judge: JudgeConfig, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
-    sampling = Sampling(temperature=judge.temperature, max_tokens=judge.max_tokens, top_logprobs=judge.top_logprobs)
+    form = form_named(judge.prompt)
+    sampling = form.sampling(judge)
     shown = [(pair, swapped) for pair in pairs if not _equal(pair) for swapped in _orders(judge.orders, pair)]
-    requests = [Request(messages=_question(judge.prompt, pair, swapped), sampling=sampling) for pair, swapped in shown]
+    requests = [Request(messages=_question(form, pair, swapped), sampling=sampling) for pair, swapped in shown]
     by_prompt: dict[str, list[tuple[Reply, bool]]] = {}
     for (pair, swapped), reply in zip(shown, _ask_all(model, requests, judge, tell), strict=True):
         by_prompt.setdefault(pair[1].id, []).append((reply, swapped))
-    weighted = judge.top_logprobs is not None
-    return [_combine(pair[1].id, by_prompt.get(pair[1].id, []), weighted=weighted) for pair in pairs], model.usage
+    return [_combine(pair[1].id, by_prompt.get(pair[1].id, []), form) for pair in pairs], model.usage
 
 
 def _ask_all(model: CachedModel, requests: Sequence[Request], judge: JudgeConfig, tell: Tell) -> list[Reply]:
     """All replies. An endpoint's first is waited for alone: a wrong key, model or setting costs one request, not hundreds."""
-    asks_endpoint, weighted = judge.kind == JudgeKind.openai, judge.top_logprobs is not None
+    form, asks_endpoint = form_named(judge.prompt), judge.kind == JudgeKind.openai
 
     def usable(reply: Reply) -> bool:
         if not asks_endpoint and judge.temperature == 0:
             return True  # it would write the same again
         # An endpoint that gave no log-probabilities will not do so when it is asked again.
-        return (weighted and reply.logprobs is None) or read_reply(reply, weighted=weighted) is not None
+        return (form.needs_logprobs and reply.logprobs is None) or form.read(reply) is not None
 
     on_reply = counted(tell, len(requests), "replies")
     alone = 1 if asks_endpoint and not judge.endpoint.batch else 0
     first = model.reply_many(requests[:alone], on_reply, usable)
-    if weighted and any(reply.logprobs is None and reply.finish != FAILED for reply in first):
+    if form.needs_logprobs and any(reply.logprobs is None and reply.finish != FAILED for reply in first):
         raise MinilimaError(
             f"{model.name} gave no log-probabilities.",
-            "This judge weighs its two letters by their probabilities; the endpoint or the model does not tell them.",
-            "Name another model with judge.model=…, or use a judge that is read by its words: judge=chatgpt or judge=cot.",
+            f"judge.prompt={form.name} reads them; the endpoint or the model does not send any.",
+            "Name another model with judge.model=…, or use a judge whose text is read: judge=chatgpt or judge=cot.",
         )
     return first + model.reply_many(requests[alone:], on_reply, usable)
 
 
-def _combine(identity: str, replies: Sequence[tuple[Reply, bool]], *, weighted: bool) -> Verdict:
+def _combine(identity: str, replies: Sequence[tuple[Reply, bool]], form: JudgeForm) -> Verdict:
     """One verdict from the replies in each order: their mean; unread if any of them cannot be read."""
     if not replies:
         return Verdict(id=identity, preference=TIE, explanation="The answers are equal; nobody was asked.")
     preferences = []
     for reply, swapped in replies:
         # Unswapped, the reference model's answer is shown first and the tuned model's second.
-        preference = read_reply(reply, weighted=weighted)
+        preference = form.read(reply)
         if preference is None:
             words = "no reply came, after all tries" if reply.finish == FAILED else f"could not be read: {reply.text[:200]}"
             return Verdict(id=identity, preference=None, explanation=words)
         preferences.append(REFERENCE_WINS + TUNED_WINS - preference if swapped else preference)
     words = "\n\n".join(reply.text.strip() for reply, _ in replies)
-    if weighted:
+    if form.needs_logprobs:
         words = "probability of the tuned answer: " + ", ".join(f"{preference - 1:.3f}" for preference in preferences)
     orders = tuple(preferences) if len(preferences) > 1 else ()
     return Verdict(id=identity, preference=sum(preferences) / len(preferences), orders=orders, explanation=words)
-
-
-def read_reply(reply: Reply, *, weighted: bool) -> float | None:
-    """What a reply prefers: 1 = the answer shown first, 2 = the second, between = partly; None if it does not say."""
-    if weighted:
-        return weigh(reply.logprobs or {})
-    choice = parse_choice(reply.text)
-    return None if choice is None else {"a": 1.0, "b": 2.0}[choice]
-
-
-def weigh(logprobs: Mapping[str, float]) -> float | None:
-    """2 - p(m) / (p(m) + p(M)), as alpaca_eval 0.6.6's logprob_parser; None if neither letter is among the tokens.
-
-    Args:
-        logprobs: natural logarithms of the probabilities of the likeliest first tokens; a letter that is missing has none.
-    """
-    found = [logprobs.get(letter, -math.inf) for letter in ("m", "M")]
-    highest = max(found)
-    if highest == -math.inf:
-        return None
-    first, second = (math.exp(value - highest) for value in found)
-    return 2 - first / (first + second)
-
-
-_CHOICE = re.compile(r"\boutput\s*\(?\s*([ab])\s*\)?", re.IGNORECASE)
-
-
-def parse_choice(text: str) -> str | None:
-    """`a` or `b`: the last choice that a reply names on its last line, or in a reply of one line; None if there is none."""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    named = _CHOICE.findall(lines[-1]) if lines else []
-    choices = {name.lower() for name in named}
-    return choices.pop() if len(choices) == 1 else None
 
 
 def _equal(pair: Pair) -> bool:
@@ -273,8 +244,8 @@ def is_switched(instruction: str, seed: int = 0) -> bool:
     return random.Random(f"is_switched_outputs{instruction}{seed}").choices([False, True])[0]
 
 
-def _question(prompt: str, pair: Pair, swapped: bool) -> tuple[Message, ...]:
+def _question(form: JudgeForm, pair: Pair, swapped: bool) -> tuple[Message, ...]:
     base, tuned = pair
     first, second = (tuned, base) if swapped else (base, tuned)
-    text = render(f"judge/{prompt}", instruction=tuned.instruction, first=first.output, second=second.output)
+    text = render(form.template, instruction=tuned.instruction, first=first.output, second=second.output)
     return ask(text)

@@ -12,15 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minilima.config.schema import JudgeConfig, JudgeKind
 from minilima.errors import MinilimaError
 from minilima.formats.files import DATA
 
 PACKAGED = DATA / "judge_cards.json"
-
-
-_FORMS = {"choose": "chatgpt", "explain": "alpaca_eval_cot_gpt4_turbo_fn", "weigh": "weighted_alpaca_eval_gpt4_turbo"}
-"""The judges of AlpacaEval whose form our prompts follow, in words of our own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,13 +148,6 @@ def find_card(identity: str, form: str | None, folder: Path, packaged: Path = PA
     exact = [card for card in known if card.own and card.identity == identity]
     published = [card for card in known if not card.own and card.judge == form]
     return next(iter([*exact, *published]), None)
-
-
-def form_of(judge: JudgeConfig) -> str | None:
-    """The published judge whose form a judge follows; None where there is none."""
-    if judge.kind == JudgeKind.alpaca_eval:
-        return judge.annotators_config
-    return _FORMS.get(judge.prompt) if judge.kind == JudgeKind.openai else None
 
 
 def read_card(path: Path) -> JudgeCard:

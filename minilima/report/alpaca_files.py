@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from minilima.config.schema import Config, JudgeConfig, JudgeKind
+from minilima.evaluate.judge_forms import form_shown
 from minilima.evaluate.length_control_tables import LengthControlled
 from minilima.evaluate.results import Results
 from minilima.formats.annotations import Annotation, Run, mean_length, write_annotations, write_leaderboard
@@ -75,12 +76,11 @@ def judge_name(judge: JudgeConfig) -> str:
     if judge.kind == JudgeKind.alpaca_eval:
         own = str(judge.annotators_config)
         return f"{own} ({judge.model})" if judge.model else own
-    parts = ["minilima", str(judge.kind)]
+    parts, form = ["minilima", str(judge.kind)], form_shown(judge)
     if judge.kind == JudgeKind.openai:
-        parts += [judge.prompt, judge.model or "", judge.orders]
+        parts += [form or "", judge.model or "", judge.orders]
     elif judge.kind == JudgeKind.local:
-        parts += [Path(judge.model).name if judge.model else "base", *([judge.prompt] if judge.prompt != "choose" else [])]
-        parts.append(judge.orders)
+        parts += [Path(judge.model).name if judge.model else "base", *([form] if form else []), judge.orders]
     return "_".join(parts)
 
 

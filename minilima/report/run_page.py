@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from minilima.config.compose import to_dict
 from minilima.config.schema import Config, JudgeKind
 from minilima.evaluate.judge_cards import Figure, JudgeCard
+from minilima.evaluate.judge_forms import form_shown
 from minilima.evaluate.results import Results
 from minilima.formats.files import read_jsonl, write_atomic
 from minilima.report import svg_charts
@@ -100,8 +101,7 @@ def _judge(config: Config, results: Results | None, worth: str, warnings: Sequen
     ]
     named = judge.model or judge.annotators_config or ("the base model" if judge.kind == JudgeKind.local else "")
     return {
-        "name": f"{judge.kind}{f', {named}' if named else ''}"
-        + (f", {judge.prompt}" if judge.kind == JudgeKind.openai or judge.prompt == "explain" else ""),
+        "name": f"{judge.kind}{f', {named}' if named else ''}" + (f", {form}" if (form := form_shown(judge)) else ""),
         "worth": worth[:1].upper() + worth[1:],
         "warnings": warnings,
         "card": card,

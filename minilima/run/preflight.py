@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from minilima import console
 from minilima.config.schema import Config, JudgeKind, Pick
 from minilima.errors import MinilimaError
+from minilima.evaluate.judge_forms import check_form
 from minilima.formats.eval_sets import load_eval_set, read_references
 from minilima.formats.seeds import load_seeds
 from minilima.models.budget import missing_key
@@ -53,6 +54,7 @@ def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -
     Raises:
         MinilimaError: names what is missing and the overrides that run the experiment locally, or the mistake.
     """
+    check_form(config.judge)
     missing_stages = {role for role, stage in graph.until(config.until) if store.find(stage) is None}
     used = endpoints_of(config, sources)
     asked = {_ASKED_BY[role]: endpoint for role, (endpoint, _) in used.items()}

@@ -11,6 +11,7 @@ from minilima.config.compose import load_config, to_dict
 from minilima.config.groups import CONF, groups
 from minilima.config.schema import Until
 from minilima.errors import MinilimaError
+from minilima.evaluate.judge_forms import check_form
 
 OPTIONS = [(group, option) for group, names in groups().items() for option in names]
 
@@ -90,7 +91,7 @@ def test_a_mistake_is_named_with_the_valid_choices(override: str, named: list[st
 
 def test_a_judges_prompt_must_be_read_as_it_is_meant() -> None:
     with pytest.raises(MinilimaError, match="do not fit together"):
-        load_config(["judge=chatgpt", "judge.prompt=weigh"])
+        check_form(load_config(["judge=chatgpt", "judge.prompt=weigh"]).judge)
 
 
 def test_a_typo_inside_an_experiment_file_is_named(tmp_path: Path) -> None:

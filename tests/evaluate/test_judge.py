@@ -18,7 +18,8 @@ import pytest
 
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
-from minilima.evaluate.judge import build_verdicts, is_switched, parse_choice, weigh
+from minilima.evaluate.judge import build_verdicts, is_switched
+from minilima.evaluate.judge_forms import check_form, parse_choice, weigh
 from minilima.evaluate.results import compute_results
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, sha256_text, write_jsonl
@@ -334,7 +335,7 @@ def test_a_local_judge_that_explains_is_read_by_its_words(
     assert len(written) == 4, "greedy, it would write the same again"
     assert "One is longer." in read_jsonl(made.work / "verdicts.jsonl")[0]["explanation"]
     with pytest.raises(MinilimaError, match="needs a judge at an endpoint"):
-        load_config(["judge=local", "judge.prompt=weigh"])
+        check_form(load_config(["judge=local", "judge.prompt=weigh"]).judge)
 
 
 def test_a_local_judge_is_blind_to_who_wrote_an_answer(tmp_path: Path, tiny_model: Path) -> None:

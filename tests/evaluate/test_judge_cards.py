@@ -9,7 +9,8 @@ import pytest
 
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
-from minilima.evaluate.judge_cards import Figure, JudgeCard, Measured, Ranking, find_card, form_of
+from minilima.evaluate.judge_cards import Figure, JudgeCard, Measured, Ranking, find_card
+from minilima.evaluate.judge_forms import form_of
 from minilima.run.graph import judge_identity
 from minilima.run.sources import resolve
 from tests.conftest import SHARED
