@@ -17,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from minilima import console
-from minilima.config.schema import Config, Until
+from minilima.config.schema import Config
 from minilima.evaluate.judge import draws_order
 from minilima.evaluate.judge_cards import find_card
 from minilima.evaluate.judge_forms import form_of
+from minilima.evaluate.judged import Judged, read_judged
 from minilima.evaluate.length_control_cached import length_controlled_win_rate
 from minilima.evaluate.results import Results, compute_results, loss_against
 from minilima.formats.records import Usage
@@ -68,8 +69,10 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
         check_still_there(planned, make_plan(config, sources, graph, store))
         for role, stage in graph.until(config.until):
             artifacts[role] = get_or_build(role, stage, config, sources, store)
-        results = results_of(artifacts, config, sources)
-        summary = write_run(folder, config, artifacts, results)
+        judged = read_judged({role: artifact.path for role, artifact in artifacts.items()})
+        results = results_of(judged, artifacts, config, sources)
+        outcomes = {role: describe_outcome(role, artifact.metrics) for role, artifact in artifacts.items()}
+        summary = write_run(folder, config, sources, artifacts, outcomes=outcomes, judged=judged, results=results)
     summary = track(summary, config)
     _show_end(summary)
     return summary
@@ -104,29 +107,23 @@ def get_or_build(role: str, stage: Stage, config: Config, sources: Sources, stor
     return artifact
 
 
-def results_of(artifacts: Mapping[str, Artifact], config: Config, sources: Sources) -> Results | None:
+def results_of(judged: Judged | None, artifacts: Mapping[str, Artifact], config: Config, sources: Sources) -> Results | None:
     """What the finished stages of an experiment come to; None where it stops before the verdicts."""
-    if config.until not in (Until.verdicts, Until.report):
+    if judged is None:
         return None
-    results = compute_results(
-        verdicts=artifacts["verdicts"].path,
-        answers=artifacts["answers"].path,
-        reference=artifacts["reference_answers"].path,
-        min_coverage=config.judge.min_coverage,
-        random_order=draws_order(config.judge),
-    )
+    results = compute_results(judged, min_coverage=config.judge.min_coverage, random_order=draws_order(config.judge))
     outputs = Path(config.paths.outputs)
     controlled = None
     if results.win_rate is not None:
         tables = Path(config.judge.length_tables).expanduser() if config.judge.length_tables else None
-        run, key = as_run(config, artifacts), artifacts["verdicts"].stage.key
+        run, key = as_run(config.judge, judged), artifacts["verdicts"].stage.key
         controlled = length_controlled_win_rate(run, key, tables, outputs / "cache" / "length_control")
     card = find_card(judge_identity(config, sources), form_of(config.judge), outputs / "judges")
     results = replace(results, judge_card=card, length_controlled=controlled)
     if sources.reference is None:
         return results
     other = sources.reference.name
-    loss = loss_against(sources.reference.path, artifacts["answers"].path)
+    loss = loss_against(sources.reference.path, judged)
     return replace(results, against=f"the answers in {other}", other=other, loss_against=loss)
 
 
@@ -135,9 +132,7 @@ _TO_COPY = ("Report:", "W&B:")
 
 
 def _show_end(summary: Summary) -> None:
-    rows = [
-        (entry.role, entry.how, f"{entry.seconds:.1f}", describe_outcome(entry.role, entry.metrics)) for entry in summary.stages
-    ]
+    rows = [(entry.role, entry.how, f"{entry.seconds:.1f}", entry.outcome) for entry in summary.stages]
     console.show_result(rows)
     for line in summary.headlines():
         console.say(line, whole=line.startswith(_TO_COPY))

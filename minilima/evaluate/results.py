@@ -1,10 +1,11 @@
-"""The figures of a run, from the files of its last stages. Cheap, so computed anew whenever they are shown."""
+"""The figures of a run, from what was judged. Cheap, so computed again whenever they are shown."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from minilima.evaluate.judge import orders_of
 from minilima.evaluate.judge_cards import JudgeCard
+from minilima.evaluate.judged import Judged, read_losses
 from minilima.evaluate.length_control_tables import LengthControlled, NotKnown
 from minilima.evaluate.significance import Paired, against_half
 from minilima.evaluate.statistics import (
@@ -17,8 +18,6 @@ from minilima.evaluate.statistics import (
     positions,
     win_rate,
 )
-from minilima.formats.files import read_jsonl
-from minilima.formats.records import Answer, ReferenceLoss, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class Coverage:
     def refusal(self) -> str:
         """Why there is no win rate, where `enough` is False."""
         share = f"{self.judged / max(1, self.prompts):.1%}, less than judge.min_coverage={self.minimum:g}"
-        return f"No win rate: {self} ({share}). What could not be read is rarely a fair sample of the rest."
+        return f"No win rate: {self} ({share}). Verdicts that cannot be read are rarely a fair sample of all."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class Results:
     """None where the coverage is not enough."""
     loss_change: LossChange | None
     positions: Positions | None = None
-    """What the judge made of the place at which an answer was shown."""
+    """What the position of an answer had to do with the verdicts."""
     length_preference: Share | None = None
     """How often the longer answer won."""
     length_controlled: LengthControlled | NotKnown | None = None
@@ -68,60 +67,49 @@ class Results:
     """What was measured of the judge; None = nothing."""
 
 
-def compute_results(
-    *, verdicts: Path, answers: Path, reference: Path, min_coverage: float, random_order: bool = False
-) -> Results:
+def compute_results(judged: Judged, *, min_coverage: float, random_order: bool = False) -> Results:
     """The results of a run, without length control and the judge's card.
 
     Args:
-        verdicts: store entry with verdicts.jsonl.
-        answers: store entry of the tuned model's answers, with reference_loss.jsonl.
-        reference: store entry of the reference model's.
+        judged: what was judged.
         min_coverage: share of the prompts, 0 to 1, that must have a verdict for a win rate to be given.
         random_order: whether the judge was asked once, in the order that alpaca_eval draws for each instruction.
     """
-    judged = [Verdict(**row) for row in read_jsonl(verdicts / "verdicts.jsonl")]
-    tuned, base = (_answers(folder) for folder in (answers, reference))
-    preferences = [verdict.preference for verdict in judged]
-    read = sum(preference is not None for preference in preferences)
-    coverage = Coverage(judged=read, prompts=len(judged), minimum=min_coverage)
-    lengths = [(len(base[verdict.id].output), len(tuned[verdict.id].output)) for verdict in judged]
-    orders = [orders_of(verdict, tuned[verdict.id].instruction if random_order else None) for verdict in judged]
+    preferences = judged.preferences
+    read = [preference for preference in preferences if preference is not None]
+    coverage = Coverage(judged=len(read), prompts=len(preferences), minimum=min_coverage)
+    lengths = [(len(prompt.reference.output), len(prompt.tuned.output)) for prompt in judged.prompts]
+    orders = [orders_of(prompt.verdict, prompt.instruction if random_order else None) for prompt in judged.prompts]
     return Results(
         coverage=coverage,
         win_rate=win_rate(preferences) if coverage.enough else None,
-        paired=against_half([value for value in preferences if value is not None]) if coverage.enough else None,
-        loss_change=change_of_loss(reference, answers),
+        paired=against_half(read) if coverage.enough else None,
+        loss_change=change_of_loss(judged),
         positions=positions(orders),
         length_preference=length_preference(lengths, preferences),
     )
 
 
-def _answers(folder: Path) -> dict[str, Answer]:
-    return {row["id"]: Answer(**row) for row in read_jsonl(folder / "answers.jsonl")}
-
-
-def change_of_loss(reference: Path, answers: Path) -> LossChange | None:
-    """From one entry of answers to another; None where the set has no reference answers."""
-    tuned = {row["id"]: ReferenceLoss(**row) for row in read_jsonl(answers / "reference_loss.jsonl")}
-    base = [ReferenceLoss(**row) for row in read_jsonl(reference / "reference_loss.jsonl")]
+def change_of_loss(judged: Judged) -> LossChange | None:
+    """From the reference model to the tuned one; None where the set has no reference answers."""
+    tuned = {loss.id: loss for loss in judged.tuned_losses}
+    base = judged.reference_losses
     return loss_change([loss.nats for loss in base], [tuned[loss.id].nats for loss in base], [loss.tokens for loss in base])
 
 
-def loss_against(reference: Path | None, answers: Path) -> LossChange | None:
+def loss_against(reference: Path | None, judged: Judged) -> LossChange | None:
     """How the tuned model's loss differs from that of the run it was judged against, on the reference answers that both read.
 
     Args:
         reference: the other run's model_outputs.json in the store; any other file has no losses beside it.
-        answers: store entry of the tuned model's answers.
+        judged: what was judged in this run.
     """
     if reference is None or not (reference.parent / "reference_loss.jsonl").is_file():
         return None
-    theirs = {row["id"]: row for row in read_jsonl(reference.parent / "reference_loss.jsonl")}
-    ours = read_jsonl(answers / "reference_loss.jsonl")
+    theirs = {loss.id: loss for loss in read_losses(reference.parent)}
+    pairs = [(theirs.get(ours.id), ours) for ours in judged.tuned_losses]
     # Another tokenizer divides the same answer into other tokens: per token the losses would not be comparable.
-    if any(row["tokens"] != theirs.get(row["id"], {}).get("tokens") for row in ours):
+    same = [(their, ours) for their, ours in pairs if their is not None and their.tokens == ours.tokens]
+    if len(same) < len(pairs):
         return None
-    return loss_change(
-        [theirs[row["id"]]["nats"] for row in ours], [row["nats"] for row in ours], [row["tokens"] for row in ours]
-    )
+    return loss_change([their.nats for their, _ in same], [ours.nats for _, ours in same], [ours.tokens for _, ours in same])

@@ -4,31 +4,27 @@ verdicts.jsonl + both models' answers ─> annotations.json      read by `minili
                           the figures ─> leaderboard.csv
 """
 
-import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
-from minilima.config.schema import Config, JudgeConfig, JudgeKind
+from minilima.config.schema import JudgeConfig, JudgeKind
 from minilima.evaluate.judge_forms import form_shown
+from minilima.evaluate.judged import Judged
 from minilima.evaluate.length_control_tables import LengthControlled
 from minilima.evaluate.results import Results
 from minilima.formats.annotations import Annotation, Run, mean_length, write_annotations, write_leaderboard
-from minilima.formats.files import read_jsonl
-from minilima.formats.records import Answer, Verdict
-from minilima.store.entries import Artifact
 
 
-def write_alpaca_files(folder: Path, config: Config, artifacts: Mapping[str, Artifact], results: Results) -> None:
+def write_alpaca_files(folder: Path, judge: JudgeConfig, judged: Judged, results: Results) -> None:
     """Writes both files into the run's folder.
 
     Args:
         folder: the run's.
-        config: names the judge.
-        artifacts: with verdicts, answers and reference_answers.
+        judge: the run's.
+        judged: what it judged.
         results: below the least coverage the leaderboard has only the counts.
     """
-    run = as_run(config, artifacts)
+    run = as_run(judge, judged)
     write_annotations(folder / "annotations.json", run)
     row: dict[str, object] = {
         "n_total": results.coverage.judged,
@@ -49,26 +45,23 @@ def write_alpaca_files(folder: Path, config: Config, artifacts: Mapping[str, Art
     write_leaderboard(folder / "leaderboard.csv", {run.generator: row})
 
 
-def as_run(config: Config, artifacts: Mapping[str, Artifact]) -> Run:
+def as_run(judge: JudgeConfig, judged: Judged) -> Run:
     """The verdicts with what was judged, as annotations of the tuned model against its base."""
-    tuned, base = (_answers(artifacts[role].path) for role in ("answers", "reference_answers"))
-    datasets = {row["instruction"]: row.get("dataset") for row in _model_outputs(artifacts["answers"].path)}
-    rows = []
-    for verdict in (Verdict(**row) for row in read_jsonl(artifacts["verdicts"].path / "verdicts.jsonl")):
-        answer = tuned[verdict.id]
-        rows.append(
-            Annotation(
-                instruction=answer.instruction,
-                output_1=base[verdict.id].output,
-                output_2=answer.output,
-                preference=verdict.preference,
-                dataset=datasets.get(answer.instruction),
-                # alpaca_eval asks in one order; two replies must not be taken for one.
-                raw_completion={"both_orders": verdict.explanation} if verdict.orders else verdict.explanation,
-            )
+    annotations = tuple(
+        Annotation(
+            instruction=prompt.instruction,
+            output_1=prompt.reference.output,
+            output_2=prompt.tuned.output,
+            preference=prompt.verdict.preference,
+            dataset=prompt.category,
+            # alpaca_eval asks in one order; two replies must not be taken for one.
+            raw_completion={"both_orders": prompt.verdict.explanation} if prompt.verdict.orders else prompt.verdict.explanation,
         )
-    generator, baseline = (next(iter(answers.values())).generator for answers in (tuned, base))
-    return Run(generator=generator, baseline=baseline, judge=judge_name(config.judge), annotations=tuple(rows))
+        for prompt in judged.prompts
+    )
+    first = judged.prompts[0]
+    names = {"generator": first.tuned.generator, "baseline": first.reference.generator}
+    return Run(**names, judge=judge_name(judge), annotations=annotations)
 
 
 def judge_name(judge: JudgeConfig) -> str:
@@ -82,12 +75,3 @@ def judge_name(judge: JudgeConfig) -> str:
     elif judge.kind == JudgeKind.local:
         parts += [Path(judge.model).name if judge.model else "base", *([form] if form else []), judge.orders]
     return "_".join(parts)
-
-
-def _answers(folder: Path) -> dict[str, Answer]:
-    return {row["id"]: Answer(**row) for row in read_jsonl(folder / "answers.jsonl")}
-
-
-def _model_outputs(folder: Path) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = json.loads((folder / "model_outputs.json").read_text(encoding="utf-8"))
-    return rows

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from minilima.config.compose import to_dict
 from minilima.config.schema import Config, JudgeKind
 from minilima.evaluate.judge_cards import JudgeCard
+from minilima.evaluate.judged import Judged
 from minilima.evaluate.length_control_tables import LengthControlled
 from minilima.evaluate.results import Results
 from minilima.evaluate.significance import p_text
@@ -23,6 +24,7 @@ from minilima.formats.files import write_atomic
 from minilima.report.alpaca_files import write_alpaca_files
 from minilima.report.run_page import write_report
 from minilima.store.entries import Artifact
+from minilima.store.sources import Sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,22 @@ class StageEntry:
     directory: str
     metrics: dict[str, Any]
     usage: dict[str, Any]
+    outcome: str = ""
+    """What came out, in a few words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """A file from outside that stages of the run were made from."""
+
+    what: str
+    """seeds, data, eval_set, dev_set, reference or annotators."""
+    name: str
+    path: str
+    sha256: str
+    """As it entered the stages' keys."""
+    stages: tuple[str, ...]
+    """Their roles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +64,7 @@ class Summary:
     stages: tuple[StageEntry, ...]
     results: Results | None
     judge: str
+    sources: tuple[SourceFile, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -165,8 +184,27 @@ def judge_warning(results: Results) -> list[str]:
     ]
 
 
-def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], results: Results | None) -> Summary:
-    """Writes the run's folder and returns what it says."""
+def write_run(
+    folder: Path,
+    config: Config,
+    sources: Sources,
+    artifacts: Mapping[str, Artifact],
+    *,
+    outcomes: Mapping[str, str],
+    judged: Judged | None = None,
+    results: Results | None = None,
+) -> Summary:
+    """Writes the run's folder and returns what it says.
+
+    Args:
+        folder: the run's.
+        config: its settings.
+        sources: the files that it was made from.
+        artifacts: the stages that are done, by role.
+        outcomes: what came out of each, in a few words.
+        judged: what was judged; None, as `results`, where the run stops before its verdicts.
+        results: the figures.
+    """
     entries = tuple(
         StageEntry(
             role=role,
@@ -175,25 +213,63 @@ def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], r
             directory=artifact.stage.directory,
             metrics=artifact.metrics,
             usage=artifact.manifest["usage"],
+            outcome=outcomes[role],
         )
         for role, artifact in artifacts.items()
     )
     card = results.judge_card if results is not None else None
-    summary = Summary(name=config.name, folder=folder, stages=entries, results=results, judge=judge_worth(config, card))
+    summary = Summary(
+        name=config.name,
+        folder=folder,
+        stages=entries,
+        sources=source_files(sources),
+        results=results,
+        judge=judge_worth(config, card),
+    )
     write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
     write_atomic(folder / "run.json", json.dumps(as_json(summary, config, artifacts), indent=2, ensure_ascii=False))
-    if results is not None:
-        write_alpaca_files(folder, config, artifacts, results)
-    warnings = judge_warning(results) if results is not None else []
-    write_report(folder / "report.html", config, artifacts, results, summary.judge, warnings)
+    if judged is not None and results is not None:
+        write_alpaca_files(folder, config.judge, judged, results)
+    write_report(
+        folder / "report.html",
+        config,
+        artifacts,
+        outcomes=outcomes,
+        judged=judged,
+        results=results,
+        worth=summary.judge,
+        warnings=judge_warning(results) if results is not None else [],
+    )
     return summary
 
 
+_READ_BY = {
+    "seeds": ("pool",),
+    "data": ("pool",),
+    "eval_set": ("answers", "reference_answers"),
+    "dev_set": ("model",),
+    "reference": ("reference_answers",),
+    "annotators": ("verdicts",),
+}
+"""The stages that are made from each source file; not those that only compare their rows with it."""
+
+
+def source_files(sources: Sources) -> tuple[SourceFile, ...]:
+    """The source files of an experiment that are on this machine."""
+    found = {what: getattr(sources, what) for what in _READ_BY}
+    return tuple(
+        SourceFile(what=what, name=file.name, path=str(file.path), sha256=file.sha256, stages=_READ_BY[what])
+        for what, file in found.items()
+        if file is not None and file.path is not None
+    )
+
+
 def as_json(summary: Summary, config: Config, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
-    """run.json: the configuration, each stage with its store entry (relative to the run's folder), and the figures."""
+    """run.json: the settings, the source files, each stage with its store entry (relative to the run's folder), the figures."""
     return {
         "name": summary.name,
         "config": to_dict(config),
+        "sources": [asdict(file) for file in summary.sources],
         "stages": [
             {**asdict(entry), "path": os.path.relpath(artifacts[entry.role].path, summary.folder)} for entry in summary.stages
         ],

@@ -14,6 +14,7 @@ from minilima.config.compose import to_dict
 from minilima.config.schema import Config, JudgeKind
 from minilima.evaluate.judge_cards import Figure, JudgeCard
 from minilima.evaluate.judge_forms import form_shown
+from minilima.evaluate.judged import Judged
 from minilima.evaluate.results import Results
 from minilima.formats.files import read_jsonl, write_atomic
 from minilima.report import svg_charts
@@ -22,7 +23,6 @@ from minilima.report.render import render
 from minilima.report.runs import Cost, stage_cost
 from minilima.report.series import running_mean
 from minilima.report.verdicts import verdict_rows
-from minilima.run.describe import describe_outcome
 from minilima.store.entries import Artifact
 
 
@@ -30,6 +30,9 @@ def write_report(
     path: Path,
     config: Config,
     artifacts: Mapping[str, Artifact],
+    *,
+    outcomes: Mapping[str, str],
+    judged: Judged | None,
     results: Results | None,
     worth: str,
     warnings: Sequence[str] = (),
@@ -40,11 +43,13 @@ def write_report(
         path: the HTML file.
         config: the run's settings.
         artifacts: the stages that are done.
+        outcomes: what came out of each, in a few words.
+        judged: None where nothing was.
         results: None where nothing was judged.
         worth: a sentence on the judge.
         warnings: what a reader of the win rate must know besides.
     """
-    verdicts = verdict_rows(artifacts)
+    verdicts = verdict_rows(judged)
     page = render(
         "report.html.j2",
         scripts=("verdicts.js",) if verdicts else (),
@@ -59,7 +64,7 @@ def write_report(
         dataset=dataset_section(artifacts, config),
         curve=_curve(artifacts),
         facets=_facets(verdicts, results.other if results is not None else ""),
-        **_stages(artifacts),
+        **_stages(artifacts, outcomes),
     )
     write_atomic(path, page)
 
@@ -126,7 +131,7 @@ def _measured(card: JudgeCard, number: int) -> dict[str, Any]:
     return {"item": item, "figures": [{"what": what, "figure": found, "unit": unit} for what, found, unit in figures if found]}
 
 
-def _stages(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+def _stages(artifacts: Mapping[str, Artifact], outcomes: Mapping[str, str]) -> dict[str, Any]:
     """What each stage did and took, all together, and what it was made with."""
     costs = {role: stage_cost(artifact.manifest) for role, artifact in artifacts.items()}
     stages = [
@@ -134,7 +139,7 @@ def _stages(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
             "role": role.replace("_", " "),
             "how": artifact.how,
             "directory": artifact.stage.directory,
-            "what": describe_outcome(role, artifact.metrics),
+            "what": outcomes.get(role, ""),
             "cost": costs[role],
             "usage": artifact.manifest["usage"],
         }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
+from minilima.evaluate.judged import read_judged
 from minilima.evaluate.results import Coverage, Results, compute_results
 from minilima.evaluate.statistics import Estimate, LossChange, WinRate
 from minilima.formats.files import canonical_json, read_jsonl
@@ -173,12 +174,10 @@ def _results(told: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
             loss_change=LossChange(**_known(LossChange, loss, change=Estimate(**loss["change"]))) if loss else None,
         )
     except (KeyError, TypeError):
-        return compute_results(
-            verdicts=paths["verdicts"],
-            answers=paths["answers"],
-            reference=paths["reference_answers"],
-            min_coverage=told["config"]["judge"].get("min_coverage", 0.9),  # runs from before this setting have none
-        )
+        judged = read_judged(paths)
+        assert judged is not None, "a point has verdicts"
+        # Runs from before this setting have none.
+        return compute_results(judged, min_coverage=told["config"]["judge"].get("min_coverage", 0.9))
 
 
 def _known(kind: type[Any], told: Mapping[str, Any], **parts: Estimate) -> dict[str, Any]:

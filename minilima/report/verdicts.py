@@ -1,37 +1,26 @@
 """The rows of the verdict browser: both answers to each prompt, who won, and what the judge said."""
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
-from minilima.formats.files import read_jsonl
-from minilima.formats.records import Verdict
-from minilima.store.entries import Artifact
+from minilima.evaluate.judged import Judged
+from minilima.formats.records import Answer, Verdict
 
 
-def verdict_rows(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+def verdict_rows(judged: Judged | None) -> list[dict[str, Any]]:
     """One row a prompt, in the order of the evaluation set; empty where nothing was judged."""
-    if "verdicts" not in artifacts:
-        return []
-    tuned, base = (
-        {row["id"]: row for row in read_jsonl(artifacts[role].path / "answers.jsonl")}
-        for role in ("answers", "reference_answers")
-    )
-    outputs = json.loads((artifacts["answers"].path / "model_outputs.json").read_text(encoding="utf-8"))
-    categories = {row["instruction"]: row.get("dataset") for row in outputs}
     return [
         {
-            "id": verdict.id,
-            "instruction": tuned[verdict.id]["instruction"],
-            "category": categories.get(tuned[verdict.id]["instruction"]) or "",
-            "outcome": _outcome(verdict.preference),
-            "preference": verdict.preference,
-            "flipped": is_flipped(verdict),
-            "tuned": _answer(tuned[verdict.id]),
-            "base": _answer(base[verdict.id]),
-            "words": verdict.explanation or "",
+            "id": prompt.id,
+            "instruction": prompt.instruction,
+            "category": prompt.category or "",
+            "outcome": _outcome(prompt.verdict.preference),
+            "preference": prompt.verdict.preference,
+            "flipped": is_flipped(prompt.verdict),
+            "tuned": _answer(prompt.tuned),
+            "base": _answer(prompt.reference),
+            "words": prompt.verdict.explanation or "",
         }
-        for verdict in (Verdict(**row) for row in read_jsonl(artifacts["verdicts"].path / "verdicts.jsonl"))
+        for prompt in (judged.prompts if judged is not None else ())
     ]
 
 
@@ -42,10 +31,10 @@ def _outcome(preference: float | None) -> str:
 
 
 def is_flipped(verdict: Verdict) -> bool:
-    """Whether the two orders of presentation led to different winners: the judge went by the place, not by the answer."""
+    """Whether the two orders of presentation led to different winners: the judge followed the position, not the answer."""
     sides = {(order > 1.5) - (order < 1.5) for order in verdict.orders}
     return len(sides) > 1
 
 
-def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"text": row["output"], "words": len(row["output"].split()), "cut": row["truncated"]}
+def _answer(answer: Answer) -> dict[str, Any]:
+    return {"text": answer.output, "words": len(answer.output.split()), "cut": answer.truncated}

@@ -1,6 +1,6 @@
 """What W&B shows of a run: a W&B run for each stage, with its directory as an artifact, and one for the experiment.
 
-    python -m minilima.report.wandb_record RUN_FOLDER online|offline      # what tracking.py starts
+    python -m minilima.report.wandb_record RUN_FOLDER online|offline      # what wandb.py starts
 
     seeds, eval_set ─> pool ─> dataset ─> model ─> answers ─> verdicts      artifacts; each has its key as an alias
 A stage that several points of a sweep share is recorded once. Offline, W&B cannot note which artifact a run used; the
@@ -9,7 +9,7 @@ artifact's metadata name its inputs there too.
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,6 @@ from minilima.config.schema import Config
 from minilima.environment import answers
 from minilima.formats.files import read_jsonl, write_atomic
 from minilima.report.wandb import MARK
-from minilima.run.sources import resolve
-from minilima.store.sources import FileSource
 
 Mode = Literal["online", "offline"]
 
@@ -34,7 +32,7 @@ _CURVE = ("loss", "learning_rate", "grad_norm", "epoch", "tokens_per_second", "m
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Destination:
     """Where W&B runs of an experiment go.
 
     `folder` is where W&B keeps its files; absolute, since W&B's own process may have been started elsewhere. `group` holds the
@@ -56,15 +54,17 @@ def record(folder: Path, mode: Mode) -> None:
     """
     if mode == "online" and not reachable():
         mode = "offline"  # nothing is lost, and nobody waits for W&B's own attempts
-    told: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    config = strict(OmegaConf.create(told["config"]))
+    run_json: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    config = strict(OmegaConf.create(run_json["config"]))
     tracking = config.tracking
-    place = Place(
+    destination = Destination(
         folder=folder.absolute().parent.parent, mode=mode, project=tracking.project, entity=tracking.entity,
         group=tracking.group or config.name,
     )  # fmt: skip
-    files = [_record_stage(stage, folder / stage["path"], config, place) for stage in told["stages"]]
-    url, own = _record_point(folder, told, place)
+    # An older run.json lists no source files.
+    sources = run_json.get("sources", [])
+    files = [_record_stage(stage, folder / stage["path"], sources, config, destination) for stage in run_json["stages"]]
+    url, own = _record_point(folder, run_json, destination)
     folders = [file for file in (*files, own) if file]
     write_atomic(folder / MARK, json.dumps({"mode": mode, "url": url, "folders": folders}))
 
@@ -77,13 +77,13 @@ def reachable() -> bool:
 
 
 @contextmanager
-def _started(name: str, job_type: str, settings: dict[str, Any], place: Place) -> Iterator[Any]:
+def _started(name: str, job_type: str, settings: dict[str, Any], destination: Destination) -> Iterator[Any]:
     import wandb
 
-    (place.folder / "wandb").mkdir(parents=True, exist_ok=True)
+    (destination.folder / "wandb").mkdir(parents=True, exist_ok=True)
     run = wandb.init(
-        project=place.project, entity=place.entity, id=name, name=name, group=place.group, job_type=job_type, config=settings,
-        dir=str(place.folder), mode=place.mode, reinit="finish_previous",
+        project=destination.project, entity=destination.entity, id=name, name=name, group=destination.group,
+        job_type=job_type, config=settings, dir=str(destination.folder), mode=destination.mode, reinit="finish_previous",
         settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
     )  # fmt: skip
     try:
@@ -92,18 +92,21 @@ def _started(name: str, job_type: str, settings: dict[str, Any], place: Place) -
         run.finish()
 
 
-def _record_stage(stage: Mapping[str, Any], path: Path, config: Config, place: Place) -> str | None:
+def _record_stage(
+    stage: Mapping[str, Any], path: Path, sources: Sequence[Mapping[str, Any]], config: Config, destination: Destination
+) -> str | None:
     """The folder of the stage's W&B run; None if it was recorded before, in this mode or online."""
     import wandb
 
-    mark = place.folder / "wandb" / "recorded" / f"{stage['directory']}.json"
-    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8"))["mode"] in (place.mode, "online"):
+    mark = destination.folder / "wandb" / "recorded" / f"{stage['directory']}.json"
+    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8"))["mode"] in (destination.mode, "online"):
         return None
     manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    with _started(stage["directory"], stage["role"], manifest["recipe"], place) as run:
-        for name, source in _sources(stage["role"], config).items():
-            _use_file(run, name, source, place)
-        if place.mode == "online":
+    with _started(stage["directory"], stage["role"], manifest["recipe"], destination) as run:
+        for source in sources:
+            if stage["role"] in source["stages"]:
+                _use_file(run, source, destination)
+        if destination.mode == "online":
             for directory in manifest["inputs"].values():
                 name, _, key = directory.rpartition("-")
                 run.use_artifact(f"{name}:{key}")
@@ -117,16 +120,16 @@ def _record_stage(stage: Mapping[str, Any], path: Path, config: Config, place: P
         _add_files(artifact, path, manifest, weights=config.tracking.upload_weights)
         run.log_artifact(artifact, aliases=[manifest["key"]])
         folder = str(Path(run.dir).parent)
-    write_atomic(mark, json.dumps({"mode": place.mode}))
+    write_atomic(mark, json.dumps({"mode": destination.mode}))
     return folder
 
 
-def _record_point(folder: Path, told: Mapping[str, Any], place: Place) -> tuple[str | None, str]:
+def _record_point(folder: Path, run_json: Mapping[str, Any], destination: Destination) -> tuple[str | None, str]:
     """(address, folder) of the experiment's W&B run: settings, training curve, verdicts, and figures with their intervals."""
-    with _started(folder.name, "experiment", told["config"], place) as run:
-        for stage in told["stages"]:
+    with _started(folder.name, "experiment", run_json["config"], destination) as run:
+        for stage in run_json["stages"]:
             path = folder / stage["path"]
-            if place.mode == "online":
+            if destination.mode == "online":
                 name, _, key = stage["directory"].rpartition("-")
                 run.use_artifact(f"{name}:{key}")
             if stage["role"] == "model":
@@ -134,29 +137,22 @@ def _record_point(folder: Path, told: Mapping[str, Any], place: Place) -> tuple[
             if stage["role"] == "verdicts" and (table := _table("verdicts", path)):
                 run.log({"verdicts": table})
             run.summary.update(_numbers(stage["metrics"], f"{stage['role']}/"))
-        run.summary.update(_numbers(told["results"] or {}))
-        return (run.url if place.mode == "online" else None), str(Path(run.dir).parent)
+        run.summary.update(_numbers(run_json["results"] or {}))
+        return (run.url if destination.mode == "online" else None), str(Path(run.dir).parent)
 
 
-def _sources(role: str, config: Config) -> dict[str, FileSource]:
-    """Files from outside that a stage was made from."""
-    if role not in ("pool", "answers", "reference_answers"):
-        return {}
-    sources = resolve(config)
-    found = {"seeds": sources.seeds, "data": sources.data} if role == "pool" else {"eval_set": sources.eval_set}
-    return {name: source for name, source in found.items() if source is not None and source.path is not None}
-
-
-def _use_file(run: Any, name: str, source: FileSource, place: Place) -> None:
+def _use_file(run: Any, source: Mapping[str, Any], destination: Destination) -> None:
+    """Shows a source file of run.json as an artifact; one that is no longer on this machine is left out."""
     import wandb
 
-    assert source.path is not None
-    artifact = wandb.Artifact(name, type=name, metadata={"name": source.name, "sha256": source.sha256})
-    artifact.add_file(str(source.path), policy="immutable")
-    if place.mode == "online":
-        run.use_artifact(artifact, aliases=[source.sha256[:16]])
+    if not Path(source["path"]).is_file():
+        return
+    artifact = wandb.Artifact(source["what"], type=source["what"], metadata={"name": source["name"], "sha256": source["sha256"]})
+    artifact.add_file(source["path"], policy="immutable")
+    if destination.mode == "online":
+        run.use_artifact(artifact, aliases=[source["sha256"][:16]])
     else:
-        run.log_artifact(artifact, aliases=[source.sha256[:16]])
+        run.log_artifact(artifact, aliases=[source["sha256"][:16]])
 
 
 def _add_files(artifact: Any, path: Path, manifest: Mapping[str, Any], *, weights: bool) -> None:

@@ -20,6 +20,7 @@ from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge import build_verdicts, is_switched
 from minilima.evaluate.judge_forms import check_form, parse_choice, weigh
+from minilima.evaluate.judged import read_judged
 from minilima.evaluate.results import compute_results
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, sha256_text, write_jsonl
@@ -231,10 +232,10 @@ def test_every_kind_of_fault_is_survived_and_counted(tmp_path: Path, server: Mod
     assert outcome.usage.faults == {**counted, "unusable": unusable}
     # Both orders of the seventh, each asked three times, and every reply that was cut before its choice; some are both.
     assert max(6, server.injected["truncated"]) <= unusable <= server.injected["truncated"] + 6
-    coverage = compute_results(
-        verdicts=made.work, answers=with_losses(made.inputs["answers"]), reference=with_losses(made.inputs["reference"]),
-        min_coverage=0.99,
-    )  # fmt: skip
+    answers, reference = with_losses(made.inputs["answers"]), with_losses(made.inputs["reference"])
+    judged = read_judged({"verdicts": made.work, "answers": answers, "reference_answers": reference})
+    assert judged is not None
+    coverage = compute_results(judged, min_coverage=0.99)
     assert coverage.win_rate is None and f"{len(read)} of 60 prompts judged" in coverage.coverage.refusal()
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
-from minilima.evaluate.judge_forms import FORMS, check_form, form_named, form_shown
+from minilima.evaluate.judge_forms import FORMS, JudgeForm, check_form, form_named, form_shown
 from minilima.models.chat import Reply
 from minilima.prompts import FOLDER
 
@@ -19,18 +19,14 @@ def test_every_prompt_of_a_judge_has_one_row_and_every_row_its_prompt() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_every_form_reads_both_winners_and_knows_a_reply_that_states_none(form: object) -> None:
-    row = next(item for item in FORMS if item is form)
-    first, second = (
-        (reply(logprobs={"m": 0.0}), reply(logprobs={"M": 0.0}))
-        if row.needs_logprobs
-        else (reply("Output (a)"), reply("Output (b)"))
-    )
-    assert (row.read(first), row.read(second), row.read(reply("Neither."))) == (1.0, 2.0, None)
+def test_every_form_reads_both_winners_and_knows_a_reply_that_states_none(form: JudgeForm) -> None:
+    letters = (reply(logprobs={"m": 0.0}), reply(logprobs={"M": 0.0}))
+    first, second = letters if form.needs_logprobs else (reply("Output (a)"), reply("Output (b)"))
+    assert (form.read(first), form.read(second), form.read(reply("Neither."))) == (1.0, 2.0, None)
 
 
 def test_a_prompt_without_a_row_is_refused_and_the_rows_are_listed() -> None:
-    with pytest.raises(MinilimaError, match="choose.*explain.*weigh"):
+    with pytest.raises(MinilimaError, match=r"choose.*explain.*weigh"):
         form_named("grade")
 
 

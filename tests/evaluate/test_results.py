@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from minilima.evaluate.judged import read_judged
 from minilima.evaluate.results import Results, compute_results
 from minilima.formats.files import write_jsonl
 
@@ -15,7 +16,9 @@ def results(folder: Path, read: int, prompts: int, min_coverage: float) -> Resul
     write_jsonl(folder / "reference_loss.jsonl", [])
     answer = {"instruction": "Say it", "output": "it", "generator": "model", "tokens": 1, "truncated": False}
     write_jsonl(folder / "answers.jsonl", [{"id": str(number), **answer} for number in range(prompts)])
-    return compute_results(verdicts=folder, answers=folder, reference=folder, min_coverage=min_coverage)
+    judged = read_judged({"verdicts": folder, "answers": folder, "reference_answers": folder})
+    assert judged is not None
+    return compute_results(judged, min_coverage=min_coverage)
 
 
 @pytest.mark.parametrize(

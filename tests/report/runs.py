@@ -9,9 +9,11 @@ from typing import Any
 
 from minilima.config.compose import load_config
 from minilima.config.schema import Config
+from minilima.evaluate.judged import read_judged
 from minilima.formats.files import write_jsonl
 from minilima.pipeline import results_of
 from minilima.report.run_folder import Summary, write_run
+from minilima.run.describe import describe_outcome
 from minilima.run.graph import run_key, stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Artifact, Store
@@ -30,8 +32,11 @@ def finished_run(outputs: Path, prompts: Sequence[Prompt], *overrides: str) -> S
     artifacts: dict[str, Artifact] = {
         role: store.get_or_build(stage, partial(_fill, role, config, prompts)) for role, stage in graph.until(config.until)
     }
-    results = results_of(artifacts, config, sources)
-    return write_run(outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}", config, artifacts, results)
+    judged = read_judged({role: artifact.path for role, artifact in artifacts.items()})
+    results = results_of(judged, artifacts, config, sources)
+    outcomes = {role: describe_outcome(role, artifact.metrics) for role, artifact in artifacts.items()}
+    folder = outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}"
+    return write_run(folder, config, sources, artifacts, outcomes=outcomes, judged=judged, results=results)
 
 
 def plain_prompts(count: int, skill: float = 0.5, seed: int = 0) -> list[Prompt]:

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from minilima.config.compose import load_config
+from minilima.evaluate.judged import read_judged
 from minilima.evaluate.results import compute_results
 from minilima.formats.annotations import read_annotations
 from minilima.formats.files import write_jsonl
 from minilima.report.run_folder import Summary, write_run
+from minilima.run.sources import resolve
 from minilima.store.entries import Artifact, Store
 from minilima.store.job import Outcome, Stage
 
@@ -47,13 +49,12 @@ def write(folder: Path, preferences: Sequence[float | None], *overrides: str) ->
         role: store.get_or_build(Stage(name=role, version=1, recipe={}), partial(build, role))
         for role in ("answers", "reference_answers", "verdicts")
     }
-    results = compute_results(
-        verdicts=artifacts["verdicts"].path,
-        answers=artifacts["answers"].path,
-        reference=artifacts["reference_answers"].path,
-        min_coverage=0.5,
-    )
-    return write_run(folder / "runs" / "run-1", config, artifacts, results)
+    judged = read_judged({role: artifact.path for role, artifact in artifacts.items()})
+    assert judged is not None
+    results = compute_results(judged, min_coverage=0.5)
+    outcomes = dict.fromkeys(artifacts, "")
+    run, sources = folder / "runs" / "run-1", resolve(config)
+    return write_run(run, config, sources, artifacts, outcomes=outcomes, judged=judged, results=results)
 
 
 def leaderboard(file: Path) -> dict[str, dict[str, str]]:

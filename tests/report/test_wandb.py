@@ -4,6 +4,7 @@ import json
 import struct
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from minilima.config.compose import load_config, to_dict
 from minilima.formats.files import write_jsonl
 from minilima.report import wandb
-from minilima.report.run_folder import Summary
+from minilima.report.run_folder import Summary, source_files
 from minilima.report.wandb_record import record
+from minilima.run.sources import resolve
 
 KEYS = {"pool": "1" * 16, "dataset": "2" * 16, "model": "3" * 16, "verdicts": "4" * 16}
 BLOCK = 32768
@@ -94,11 +96,13 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = stage(outputs, name, dict(before), metrics)
         stages.append({"role": name, "directory": path.name, "path": f"../../store/{path.name}", "metrics": metrics, "usage": {}})
         before = {name: path.name}
+    found = resolve(load_config(["eval_set=minilima_100"]))
+    sources = json.loads(json.dumps([asdict(file) for file in source_files(found)]))
     interval = {"win_rate": {"value": 60.0, "low": 40.0, "high": 80.0}}
     for point in ("tracked-aaaa", "tracked-bbbb"):
         folder = outputs / "runs" / point
         folder.mkdir(parents=True)
-        told = {"name": "tracked", "config": config, "stages": stages, "results": {"win_rate": interval}}
+        told = {"name": "tracked", "config": config, "sources": sources, "stages": stages, "results": {"win_rate": interval}}
         (folder / "run.json").write_text(json.dumps(told))
         record(folder, "offline")
     return outputs
