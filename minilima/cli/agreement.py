@@ -224,8 +224,7 @@ def _show(card: JudgeCard, no_ranking: str) -> None:
     console.say()
     if card.ranking is not None:
         models, figure = len(card.ranking.models), card.ranking.spearman
-        bounds = f", 95 % interval {figure.low:.2f} to {figure.high:.2f}" if figure.low is not None else ""
-        console.say(f"Ranks of {models} models against {card.ranking.leaderboard}: Spearman {figure.value:.2f}{bounds}.")
+        console.say(f"Ranks of {models} models against {card.ranking.leaderboard}: Spearman {figure.text('.2f')}.")
     else:
         console.say(f"Ranks of models: not known, {no_ranking}.")
     if card.against_people is not None:
@@ -259,4 +258,4 @@ def _published_people() -> str:
 
 
 def _kappa_text(figure: Figure | None) -> str:
-    return f"{figure.value:.2f} (95 % interval {figure.low:.2f} to {figure.high:.2f})" if figure else "not known"
+    return figure.text(".2f") if figure else "not known"

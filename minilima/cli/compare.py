@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from minilima import console
 from minilima.errors import MinilimaError
@@ -117,10 +117,10 @@ def _line(row: Row, table: Table, paired: bool, controlled: bool) -> list[str]:
         "*" * row.best + "+" * row.pareto,
         point.name,
         *(str(point.settings.get(name)) for name in table.settings),
-        _interval(rate.win_rate, "{:.1f}") if rate else "not known",
+        rate.win_rate.text(brief=True) if rate else "not known",
         *([_controlled(point)] if controlled else []),
         f"{point.results.coverage.judged}/{point.results.coverage.prompts}",
-        _interval(loss.change, "{:+.3f}") if loss else "not known",
+        loss.change.text("+.3f", brief=True) if loss else "not known",
         f"{point.tokens:,}",
         "not known" if point.usd is None else f"{point.usd:.2f}",
         f"{point.seconds:,.0f}",
@@ -133,18 +133,14 @@ def _line(row: Row, table: Table, paired: bool, controlled: bool) -> list[str]:
         return [*cells, row.against.note, "", "", "", ""]
     detectable = f"{found.minimum_detectable:.1f}" if found.prompts > 1 else "not known"
     figures = [detectable, f"{found.p_holm:.4f}", f"{found.p_mcnemar:.4f}"]
-    return [*cells, _interval(found.difference, "{:+.1f}"), *figures, row.against.note]
+    return [*cells, found.difference.text("+.1f", brief=True), *figures, row.against.note]
 
 
 def _controlled(point: Point) -> str:
     if point.length_controlled is None:
         return "not known"
     value, interval = point.length_controlled
-    return _interval(interval, "{:.1f}") if interval else f"{value:.1f}"
-
-
-def _interval(estimate: Any, form: str) -> str:
-    return f"{form.format(estimate.value)} ({form.format(estimate.low)} to {form.format(estimate.high)})"
+    return interval.text(brief=True) if interval else f"{value:.1f}"
 
 
 def _markdown(table: Table) -> str:

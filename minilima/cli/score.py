@@ -81,7 +81,7 @@ def _run_rows(scored: Scored) -> list[tuple[str, str]]:
         ("file", scored.file.name),
         ("judged against", f"{scored.run.baseline or 'a baseline without a name'}, by {scored.run.judge or 'an unnamed judge'}"),
         ("prompts judged", f"{rate.judged:,}" + (f", and {unread:,} not read" if unread else "")),
-        ("win rate", f"{rate.win_rate.value:.2f} %, 95 % interval {rate.win_rate.low:.2f} to {rate.win_rate.high:.2f}"),
+        ("win rate", rate.win_rate.text(".2f", " %")),
         ("standard error", f"{rate.standard_error:.2f} points" if rate.judged > 1 else "not known from one prompt"),
         ("wins, losses, draws", f"{rate.wins:,}, {rate.losses:,}, {rate.ties:,}"),
         ("discrete win rate", f"{rate.discrete_win_rate:.2f} %"),
@@ -96,24 +96,20 @@ def _run_rows(scored: Scored) -> list[tuple[str, str]]:
 def _controlled_text(value: LengthControlled | NotKnown) -> str:
     if isinstance(value, NotKnown):
         return f"not known: {value.reason}"
-    interval = f", 95 % interval {value.interval.low:.2f} to {value.interval.high:.2f}" if value.interval else ""
-    return f"{value.value:.2f} %{interval} ({value.how})"
+    return f"{value.text('.2f')} ({value.how})"
 
 
 def _share_text(value: Share | None) -> str:
-    if value is None:
-        return "not known"
-    return f"{value.share.value:.0%} of {value.decided:,}, 95 % interval {value.share.low:.0%} to {value.share.high:.0%}"
+    return "not known" if value is None else value.text()
 
 
 def _pair_rows(pair: Pair) -> list[tuple[str, str]]:
     found = pair.comparison
     if found is None:
         return [("not compared", pair.reason or "")]
-    bounds = f"{found.difference.low:+.2f} to {found.difference.high:+.2f}"
     return [
-        ("win rates", f"{found.difference.value:+.2f} points, 95 % interval {bounds}, on {found.prompts:,} shared prompts"),
+        ("win rates", f"{found.difference.text('+.2f', ' points')}, on {found.prompts:,} shared prompts"),
         ("paired bootstrap", f"{p_text(found.p_bootstrap)}; {p_text(found.p_holm or 0)} with Holm's correction for all pairs"),
         ("McNemar, exact", f"{p_text(found.p_mcnemar)}; better on {found.first_better:,}, worse on {found.second_better:,}"),
-        ("could be detected", f"{found.minimum_detectable:.2f} points (80 % power at the 5 % level)"),
+        ("smallest detectable", f"{found.minimum_detectable:.2f} points (80 % power at the 5 % level)"),
     ]

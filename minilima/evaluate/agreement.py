@@ -6,6 +6,7 @@ pairs and verdicts; `build_agreement` is the stage that asks the judge.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -99,8 +100,8 @@ def people(pairs: Sequence[LabelledPair]) -> Figure | None:
     compared = []
     for pair in pairs:
         hits = []
-        for place, label in enumerate(pair.labels):
-            others = [*pair.labels[:place], *pair.labels[place + 1 :]]
+        for index, label in enumerate(pair.labels):
+            others = [*pair.labels[:index], *pair.labels[index + 1 :]]
             if others and (winner := majority(others)) != TIE:
                 hits.append(_hit(whole(label), winner))
         compared.append((sum(hits), float(len(hits))))
@@ -144,8 +145,9 @@ def rank(
     from scipy.stats import rankdata
 
     rates = []
-    for labels, found in zip(sets, verdicts, strict=True):
-        points = np.array([value for pair in labels.pairs if (value := found[pair.id].preference) is not None], dtype=np.float64)
+    for labels, by_pair in zip(sets, verdicts, strict=True):
+        preferences = [by_pair[pair.id].preference for pair in labels.pairs]
+        points = np.array([value for value in preferences if value is not None], dtype=np.float64)
         rates.append(np.concatenate([[points.mean()], resamples(len(points)) @ points / len(points)]))
     models = tuple(str(labels.model) for labels in sets)
     ours = rankdata(np.array(rates), axis=0)
@@ -163,10 +165,10 @@ def _lengths(read: Sequence[tuple[LabelledPair, float]]) -> tuple[list[tuple[int
 
 
 def _mean(values: Sequence[float]) -> Figure:
-    found = _figure(share([(value, 1.0) for value in values]))
-    assert found is not None, "there are values"
-    return found
+    mean = _figure(share([(value, 1.0) for value in values]))
+    assert mean is not None, "there are values"
+    return mean
 
 
-def _figure(found: Share | None) -> Figure | None:
-    return None if found is None else Figure(value=found.share.value, low=found.share.low, high=found.share.high)
+def _figure(counted: Share | None) -> Figure | None:
+    return None if counted is None else Figure(**asdict(counted.share))

@@ -45,8 +45,8 @@ def judge_with_alpaca_eval(job: Job, pairs: Sequence[tuple[Answer, Answer]], tel
         annotator = _annotator(job)
         for chunk in _chunks(pairs, job.config.judge.endpoint.concurrency):
             base, tuned = ([_row(pair[side]) for pair in chunk] for side in (0, 1))
-            found = {row["instruction"]: row for row in annotator.annotate_head2head(outputs_1=base, outputs_2=tuned)}
-            verdicts += [_verdict(pair[1], found[pair[1].instruction]) for pair in chunk]
+            judged = {row["instruction"]: row for row in annotator.annotate_head2head(outputs_1=base, outputs_2=tuned)}
+            verdicts += [_verdict(pair[1], judged[pair[1].instruction]) for pair in chunk]
             tell(Progress(done=len(verdicts), total=len(pairs), unit="verdicts"))
     except openai.OpenAIError as error:
         raise explain(error, job.config.judge.model or "of the annotators_config", job.config.judge.endpoint) from None
@@ -135,7 +135,7 @@ def _words(reply: Any) -> str | None:
     if not isinstance(reply, Mapping):
         return reply if isinstance(reply, str) else None
     tops = [
-        [{"token": top["token"], "logprob": top["logprob"]} for top in place["top_logprobs"]]
-        for place in (reply.get("logprobs") or {}).get("content") or []
+        [{"token": top["token"], "logprob": top["logprob"]} for top in position["top_logprobs"]]
+        for position in (reply.get("logprobs") or {}).get("content") or []
     ]
     return json.dumps({"logprobs": {"content": [{"top_logprobs": top} for top in tops]}}) if tops else reply.get("text")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
+from minilima.evaluate.statistics import Estimate
 from minilima.formats.files import DATA
 
 PACKAGED = DATA / "judge_cards.json"
@@ -25,6 +26,12 @@ class Figure:
     value: float
     low: float | None = None
     high: float | None = None
+
+    def text(self, form: str = ".1f", unit: str = "", scale: float = 1) -> str:
+        """The figure, times `scale`, with its interval as `Estimate.text`; alone where it has none."""
+        if self.low is None or self.high is None:
+            return f"{scale * self.value:{form}}{unit}"
+        return Estimate(value=scale * self.value, low=scale * self.low, high=scale * self.high).text(form, unit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +100,8 @@ class JudgeCard:
     @property
     def against_people(self) -> Measured | None:
         """The largest set that people labelled; None where the judge was only compared with other judges."""
-        found = [item for item in self.measured if item.by == "people"]
-        return max(found, key=lambda item: item.decided) if found else None
+        by_people = [item for item in self.measured if item.by == "people"]
+        return max(by_people, key=lambda item: item.decided) if by_people else None
 
     @property
     def above_floor(self) -> bool:
@@ -102,34 +109,31 @@ class JudgeCard:
 
         Where the figures have intervals, the whole interval of the paired difference must be above 0.
         """
-        found = self.against_people
-        if not self.own or found is None:
+        measured = self.against_people
+        if not self.own or measured is None:
             return False
-        if found.gain is not None and found.gain.low is not None:
-            return found.gain.low > 0
-        return found.agreement.value > found.longest.value
+        if measured.gain is not None and measured.gain.low is not None:
+            return measured.gain.low > 0
+        return measured.agreement.value > measured.longest.value
 
     def sentence(self) -> str:
         """The card in one sentence or two."""
-        found = self.against_people
-        if found is None:
+        measured = self.against_people
+        if measured is None:
             return f"{self.judge} was compared with other judges only, not with people."
-        people = f", one person with others {share_text(found.people)}" if found.people else ""
+        human = f"; human-human agreement {share_text(measured.people)}" if measured.people else ""
         figures = (
-            f"agrees with people in {share_text(found.agreement)} of the pairs; "
-            f'"the longer answer" in {share_text(found.longest)}{people} ({found.labels}).'
+            f"agreement with people {share_text(measured.agreement)}; "
+            f'of "the longer answer" {share_text(measured.longest)}{human} ({measured.labels}).'
         )
         if self.own:
-            return f"this judge {figures}"
-        return f"this judge was not measured. The published one of its form, {self.judge}, {figures}"
+            return f"measured: {figures}"
+        return f"this judge was not measured. The published judge of its form, {self.judge}: {figures}"
 
 
 def share_text(figure: Figure, form: str = ".1f", unit: str = "%") -> str:
     """A share in percent, with its interval where there is one."""
-    text = f"{100 * figure.value:{form}} {unit}"
-    if figure.low is None or figure.high is None:
-        return text
-    return f"{text} (95 % interval {100 * figure.low:{form}} to {100 * figure.high:{form}})"
+    return figure.text(form, f" {unit}", scale=100)
 
 
 def find_card(identity: str, form: str | None, folder: Path, packaged: Path = PACKAGED) -> JudgeCard | None:

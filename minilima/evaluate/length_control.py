@@ -23,12 +23,12 @@ from minilima.evaluate.length_control_tables import (
     BASELINE,
     HOW_TO_GET,
     JUDGE,
+    Coefficients,
     Gamed,
     LengthControlled,
     NotKnown,
     Tables,
-    Weights,
-    alpaca_eval_places,
+    alpaca_eval_positions,
     instruction_id,
 )
 from minilima.evaluate.statistics import Estimate, Matrix, Vector
@@ -49,7 +49,7 @@ TOLERANCE_POINTS = 1.0
 """How far published weights may miss the win rate of the annotations they are said to describe."""
 
 
-class Method(StrEnum):
+class CoefficientsFrom(StrEnum):
     """Where the coefficients come from."""
 
     auto = "auto"
@@ -69,7 +69,7 @@ class _Rows:
 
 
 def length_controlled(
-    run: Run, tables: Tables, *, method: Method = Method.auto, positional: bool = False, refits: int = REFITS
+    run: Run, tables: Tables, *, method: CoefficientsFrom = CoefficientsFrom.auto, positional: bool = False, refits: int = REFITS
 ) -> LengthControlled | NotKnown:
     """The official length-controlled win rate, `tanh(std_delta_len) + instruction_difficulty + not_gamed_baseline - 1`.
 
@@ -78,10 +78,10 @@ def length_controlled(
         tables: difficulties and gamed baselines, and published weights where they are known.
         method: `published` = the coefficients published for the model's name; `fitted` = fitted to these annotations with
             the gamed baselines; `auto` = published where they are there, fit the win rate and come from difficulties in
-            their right places, fitted otherwise.
+            their right positions, fitted otherwise.
         positional: take difficulties by row number, as alpaca_eval 0.6.6 does.
-        refits: bootstrap resamples; 0 = no interval. Each resample draws prompts anew, standardises the length
-            differences anew and refits all coefficients at the strength of penalty chosen for the whole sample. The
+        refits: bootstrap resamples; 0 = no interval. Each resample draws prompts again, standardises the length
+            differences again and refits all coefficients at the strength of penalty chosen for the whole sample. The
             interval of a value from published weights is that of our fit, moved by the difference between both values.
 
     Returns:
@@ -91,12 +91,13 @@ def length_controlled(
     if isinstance(rows, NotKnown):
         return rows
     published = _published(run, rows, tables)
-    if isinstance(published, NotKnown) and method == Method.published:
+    if isinstance(published, NotKnown) and method == CoefficientsFrom.published:
         return published
-    # The weights published for an incomplete run come from a fit with misplaced difficulties: better to fit anew.
-    misplaced = not positional and _places(run) != list(range(len(run.annotations)))
-    fitted = isinstance(published, NotKnown) or method == Method.fitted or (method == Method.auto and misplaced)
-    if isinstance(published, NotKnown) or (fitted and (tables.gamed or method == Method.fitted)):
+    # The weights published for an incomplete run come from a fit with misplaced difficulties: better to fit again.
+    misplaced = not positional and _positions(run) != list(range(len(run.annotations)))
+    wanted = method == CoefficientsFrom.fitted
+    fitted = isinstance(published, NotKnown) or wanted or (method == CoefficientsFrom.auto and misplaced)
+    if isinstance(published, NotKnown) or (fitted and (tables.gamed or wanted)):
         if tables.gamed is None:
             return NotKnown(reason=f"the gamed baselines that hold the fit in place (df_gamed.csv) are missing. {HOW_TO_GET}")
         return _fitted(rows, tables.gamed, refits)
@@ -112,7 +113,7 @@ def own_length_controlled(run: Run) -> LengthControlled | None:
     return LengthControlled(value=float(np.mean(own) * 100), interval=None, weights=None, how="the file's own glm_preference")
 
 
-def _with_published(weights: Weights, rows: _Rows, gamed: Gamed | None, how: str, refits: int) -> LengthControlled:
+def _with_published(weights: Coefficients, rows: _Rows, gamed: Gamed | None, how: str, refits: int) -> LengthControlled:
     value, interval = _predict(weights, rows), None
     ours = _fitted(rows, gamed, refits) if gamed is not None and refits else None
     if ours is not None and ours.interval is not None:
@@ -148,20 +149,20 @@ def minimal_length_controlled(run: Run, *, refits: int = REFITS) -> LengthContro
     )
 
 
-def _places(run: Run) -> list[int | None]:
-    """The place of each row's instruction in AlpacaEval's order; None for an instruction that is not AlpacaEval's."""
-    return [alpaca_eval_places().get(instruction_id(row.instruction)) for row in run.annotations]
+def _positions(run: Run) -> list[int | None]:
+    """The position of each row's instruction in AlpacaEval's order; None for an instruction that is not AlpacaEval's."""
+    return [alpaca_eval_positions().get(instruction_id(row.instruction)) for row in run.annotations]
 
 
 def _official_rows(run: Run, tables: Tables, positional: bool) -> _Rows | NotKnown:
     if run.baseline != BASELINE:
         return NotKnown(reason=f"the baseline is {run.baseline or 'not named'}; difficulties are known against {BASELINE} only")
-    places = _places(run)
-    known = [place for place in places if place is not None]
-    if len(known) < len(places):
-        return NotKnown(reason=f"{len(places) - len(known):,} of {len(places):,} instructions are not AlpacaEval's")
+    positions = _positions(run)
+    known = [position for position in positions if position is not None]
+    if len(known) < len(positions):
+        return NotKnown(reason=f"{len(positions) - len(known):,} of {len(positions):,} instructions are not AlpacaEval's")
     if tables.difficulty is None:
-        return NotKnown(reason=f"the instructions' difficulties are not there. {HOW_TO_GET}")
+        return NotKnown(reason=f"the instructions' difficulties are missing. {HOW_TO_GET}")
     if positional and len(known) > len(tables.difficulty):
         return NotKnown(reason=f"there are {len(known):,} rows and {len(tables.difficulty):,} difficulties")
     rows = _rows(run, tables.difficulty[list(range(len(known))) if positional else known])
@@ -179,10 +180,10 @@ def _rows(run: Run, difficulty: Vector | None) -> _Rows:
 def _too_little(rows: _Rows) -> NotKnown | None:
     if int((~np.isnan(rows.preference)).sum()) < 2:
         return NotKnown(reason="fewer than two verdicts could be read")
-    return None if rows.gap.std() > 0 else NotKnown(reason="all pairs differ by the same length, so its effect cannot be told")
+    return None if rows.gap.std() > 0 else NotKnown(reason="all pairs differ by the same length, so its effect is not known")
 
 
-def _published(run: Run, rows: _Rows, tables: Tables) -> Weights | NotKnown:
+def _published(run: Run, rows: _Rows, tables: Tables) -> Coefficients | NotKnown:
     """The published coefficients, if they belong to these annotations: same judge, and they predict the same win rate.
 
     Coefficients are found by the model's name, and names are not unique; without this check a user's own `alpaca-7b` would
@@ -210,7 +211,7 @@ def _fitted(rows: _Rows, gamed: Gamed, refits: int) -> LengthControlled:
     )
 
 
-def _predict(weights: Weights, rows: _Rows) -> float:
+def _predict(weights: Coefficients, rows: _Rows) -> float:
     """The win rate in percent with the length term at 0."""
     difficulty = np.zeros_like(rows.gap) if rows.difficulty is None else rows.difficulty
     return float(expit(weights.model + weights.difficulty * difficulty).mean() * 100)
@@ -236,12 +237,12 @@ def _training(rows: _Rows, gamed: Gamed | None) -> tuple[Matrix, Vector, Vector]
     return np.vstack([theirs, design]), np.concatenate([gamed.preference, target]), weight
 
 
-def _fit(rows: _Rows, gamed: Gamed | None, strength: float) -> Weights:
-    length, difficulty, model = _coefficients(*_training(rows, gamed), strength)
-    return Weights(length=length, difficulty=difficulty, model=model)
+def _fit(rows: _Rows, gamed: Gamed | None, strength: float) -> Coefficients:
+    length, difficulty, model = _regress(*_training(rows, gamed), strength)
+    return Coefficients(length=length, difficulty=difficulty, model=model)
 
 
-def _coefficients(design: Matrix, target: Vector, weight: Vector, strength: float) -> Sequence[float]:
+def _regress(design: Matrix, target: Vector, weight: Vector, strength: float) -> Sequence[float]:
     """L1-penalised logistic regression on preferences between 0 and 1: each row counts as a win and as a loss, in parts."""
     regression = LogisticRegression(
         C=strength, l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=123, max_iter=100
@@ -264,11 +265,11 @@ def _choose_strength(rows: _Rows, gamed: Gamed) -> float:
     for train, test in GroupKFold(n_splits=5).split(groups, groups=groups):
         # A row and its mirror image share a fold, so the first half of the indices says it all.
         fit, held = train[train < count], test[test < count]
-        for place, strength in enumerate(STRENGTHS):
-            coefficients = _coefficients(design[fit], target[fit], weight[fit], float(strength))
+        for number, strength in enumerate(STRENGTHS):
+            coefficients = _regress(design[fit], target[fit], weight[fit], float(strength))
             odds = design[held] @ np.array(coefficients)
             loss = target[held] * np.logaddexp(0, -odds) + (1 - target[held]) * np.logaddexp(0, odds)
-            scores[place] += float((loss * weight[held]).mean())
+            scores[number] += float((loss * weight[held]).mean())
     return float(STRENGTHS[scores.argmin()])
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from minilima.evaluate.length_control_tables import (
     BASELINE,
     NO_TABLES,
+    Coefficients,
     LengthControlled,
     NotKnown,
-    Weights,
     cached_folder,
     load_tables,
 )
@@ -41,9 +41,9 @@ def length_controlled_win_rate(run: Run, key: str, tables: Path | None, memory: 
     file = memory / f"{sha256_text(canonical_json(content))[:16]}.json"
     if file.is_file():
         return _parse(json.loads(file.read_text(encoding="utf-8")))
-    found = _fit(run, folder) if official else _fit_minimal(run)
-    write_atomic(file, json.dumps(asdict(found)))
-    return found
+    controlled = _fit(run, folder) if official else _fit_minimal(run)
+    write_atomic(file, json.dumps(asdict(controlled)))
+    return controlled
 
 
 def _fit(run: Run, folder: Path | None) -> LengthControlled | NotKnown:
@@ -65,6 +65,6 @@ def _parse(values: dict[str, Any]) -> LengthControlled | NotKnown:
     return LengthControlled(
         value=values["value"],
         interval=Estimate(**interval) if interval else None,
-        weights=Weights(**weights) if weights else None,
+        weights=Coefficients(**weights) if weights else None,
         how=values["how"],
     )

@@ -2,7 +2,7 @@
 
 None of it is packaged: the tables belong to AlpacaEval's data, which are licensed CC BY-NC 4.0, while minilima is
 Apache-2.0. They are read from a folder of the user's (or Hugging Face's cache). Packaged is only the order of AlpacaEval's
-805 instructions, as hashes without any text: the published tables know an instruction by its place in that order.
+805 instructions, as hashes without any text: the published tables know an instruction by its position in that order.
 """
 
 import csv
@@ -29,7 +29,7 @@ HOW_TO_GET = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
+class Coefficients:
     """Coefficients of the logistic model, on the log-odds that the model's answer wins."""
 
     length: float
@@ -56,9 +56,9 @@ class Tables:
     """What is known of AlpacaEval's set; a part is None or empty where its file is not there."""
 
     difficulty: Vector | None
-    """By place in AlpacaEval's order; None where no tables were found."""
+    """By position in AlpacaEval's order; None where no tables were found."""
     gamed: Gamed | None
-    weights: Mapping[str, Weights]
+    weights: Mapping[str, Coefficients]
     """Published coefficients by model."""
 
 
@@ -69,10 +69,14 @@ class LengthControlled:
     value: float
     interval: Estimate | None
     """95 % bootstrap interval over prompts, the model refitted in each resample; None where it cannot be refitted."""
-    weights: Weights | None
+    weights: Coefficients | None
     """None where the value was read from the file."""
     how: str
     """`published weights`, `fitted`, `minimal` or `the file's own`, with what a reader should know."""
+
+    def text(self, form: str = ".1f") -> str:
+        """The value with its interval, as `Estimate.text`; alone where it has none."""
+        return self.interval.text(form, " %") if self.interval else f"{self.value:{form}} %"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,7 @@ def load_tables(folder: Path) -> Tables:
         MinilimaError: the folder holds neither difficulties nor gamed baselines, or a table cannot be understood.
     """
     if not folder.is_dir():
-        raise MinilimaError(f"There is no folder {folder}.", "The tables for length control were to be there.", HOW_TO_GET)
+        raise MinilimaError(f"There is no folder {folder}.", "The tables for length control are read from it.", HOW_TO_GET)
     difficulty = _one(folder, "*instruction_difficulty*.csv")
     gamed = _one(folder, "*df_gamed*.csv")
     weights = _one(folder, f"*baseline_{BASELINE}.csv")
@@ -119,17 +123,17 @@ def cached_folder() -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     for name in ("df_gamed.csv", "instruction_difficulty.csv"):
-        found = try_to_load_from_cache("tatsu-lab/alpaca_eval", name, repo_type="dataset")
-        if isinstance(found, str):
-            return Path(found).parent
+        file = try_to_load_from_cache("tatsu-lab/alpaca_eval", name, repo_type="dataset")
+        if isinstance(file, str):
+            return Path(file).parent
     return None
 
 
 @lru_cache(maxsize=1)
-def alpaca_eval_places() -> Mapping[str, int]:
-    """The place of each of AlpacaEval's instructions in its order, by `instruction_id`."""
+def alpaca_eval_positions() -> Mapping[str, int]:
+    """The position of each of AlpacaEval's instructions in its order, by `instruction_id`."""
     ids = (DATA / "alpaca_eval_order.txt").read_text(encoding="ascii").split()
-    return {identity: place for place, identity in enumerate(ids)}
+    return {identity: position for position, identity in enumerate(ids)}
 
 
 def instruction_id(instruction: str) -> str:
@@ -138,14 +142,14 @@ def instruction_id(instruction: str) -> str:
 
 
 def _one(folder: Path, pattern: str) -> Path | None:
-    found = sorted(folder.glob(pattern))
-    if len(found) > 1:
+    matching = sorted(folder.glob(pattern))
+    if len(matching) > 1:
         raise MinilimaError(
-            f"{folder} holds {len(found)} tables named {pattern}.",
-            f"They are: {', '.join(file.name for file in found)}.",
+            f"{folder} holds {len(matching)} tables named {pattern}.",
+            f"They are: {', '.join(file.name for file in matching)}.",
             "Keep one of them in the folder.",
         )
-    return found[0] if found else None
+    return matching[0] if matching else None
 
 
 def _difficulty(path: Path) -> Vector:
@@ -153,13 +157,13 @@ def _difficulty(path: Path) -> Vector:
     try:
         for row in _rows(path):
             values.setdefault(int(row.get("index") or row[""]), float(row["instruction_difficulty"]))
-        ordered = np.array([values[place] for place in range(len(values))], dtype=np.float64)
+        ordered = np.array([values[position] for position in range(len(values))], dtype=np.float64)
     except (KeyError, ValueError) as error:
         raise _bad_table(path, error) from None
-    if len(ordered) != len(alpaca_eval_places()):
+    if len(ordered) != len(alpaca_eval_positions()):
         raise MinilimaError(
             f"{path} holds {len(ordered)} difficulties.",
-            f"AlpacaEval has {len(alpaca_eval_places())} instructions, and the table names them by their places.",
+            f"AlpacaEval has {len(alpaca_eval_positions())} instructions, and the table names them by their positions.",
             HOW_TO_GET,
         )
     return ordered
@@ -177,10 +181,10 @@ def _gamed(path: Path) -> Gamed:
     return Gamed(preference=preference, standard_length=length, difficulty=difficulty, surrogate=surrogate)
 
 
-def _weights(path: Path) -> dict[str, Weights]:
+def _weights(path: Path) -> dict[str, Coefficients]:
     try:
         return {
-            row[""]: Weights(
+            row[""]: Coefficients(
                 length=float(row["np.tanh(std_delta_len)"]),
                 difficulty=float(row["instruction_difficulty"]),
                 model=float(row["not_gamed_baseline.astype(float)"]),

@@ -64,9 +64,9 @@ def score(files: Sequence[Path], tables: Tables, *, positional: bool = False) ->
     Raises:
         MinilimaError: a file cannot be understood, or a run in it has no verdict that can be read.
     """
-    found = [(file, run) for file in files for run in read_annotations(file)]
-    names = _names(found)
-    runs = [_score(name, file, run, tables, positional) for name, (file, run) in zip(names, found, strict=True)]
+    files_and_runs = [(file, run) for file in files for run in read_annotations(file)]
+    names = _names(files_and_runs)
+    runs = [_score(name, file, run, tables, positional) for name, (file, run) in zip(names, files_and_runs, strict=True)]
     return Scores(runs=tuple(runs), pairs=tuple(_pairs(runs)))
 
 
@@ -86,7 +86,7 @@ def _score(name: str, file: Path, run: Run, tables: Tables, positional: bool) ->
         file=file,
         win_rate=rate,
         length_controlled=_length_controlled(run, tables, positional),
-        # Where AlpacaEval's own figure may be had, a second one that is not comparable would only confuse.
+        # Where AlpacaEval's own figure exists, a second one that is not comparable would only confuse.
         minimal=NotKnown(reason="the baseline is AlpacaEval's; its own form applies")
         if run.baseline == BASELINE
         else minimal_length_controlled(run),
@@ -102,15 +102,15 @@ def _length_controlled(run: Run, tables: Tables, positional: bool) -> LengthCont
     return computed if isinstance(computed, LengthControlled) else own_length_controlled(run) or computed
 
 
-def _names(found: Sequence[tuple[Path, Run]]) -> list[str]:
+def _names(files_and_runs: Sequence[tuple[Path, Run]]) -> list[str]:
     """A name for each run: the model; where runs share it also the judge, the baseline and the file, as far as needed."""
-    names = [run.generator for _, run in found]
+    names = [run.generator for _, run in files_and_runs]
     for detail in ("judge", "baseline", "file"):
         shared = {name for name, times in Counter(names).items() if times > 1}
-        for place, (file, run) in enumerate(found):
-            if names[place] in shared:
+        for index, (file, run) in enumerate(files_and_runs):
+            if names[index] in shared:
                 more = {"judge": run.judge, "baseline": run.baseline, "file": str(file)}[detail]
-                names[place] += f" ({more or f'{detail} not named'})"
+                names[index] += f" ({more or f'{detail} not named'})"
     # Only the same run of the same file given twice is left.
     return [name if names.count(name) == 1 else f"{name} #{number}" for number, name in enumerate(names, start=1)]
 
@@ -185,19 +185,19 @@ def _pair_json(pair: Pair) -> dict[str, Any]:
     names = {"first": pair.first, "second": pair.second}
     if pair.comparison is None:
         return {**names, "difference": None, "reason": pair.reason}
-    found = pair.comparison
+    paired = pair.comparison
     return {
         **names,
-        "n_prompts": found.prompts,
-        "difference": found.difference.value,
-        "standard_error": _finite(found.standard_error),
-        "ci95": _bounds(found.difference),
-        "p_bootstrap": found.p_bootstrap,
-        "p_holm": found.p_holm,
-        "p_mcnemar": found.p_mcnemar,
-        "first_better": found.first_better,
-        "second_better": found.second_better,
-        "minimum_detectable_difference": _finite(found.minimum_detectable),
+        "n_prompts": paired.prompts,
+        "difference": paired.difference.value,
+        "standard_error": _finite(paired.standard_error),
+        "ci95": _bounds(paired.difference),
+        "p_bootstrap": paired.p_bootstrap,
+        "p_holm": paired.p_holm,
+        "p_mcnemar": paired.p_mcnemar,
+        "first_better": paired.first_better,
+        "second_better": paired.second_better,
+        "minimum_detectable_difference": _finite(paired.minimum_detectable),
     }
 
 

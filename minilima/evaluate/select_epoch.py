@@ -5,7 +5,7 @@
 
 The judge is the experiment's. Each epoch's answers are compared with the last one's: the same opponent for all, and one
 of about their own strength, so that verdicts tell epochs apart even where all of them beat the base model.
-The losses are told as a curve in any case (perplexity is their exponential).
+The losses are written as a curve in any case (perplexity is their exponential).
 """
 
 import gc
@@ -69,9 +69,9 @@ def choose_epoch(job: Job, tell: Tell) -> Outcome:
         _link(file, job.work / file.name)
     write_jsonl(job.work / "dev_curve.jsonl", scores)
     metrics = json.loads((trained / "manifest.json").read_text(encoding="utf-8"))["metrics"]
-    told = {"chosen_epoch": chosen, "epochs": len(folders), "dev_prompts": len(prompts), "dev_prompts_left_out": left_out}
+    choice = {"chosen_epoch": chosen, "epochs": len(folders), "dev_prompts": len(prompts), "dev_prompts_left_out": left_out}
     losses = {} if scores[0].dev_loss is None else {"chosen_dev_loss": scores[chosen - 1].dev_loss}
-    return Outcome(metrics={**metrics, **told, **losses}, usage=usage)
+    return Outcome(metrics={**metrics, **choice, **losses}, usage=usage)
 
 
 def clean_prompts(job: Job) -> tuple[list[EvalPrompt], int]:

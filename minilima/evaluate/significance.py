@@ -112,10 +112,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected so that the chance of any false finding among them stays at the level (Holm 1979)."""
     adjusted = [0.0] * len(p_values)
     highest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         # A larger p-value never becomes the more convincing one by having a smaller factor.
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = highest
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
     return adjusted
 
 

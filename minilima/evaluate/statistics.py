@@ -24,6 +24,18 @@ class Estimate:
     low: float
     high: float
 
+    def text(self, form: str = ".1f", unit: str = "", *, brief: bool = False) -> str:
+        """`62.5 %, 95 % interval 51.0 to 74.1`; where it is brief, for a table whose heading names the interval,
+        `62.5 % (51.0 to 74.1)`.
+
+        Args:
+            form: of each number, e.g. `+.2f` or `.0%`.
+            unit: after the value, e.g. ` %` or ` points`.
+            brief: whether the words are left out.
+        """
+        bounds = f"{self.low:{form}} to {self.high:{form}}"
+        return f"{self.value:{form}}{unit} ({bounds})" if brief else f"{self.value:{form}}{unit}, 95 % interval {bounds}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class WinRate:
@@ -113,6 +125,10 @@ class Share:
     share: Estimate
     decided: int
 
+    def text(self) -> str:
+        """`64% of 90, 95 % interval 54% to 73%`."""
+        return self.share.text(".0%", f" of {self.decided:,}")
+
 
 def length_preference(lengths: Sequence[tuple[int, int]], preferences: Sequence[float | None]) -> Share | None:
     """How often the longer answer won, among pairs of unequal length with a winner.
@@ -136,7 +152,7 @@ def length_preference(lengths: Sequence[tuple[int, int]], preferences: Sequence[
 
 @dataclass(frozen=True, kw_only=True)
 class Positions:
-    """What a judge makes of the place at which an answer stands; a part is None where it cannot be known."""
+    """How verdicts depend on the position of an answer; a part is None where it is not known."""
 
     consistency: Share | None
     """How often both orders led to the same winner, or to a tie, among prompts that were asked about in both."""
@@ -145,7 +161,7 @@ class Positions:
 
 
 def positions(orders: Sequence[Sequence[float]]) -> Positions:
-    """The place's part in verdicts.
+    """How verdicts depend on the position of an answer.
 
     Args:
         orders: as for `position_preference`; a prompt that was asked about in one order has one entry.
@@ -163,7 +179,7 @@ def position_preference(orders: Sequence[Sequence[float]]) -> Share | None:
     """
     prompts = []
     for pair in orders:
-        decided = [float((preference < 1.5) == (place == 0)) for place, preference in enumerate(pair) if preference != 1.5]
+        decided = [float((preference < 1.5) == (order == 0)) for order, preference in enumerate(pair) if preference != 1.5]
         prompts.append((sum(decided), float(len(decided))))
     return share(prompts)
 

@@ -1,4 +1,4 @@
-"""Points beside each other: what differs, which is best, which are worth their cost, and what can be told apart. Pure."""
+"""Points beside each other: what differs, which is best, which are worth their cost, and which differ significantly. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +48,7 @@ def tabulate(points: Sequence[Point], against: Point | None = None) -> Table:
     """Compares points; `against` is the one that all others are paired with."""
     names = sorted({name for point in points for name in point.settings})
     differ = [name for name in names if len({repr(point.settings.get(name)) for point in points}) > 1 and name != "name"]
-    told = tuple(name for name in differ if not _comes_with_its_kind(name, differ, points))
+    settings = tuple(name for name in differ if not _implied_by_kind(name, differ, points))
     cost = "usd" if all(point.usd is not None for point in points) and any(point.usd for point in points) else "seconds"
     comparable = len({tuple(point.yardstick.items()) for point in points}) == 1
     rated = sorted(points, key=lambda point: (-_score(point), getattr(point, cost)))
@@ -56,16 +56,18 @@ def tabulate(points: Sequence[Point], against: Point | None = None) -> Table:
     rows = tuple(
         Row(
             point=point,
-            against=pairs[place],
+            against=pairs[rank],
             best=comparable and point.results.win_rate is not None and _score(point) == _score(rated[0]),
-            pareto=comparable and point.results.win_rate is not None and not any(_beats(other, point, cost) for other in rated),
+            pareto=comparable
+            and point.results.win_rate is not None
+            and not any(_dominates(other, point, cost) for other in rated),
         )
-        for place, point in enumerate(rated)
+        for rank, point in enumerate(rated)
     )
-    return Table(rows=rows, settings=told, cost=cost, comparable=comparable)
+    return Table(rows=rows, settings=settings, cost=cost, comparable=comparable)
 
 
-def _comes_with_its_kind(name: str, differ: Sequence[str], points: Sequence[Point]) -> bool:
+def _implied_by_kind(name: str, differ: Sequence[str], points: Sequence[Point]) -> bool:
     """Whether the group's `kind` says all that the setting does, as where data of two kinds have their own filters."""
     kind = name.partition(".")[0] + ".kind"
     if name == kind or kind not in differ:
@@ -85,13 +87,13 @@ def choose(name: str | None, points: Sequence[Point]) -> Point | None:
     """
     if name is None:
         return None
-    found = [point for point in points if point.name == name] or [point for point in points if point.name.startswith(name)]
-    found = found or [point for point in points if "=" in name and _has(point, name)]
-    if len(found) == 1:
-        return found[0]
-    what = f"{len(found)} points are {name}." if found else f"There is no point {name}."
+    named = [point for point in points if point.name == name] or [point for point in points if point.name.startswith(name)]
+    named = named or [point for point in points if "=" in name and _has(point, name)]
+    if len(named) == 1:
+        return named[0]
+    what = f"{len(named)} points are {name}." if named else f"There is no point {name}."
     fix = "Name one of them in full, or by the settings that it alone has: --against data.size=300,sft.learning_rate=1e-5"
-    raise MinilimaError(what, f"The points are: {options([point.name for point in found or points])}.", fix)
+    raise MinilimaError(what, f"The points are: {options([point.name for point in named or points])}.", fix)
 
 
 def _has(point: Point, settings: str) -> bool:
@@ -100,28 +102,30 @@ def _has(point: Point, settings: str) -> bool:
     return all(name in point.settings and _same(str(point.settings[name]), value) for name, _, value in asked)
 
 
-def _same(told: str, asked: str) -> bool:
+def _same(value: str, asked: str) -> bool:
     try:
-        return float(told) == float(asked)
+        return float(value) == float(asked)
     except ValueError:
-        return told == asked
+        return value == asked
 
 
 def notes(table: Table, best: str = "* best win rate", front: str = "+ no other point") -> list[str]:
-    """What a reader must know to read the table rightly; `best` and `front` say how it marks points."""
+    """What a reader must know to read the table correctly; `best` and `front` say how it marks points."""
     other = any(row.point.settings.get("eval.reference") for row in table.rows)
     baseline = "what eval.reference names" if other else "the base model"
     lines = [f"Win rates are in percent against {baseline}, with 95 % bootstrap intervals over prompts."]
     if table.comparable:
         cost = "USD" if table.cost == "usd" else "seconds to build"
         lines.append(f"{best}; {front} is both better and cheaper in {cost}. Shared stages count in each point.")
-        lines.append("The best of many points looks better than it is; the paired p-values say what can be told apart.")
+        lines.append(
+            "The best of many points is chosen partly by luck; the paired p-values say which differences are significant."
+        )
     else:
         lines.append("The points differ in prompts, baseline or judge, so none is called best.")
     if any(row.against and row.against.paired for row in table.rows):
         lines.append(
             "Differences are paired over shared prompts. p: of the bootstrap, with Holm's correction over all points; of the "
-            "exact McNemar test. Detectable: the points of difference that such a comparison finds in 80 % of repetitions."
+            "exact McNemar test. Detectable: the smallest difference detectable at 80 % power."
         )
     return lines
 
@@ -141,7 +145,7 @@ def _score(point: Point) -> float:
     return point.results.win_rate.win_rate.value if point.results.win_rate else float("-inf")
 
 
-def _beats(one: Point, other: Point, cost: str) -> bool:
+def _dominates(one: Point, other: Point, cost: str) -> bool:
     better, cheaper = _score(one) - _score(other), getattr(other, cost) - getattr(one, cost)
     return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)
 
@@ -150,31 +154,31 @@ def _pairs(points: Sequence[Point], chosen: Point | None) -> list[Against | None
     """Each point's comparison with the chosen one."""
     if chosen is None:
         return [None] * len(points)
-    place = next(place for place, point in enumerate(points) if point is chosen)
-    found = _paired(points, [(other, place) for other in range(len(points)) if other != place])
-    return corrected([found.get((other, place)) for other in range(len(points))])
+    position = next(position for position, point in enumerate(points) if point is chosen)
+    comparisons = _paired(points, [(other, position) for other in range(len(points)) if other != position])
+    return corrected([comparisons.get((other, position)) for other in range(len(points))])
 
 
 def every_pair(points: Sequence[Point]) -> list[list[Against | None]]:
     """For each point how all compare with it, as `tabulate` does with a chosen one."""
-    places = range(len(points))
-    found = _paired(points, [(one, other) for one in places for other in places if one < other])
-    found |= {(other, one): _turned(item) for (one, other), item in found.items()}
-    return [corrected([found.get((one, chosen)) for one in places]) for chosen in places]
+    positions = range(len(points))
+    comparisons = _paired(points, [(one, other) for one in positions for other in positions if one < other])
+    comparisons |= {(other, one): _mirrored(item) for (one, other), item in comparisons.items()}
+    return [corrected([comparisons.get((one, chosen)) for one in positions]) for chosen in positions]
 
 
-def _paired(points: Sequence[Point], places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Against]:
-    """The comparisons of the points at these places."""
+def _paired(points: Sequence[Point], pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Against]:
+    """The comparisons of the points at these pairs of positions."""
 
-    def shared(places: tuple[int, int]) -> int:
-        first, second = (points[place].preferences for place in places)
+    def shared(positions: tuple[int, int]) -> int:
+        first, second = (points[position].preferences for position in positions)
         return len(first.keys() & second.keys())
 
     # Comparisons over equally many prompts use the same resamples, which are kept for one such number at a time.
-    return {(one, other): pair(points[one], points[other]) for one, other in sorted(places, key=shared)}
+    return {(one, other): pair(points[one], points[other]) for one, other in sorted(pairs, key=shared)}
 
 
-def _turned(item: Against) -> Against:
+def _mirrored(item: Against) -> Against:
     """The same comparison, seen from the other point."""
     if (paired := item.paired) is None:
         return item
@@ -183,10 +187,10 @@ def _turned(item: Against) -> Against:
     return replace(item, paired=replace(paired, difference=difference, **better))
 
 
-def corrected(found: Sequence[Against | None]) -> list[Against | None]:
+def corrected(items: Sequence[Against | None]) -> list[Against | None]:
     """With Holm's correction, which counts the comparisons that could be made."""
-    values = iter(holm([item.paired.p_bootstrap for item in found if item and item.paired]))
-    return [replace(item, paired=replace(item.paired, p_holm=next(values))) if item and item.paired else item for item in found]
+    values = iter(holm([item.paired.p_bootstrap for item in items if item and item.paired]))
+    return [replace(item, paired=replace(item.paired, p_holm=next(values))) if item and item.paired else item for item in items]
 
 
 def pair(point: Point, chosen: Point) -> Against:

@@ -70,8 +70,8 @@ class Summary:
     @property
     def score(self) -> float | None:
         """The win rate in percent, the objective of a search; None where there is none."""
-        found = self.results.win_rate if self.results else None
-        return found.win_rate.value if found else None
+        rate = self.results.win_rate if self.results else None
+        return rate.win_rate.value if rate else None
 
     @property
     def built(self) -> bool:
@@ -82,10 +82,8 @@ class Summary:
         """The end of a run in a few lines: the figures with their uncertainty, the report, and what the judge is worth."""
         lines = []
         if self.results and (rate := self.results.win_rate):
-            found = rate.win_rate
             lines.append(
-                f"Win rate of the tuned model against {self.results.against}: {found.value:.1f} %, "
-                f"95 % interval {found.low:.1f} to {found.high:.1f} "
+                f"Win rate of the tuned model against {self.results.against}: {rate.win_rate.text('.1f', ' %')} "
                 f"({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {self.results.coverage})."
             )
             lines.extend(_paired_lines(self.results))
@@ -93,10 +91,9 @@ class Summary:
         elif self.results:
             lines.append(self.results.coverage.refusal())
         if self.results and (loss := self.results.loss_change):
-            change = loss.change
             lines.append(
                 f"Loss on the reference answers, no judge involved: {loss.base:.3f} to {loss.tuned:.3f} nats per token, change "
-                f"{change.value:+.3f}, 95 % interval {change.low:+.3f} to {change.high:+.3f} (paired, {loss.prompts} prompts)."
+                f"{loss.change.text('+.3f')} (paired, {loss.prompts} prompts)."
             )
         if self.results:
             lines.append(f"What this judge is worth: {self.judge}")
@@ -112,61 +109,56 @@ def _paired_lines(results: Results) -> list[str]:
     """How sure it is that the win rate is not 50 %, and, against another run, how the losses differ."""
     lines = []
     if (paired := results.paired) is not None:
-        smallest = f"; {paired.minimum_detectable:.1f} points could have been detected" if paired.standard_error > 0 else ""
+        smallest = (
+            f"; smallest difference detectable at 80 % power: {paired.minimum_detectable:.1f} points"
+            if paired.standard_error > 0
+            else ""
+        )
         lines.append(
             f"Against 50 %: {paired.difference.value:+.1f} points, {p_text(paired.p_bootstrap)} (paired bootstrap), "
             f"{p_text(paired.p_mcnemar)} (exact sign test){smallest}."
         )
     if (loss := results.loss_against) is not None:
-        change = loss.change
         lines.append(
             f"Loss on the set's reference answers, {results.other} to this model: {loss.base:.3f} to {loss.tuned:.3f} nats per "
-            f"token, difference {change.value:+.3f}, 95 % interval {change.low:+.3f} to {change.high:+.3f} (paired)."
+            f"token, difference {loss.change.text('+.3f')} (paired)."
         )
     return lines
 
 
 def _bias_lines(results: Results) -> list[str]:
-    """What length and place have to do with the win rate."""
+    """What length and position have to do with the win rate."""
     lines = []
     controlled = results.length_controlled
     if isinstance(controlled, LengthControlled):
-        bounds = controlled.interval
-        interval = f", 95 % interval {bounds.low:.1f} to {bounds.high:.1f}" if bounds else ""
-        lines.append(
-            f"Length-controlled, as if both answers were equally long: {controlled.value:.1f} %{interval} ({controlled.how})."
-        )
+        lines.append(f"Length-controlled, as if both answers were equally long: {controlled.text()} ({controlled.how}).")
     elif controlled is not None:
         lines.append(f"Length-controlled win rate: not known, {controlled.reason.rstrip('.')}.")
     where = results.positions
     shares = [
         ("the longer answer won", results.length_preference),
         ("the answer shown first won", where.first_wins if where else None),
-        ("both orders agreed on", where.consistency if where else None),
+        ("both orders agreed", where.consistency if where else None),
     ]
-    told = [
-        f"{what} {found.share.value:.0%} of {found.decided:,} ({found.share.low:.0%} to {found.share.high:.0%})"
-        for what, found in shares
-        if found is not None
-    ]
-    return [*lines, f"In this run {'; '.join(told)}."] if told else lines
+    texts = [f"{what} in {share.text()}" for what, share in shares if share is not None]
+    return [*lines, f"In this run {'; '.join(texts)}."] if texts else lines
 
 
-_NO_CARD = "it has no card: its agreement with people was not measured."
+_NO_CARD = "its agreement with people has not been measured."
 
 
 def judge_worth(config: Config, card: JudgeCard | None) -> str:
-    """One honest sentence on the judge: its card, or that it has none."""
+    """One sentence on the judge: its card, or that nobody has measured it."""
     if card is not None:
         return card.sentence()
     kind = config.judge.kind
     if kind == JudgeKind.reference:
         return (
             "it only measures which answer is closer to a reference answer in words and meaning; it knows nothing of "
-            "correctness and does not stand for people's preferences. It has no card."
+            f"correctness and does not stand for people's preferences; {_NO_CARD}"
         )
     if kind == JudgeKind.local:
-        return f"{_NO_CARD} Small models judge no better than a coin."
+        return f"{_NO_CARD} Small models often judge no better than a coin."
     if kind == JudgeKind.alpaca_eval:
         asked = config.judge.model or "the model in its config"
         return f"alpaca_eval's {config.judge.annotators_config} asked {asked}; {_NO_CARD}"
@@ -256,10 +248,10 @@ _READ_BY = {
 
 def source_files(sources: Sources) -> tuple[SourceFile, ...]:
     """The source files of an experiment that are on this machine."""
-    found = {what: getattr(sources, what) for what in _READ_BY}
+    files = {what: getattr(sources, what) for what in _READ_BY}
     return tuple(
         SourceFile(what=what, name=file.name, path=str(file.path), sha256=file.sha256, stages=_READ_BY[what])
-        for what, file in found.items()
+        for what, file in files.items()
         if file is not None and file.path is not None
     )
 

@@ -98,10 +98,10 @@ def _judge(config: Config, results: Results | None, worth: str, warnings: Sequen
     """The judge's card, and what its verdicts in this run show of it."""
     if results is None:
         return None
-    card, judge, places = results.judge_card, config.judge, results.positions
+    card, judge, order = results.judge_card, config.judge, results.positions
     here = [
-        ("both orders agreed", places.consistency if places else None, "of a judge that goes by the answers alone: 100 %"),
-        ("the answer shown first won", places.first_wins if places else None, "of a judge that does not care: 50 %"),
+        ("both orders agreed", order.consistency if order else None, "of a judge that goes by the answers alone: 100 %"),
+        ("the answer shown first won", order.first_wins if order else None, "of a judge that does not care: 50 %"),
         ("the longer answer won", results.length_preference, "people in AlpacaEval's data: 64 %"),
     ]
     named = judge.model or judge.annotators_config or ("the base model" if judge.kind == JudgeKind.local else "")
@@ -112,7 +112,7 @@ def _judge(config: Config, results: Results | None, worth: str, warnings: Sequen
         "card": card,
         "good": card is not None and card.above_floor,
         "measured": [_measured(card, number) for number in range(len(card.measured))] if card else [],
-        "here": [{"what": what, "found": found, "beside": beside} for what, found, beside in here if found is not None],
+        "here": [{"what": what, "found": share, "beside": beside} for what, share, beside in here if share is not None],
     }
 
 
@@ -128,7 +128,7 @@ def _measured(card: JudgeCard, number: int) -> dict[str, Any]:
         ("the answer shown first won", item.first_wins, "%"),
         ("the longer answer won", item.longer_wins, "%"),
     ]
-    return {"item": item, "figures": [{"what": what, "figure": found, "unit": unit} for what, found, unit in figures if found]}
+    return {"item": item, "figures": [{"what": what, "figure": figure, "unit": unit} for what, figure, unit in figures if figure]}
 
 
 def _stages(artifacts: Mapping[str, Artifact], outcomes: Mapping[str, str]) -> dict[str, Any]:

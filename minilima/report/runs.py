@@ -20,7 +20,7 @@ FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/
 _NOT_SETTINGS = (
     "paths.", "compute.", "tracking.", "confirm_above_usd", "generator.endpoint.", "judge.endpoint.", "eval.chunk_size",
 )  # fmt: skip
-"""They change how a run is made or told, never what comes out."""
+"""They change how a run is made or shown, never what comes out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     Raises:
         MinilimaError: a folder does not exist or holds no finished run.
     """
-    found: dict[Path, None] = {}
+    unique: dict[Path, None] = {}
     for folder in folders:
         runs = [folder] if (folder / "run.json").is_file() else sorted(file.parent for file in folder.glob("*/run.json"))
         if (sweep := folder / "sweep.json").is_file():
@@ -84,8 +84,8 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
         if not runs:
             why = "It holds no run.json, and neither does a folder in it." if folder.is_dir() else "There is no such folder."
             raise MinilimaError(f"{folder} is not a finished run.", why, FIX)
-        found.update(dict.fromkeys(run.resolve() for run in runs))
-    return list(found)
+        unique.update(dict.fromkeys(run.resolve() for run in runs))
+    return list(unique)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +117,12 @@ def read_points(folders: Sequence[Path]) -> Points:
 
 def _unfinished(folder: Path) -> list[str]:
     """The points of a sweep that are not done, each with its cause where that is known."""
-    sweep, told = folder / "sweep.json", []
+    sweep, reasons = folder / "sweep.json", []
     for point in json.loads(sweep.read_text(encoding="utf-8"))["points"] if sweep.is_file() else []:
         if point["status"] != "done":
             axes = ", ".join(f"{name}={value}" for name, value in point["axes"].items())
-            told.append(f"{axes}: {point['status']}. {point['cause'] or ''}".rstrip())
-    return told
+            reasons.append(f"{axes}: {point['status']}. {point['cause'] or ''}".rstrip())
+    return reasons
 
 
 def read_point(folder: Path) -> Point:
@@ -131,24 +131,24 @@ def read_point(folder: Path) -> Point:
     Raises:
         MinilimaError: the run stopped before its verdicts, or what it refers to is no longer in the store.
     """
-    told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    paths = {stage["role"]: folder / stage["path"] for stage in told["stages"]}
+    run_json = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    paths = {stage["role"]: folder / stage["path"] for stage in run_json["stages"]}
     if "verdicts" not in paths:
         raise MinilimaError(f"{folder.name} has no verdicts.", "It was run only up to an earlier stage.", "Run it to the end.")
     try:
         manifests = {role: json.loads((path / "manifest.json").read_text(encoding="utf-8")) for role, path in paths.items()}
     except FileNotFoundError as error:
         raise MinilimaError(
-            f"{folder.name} cannot be read.", f"{error.filename} is gone.", "Run its command again, or leave it out."
+            f"{folder.name} cannot be read.", f"{error.filename} no longer exists.", "Run its command again, or leave it out."
         ) from None
     verdicts = read_jsonl(paths["verdicts"] / "verdicts.jsonl")
     costs = {paths[role].name: stage_cost(manifest) for role, manifest in manifests.items()}
     total = sum(costs.values(), start=Cost())
     return Point(
         name=folder.name,
-        settings={name: value for name, value in flat(told["config"]).items() if not name.startswith(_NOT_SETTINGS)},
-        results=_results(told, paths),
-        length_controlled=_length_controlled(told),
+        settings={name: value for name, value in flat(run_json["config"]).items() if not name.startswith(_NOT_SETTINGS)},
+        results=_results(run_json, paths),
+        length_controlled=_length_controlled(run_json),
         preferences={row["id"]: row["preference"] for row in verdicts if row.get("preference") is not None},
         yardstick=_yardstick(manifests),
         tokens=total.tokens,
@@ -163,13 +163,13 @@ def read_point(folder: Path) -> Point:
     )
 
 
-def _results(told: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
-    """As the run told them, which saves the bootstrap of each of a hundred runs; computed anew where it told others."""
+def _results(run_json: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
+    """Read from run.json, so that a hundred runs need no new bootstrap; computed again where an older run.json lacks a field."""
     try:
-        found = told["results"]
-        rate, loss = found["win_rate"], found["loss_change"]
+        results = run_json["results"]
+        rate, loss = results["win_rate"], results["loss_change"]
         return Results(
-            coverage=Coverage(**found["coverage"]),
+            coverage=Coverage(**results["coverage"]),
             win_rate=WinRate(**_known(WinRate, rate, win_rate=Estimate(**rate["win_rate"]))) if rate else None,
             loss_change=LossChange(**_known(LossChange, loss, change=Estimate(**loss["change"]))) if loss else None,
         )
@@ -177,19 +177,19 @@ def _results(told: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
         judged = read_judged(paths)
         assert judged is not None, "a point has verdicts"
         # Runs from before this setting have none.
-        return compute_results(judged, min_coverage=told["config"]["judge"].get("min_coverage", 0.9))
+        return compute_results(judged, min_coverage=run_json["config"]["judge"].get("min_coverage", 0.9))
 
 
-def _known(kind: type[Any], told: Mapping[str, Any], **parts: Estimate) -> dict[str, Any]:
-    """The fields that there are today; a KeyError where an earlier version did not tell one."""
-    return {item.name: parts.get(item.name) or told[item.name] for item in fields(kind)}
+def _known(kind: type[Any], values: Mapping[str, Any], **parts: Estimate) -> dict[str, Any]:
+    """The fields that there are today; a KeyError where an earlier version did not write one."""
+    return {item.name: parts.get(item.name) or values[item.name] for item in fields(kind)}
 
 
-def _length_controlled(told: Mapping[str, Any]) -> tuple[float, Estimate | None] | None:
-    found = (told["results"] or {}).get("length_controlled") or {}
-    if "value" not in found:
+def _length_controlled(run_json: Mapping[str, Any]) -> tuple[float, Estimate | None] | None:
+    controlled = (run_json["results"] or {}).get("length_controlled") or {}
+    if "value" not in controlled:
         return None
-    return found["value"], Estimate(**found["interval"]) if found["interval"] else None
+    return controlled["value"], Estimate(**controlled["interval"]) if controlled["interval"] else None
 
 
 def stage_cost(manifest: Mapping[str, Any]) -> Cost:

@@ -34,7 +34,7 @@ def track(summary: Summary, config: Config) -> Summary:
     except OSError as error:
         return with_note(summary, f"W&B: not recorded ({error}); the run's files are complete without it.")
     if status is None:
-        return with_note(summary, f"W&B: still being sent; {summary.folder / 'wandb.log'} tells. The run's files are complete.")
+        return with_note(summary, f"W&B: still being sent; see {summary.folder / 'wandb.log'}. The run's files are complete.")
     if status != 0 or not mark.is_file():
         return with_note(summary, f"W&B: not recorded ({said[:200]}); the run's files are complete without it.")
     shown = json.loads(mark.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,9 +166,15 @@ def _add_files(artifact: Any, path: Path, manifest: Mapping[str, Any], *, weight
             artifact.add_file(str(file), name=name, policy="immutable")
 
 
+@cache
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a stage's file, which both the stage and the experiment show: read once, since a stage never changes."""
+    return read_jsonl(file)
+
+
 def _log_curve(run: Any, path: Path) -> None:
     run.define_metric("train/*", step_metric="train/step")
-    for entry in read_jsonl(path / "training_log.jsonl"):
+    for entry in _rows(path / "training_log.jsonl"):
         run.log({"train/step": entry["step"], **{f"train/{name}": entry[name] for name in _CURVE if name in entry}})
 
 
@@ -186,7 +193,7 @@ def _table(role: str, path: Path) -> Any:
     if role not in _TABLES:
         return None
     name, columns = _TABLES[role]
-    rows = read_jsonl(path / name)[:TABLE_ROWS]
+    rows = _rows(path / name)[:TABLE_ROWS]
     return wandb.Table(columns=list(columns), data=[[_cell(row.get(column)) for column in columns] for row in rows])
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from minilima.errors import MinilimaError
-from minilima.evaluate.length_control import Method, length_controlled, minimal_length_controlled, own_length_controlled
+from minilima.evaluate.length_control import CoefficientsFrom, length_controlled, minimal_length_controlled, own_length_controlled
 from minilima.evaluate.length_control_tables import (
     NO_TABLES,
     LengthControlled,
     NotKnown,
     Tables,
-    alpaca_eval_places,
+    alpaca_eval_positions,
     instruction_id,
     load_tables,
 )
@@ -59,7 +59,7 @@ def reason(result: LengthControlled | NotKnown) -> str:
 @published_data
 @pytest.mark.parametrize("model", FILES)
 def test_published_figures_are_reproduced_with_published_weights(model: str, tables: Tables) -> None:
-    result = known(length_controlled(published_run(model), tables, method=Method.published, positional=True, refits=0))
+    result = known(length_controlled(published_run(model), tables, method=CoefficientsFrom.published, positional=True, refits=0))
     assert result.value == pytest.approx(published_value(model), abs=1e-6)
 
 
@@ -67,7 +67,7 @@ def test_published_figures_are_reproduced_with_published_weights(model: str, tab
 @pytest.mark.parametrize(("model", "tolerance"), [("alpaca-7b", 0.02), ("text_davinci_001", 1e-3), ("vicuna-13b-v1.5", 0.1)])
 def test_our_fit_comes_close_to_the_published_one(model: str, tolerance: float, tables: Tables) -> None:
     """The gamed baselines' preferences are reconstructed, so cross-validation may choose another penalty."""
-    result = known(length_controlled(published_run(model), tables, method=Method.fitted, positional=True, refits=0))
+    result = known(length_controlled(published_run(model), tables, method=CoefficientsFrom.fitted, positional=True, refits=0))
     assert result.value == pytest.approx(published_value(model), abs=tolerance)
 
 
@@ -75,11 +75,12 @@ def test_our_fit_comes_close_to_the_published_one(model: str, tolerance: float, 
 def test_difficulty_belongs_to_the_instruction_whatever_the_order_of_rows(tables: Tables) -> None:
     run = published_run("alpaca-7b")
     shuffled = replace(run, annotations=tuple(reversed(run.annotations)))
-    straight = known(length_controlled(run, tables, method=Method.published, refits=0)).value
-    assert known(length_controlled(shuffled, tables, method=Method.published, refits=0)).value == pytest.approx(straight)
-    one = known(length_controlled(run, tables, method=Method.fitted, refits=0)).value
-    assert known(length_controlled(shuffled, tables, method=Method.fitted, refits=0)).value == pytest.approx(one, abs=0.05)
-    by_row = known(length_controlled(shuffled, tables, method=Method.fitted, positional=True, refits=0)).value
+    published, fitted = CoefficientsFrom.published, CoefficientsFrom.fitted
+    straight = known(length_controlled(run, tables, method=published, refits=0)).value
+    assert known(length_controlled(shuffled, tables, method=published, refits=0)).value == pytest.approx(straight)
+    one = known(length_controlled(run, tables, method=fitted, refits=0)).value
+    assert known(length_controlled(shuffled, tables, method=fitted, refits=0)).value == pytest.approx(one, abs=0.05)
+    by_row = known(length_controlled(shuffled, tables, method=fitted, positional=True, refits=0)).value
     assert abs(by_row - one) > 1, "alpaca_eval's way gives prompts each other's difficulty"
 
 
@@ -115,15 +116,15 @@ def test_what_cannot_be_known_is_refused_with_the_reason(tables: Tables) -> None
     assert "1 of 805 instructions" in reason(length_controlled(replace(run, annotations=(strange, *run.annotations[1:])), tables))
     assert "davinci" in reason(length_controlled(replace(run, baseline="text_davinci_003"), tables))
     assert "hf download" in reason(length_controlled(run, NO_TABLES))
-    assert "df_gamed" in reason(length_controlled(run, replace(tables, gamed=None), method=Method.fitted))
-    assert "judge" in reason(length_controlled(replace(run, judge="cot"), tables, method=Method.published))
-    assert "no weights" in reason(length_controlled(replace(run, generator="mine"), tables, method=Method.published))
+    assert "df_gamed" in reason(length_controlled(run, replace(tables, gamed=None), method=CoefficientsFrom.fitted))
+    assert "judge" in reason(length_controlled(replace(run, judge="cot"), tables, method=CoefficientsFrom.published))
+    assert "no weights" in reason(length_controlled(replace(run, generator="mine"), tables, method=CoefficientsFrom.published))
 
 
 @published_data
 def test_another_models_answers_under_a_published_name_do_not_get_its_figure(tables: Tables) -> None:
     impostor = replace(published_run("vicuna-13b-v1.5"), generator="alpaca-7b")
-    assert "miss these annotations' win rate" in reason(length_controlled(impostor, tables, method=Method.published))
+    assert "miss these annotations' win rate" in reason(length_controlled(impostor, tables, method=CoefficientsFrom.published))
     assert known(length_controlled(impostor, tables, refits=0)).value == pytest.approx(10.5, abs=0.2)
 
 
@@ -189,5 +190,5 @@ def test_tables_that_cannot_be_used_are_named(tmp_path: Path, files: dict[str, s
 
 def test_the_packaged_order_is_alpaca_evals() -> None:
     first = "What are the names of some famous actors that started their careers on Broadway?"
-    assert alpaca_eval_places()[instruction_id(first)] == 0
-    assert sorted(alpaca_eval_places().values()) == list(range(805))
+    assert alpaca_eval_positions()[instruction_id(first)] == 0
+    assert sorted(alpaca_eval_positions().values()) == list(range(805))
