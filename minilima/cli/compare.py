@@ -10,8 +10,8 @@ from typing import NoReturn
 
 from minilima import console
 from minilima.errors import MinilimaError
-from minilima.report.compare import Row, Table, choose, notes, records, tabulate
-from minilima.report.runs import FIX, Point, read_points
+from minilima.report.compare import ComparedRun, Table, choose, notes, records, tabulate
+from minilima.report.runs import FIX, FinishedRun, read_points
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,7 +111,7 @@ def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
-def _line(row: Row, table: Table, paired: bool, controlled: bool) -> list[str]:
+def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool) -> list[str]:
     point, rate, loss = row.point, row.point.results.win_rate, row.point.results.loss_change
     cells = [
         "*" * row.best + "+" * row.pareto,
@@ -136,7 +136,7 @@ def _line(row: Row, table: Table, paired: bool, controlled: bool) -> list[str]:
     return [*cells, found.difference.text("+.1f", brief=True), *figures, row.against.note]
 
 
-def _controlled(point: Point) -> str:
+def _controlled(point: FinishedRun) -> str:
     if point.length_controlled is None:
         return "not known"
     value, interval = point.length_controlled

@@ -7,7 +7,7 @@ from typing import Any
 from minilima.errors import MinilimaError, options
 from minilima.evaluate.significance import Paired, compare, holm
 from minilima.evaluate.statistics import Estimate
-from minilima.report.runs import Point
+from minilima.report.runs import FinishedRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +20,10 @@ class Against:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparedRun:
     """A point and what the others say of it."""
 
-    point: Point
+    point: FinishedRun
     against: Against | None
     """None for the chosen point itself, and where none was chosen."""
     best: bool
@@ -35,7 +35,7 @@ class Row:
 class Table:
     """All points, the highest win rate first."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedRun, ...]
     settings: tuple[str, ...]
     """Names of the settings in which points differ."""
     cost: str
@@ -44,7 +44,7 @@ class Table:
     """Whether all points share prompts, baseline and judge; if not, none is best."""
 
 
-def tabulate(points: Sequence[Point], against: Point | None = None) -> Table:
+def tabulate(points: Sequence[FinishedRun], against: FinishedRun | None = None) -> Table:
     """Compares points; `against` is the one that all others are paired with."""
     names = sorted({name for point in points for name in point.settings})
     differ = [name for name in names if len({repr(point.settings.get(name)) for point in points}) > 1 and name != "name"]
@@ -54,7 +54,7 @@ def tabulate(points: Sequence[Point], against: Point | None = None) -> Table:
     rated = sorted(points, key=lambda point: (-_score(point), getattr(point, cost)))
     pairs = _pairs(rated, against)
     rows = tuple(
-        Row(
+        ComparedRun(
             point=point,
             against=pairs[rank],
             best=comparable and point.results.win_rate is not None and _score(point) == _score(rated[0]),
@@ -67,7 +67,7 @@ def tabulate(points: Sequence[Point], against: Point | None = None) -> Table:
     return Table(rows=rows, settings=settings, cost=cost, comparable=comparable)
 
 
-def _implied_by_kind(name: str, differ: Sequence[str], points: Sequence[Point]) -> bool:
+def _implied_by_kind(name: str, differ: Sequence[str], points: Sequence[FinishedRun]) -> bool:
     """Whether the group's `kind` says all that the setting does, as where data of two kinds have their own filters."""
     kind = name.partition(".")[0] + ".kind"
     if name == kind or kind not in differ:
@@ -76,7 +76,7 @@ def _implied_by_kind(name: str, differ: Sequence[str], points: Sequence[Point]) 
     return len({(repr(point.settings.get(kind)), repr(point.settings.get(name))) for point in points}) == len(kinds)
 
 
-def choose(name: str | None, points: Sequence[Point]) -> Point | None:
+def choose(name: str | None, points: Sequence[FinishedRun]) -> FinishedRun | None:
     """The point of that name, or the only one whose name begins so or that has these settings; None where none is asked for.
 
     Args:
@@ -96,7 +96,7 @@ def choose(name: str | None, points: Sequence[Point]) -> Point | None:
     raise MinilimaError(what, f"The points are: {options([point.name for point in named or points])}.", fix)
 
 
-def _has(point: Point, settings: str) -> bool:
+def _has(point: FinishedRun, settings: str) -> bool:
     """Whether a point has all of `data.size=300,sft.learning_rate=1e-5`; numbers are the same however they are written."""
     asked = [item.strip().partition("=") for item in settings.split(",")]
     return all(name in point.settings and _same(str(point.settings[name]), value) for name, _, value in asked)
@@ -130,7 +130,7 @@ def notes(table: Table, best: str = "* best win rate", front: str = "+ no other 
     return lines
 
 
-def label(point: Point, settings: Sequence[str]) -> str:
+def label(point: FinishedRun, settings: Sequence[str]) -> str:
     """The settings by which a point differs, in short: `size 300, learning rate 2e-05`; its name where there are none."""
     parts = [f"{name.rpartition('.')[2].replace('_', ' ')} {shown(point.settings.get(name))}" for name in settings]
     return ", ".join(parts) or point.name
@@ -141,16 +141,16 @@ def shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _score(point: Point) -> float:
+def _score(point: FinishedRun) -> float:
     return point.results.win_rate.win_rate.value if point.results.win_rate else float("-inf")
 
 
-def _dominates(one: Point, other: Point, cost: str) -> bool:
+def _dominates(one: FinishedRun, other: FinishedRun, cost: str) -> bool:
     better, cheaper = _score(one) - _score(other), getattr(other, cost) - getattr(one, cost)
     return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)
 
 
-def _pairs(points: Sequence[Point], chosen: Point | None) -> list[Against | None]:
+def _pairs(points: Sequence[FinishedRun], chosen: FinishedRun | None) -> list[Against | None]:
     """Each point's comparison with the chosen one."""
     if chosen is None:
         return [None] * len(points)
@@ -159,7 +159,7 @@ def _pairs(points: Sequence[Point], chosen: Point | None) -> list[Against | None
     return corrected([comparisons.get((other, position)) for other in range(len(points))])
 
 
-def every_pair(points: Sequence[Point]) -> list[list[Against | None]]:
+def every_pair(points: Sequence[FinishedRun]) -> list[list[Against | None]]:
     """For each point how all compare with it, as `tabulate` does with a chosen one."""
     positions = range(len(points))
     comparisons = _paired(points, [(one, other) for one in positions for other in positions if one < other])
@@ -167,7 +167,7 @@ def every_pair(points: Sequence[Point]) -> list[list[Against | None]]:
     return [corrected([comparisons.get((one, chosen)) for one in positions]) for chosen in positions]
 
 
-def _paired(points: Sequence[Point], pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Against]:
+def _paired(points: Sequence[FinishedRun], pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Against]:
     """The comparisons of the points at these pairs of positions."""
 
     def shared(positions: tuple[int, int]) -> int:
@@ -193,7 +193,7 @@ def corrected(items: Sequence[Against | None]) -> list[Against | None]:
     return [replace(item, paired=replace(item.paired, p_holm=next(values))) if item and item.paired else item for item in items]
 
 
-def pair(point: Point, chosen: Point) -> Against:
+def pair(point: FinishedRun, chosen: FinishedRun) -> Against:
     """The paired comparison over the prompts that both runs have a verdict on."""
     other = [name for name, value in point.yardstick.items() if value != chosen.yardstick[name]]
     if other:
@@ -213,7 +213,7 @@ def records(table: Table) -> list[dict[str, Any]]:
     return [_record(row, table.settings) for row in table.rows]
 
 
-def _record(row: Row, settings: Sequence[str]) -> dict[str, Any]:
+def _record(row: ComparedRun, settings: Sequence[str]) -> dict[str, Any]:
     point, paired = row.point, row.against.paired if row.against else None
     rate, loss = point.results.win_rate, point.results.loss_change
     return {

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from minilima.formats.files import write_atomic
-from minilima.report.compare import Row, Table, shown
+from minilima.report.compare import ComparedRun, Table, shown
 from minilima.report.render import legible
 from minilima.report.series import Series, across, describe, natural, running_mean, series
 
@@ -124,7 +124,7 @@ def _axes(x: str, y: str) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def _mark(axes: "Axes", x: float, row: Row, place: int, of: Series) -> None:
+def _mark(axes: "Axes", x: float, row: ComparedRun, place: int, of: Series) -> None:
     """A point with its interval."""
     rate = row.point.results.win_rate
     assert rate is not None
@@ -193,7 +193,7 @@ def _size_ticks(axes: "Axes", sizes: Sequence[int]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def heat_map(rows: Sequence[Row], name: str) -> "Figure":
+def heat_map(rows: Sequence[ComparedRun], name: str) -> "Figure":
     import numpy as np
     from matplotlib.colors import Normalize
 

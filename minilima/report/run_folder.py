@@ -197,23 +197,11 @@ def write_run(
         judged: what was judged; None, as `results`, where the run stops before its verdicts.
         results: the figures.
     """
-    entries = tuple(
-        StageEntry(
-            role=role,
-            how=artifact.how,
-            seconds=artifact.manifest["seconds"] if artifact.how == "built" else 0.0,
-            directory=artifact.stage.directory,
-            metrics=artifact.metrics,
-            usage=artifact.manifest["usage"],
-            outcome=outcomes[role],
-        )
-        for role, artifact in artifacts.items()
-    )
     card = results.judge_card if results is not None else None
     summary = Summary(
         name=config.name,
         folder=folder,
-        stages=entries,
+        stages=_entries(artifacts, outcomes),
         sources=source_files(sources),
         results=results,
         judge=judge_worth(config, card),
@@ -233,6 +221,21 @@ def write_run(
         warnings=judge_warning(results) if results is not None else [],
     )
     return summary
+
+
+def _entries(artifacts: Mapping[str, Artifact], outcomes: Mapping[str, str]) -> tuple[StageEntry, ...]:
+    return tuple(
+        StageEntry(
+            role=role,
+            how=artifact.how,
+            seconds=artifact.manifest["seconds"] if artifact.how == "built" else 0.0,
+            directory=artifact.stage.directory,
+            metrics=artifact.metrics,
+            usage=artifact.manifest["usage"],
+            outcome=outcomes.get(role, ""),
+        )
+        for role, artifact in artifacts.items()
+    )
 
 
 _READ_BY = {

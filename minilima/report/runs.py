@@ -37,7 +37,7 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class FinishedRun:
     """One finished run."""
 
     name: str
@@ -89,14 +89,14 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Points:
+class FinishedRuns:
     """The runs that could be read, and for each other one why not."""
 
-    points: tuple[Point, ...]
+    points: tuple[FinishedRun, ...]
     skipped: tuple[str, ...]
 
 
-def read_points(folders: Sequence[Path]) -> Points:
+def read_points(folders: Sequence[Path]) -> FinishedRuns:
     """All runs in the folders; one that stopped before its verdicts does not stand in the way of the others.
 
     Raises:
@@ -112,7 +112,7 @@ def read_points(folders: Sequence[Path]) -> Points:
         skipped += _unfinished(folder)
     if not points:
         raise MinilimaError("None of these runs can be compared.", " ".join(skipped[:3]), "Run them to the end first.")
-    return Points(points=tuple(points), skipped=tuple(skipped))
+    return FinishedRuns(points=tuple(points), skipped=tuple(skipped))
 
 
 def _unfinished(folder: Path) -> list[str]:
@@ -125,7 +125,7 @@ def _unfinished(folder: Path) -> list[str]:
     return reasons
 
 
-def read_point(folder: Path) -> Point:
+def read_point(folder: Path) -> FinishedRun:
     """One run.
 
     Raises:
@@ -144,7 +144,7 @@ def read_point(folder: Path) -> Point:
     verdicts = read_jsonl(paths["verdicts"] / "verdicts.jsonl")
     costs = {paths[role].name: stage_cost(manifest) for role, manifest in manifests.items()}
     total = sum(costs.values(), start=Cost())
-    return Point(
+    return FinishedRun(
         name=folder.name,
         settings={name: value for name, value in flat(run_json["config"]).items() if not name.startswith(_NOT_SETTINGS)},
         results=_results(run_json, paths),

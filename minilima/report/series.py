@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minilima.report.compare import Row, Table, label
+from minilima.report.compare import ComparedRun, Table, label
 from minilima.report.render import legible
 
 SIZE, RATE, SEED = "data.size", "sft.learning_rate", "seed"
@@ -21,7 +21,7 @@ class Series:
     label: str
     colour: str
     marker: str
-    rows: tuple[tuple[int, Row], ...]
+    rows: tuple[tuple[int, ComparedRun], ...]
     """With each point's place in the table."""
 
 
@@ -35,7 +35,7 @@ def series(table: Table) -> list[Series]:
     """The points by what they have in common; by one setting, or all as one, where that would be too many to tell apart."""
     others = [name for name in table.settings if name not in (SIZE, SEED)]
     for names in (others, *([name] for name in others)):
-        groups: dict[str, list[tuple[int, Row]]] = {}
+        groups: dict[str, list[tuple[int, ComparedRun]]] = {}
         for place, row in enumerate(table.rows):
             groups.setdefault(label(row.point, names) if names else "", []).append((place, row))
         if len(groups) <= len(COLOURS):
@@ -54,7 +54,7 @@ def natural(text: str) -> list[tuple[float, str]]:
     return [(float(part), "") if number % 2 else (0.0, part) for number, part in enumerate(parts)]
 
 
-def describe(row: Row, table: Table) -> str:
+def describe(row: ComparedRun, table: Table) -> str:
     """A point in one line, shown where the pointer rests on it."""
     rate = row.point.results.win_rate
     told = f"{rate.win_rate.value:.1f} % ({rate.win_rate.low:.1f} to {rate.win_rate.high:.1f})" if rate else "no win rate"

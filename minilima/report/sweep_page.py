@@ -1,6 +1,6 @@
-"""The HTML report of several finished runs: which is best, what can be told apart, what each cost, and pictures.
+"""The HTML report of several finished runs: which is best, which differ significantly, what each cost, and pictures.
 
-run.json of each run ─> points.py ─> compare.py ─> one HTML file, and a folder of the same pictures as SVG and PNG
+run.json of each run ─> runs.py ─> compare.py ─> one HTML file, and a folder of the same pictures as SVG and PNG
 """
 
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from minilima.formats.files import write_atomic
-from minilima.report.compare import Against, Row, Table, choose, every_pair, label, notes, shown, tabulate
+from minilima.report.compare import Against, ComparedRun, Table, choose, every_pair, label, notes, shown, tabulate
 from minilima.report.figures import draw_all
 from minilima.report.render import render
-from minilima.report.runs import Cost, Point, Points, read_points
+from minilima.report.runs import Cost, FinishedRun, FinishedRuns, read_points
 from minilima.report.svg_charts import interval
 
 MOST_CHOICES = 30
@@ -43,7 +43,7 @@ def pictures_folder(path: Path) -> Path:
     return path.with_name(f"{path.stem}_pictures")
 
 
-def write_points(found: Points, path: Path, chosen: Point | None = None) -> Path:
+def write_points(found: FinishedRuns, path: Path, chosen: FinishedRun | None = None) -> Path:
     """As `write_sweep_report`, for points that were read before."""
     table = tabulate(found.points, chosen)
     if chosen is None and len(table.rows) > 1 and table.rows[0].best:
@@ -72,11 +72,11 @@ def write_points(found: Points, path: Path, chosen: Point | None = None) -> Path
     return path
 
 
-def _named(row: Row | None, table: Table) -> dict[str, Any] | None:
+def _named(row: ComparedRun | None, table: Table) -> dict[str, Any] | None:
     return {"row": row, "label": label(row.point, table.settings)} if row else None
 
 
-def _choices(table: Table, against: Row) -> dict[str, Any]:
+def _choices(table: Table, against: ComparedRun) -> dict[str, Any]:
     """For each point with which others can be compared, the cells of the table: page/against.js shows them."""
     points = [row.point for row in table.rows]
     return {
@@ -95,7 +95,7 @@ def _cell(item: Against | None) -> dict[str, Any] | None:
     return {**asdict(found.difference), **tests, "prompts": found.prompts}
 
 
-def _is_apart(row: Row) -> bool:
+def _is_apart(row: ComparedRun) -> bool:
     paired = row.against.paired if row.against else None
     return paired is not None and paired.p_holm is not None and paired.p_holm < 0.05
 
@@ -106,7 +106,7 @@ def _total(table: Table) -> Cost:
     return sum(costs.values(), start=Cost())
 
 
-def _row(row: Row, table: Table, beside: Path) -> dict[str, Any]:
+def _row(row: ComparedRun, table: Table, beside: Path) -> dict[str, Any]:
     point, paired = row.point, row.against.paired if row.against else None
     rate = point.results.win_rate
     page = point.folder / "report.html"

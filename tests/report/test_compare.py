@@ -9,12 +9,12 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate
 from minilima.report.compare import choose, every_pair, pair, records, tabulate
-from minilima.report.runs import Point
+from minilima.report.runs import FinishedRun
 
 
-def point(name: str, wins: int, seconds: float) -> Point:
+def point(name: str, wins: int, seconds: float) -> FinishedRun:
     preferences = [2.0] * wins + [1.0] * (40 - wins)
-    return Point(
+    return FinishedRun(
         name=name,
         settings={"data.size": seconds, "seed": 0},
         results=Results(coverage=Coverage(judged=40, prompts=40, minimum=0.9), win_rate=win_rate(preferences), loss_change=None),
