@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.publish import parser, publish
+from minilima.config.choices import DeviceKind
 from minilima.config.compose import load_config
-from minilima.config.schema import Device
 from minilima.formats.files import DATA, sha256_text
 from minilima.formats.records import SeedTask
 from minilima.formats.seeds import load_seeds
@@ -57,7 +57,7 @@ def main() -> None:
         base = stages(config, sources).base
         assert base is not None, "the embedded model is unpacked"
         location = get_or_build("base", base, config, sources, Store(Path(folder) / "store")).path
-        local = LocalModel(str(location), "embedded", device=Device.cpu, batch=None)
+        local = LocalModel(str(location), "packaged", device=DeviceKind.cpu, batch=None)
         model, asker = CachedModel(local, Path(folder) / "replies.sqlite"), Asker(generator=config.generator, data=config.data)
         for seed in SEEDS:
             for known, asked in (halves, halves[::-1]):

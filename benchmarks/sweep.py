@@ -29,7 +29,7 @@ from minilima.store.job import Outcome
 
 SIZES = ",".join(str(number) for number in range(10, 20))
 RATES = ",".join(f"{number}e-5" for number in range(1, 11))
-POINTS = ["+sweep=size_lr", "+experiment=quickstart", f"data.size={SIZES}", f"sft.learning_rate={RATES}"]
+POINTS = ["+sweep=size_lr", "+experiment=quickstart", f"dataset.size={SIZES}", f"sft.learning_rate={RATES}"]
 TIMES = 7
 
 

@@ -7,7 +7,7 @@
              │        └─ size, seed
              └─ generator
 
-With sft.select=judge|dev_loss the weights of all epochs are a stage before the model, which is chosen among them.
+With epoch.select=judge|dev_loss the weights of all epochs are a stage before the model, which is chosen among them.
 Each arrow is a stage. What is in the store is reused; the rest is built in a process of its own, one after the other.
 This process never imports torch.
 """
@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from minilima import console
-from minilima.config.schema import Config, Until
+from minilima.config.choices import Until
+from minilima.config.schema import Config
 from minilima.evaluate.judge import draws_order
 from minilima.evaluate.judge_cards import find_card, form_of
 from minilima.evaluate.length_control_cached import length_controlled_win_rate
@@ -117,7 +118,7 @@ def results_of(artifacts: Mapping[str, Artifact], config: Config, sources: Sourc
     outputs = Path(config.paths.outputs)
     controlled = None
     if results.win_rate is not None:
-        tables = Path(config.judge.length_tables).expanduser() if config.judge.length_tables else None
+        tables = Path(config.paths.length_tables).expanduser() if config.paths.length_tables else None
         run, key = as_run(config, artifacts), artifacts["verdicts"].stage.key
         controlled = length_controlled_win_rate(run, key, tables, outputs / "cache" / "length_control")
     card = find_card(judge_identity(config, sources), form_of(config.judge), outputs / "judges")

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from minilima import console
-from minilima.config.schema import Config, JudgeKind
+from minilima.config.choices import JudgeKind
+from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.evaluate.agreement import FEWEST_MODELS, measure, rank
 from minilima.evaluate.judge import draws_order
@@ -119,8 +120,8 @@ def _check_ready(config: Config, sources: Sources, sets: Sequence[LabelSet], con
     asks = config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai
     pairs = [pair for labels in sets for pair in labels.pairs]
     console.say(f"{judge_name(config.judge)} on {len(pairs):,} pairs")
-    if asks and missing_key(config.judge.endpoint):
-        variable = config.judge.endpoint.api_key_env
+    if asks and missing_key(config.endpoints.judge):
+        variable = config.endpoints.judge.api_key_env
         raise MinilimaError(
             f"No API key: ${variable} is not set.",
             "The judge is a model behind an API; nothing was sent.",

@@ -218,7 +218,7 @@ def _output(folder: Path, name: str, launcher: str) -> Iterator[None]:
 
 
 def _heading(folder: Path, name: str) -> str:
-    """`Point 2 of 9: data.size=300`; a search knows neither its number nor its settings yet."""
+    """`Point 2 of 9: dataset.size=300`; a search knows neither its number nor its settings yet."""
     entries = read_entries(folder)
     found = [f"Point {place} of {len(entries)}: {entry.label}" for place, entry in enumerate(entries, 1) if entry.name == name]
     return found[0] if found else name

@@ -10,7 +10,8 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from minilima.config.schema import JudgeConfig, JudgeKind, Orders
+from minilima.config.choices import JudgeKind, Orders
+from minilima.config.schema import JudgeConfig
 from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
@@ -142,8 +143,9 @@ class _Letters:
 def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
     from minilima.models.endpoint import connect
 
-    judge = job.config.judge
-    return _by_replies(connect("judge.model", judge.model, judge.endpoint, job.cache, job.key), judge, pairs, tell)
+    judge, endpoint = job.config.judge, job.config.endpoints.judge
+    model = connect("judge.model", judge.model, endpoint, job.cache, job.key)
+    return _by_replies(model, judge, pairs, tell, alone=0 if endpoint.batch else 1)
 
 
 def _by_words(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
@@ -155,19 +157,21 @@ def _by_words(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict
     return _by_replies(CachedModel(writer, job.cache), job.config.judge, pairs, tell)
 
 
-def _by_replies(model: CachedModel, judge: JudgeConfig, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
+def _by_replies(
+    model: CachedModel, judge: JudgeConfig, pairs: Sequence[Pair], tell: Tell, *, alone: int = 0
+) -> tuple[list[Verdict], Usage]:
     sampling = Sampling(temperature=judge.temperature, max_tokens=judge.max_tokens, top_logprobs=judge.top_logprobs)
     shown = [(pair, swapped) for pair in pairs if not _equal(pair) for swapped in _orders(judge.orders, pair)]
     requests = [Request(messages=_question(judge.prompt, pair, swapped), sampling=sampling) for pair, swapped in shown]
     by_prompt: dict[str, list[tuple[Reply, bool]]] = {}
-    for (pair, swapped), reply in zip(shown, _ask_all(model, requests, judge, tell), strict=True):
+    for (pair, swapped), reply in zip(shown, _ask_all(model, requests, judge, tell, alone=alone), strict=True):
         by_prompt.setdefault(pair[1].id, []).append((reply, swapped))
     weighted = judge.top_logprobs is not None
     return [_combine(pair[1].id, by_prompt.get(pair[1].id, []), weighted=weighted) for pair in pairs], model.usage
 
 
-def _ask_all(model: CachedModel, requests: Sequence[Request], judge: JudgeConfig, tell: Tell) -> list[Reply]:
-    """All replies. An endpoint's first is waited for alone: a wrong key, model or setting costs one request, not hundreds."""
+def _ask_all(model: CachedModel, requests: Sequence[Request], judge: JudgeConfig, tell: Tell, *, alone: int) -> list[Reply]:
+    """All replies. The first `alone` are waited for before the others: a wrong key, model or setting costs few requests."""
     asks_endpoint, weighted = judge.kind == JudgeKind.openai, judge.top_logprobs is not None
 
     def usable(reply: Reply) -> bool:
@@ -177,7 +181,6 @@ def _ask_all(model: CachedModel, requests: Sequence[Request], judge: JudgeConfig
         return (weighted and reply.logprobs is None) or read_reply(reply, weighted=weighted) is not None
 
     on_reply = counted(tell, len(requests), "replies")
-    alone = 1 if asks_endpoint and not judge.endpoint.batch else 0
     first = model.reply_many(requests[:alone], on_reply, usable)
     if weighted and any(reply.logprobs is None and reply.finish != FAILED for reply in first):
         raise MinilimaError(

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minilima.config.schema import JudgeConfig, JudgeKind
+from minilima.config.choices import JudgeKind
+from minilima.config.schema import JudgeConfig
 from minilima.errors import MinilimaError
 from minilima.formats.files import DATA
 

@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from minilima.config.schema import Config, JudgeConfig, JudgeKind
+from minilima.config.choices import JudgeKind
+from minilima.config.schema import Config, JudgeConfig
 from minilima.evaluate.length_control_tables import LengthControlled
 from minilima.evaluate.results import Results
 from minilima.formats.annotations import Annotation, Run, mean_length, write_annotations, write_leaderboard

@@ -3,14 +3,15 @@
 import math
 from typing import Any
 
-from minilima.config.schema import Config, DataKind, GeneratorKind, JudgeKind, Orders, Pick
+from minilima.config.choices import DataKind, GeneratorKind, JudgeKind, Orders, Pick
+from minilima.config.schema import Config
 from minilima.console import count
 from minilima.store.sources import BASES, Sources
 
 
 def describe_stage(role: str, config: Config, sources: Sources) -> str:
     """What a stage will do, in a few words."""
-    data, sft, judge = config.data, config.sft, config.judge
+    data, dataset, sft, judge = config.data, config.dataset, config.sft, config.judge
     if role in BASES:
         return f"{sources.converted(role).location} from the package index, converted to safetensors"
     if role == "pool":
@@ -23,13 +24,13 @@ def describe_stage(role: str, config: Config, sources: Sources) -> str:
         how = "" if data.kind == DataKind.self_instruct else f" ({data.kind})"
         return f"{data.instructions:,} instructions and instances, written by {writer} from {told}{how}"
     if role == "dataset":
-        size = f"{data.size:,} examples" if data.size else "all examples that pass the filters"
-        return size + (", seeds among them" if data.include_seeds else "")
+        size = f"{dataset.size:,} examples" if dataset.size else "all examples that pass the filters"
+        return size + (", seeds among them" if dataset.include_seeds else "")
     if role == "model" and sources.dev_set is not None:
-        how = f"judge {judge.kind} prefers" if sft.select == Pick.judge else "has the lowest loss"
+        how = f"judge {judge.kind} prefers" if config.epoch.select == Pick.judge else "has the lowest loss"
         return f"the epoch, of {sft.epochs}, that {how} on {sources.dev_set.name}"
     if role in ("model", "epochs"):
-        steps = f", {sft.epochs * math.ceil(data.size / sft.batch_size):,} steps" if data.size else ""
+        steps = f", {sft.epochs * math.ceil(dataset.size / sft.batch_size):,} steps" if dataset.size else ""
         return f"{sft.method} fine-tuning, {count(sft.epochs, 'epoch')}{steps} of {sft.batch_size}, rate {sft.learning_rate:g}"
     if role == "reference_answers" and sources.reference is not None:
         return f"the answers in {sources.reference.name}, and the base model's loss on those of {sources.eval_set.name}"

@@ -4,16 +4,17 @@
     seeds ─> pool ─> dataset ─> model ─> answers ─> verdicts
                         │   (epochs ─┘)    │   └─ reference_answers (the base model's)
                         └── eval_set ──────┘
-With sft.select=judge|dev_loss the weights of all epochs are a stage of their own, from which the model is chosen.
+With epoch.select=judge|dev_loss the weights of all epochs are a stage of their own, from which the model is chosen.
 Only what changes a result is listed here. GPUs, micro-batches, concurrency, addresses and paths never are.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from minilima.config.schema import Config, DataKind, GeneratorKind, JudgeKind, Method, Pick, Select, SftConfig, Until
+from minilima.config.choices import DataKind, GeneratorKind, JudgeKind, Method, Pick, Select, Until
+from minilima.config.schema import Config, SftConfig
 from minilima.formats.files import canonical_json, sha256_text
-from minilima.models.packaged import EMBEDDED
+from minilima.models.packaged import PACKAGED
 from minilima.store.job import Stage
 from minilima.store.sources import ModelSource, Sources
 
@@ -60,16 +61,16 @@ def stages(config: Config, sources: Sources) -> Stages:
     """The graph of one experiment."""
     base = _embedded_stage(sources.base)
     pool = _pool(config, sources)
-    rater = pool.inputs.get("generator") if config.data.select == Select.quality else None
+    rater = pool.inputs.get("generator") if config.dataset.select == Select.quality else None
     dataset = _stage("dataset", _dataset_recipe(config, sources), pool=pool, generator=rater)
     own_judge = _embedded_stage(sources.judge) if sources.judge else None
     judge_base = (own_judge or base) if config.judge.kind == JudgeKind.local else None
     epochs = None
     learned = _model_recipe(config, sources)
     model = _stage("model", learned, base=base, dataset=dataset)
-    if config.sft.select != Pick.last:
+    if config.epoch.select != Pick.last:
         epochs = _stage("epochs", learned, base=base, dataset=dataset)
-        asks = judge_base if config.sft.select == Pick.judge else None
+        asks = judge_base if config.epoch.select == Pick.judge else None
         model = _stage("model", _choice_recipe(config, sources), epochs=epochs, dataset=dataset, judge=asks)
     prompts = {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size}
     asked = {**prompts, **_sampling(config), "seed": config.seed}
@@ -106,21 +107,18 @@ def _fields(section: Any, *names: str) -> dict[str, Any]:
 
 def _sampling(config: Config) -> dict[str, Any]:
     """How answers are sampled, wherever they are."""
-    return {name: value for name, value in _fields(config.eval).items() if name not in ("reference", "chunk_size")}
+    return {name: value for name, value in _fields(config.eval).items() if name not in ("reference",)}
 
 
 def _embedded_stage(source: ModelSource) -> Stage | None:
     """The conversion of an embedded model to safetensors; models from the hub or a folder are loaded where they are."""
-    if source.kind != "embedded":
+    if source.kind != "packaged":
         return None
-    return _stage("base", {"model": source.location, "files": EMBEDDED[source.location].files})
+    return _stage("base", {"model": source.location, "files": PACKAGED[source.location].files})
 
 
-# What of `data` matters only after the pool, or enters as a hash.
-_AFTER_POOL = {
-    "path", "hub_file", "size", "include_seeds", "decontaminate", "select", "topics", "encoding", "min_output_words",
-    "max_output_words",
-}  # fmt: skip
+_AS_HASH = ("path", "hub_file")
+"""Settings of `data` that enter the pool's key by the content of what they name."""
 
 
 def _pool(config: Config, sources: Sources) -> Stage:
@@ -130,7 +128,7 @@ def _pool(config: Config, sources: Sources) -> Stage:
     generator = _fields(config.generator, "kind", "temperature", "top_p", "repetition_penalty", "presence_penalty", "style")
     recipe: dict[str, Any] = {
         **generator,
-        **{name: value for name, value in _fields(config.data).items() if name not in _AFTER_POOL},
+        **{name: value for name, value in _fields(config.data).items() if name not in _AS_HASH},
         "json_schema": config.generator.json_schema or None,
         "file": file,
         "seeds": sources.seeds.sha256 if sources.seeds is not None else None,
@@ -146,26 +144,25 @@ def _stops(config: Config) -> dict[str, Any] | None:
     """The caps at which new tasks are no longer asked for: with higher ones the pool is another, larger one."""
     if config.data.kind == DataKind.answers:
         return None
-    caps = _fields(config.generator.endpoint.budget, "usd", "tokens", "requests")
+    caps = _fields(config.endpoints.generator.budget, "usd", "tokens", "requests")
     return caps if any(cap is not None for cap in caps.values()) else None
 
 
 def _dataset_recipe(config: Config, sources: Sources) -> dict[str, Any]:
-    data = config.data
-    chosen: dict[str, Any] = {"select": data.select}
-    if data.select == Select.stratified:
-        chosen["topics"] = data.topics
-    if data.select == Select.quality:
+    dataset = config.dataset
+    chosen: dict[str, Any] = {"select": dataset.select}
+    if dataset.select == Select.stratified:
+        chosen["topics"] = dataset.topics
+    if dataset.select == Select.quality:
         local = config.generator.kind == GeneratorKind.local
         chosen["rated_by"] = (sources.generator or sources.base).recipe() if local else config.generator.model
     return {
-        **_fields(
-            data, "size", "include_seeds", "max_similarity", "tokenizer", "encoding", "min_output_words", "max_output_words"
-        ),
+        **_fields(dataset, "size", "include_seeds", "encoding", "min_output_words", "max_output_words"),
+        **_fields(config.data, "max_similarity", "tokenizer"),
         **chosen,
         "seed": config.seed,
-        "seeds": sources.seeds.sha256 if sources.seeds is not None and data.include_seeds else None,
-        "decontaminate": sources.eval_set.sha256 if data.decontaminate else None,
+        "seeds": sources.seeds.sha256 if sources.seeds is not None and dataset.include_seeds else None,
+        "decontaminate": sources.eval_set.sha256 if dataset.decontaminate else None,
     }
 
 
@@ -176,7 +173,7 @@ _ADDED_TO_SFT = ("lora_dora", "weights")
 def _model_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     """What is learned, whichever epoch is chosen in the end."""
     default = SftConfig()
-    sft = {name: value for name, value in _fields(config.sft).items() if name not in ("select", "dev_set")}
+    sft = _fields(config.sft)
     sft |= {name: None for name in _ADDED_TO_SFT if sft[name] == getattr(default, name)}
     if config.sft.method != Method.lora:
         sft = {name: value for name, value in sft.items() if not name.startswith("lora_")}
@@ -187,8 +184,8 @@ def _choice_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     """How one of the epochs is chosen; the training itself is an input, so another choice trains nothing anew."""
     assert sources.dev_set is not None, "resolved where an epoch is chosen"
     dev = {"dev_set": sources.dev_set.sha256, "eval_set": sources.eval_set.sha256}
-    recipe = {"select": config.sft.select, **dev, **_fields(config.data, "max_similarity", "tokenizer")}
-    if config.sft.select == Pick.dev_loss:
+    recipe = {"select": config.epoch.select, **dev, **_fields(config.data, "max_similarity", "tokenizer")}
+    if config.epoch.select == Pick.dev_loss:
         return recipe
     judge = {**judge_recipe(config, sources), "min_coverage": config.judge.min_coverage}
     return {**recipe, "judge": judge, "eval": _sampling(config), "seed": config.seed}
@@ -223,7 +220,7 @@ def judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     """All of a judge that can change its verdicts; the data are not part of it."""
     judge = config.judge
     if judge.kind == JudgeKind.reference:
-        files = EMBEDDED["all_minilm_l6_v2"].files if judge.embedding_weight else None
+        files = PACKAGED["all_minilm_l6_v2"].files if judge.embedding_weight else None
         return {**_fields(judge, "kind", "embedding_weight", "tie_margin"), "embedding": files}
     model: Any = judge.model
     if judge.kind == JudgeKind.local:

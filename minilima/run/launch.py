@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from minilima.config.schema import ComputeConfig, DataKind, Device, GeneratorKind, JudgeKind, Select
+from minilima.config.choices import DataKind, DeviceKind, GeneratorKind, JudgeKind, Select
+from minilima.config.schema import ComputeConfig
 from minilima.environment import ROOT
 from minilima.errors import MinilimaError
 from minilima.formats.records import Progress, Usage
@@ -32,7 +33,7 @@ def training_processes(compute: ComputeConfig) -> int:
     """How many processes train: what is set, else one for each GPU, else one."""
     if compute.processes is not None:
         return compute.processes
-    gpus = 0 if compute.device == Device.cpu else len(visible_gpus())
+    gpus = 0 if compute.device == DeviceKind.cpu else len(visible_gpus())
     return max(1, gpus if compute.gpus is None else min(gpus, compute.gpus))
 
 
@@ -87,10 +88,10 @@ def _gpus(job: Job, on_wait: Callable[[], None]) -> Iterator[dict[str, str]]:
     computes = {
         **dict.fromkeys(BASES, False),
         "pool": writes and config.data.kind != DataKind.file,
-        "dataset": writes and config.data.select == Select.quality,
+        "dataset": writes and config.dataset.select == Select.quality,
         "verdicts": config.judge.kind == JudgeKind.local,
     }.get(job.role, True)
-    if not computes or not gpus or config.compute.gpus is None or config.compute.device == Device.cpu:
+    if not computes or not gpus or config.compute.gpus is None or config.compute.device == DeviceKind.cpu:
         yield {}
         return
     with leased(config.compute.gpus, gpus, on_wait) as held:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from minilima.config.schema import Config, JudgeKind, Until
+from minilima.config.choices import JudgeKind, Until
+from minilima.config.schema import Config
 from minilima.environment import caveat, disk
 from minilima.formats.alpaca_judges import RETIRED
 from minilima.formats.files import canonical_json, size_text
@@ -20,7 +21,7 @@ from minilima.run.training_estimate import Foresight, device_here, foresee
 from minilima.store.entries import Store
 from minilima.store.job import Stage
 from minilima.store.sources import Sources
-from minilima.train.memory import Device
+from minilima.train.memory import DeviceKind
 
 _WORTH_TELLING_BYTES = 1_000_000_000
 _WORTH_TELLING_SECONDS = 180
@@ -69,7 +70,7 @@ def make_plan(config: Config, sources: Sources, graph: Stages, store: Store) -> 
 
 
 def _foreseen(
-    planned: list[PlannedStage], config: Config, sources: Sources, graph: Stages, store: Store, device: Device
+    planned: list[PlannedStage], config: Config, sources: Sources, graph: Stages, store: Store, device: DeviceKind
 ) -> Foresight | None:
     """What the training among `planned` will take, if one is to be done; its line is given the figures."""
     trains = "epochs" if graph.epochs is not None else "model"
@@ -165,7 +166,7 @@ def _notes(config: Config, sources: Sources) -> list[str]:
     ):
         notes.append("What the judge will cost is not in the sum: how many prompts there are is not known here.")
     retired = [name for name in sources.judge_models(judge.model) if name in RETIRED]
-    if "judge" in endpoints_of(config, sources) and judge.endpoint.base_url is None and retired:
+    if "judge" in endpoints_of(config, sources) and config.endpoints.judge.base_url is None and retired:
         notes.append(f"OpenAI has retired {', '.join(retired)}: requests for it fail. Name another with judge.model=…")
     if judge.kind == JudgeKind.local and (sources.judge or sources.base).location == "smollm2_135m":
         notes.append(

@@ -3,7 +3,8 @@
 from importlib.util import find_spec
 
 from minilima import console
-from minilima.config.schema import Config, JudgeKind, Pick
+from minilima.config.choices import JudgeKind, Pick
+from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set, read_references
 from minilima.formats.seeds import load_seeds
@@ -56,7 +57,7 @@ def check_ready(config: Config, sources: Sources, graph: Stages, store: Store) -
     missing_stages = {role for role, stage in graph.until(config.until) if store.find(stage) is None}
     used = endpoints_of(config, sources)
     asked = {_ASKED_BY[role]: endpoint for role, (endpoint, _) in used.items()}
-    if config.sft.select == Pick.judge and "judge" in used:
+    if config.epoch.select == Pick.judge and "judge" in used:
         asked["model"] = used["judge"][0]
     lacking = sorted({found.api_key_env for role, found in asked.items() if role in missing_stages and missing_key(found)})
     if lacking:

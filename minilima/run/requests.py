@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from minilima.config.schema import Config, DataKind, EndpointConfig, GeneratorKind, JudgeKind, Orders, Pick, Select
+from minilima.config.choices import DataKind, GeneratorKind, JudgeKind, Orders, Pick, Select
+from minilima.config.schema import Config, EndpointConfig
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.imports import read_tasks
 from minilima.formats.records import Example, SeedTask
@@ -55,7 +56,7 @@ def estimate(role: str, config: Config, sources: Sources) -> Estimate | None:
         guess = _pool(config, sources) if role == "pool" else _ratings(config, sources)
         return None if guess is None else _priced(guess, config.generator.model, config)
     asks = config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai
-    rounds = {"verdicts": 1, "model": config.sft.epochs - 1 if config.sft.select == Pick.judge else 0}.get(role, 0)
+    rounds = {"verdicts": 1, "model": config.sft.epochs - 1 if config.epoch.select == Pick.judge else 0}.get(role, 0)
     judged = sources.dev_set if role == "model" else sources.eval_set
     lengths = _prompt_lengths(judged, config.eval_set.size if role == "verdicts" else None) if judged is not None else None
     if rounds and asks and lengths is not None:
@@ -75,11 +76,11 @@ def estimate_judging(config: Config, sources: Sources, shown: Sequence[int]) -> 
 def endpoints_of(config: Config, sources: Sources) -> dict[str, tuple[EndpointConfig, str | None]]:
     """The endpoints that this experiment asks, with the model's name there: of `generator`, of `judge`."""
     used: dict[str, tuple[EndpointConfig, str | None]] = {}
-    asks = config.data.kind != DataKind.file or config.data.select == Select.quality
+    asks = config.data.kind != DataKind.file or config.dataset.select == Select.quality
     if asks and config.generator.kind == GeneratorKind.openai:
-        used["generator"] = (config.generator.endpoint, config.generator.model)
+        used["generator"] = (config.endpoints.generator, config.generator.model)
     if config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai:
-        used["judge"] = (config.judge.endpoint, config.judge.model)
+        used["judge"] = (config.endpoints.judge, config.judge.model)
     return used
 
 
@@ -105,7 +106,7 @@ def _seeds(path: Path) -> list[SeedTask]:
 
 def _priced(guess: _Guess, model: str | None, config: Config, *, of_judge: bool = False) -> Estimate:
     requests, prompt, completion = guess
-    endpoint = config.judge.endpoint if of_judge else config.generator.endpoint
+    endpoint = config.endpoints.judge if of_judge else config.endpoints.generator
     price = price_of(model, endpoint)
     usd = price.usd(prompt, completion) if price else None
     if usd is not None and endpoint.budget.usd is not None:
@@ -149,8 +150,8 @@ def _pool(config: Config, sources: Sources) -> _Guess | None:
 
 def _ratings(config: Config, sources: Sources) -> _Guess | None:
     """One short reply to each example that may be chosen, where the generator rates them."""
-    data = config.data
-    if data.select != Select.quality:
+    data, dataset = config.data, config.dataset
+    if dataset.select != Select.quality:
         return None
     if data.kind == DataKind.file:
         characters = [len(example.instruction) + len(example.output) for example in _examples(sources.data)]
@@ -159,7 +160,7 @@ def _ratings(config: Config, sources: Sources) -> _Guess | None:
         each = _mean([sum(map(len, task)) for task in tasks]) + (data.answer_words or 0) * _CHARACTERS_A_WORD
         answers = len(tasks) if data.kind == DataKind.answers else data.instructions * data.instances_per_task
         characters = [round(each)] * answers
-    if data.include_seeds and sources.seeds is not None and sources.seeds.path is not None:
+    if dataset.include_seeds and sources.seeds is not None and sources.seeds.path is not None:
         characters += [len(task.instruction) + len(task.input) + len(task.output) for task in _seeds(sources.seeds.path)]
     tokens = sum(math.ceil(count / _CHARACTERS_A_TOKEN) + _TEMPLATE_TOKENS for count in characters)
     return (len(characters), tokens, len(characters) * _RATING_TOKENS) if characters else None

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from minilima import environment
-from minilima.config.schema import Config, DataKind, GeneratorKind, JudgeKind, Method, Orders
+from minilima.config.choices import DataKind, GeneratorKind, JudgeKind, Method, Orders
+from minilima.config.schema import Config
 from minilima.formats.files import canonical_json
-from minilima.models.packaged import EMBEDDED
+from minilima.models.packaged import PACKAGED
 from minilima.run.requests import count_prompts, estimate
 from minilima.store.sources import BASES, ModelSource, Sources
 from minilima.train.shape import published_shape
@@ -114,7 +115,7 @@ def _planned(role: str, config: Config, sources: Sources, manifests: Manifests, 
     base = sources.base.recipe()
     if role == "model":
         made = manifests.get(inputs.get("dataset", ""), {}).get("metrics", {})
-        examples = made.get("examples", config.data.size)
+        examples = made.get("examples", config.dataset.size)
         return _work(["model", base, config.sft.method], config.sft.epochs * examples if examples else None)
     if role == "reference_answers" and sources.reference is not None:
         return _work(["references"], 1)
@@ -167,8 +168,8 @@ def _seconds(work: Work | None, manifests: Manifests) -> float | None:
 @cache
 def weights_bytes(source: ModelSource) -> int | None:
     """Bytes of a model's weights in bfloat16, as every result has them; None where it is not on this machine nor well known."""
-    if source.kind == "embedded":
-        return EMBEDDED[source.location].unpacked_megabytes * 1_000_000
+    if source.kind == "packaged":
+        return PACKAGED[source.location].unpacked_megabytes * 1_000_000
     folder = Path(source.location) if source.kind == "path" else _snapshot(source.location)
     files = list(folder.glob("*.safetensors")) if folder is not None and folder.is_dir() else []
     if folder is None or not files:

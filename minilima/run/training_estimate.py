@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minilima.config.choices import DeviceKind
 from minilima.config.schema import ComputeConfig, Config
-from minilima.config.schema import Device as Where
 from minilima.environment import gpus
 from minilima.run.gpus import visible_gpus
 from minilima.run.graph import Stages
@@ -62,7 +62,7 @@ def foresee(config: Config, sources: Sources, graph: Stages, store: Store, devic
 
 def device_here(compute: ComputeConfig) -> Device:
     """What each training process would compute on, as nvidia-smi and the kernel tell it."""
-    listed = [] if compute.device == Where.cpu or not visible_gpus() else gpus() or []
+    listed = [] if compute.device == DeviceKind.cpu or not visible_gpus() else gpus() or []
     if not listed:
         flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
         hardware = "avx512_bf16" in flags or "amx_bf16" in flags
@@ -93,7 +93,7 @@ def _shape(source: ModelSource, graph: Stages, store: Store) -> ModelShape | Non
 def _config_file(source: ModelSource, graph: Stages, store: Store) -> Path | None:
     if source.kind == "path":
         return Path(source.location) / "config.json"
-    if source.kind == "embedded":
+    if source.kind == "packaged":
         return store.root / graph.base.directory / "config.json" if graph.base is not None else None
     from huggingface_hub import try_to_load_from_cache
 
@@ -142,7 +142,7 @@ class _Time:
 def _time(shape: ModelShape, config: Config, device: Device, graph: Stages, store: Store) -> _Time:
     sft = config.sft
     found = store.find(graph.dataset)
-    examples, tokens, basis = config.data.size, float(ASSUMED_TOKENS), f"assuming {ASSUMED_TOKENS} tokens an example"
+    examples, tokens, basis = config.dataset.size, float(ASSUMED_TOKENS), f"assuming {ASSUMED_TOKENS} tokens an example"
     if found is not None:
         examples = found.metrics["examples"]
         words = found.metrics["instruction_words"]["mean"] + found.metrics["output_words"]["mean"]

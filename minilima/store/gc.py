@@ -17,7 +17,7 @@ from pathlib import Path
 from omegaconf.errors import OmegaConfBaseException
 
 from minilima import console
-from minilima.config.schema import Until
+from minilima.config.choices import Until
 from minilima.errors import MinilimaError
 from minilima.formats.files import size_text
 from minilima.run.graph import stages

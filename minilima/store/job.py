@@ -79,7 +79,7 @@ class Job:
 
     def model_location(self, source: ModelSource, role: str) -> str:
         """What to load for an outside model: its converted form where it is embedded, else where it is."""
-        return str(self.inputs[role]) if source.kind == "embedded" else source.location
+        return str(self.inputs[role]) if source.kind == "packaged" else source.location
 
     def to_json(self) -> str:
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -21,7 +21,7 @@ class FileSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """Weights from outside: `kind` is embedded, hub or path; `location` is what to load; `identity` enters keys."""
+    """Weights from outside: `kind` is packaged, hub or path; `location` is what to load; `identity` enters keys."""
 
     kind: str
     location: str
@@ -29,7 +29,8 @@ class ModelSource:
     missing: str | None = None
 
     def recipe(self) -> dict[str, str]:
-        return {"kind": self.kind, "identity": self.identity}
+        # Packaged models were called embedded when the first keys were made.
+        return {"kind": "embedded" if self.kind == "packaged" else self.kind, "identity": self.identity}
 
 
 BASES = ("base", "generator_base", "judge_base")

@@ -104,7 +104,7 @@ def test_what_was_judged_before_a_stage_stopped_is_not_asked_again(tmp_path: Pat
         return "Output (a)"
 
     server.answer = then_retires
-    made = job(tmp_path, PAIRS, *settings(server, "chatgpt"), "judge.endpoint.concurrency=1")
+    made = job(tmp_path, PAIRS, *settings(server, "chatgpt"), "endpoints.judge.concurrency=1")
     with pytest.raises(MinilimaError, match="has no model"):
         build_verdicts(made, lambda progress: None)
     server.answer, server.faults = lambda body: "Output (a)", []
@@ -127,7 +127,7 @@ def test_a_key_stands_in_no_file(tmp_path: Path, server: ModelServer) -> None:
 
 @pytest.mark.parametrize(
     ("more", "named"),
-    [("judge.endpoint.budget.usd=1", "cannot keep a cap"), ("judge.annotators_config=chatgtp", "chatgtp does not exist")],
+    [("endpoints.judge.budget.usd=1", "cannot keep a cap"), ("judge.annotators_config=chatgtp", "chatgtp does not exist")],
 )
 def test_what_cannot_be_done_is_said(tmp_path: Path, server: ModelServer, more: str, named: str) -> None:
     with pytest.raises(MinilimaError, match=named):

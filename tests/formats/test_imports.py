@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from minilima.config.compose import load_config
+from minilima.config.schema import DataConfig, DatasetConfig
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, sha256_file, write_jsonl
 from minilima.formats.imports import Imported, read_file
@@ -341,7 +342,7 @@ def test_limas_own_file_is_imported_from_the_hubs_cache(tmp_path: Path, monkeypa
 def test_an_earlier_turn_that_resembles_an_evaluation_prompt_is_contamination_and_another_history_is_no_duplicate() -> None:
     pool = [dialogue(1), Example(**{**asdict(dialogue(2)), "history": (("Name a town.", "Lyon."),)}), dialogue(3)]
     prompts = [EvalPrompt(id="e1", instruction="Name a city.")]
-    kept, rejected = sift(pool, prompts, load_config(["data.max_similarity=0.9"]).data)
+    kept, rejected = sift(pool, prompts, DataConfig(max_similarity=0.9), DatasetConfig())
     assert [item.id for item in kept] == ["row2"]
     assert [(item.id, item.reason) for item in rejected] == [("row1", "contamination"), ("row3", "duplicate")]
 

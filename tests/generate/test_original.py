@@ -30,7 +30,8 @@ from typing import Any
 import pytest
 
 from minilima import rouge
-from minilima.config.schema import DataConfig, Tokenizer
+from minilima.config.choices import Tokenizer
+from minilima.config.schema import DataConfig
 from minilima.formats.files import DATA, read_jsonl
 from minilima.formats.seeds import load_seeds
 from minilima.generate.instructions import _draw
@@ -61,7 +62,7 @@ def test_a_cut_and_an_unreadable_list_are_told(tmp_path: Path, server: ModelServ
         return "I would rather not." if first else writer(body)
 
     server.answer, server.faults = answer, ["truncated"]
-    outcome = build_pool(job(tmp_path, server, "data.requests_per_round=1", "generator.endpoint.concurrency=1"), tell)
+    outcome = build_pool(job(tmp_path, server, "data.requests_per_round=1", "endpoints.generator.concurrency=1"), tell)
     assert outcome.metrics["reasons"] == {"unreadable": 1} and outcome.usage.faults["unusable"] == 3
     (row,) = read_jsonl(tmp_path / "work" / "rejected.jsonl")
     assert row["text"] == "I would rather not." and len(row["request"]) == 64

@@ -97,8 +97,8 @@ def _dataset(config: Config, prompts: Sequence[Prompt], work: Path) -> Outcome:
     ]  # fmt: skip
     (work / "dataset.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (work / "rejected.jsonl").write_text(json.dumps({"id": "x", "text": prompts[0]["instruction"], "reason": "duplicate"}) + "\n")
-    counts = {"examples": config.data.size, "seed": 0, "machine": len(rows), "classification": 0, "available": len(rows)}
-    return Outcome(metrics={**counts, "wanted": config.data.size, "labels": {prompts[0]["base"]: 3, "no": 1}})
+    counts = {"examples": config.dataset.size, "seed": 0, "machine": len(rows), "classification": 0, "available": len(rows)}
+    return Outcome(metrics={**counts, "wanted": config.dataset.size, "labels": {prompts[0]["base"]: 3, "no": 1}})
 
 
 def _pool(prompts: Sequence[Prompt], work: Path) -> Outcome:

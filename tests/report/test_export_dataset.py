@@ -227,7 +227,7 @@ def test_the_card_tells_where_the_rows_come_from_and_what_was_left_out(tmp_path:
 
 
 def test_a_data_set_that_was_not_decontaminated_says_so(tmp_path: Path) -> None:
-    card = (exported(tmp_path, *ROWS, overrides=("data.decontaminate=false",)).folder / "README.md").read_text()
+    card = (exported(tmp_path, *ROWS, overrides=("dataset.decontaminate=false",)).folder / "README.md").read_text()
     assert "**Not decontaminated**" in card and "Decontaminated: " not in card
 
 
@@ -270,15 +270,15 @@ def test_an_export_writes_over_nothing_and_leaves_nothing_half_done(tmp_path: Pa
 
 
 def test_a_data_set_that_is_not_built_is_refused_with_the_command_that_builds_it(tmp_path: Path) -> None:
-    paragraph = refused(minilima("export", "data", "out", "name=a", "data.size=5", "until=report", cwd=tmp_path))
+    paragraph = refused(minilima("export", "data", "out", "name=a", "dataset.size=5", "until=report", cwd=tmp_path))
     assert "not built yet" in paragraph and list(tmp_path.iterdir()) == []
-    assert " ".join(paragraph.split()).endswith("python -m minilima name=a data.size=5 until=dataset")
+    assert " ".join(paragraph.split()).endswith("python -m minilima name=a dataset.size=5 until=dataset")
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        [], ["data"], ["model", "out"], ["data", "name=a"], ["data", "out", "-m", "data.size=1,2"],
+        [], ["data"], ["model", "out"], ["data", "name=a"], ["data", "out", "-m", "dataset.size=1,2"],
         ["data", "out", "--push-to-hub"], ["data", "out", "--push-to-hub", "nobody"], ["data", "out", "--push-to-hub=a/b/c"],
     ],
 )  # fmt: skip
