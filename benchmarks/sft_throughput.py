@@ -31,7 +31,7 @@ from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
 from minilima.config.choices import Method
 from minilima.config.schema import ComputeConfig, Config, SftConfig, Weights
-from minilima.train.memory import GIB, memory
+from minilima.train.memory import GIB, Device, memory
 from minilima.train.packing import Packer, Tokens
 from minilima.train.sft import SftTrainer, prepared, training_arguments
 from minilima.train.shape import H100_FLOPS, shape_of, training_flops

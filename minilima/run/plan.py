@@ -21,7 +21,7 @@ from minilima.run.training_estimate import Foresight, device_here, foresee
 from minilima.store.entries import Store
 from minilima.store.job import Stage
 from minilima.store.sources import Sources
-from minilima.train.memory import DeviceKind
+from minilima.train.memory import Device
 
 _WORTH_TELLING_BYTES = 1_000_000_000
 _WORTH_TELLING_SECONDS = 180
@@ -70,7 +70,7 @@ def make_plan(config: Config, sources: Sources, graph: Stages, store: Store) -> 
 
 
 def _foreseen(
-    planned: list[PlannedStage], config: Config, sources: Sources, graph: Stages, store: Store, device: DeviceKind
+    planned: list[PlannedStage], config: Config, sources: Sources, graph: Stages, store: Store, device: Device
 ) -> Foresight | None:
     """What the training among `planned` will take, if one is to be done; its line is given the figures."""
     trains = "epochs" if graph.epochs is not None else "model"

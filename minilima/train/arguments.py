@@ -10,6 +10,7 @@ from minilima.config.choices import Precision
 from minilima.config.schema import ComputeConfig, Config
 from minilima.models.local import inference_dtype, pick_device
 from minilima.train.deepspeed import deepspeed_config
+from minilima.train.memory import Device
 from minilima.train.shape import nominal_flops
 
 

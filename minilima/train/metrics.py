@@ -15,7 +15,7 @@ import torch
 
 from minilima.config.choices import Method
 from minilima.config.schema import Config
-from minilima.train.memory import DeviceKind
+from minilima.train.memory import Device
 from minilima.train.shape import ModelShape, training_flops
 from minilima.train.tokenize import TokenizedExample
 
@@ -27,14 +27,14 @@ class Meter:
     `flops_per_token` is the mean over the data set (`flops.py`), None where the model's shape is not known.
     """
 
-    device: DeviceKind
+    device: Device
     flops_per_token: float | None
     tokens: int = 0
     waited_seconds: float = 0.0
     _since: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, examples: Sequence[TokenizedExample], shape: ModelShape | None, config: Config, device: DeviceKind) -> "Meter":
+    def of(cls, examples: Sequence[TokenizedExample], shape: ModelShape | None, config: Config, device: Device) -> "Meter":
         """A meter for a training on these examples."""
         if shape is None:
             return cls(device=device, flops_per_token=None)

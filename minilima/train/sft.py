@@ -24,7 +24,7 @@ from minilima.models.local import load_tokenizer, split_location
 from minilima.store.job import Job, Outcome
 from minilima.train.arguments import this_device, training_arguments
 from minilima.train.callbacks import KeepEpochs, Reporter, newest_checkpoint
-from minilima.train.memory import GIB, DeviceKind, Fit, assumed_fit, check_states, fit, next_settings
+from minilima.train.memory import GIB, Device, Fit, assumed_fit, check_states, fit, next_settings
 from minilima.train.metrics import Meter, peak_gib
 from minilima.train.model import load_base, prepared
 from minilima.train.packing import Packer
@@ -115,7 +115,7 @@ def _shape(location: str) -> ModelShape | None:
     return shape_of(told or AutoConfig.from_pretrained(name, revision=revision).to_dict())
 
 
-def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config: Config, device: DeviceKind) -> Fit:
+def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config: Config, device: Device) -> Fit:
     """Row length and checkpointing for these examples on this device.
 
     Raises:
@@ -130,7 +130,7 @@ def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config:
     return laid_out
 
 
-def _out_of_memory(error: Exception, config: Config, device: DeviceKind, laid_out: Fit) -> MinilimaError:
+def _out_of_memory(error: Exception, config: Config, device: Device, laid_out: Fit) -> MinilimaError:
     first, *others = next_settings(config.sft, config.compute, device, laid_out)
     return MinilimaError(
         f"The memory of {device.name} was full while training with rows of {laid_out.row_tokens:,} tokens.",

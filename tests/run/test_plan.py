@@ -20,6 +20,7 @@ from minilima.run.plan_table import as_json, show, show_sweep
 from minilima.run.preflight import confirm_spending
 from minilima.run.resources import Needs, needs
 from minilima.run.sources import resolve
+from minilima.train.memory import Device
 from tests.cli.test_commands import minilima, refused
 
 LIMA = ["+experiment=lima_1k", "eval_set=minilima_100", "model=smollm2_135m"]
