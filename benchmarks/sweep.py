@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.publish import parser, publish
 from minilima.config.sweep_grid import expand
-from minilima.run.graph import stages
+from minilima.pipeline import stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome
@@ -54,7 +54,7 @@ def finish_all(outputs: Path) -> int:
     store = Store(outputs / "store")
     directories = set()
     for point in expand([*POINTS, f"paths.outputs={outputs}"]).points:
-        for _, stage in stages(point.config, resolve(point.config)).until(point.config.until):
+        for stage in [node.stage for node in stages(point.config, resolve(point.config)).until(point.config.until)]:
             store.get_or_build(stage, build)
             directories.add(stage.directory)
     return len(directories)

@@ -24,7 +24,7 @@ from minilima.environment import caveat
 from minilima.errors import MinilimaError
 from minilima.models.budget import missing_key
 from minilima.models.packaged import PACKAGED, is_fetched
-from minilima.run.requests import endpoints_of
+from minilima.run.endpoints import endpoints_of
 from minilima.run.sources import model_source, resolve
 from minilima.store.sources import ModelSource, Sources
 

@@ -21,8 +21,8 @@ from minilima.formats.files import new_folder, read_jsonl, sizes, write_atomic, 
 from minilima.formats.llamafactory import FILE_NAME
 from minilima.formats.records import Example
 from minilima.models.packaged import PACKAGED
+from minilima.pipeline import stages
 from minilima.report.dataset_card import CardFacts, Origin, card_text
-from minilima.run.graph import stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.sources import Sources
@@ -58,12 +58,12 @@ def _facts(config: Config, build_command: str) -> CardFacts:
     sources = resolve(config)
     graph = stages(config, sources)
     store = Store(Path(config.paths.outputs) / "store")
-    dataset, pool = store.find(graph.dataset), store.find(graph.pool)
+    dataset, pool = store.find(graph["dataset"]), store.find(graph["pool"])
     if dataset is None:
         missing = f"; {' and '.join(sources.missing())} could not be identified" if sources.missing() else ""
         raise MinilimaError(
             "The data set of this experiment is not built yet.",
-            f"There is no {graph.dataset.directory} in {store.root}{missing}.",
+            f"There is no {graph['dataset'].directory} in {store.root}{missing}.",
             f"Build it: {build_command}",
         )
     return CardFacts(

@@ -36,6 +36,8 @@ class StageEntry:
     directory: str
     metrics: dict[str, Any]
     usage: dict[str, Any]
+    outcome: str
+    """What came out, in a few words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +168,9 @@ def judge_warning(results: Results) -> list[str]:
     ]
 
 
-def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], results: Results | None) -> Summary:
+def write_run(
+    folder: Path, config: Config, artifacts: Mapping[str, Artifact], results: Results | None, outcomes: Mapping[str, str]
+) -> Summary:
     """Writes the run's folder and returns what it says."""
     entries = tuple(
         StageEntry(
@@ -176,6 +180,7 @@ def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], r
             directory=artifact.stage.directory,
             metrics=artifact.metrics,
             usage=artifact.manifest["usage"],
+            outcome=outcomes[role],
         )
         for role, artifact in artifacts.items()
     )
@@ -186,7 +191,7 @@ def write_run(folder: Path, config: Config, artifacts: Mapping[str, Artifact], r
     if results is not None:
         write_alpaca_files(folder, config, artifacts, results)
     warnings = judge_warning(results) if results is not None else []
-    write_report(folder / "report.html", config, artifacts, results, summary.judge, warnings)
+    write_report(folder / "report.html", config, artifacts, results, summary.judge, outcomes, warnings)
     return summary
 
 

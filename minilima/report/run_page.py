@@ -22,7 +22,6 @@ from minilima.report.render import render
 from minilima.report.runs import Cost, stage_cost
 from minilima.report.series import running_mean
 from minilima.report.verdicts import verdict_rows
-from minilima.run.describe import describe_outcome
 from minilima.store.entries import Artifact
 
 
@@ -32,6 +31,7 @@ def write_report(
     artifacts: Mapping[str, Artifact],
     results: Results | None,
     worth: str,
+    outcomes: Mapping[str, str],
     warnings: Sequence[str] = (),
 ) -> None:
     """Writes the report of a run; sections of stages that did not run are left out.
@@ -42,6 +42,7 @@ def write_report(
         artifacts: the stages that are done.
         results: None where nothing was judged.
         worth: a sentence on the judge.
+        outcomes: what came out of each stage, in a few words.
         warnings: what a reader of the win rate must know besides.
     """
     verdicts = verdict_rows(artifacts)
@@ -59,7 +60,7 @@ def write_report(
         dataset=dataset_section(artifacts, config),
         curve=_curve(artifacts),
         facets=_facets(verdicts, results.other if results is not None else ""),
-        **_stages(artifacts),
+        **_stages(artifacts, outcomes),
     )
     write_atomic(path, page)
 
@@ -127,7 +128,7 @@ def _measured(card: JudgeCard, number: int) -> dict[str, Any]:
     return {"item": item, "figures": [{"what": what, "figure": found, "unit": unit} for what, found, unit in figures if found]}
 
 
-def _stages(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+def _stages(artifacts: Mapping[str, Artifact], outcomes: Mapping[str, str]) -> dict[str, Any]:
     """What each stage did and took, all together, and what it was made with."""
     costs = {role: stage_cost(artifact.manifest) for role, artifact in artifacts.items()}
     stages = [
@@ -135,7 +136,7 @@ def _stages(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
             "role": role.replace("_", " "),
             "how": artifact.how,
             "directory": artifact.stage.directory,
-            "what": describe_outcome(role, artifact.metrics),
+            "what": outcomes[role],
             "cost": costs[role],
             "usage": artifact.manifest["usage"],
         }

@@ -33,10 +33,6 @@ class ModelSource:
         return {"kind": "embedded" if self.kind == "packaged" else self.kind, "identity": self.identity}
 
 
-BASES = ("base", "generator_base", "judge_base")
-"""Roles of the stages that convert embedded models: the one that is trained, another that writes, another that judges."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sources:
     """Everything external that an experiment uses. `data` is the file that tasks or a whole data set come from."""
@@ -69,7 +65,7 @@ class Sources:
         return [str(settings["model_name"]) for settings in found if "model_name" in settings]
 
     def converted(self, role: str) -> ModelSource:
-        """The model that a stage with a role of BASES converts."""
+        """The model that the stage base, generator_base or judge_base converts."""
         return {"generator_base": self.generator, "judge_base": self.judge}.get(role) or self.base
 
     def missing(self) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from minilima import results, to_frame
 from minilima.config.compose import load_config
-from minilima.run.graph import stages
+from minilima.pipeline import stages
 from minilima.run.sources import resolve
 
 
@@ -109,7 +109,7 @@ def test_an_empty_evaluation_set_is_found_before_anything_is_built(tmp_path: Pat
 
 def test_a_damaged_store_entry_is_named(tmp_path: Path) -> None:
     config = load_config(["+experiment=quickstart"])
-    pool = stages(config, resolve(config)).pool
+    pool = stages(config, resolve(config))["pool"]
     (tmp_path / "outputs" / "store" / pool.directory).mkdir(parents=True)
     assert "is damaged" in refused(minilima("+experiment=quickstart", cwd=tmp_path))
 

@@ -66,7 +66,14 @@ def job(tmp_path: Path, pairs: list[tuple[str, str]], *overrides: str) -> Job:
     work = tmp_path / "work"
     (work / "scratch").mkdir(parents=True)
     return Job(
-        role="verdicts", key="k", work=work, inputs=inputs, config=config, sources=resolve(config), cache=tmp_path / "c.sqlite"
+        kind="verdicts",
+        role="verdicts",
+        key="k",
+        work=work,
+        inputs=inputs,
+        config=config,
+        sources=resolve(config),
+        cache=tmp_path / "c.sqlite",
     )
 
 

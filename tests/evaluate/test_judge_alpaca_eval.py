@@ -11,7 +11,7 @@ from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge import build_verdicts, is_switched
 from minilima.formats.files import read_jsonl
-from minilima.run.graph import stages
+from minilima.pipeline import stages
 from minilima.run.sources import resolve
 from minilima.store.job import Job
 from tests.cli.test_commands import minilima, refused
@@ -143,7 +143,7 @@ def test_a_judge_of_the_users_own_enters_the_key_with_its_prompt(tmp_path: Path)
     for prompt in ("{instruction} {output_1} {output_2}", "Choose. {instruction} {output_1} {output_2}"):
         (folder / "prompt.txt").write_text(prompt)
         config = load_config(["+experiment=quickstart", "judge=alpaca_eval", f"judge.annotators_config={folder}"])
-        keys.append(stages(config, resolve(config)).verdicts.key)
+        keys.append(stages(config, resolve(config))["verdicts"].key)
     assert keys[0] != keys[1]
 
 

@@ -10,8 +10,8 @@ import pytest
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_cards import Figure, JudgeCard, Measured, Ranking, find_card, form_of
-from minilima.run.graph import judge_identity
 from minilima.run.sources import resolve
+from minilima.run.stages.verdicts import judge_identity
 from tests.conftest import SHARED
 
 PEOPLE = Measured(

@@ -42,7 +42,7 @@ def job(epochs: Path, folder: Path, *overrides: str, rows: list[Example] | None 
     dataset.mkdir()
     write_jsonl(dataset / "dataset.jsonl", rows or EXAMPLES)
     return Job(
-        role="model", key="k", work=work, inputs={"epochs": epochs, "dataset": dataset}, config=config,
+        kind="choice", role="model", key="k", work=work, inputs={"epochs": epochs, "dataset": dataset}, config=config,
         sources=resolve(config), cache=folder / "cache.sqlite",
     )  # fmt: skip
 

@@ -38,8 +38,8 @@ from minilima.generate.instructions import _draw
 from minilima.generate.methods import parse_examples, parse_list
 from minilima.generate.pool import build_pool
 from minilima.models.chat import Request, Sampling, ask
+from minilima.pipeline import stages
 from minilima.rouge import RougeIndex
-from minilima.run.graph import stages
 from minilima.run.sources import resolve
 from tests.generate.test_pool import contents, job, tell, writer
 from tests.server import VALID_KEY, ModelServer
@@ -105,7 +105,7 @@ def test_each_prompt_has_a_draw_of_its_own_whatever_was_drawn_before() -> None:
 def test_the_steps_of_two_models_are_kept_apart(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
     jobs = [job(tmp_path / name, server, f"generator.model={name}") for name in ("writer-small", "writer-large")]
-    keys = {stages(item.config, resolve(item.config)).pool.key for item in jobs}
+    keys = {stages(item.config, resolve(item.config))["pool"].key for item in jobs}
     assert len(keys) == 2
     build_pool(jobs[0], tell)
     asked = len(server.requests)

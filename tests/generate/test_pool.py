@@ -63,7 +63,7 @@ def job(tmp_path: Path, server: ModelServer, *overrides: str, role: str = "pool"
     work = tmp_path / "work"
     (work / "scratch").mkdir(parents=True, exist_ok=True)
     cache = tmp_path / "cache.sqlite"
-    return Job(role=role, key="k", work=work, inputs=inputs or {}, config=config, sources=resolve(config), cache=cache)
+    return Job(kind=role, role=role, key="k", work=work, inputs=inputs or {}, config=config, sources=resolve(config), cache=cache)
 
 
 def tell(progress: Progress) -> None:

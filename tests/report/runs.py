@@ -10,9 +10,9 @@ from typing import Any
 from minilima.config.compose import load_config
 from minilima.config.schema import Config
 from minilima.formats.files import write_jsonl
-from minilima.pipeline import results_of
+from minilima.pipeline import results_of, stages
 from minilima.report.run_folder import Summary, write_run
-from minilima.run.graph import run_key, stages
+from minilima.run.graph import run_key
 from minilima.run.sources import resolve
 from minilima.store.entries import Artifact, Store
 from minilima.store.job import Outcome
@@ -28,10 +28,12 @@ def finished_run(outputs: Path, prompts: Sequence[Prompt], *overrides: str) -> S
     graph = stages(config, sources)
     store = Store(outputs / "store")
     artifacts: dict[str, Artifact] = {
-        role: store.get_or_build(stage, partial(_fill, role, config, prompts)) for role, stage in graph.until(config.until)
+        node.role: store.get_or_build(node.stage, partial(_fill, node.role, config, prompts))
+        for node in graph.until(config.until)
     }
+    outcomes = {node.role: node.spec.outcome(artifacts[node.role].metrics) for node in graph.until(config.until)}
     results = results_of(artifacts, config, sources)
-    return write_run(outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}", config, artifacts, results)
+    return write_run(outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}", config, artifacts, results, outcomes)
 
 
 def plain_prompts(count: int, skill: float = 0.5, seed: int = 0) -> list[Prompt]:

@@ -53,7 +53,7 @@ def write(folder: Path, preferences: Sequence[float | None], *overrides: str) ->
         reference=artifacts["reference_answers"].path,
         min_coverage=0.5,
     )
-    return write_run(folder / "runs" / "run-1", config, artifacts, results)
+    return write_run(folder / "runs" / "run-1", config, artifacts, results, dict.fromkeys(artifacts, ""))
 
 
 def leaderboard(file: Path) -> dict[str, dict[str, str]]:

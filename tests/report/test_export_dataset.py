@@ -23,10 +23,10 @@ from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.imports import read_file
 from minilima.formats.llamafactory import locate
 from minilima.formats.records import Example, user_text
+from minilima.pipeline import stages
 from minilima.report import export_dataset
 from minilima.report.dataset_card import CardFacts, Origin, card_text, code, fenced
 from minilima.report.export_dataset import Exported, check_repository, export_data, push
-from minilima.run.graph import stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome
@@ -68,8 +68,8 @@ def store_with(tmp_path: Path, *rows: dict[str, Any], overrides: tuple[str, ...]
         write_jsonl(work / "dataset.jsonl", [Example(**row) for row in rows])
         return Outcome(metrics={"examples": len(rows), "reasons": {"contamination": 7, "duplicate": 3}})
 
-    store.get_or_build(graph.pool, pool)
-    store.get_or_build(graph.dataset, dataset)
+    store.get_or_build(graph["pool"], pool)
+    store.get_or_build(graph["dataset"], dataset)
     return names
 
 

@@ -13,8 +13,8 @@ from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.models.chat import ask
 from minilima.models.local import LocalModel, load_tokenizer
+from minilima.pipeline import stages
 from minilima.report.export_model import export_model
-from minilima.run.graph import stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome
@@ -36,8 +36,8 @@ def built(tmp_path: Path, tiny_model: Path) -> list[str]:
         (work / "model_outputs.json").write_text(json.dumps([{"instruction": "Say yes", "output": "yes", "generator": "base"}]))
         return Outcome(metrics={})
 
-    store.get_or_build(graph.model, model)
-    store.get_or_build(graph.reference_answers, answers)
+    store.get_or_build(graph["model"], model)
+    store.get_or_build(graph["reference_answers"], answers)
     return overrides
 
 

@@ -8,7 +8,8 @@ from minilima.config.choices import Until
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.formats.files import canonical_json
-from minilima.run.graph import run_key, stages
+from minilima.pipeline import stages
+from minilima.run.graph import run_key
 from minilima.run.sources import resolve
 from minilima.store.job import Stage
 
@@ -17,7 +18,7 @@ ALL = {"base", "pool", "dataset", "model", "reference_answers", "answers", "verd
 
 def keys(*overrides: str) -> dict[str, str]:
     config = load_config(["+experiment=quickstart", *overrides])
-    return {role: stage.key for role, stage in stages(config, resolve(config)).until(Until.report)}
+    return {node.role: node.stage.key for node in stages(config, resolve(config)).until(Until.report)}
 
 
 def changed(*overrides: str) -> set[str]:
@@ -84,7 +85,7 @@ def test_a_setting_rebuilds_its_stage_and_what_follows(override: str, rebuilt: s
 
 def test_settings_added_later_enter_the_key_only_where_they_are_used() -> None:
     config = load_config(["+experiment=quickstart", "sft=lora"])
-    written = canonical_json(stages(config, resolve(config)).model.recipe)
+    written = canonical_json(stages(config, resolve(config))["model"].recipe)
     assert '"lora_rank"' in written
     assert not [name for name in ("lora_dora", "quantise", "weights", "select", "dev_set") if f'"{name}"' in written]
     assert keys("sft=lora")["model"] != keys("sft=lora", "sft.lora_dora=true")["model"]
@@ -108,14 +109,14 @@ def test_a_model_is_not_chosen_by_the_evaluation_set() -> None:
 def test_stopping_early_leaves_later_stages_out_and_keeps_the_keys() -> None:
     config = load_config(["+experiment=quickstart"])
     graph = stages(config, resolve(config))
-    assert [role for role, _ in graph.until(Until.dataset)] == ["base", "pool", "dataset"]
+    assert [node.role for node in graph.until(Until.dataset)] == ["base", "pool", "dataset"]
     assert run_key(graph, Until.dataset) != run_key(graph, Until.report)
 
 
 def test_a_raised_cap_makes_a_larger_pool_and_goes_on_in_the_same_account() -> None:
     def pool(*overrides: str) -> Stage:
         config = load_config(["generator=openai", *overrides])
-        return stages(config, resolve(config)).pool
+        return stages(config, resolve(config))["pool"]
 
     five, ten = pool("endpoints.generator.budget.usd=5"), pool("endpoints.generator.budget.usd=10")
     assert len({five.key, ten.key, pool().key}) == 3, "what stopped at a cap is not taken for what did not"

@@ -9,17 +9,20 @@ import pytest
 
 from minilima import console, environment
 from minilima import plan as plan_of
+from minilima.cli.sweep import graphs
 from minilima.config.compose import load_config
 from minilima.config.schema import ComputeConfig
 from minilima.config.sweep_grid import expand
 from minilima.errors import MinilimaError
 from minilima.formats.records import Usage
-from minilima.run.describe import describe_outcome
+from minilima.pipeline import stages
 from minilima.run.plan import Plan, PlannedStage, make_sweep_plan
 from minilima.run.plan_table import as_json, show, show_sweep
 from minilima.run.preflight import confirm_spending
-from minilima.run.resources import Needs, needs
+from minilima.run.resources import Resources
 from minilima.run.sources import resolve
+from minilima.run.speed import needs
+from minilima.run.stages.pool import POOL
 from minilima.train.memory import Device
 from tests.cli.test_commands import minilima, refused
 
@@ -28,7 +31,7 @@ LIMA = ["+experiment=lima_1k", "eval_set=minilima_100", "model=smollm2_135m"]
 
 def sweep(folder: Path, *overrides: str) -> tuple[int, Plan]:
     points = expand([*LIMA, f"paths.outputs={folder}", *overrides]).points
-    return len(points), make_sweep_plan([point.config for point in points])
+    return len(points), make_sweep_plan(graphs([point.config for point in points]))
 
 
 def test_a_sweep_pays_once_for_what_its_points_share(tmp_path: Path) -> None:
@@ -131,10 +134,12 @@ def test_time_is_that_of_earlier_builds_for_the_amount_of_work() -> None:
     ]
     manifests = {f"model-{place}": found for place, found in enumerate(trained)}
     manifests["dataset-1"] = manifest("dataset", 1.0, recipe={}, metrics={"examples": 100})
-    assert needs("model", config, sources, manifests, {}).seconds == pytest.approx(70)
-    assert needs("model", config, sources, manifests, {"dataset": "dataset-1"}).seconds == pytest.approx(140)
+    node = stages(config, sources).by_role()["model"]
+    assert needs(node, config, sources, manifests).seconds == pytest.approx(70)
+    made = {**manifests, node.inputs["dataset"].stage.directory: manifests["dataset-1"]}
+    assert needs(node, config, sources, made).seconds == pytest.approx(140)
     lora = load_config(["+experiment=quickstart", "sft=lora", "dataset.size=50"])
-    assert needs("model", lora, sources, manifests, {}).seconds is None, "another kind of work"
+    assert needs(stages(lora, sources).by_role()["model"], lora, sources, manifests).seconds is None, "another kind of work"
 
 
 def test_a_sweep_asks_once_for_the_gpu_and_tells_time_and_memory_of_each_training(
@@ -161,12 +166,12 @@ def test_a_sweep_asks_once_for_the_gpu_and_tells_time_and_memory_of_each_trainin
 
 
 def test_needs_add_up_and_only_the_largest_checkpoint_counts() -> None:
-    total = Needs(requests=1, usd=0.5, scratch_bytes=3) + Needs(requests=2, seconds=4.0, scratch_bytes=5)
-    assert total == Needs(requests=3, usd=0.5, seconds=4.0, scratch_bytes=5)
+    total = Resources(requests=1, usd=0.5, scratch_bytes=3) + Resources(requests=2, seconds=4.0, scratch_bytes=5)
+    assert total == Resources(requests=3, usd=0.5, seconds=4.0, scratch_bytes=5)
 
 
 def costly(usd: float | None) -> Plan:
-    stage = PlannedStage(role="pool", status="build", directory="pool-1", what="", needs=Needs(usd=usd))
+    stage = PlannedStage(role="pool", status="build", directory="pool-1", what="", needs=Resources(usd=usd))
     return Plan(stages=(stage,), notes=())
 
 
@@ -212,5 +217,5 @@ def test_what_a_stage_asked_and_why_it_stopped_is_told() -> None:
     assert used.told() == "192 replies, 3 kept from before, 2,880 tokens, 0.0012 USD; on the way: 9 busy, 7 server error"
     assert Usage(calls=1, prompt_tokens=5).told() == "1 reply, 5 tokens" and Usage().told() == ""
     metrics = {"tasks": 56, "rejected": 4, "stopped_by": "max_rounds"}
-    assert describe_outcome("pool", metrics) == "56 machine-written tasks, 4 rejected, stopped by max rounds"
-    assert describe_outcome("pool", {**metrics, "stopped_by": "target", "rejected": 0}) == "56 machine-written tasks"
+    assert POOL.outcome(metrics) == "56 machine-written tasks, 4 rejected, stopped by max rounds"
+    assert POOL.outcome({**metrics, "stopped_by": "target", "rejected": 0}) == "56 machine-written tasks"

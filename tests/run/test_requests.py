@@ -4,15 +4,17 @@ from pathlib import Path
 
 from minilima.config.compose import load_config
 from minilima.formats.files import write_jsonl
-from minilima.run.requests import Estimate, estimate
+from minilima.pipeline import stages
+from minilima.run.requests import Requests
 from minilima.run.sources import resolve
 
 SETTINGS = ["+experiment=lima_1k", "eval_set=minilima_100", "model=smollm2_135m"]
 
 
-def guess(role: str, *overrides: str) -> Estimate | None:
+def guess(role: str, *overrides: str) -> Requests | None:
     config = load_config([*SETTINGS, *overrides])
-    return estimate(role, config, resolve(config))
+    sources = resolve(config)
+    return stages(config, sources).by_role()[role].spec.requests(config, sources)
 
 
 def test_a_pool_takes_three_requests_a_task_and_those_for_the_lists() -> None:

@@ -41,7 +41,7 @@ def job_of(tmp_path: Path, model: Path, *overrides: str, role: str = "model") ->
     write_jsonl(dataset / "dataset.jsonl", EXAMPLES)
     (work / "scratch").mkdir(parents=True, exist_ok=True)
     return Job(
-        role=role, key="k", work=work, inputs={"dataset": dataset}, config=config, sources=resolve(config),
+        kind=role, role=role, key="k", work=work, inputs={"dataset": dataset}, config=config, sources=resolve(config),
         cache=tmp_path / "cache.sqlite",
     )  # fmt: skip
 
