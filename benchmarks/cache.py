@@ -81,7 +81,7 @@ def in_own_process(folder: Path, address: str) -> dict[str, float]:
 def run(outputs: Path) -> float:
     """Seconds of a run as it is typed: a data set from a file, which is built the first time only."""
     examples = ROOT / "minilima" / "data" / "minilima_dev_50.jsonl"
-    settings = ["data=file", f"data.path={examples}", "data.size=20", "until=dataset", "tracking=none"]
+    settings = ["data=file", f"data.path={examples}", "dataset.size=20", "until=dataset", "tracking=none"]
     started = time.monotonic()
     command = [sys.executable, "-m", "minilima", *settings, f"paths.outputs={outputs}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)

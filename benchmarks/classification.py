@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.publish import parser, publish
+from minilima.config.choices import DeviceKind
 from minilima.config.compose import load_config
-from minilima.config.schema import Device
 from minilima.formats.files import DATA, sha256_text
 from minilima.formats.records import SeedTask
 from minilima.formats.seeds import load_seeds
@@ -25,8 +25,7 @@ from minilima.generate.instructions import Instruction
 from minilima.generate.prompting import Asker
 from minilima.models.cache import CachedModel
 from minilima.models.local import LocalModel
-from minilima.pipeline import get_or_build
-from minilima.run.graph import stages
+from minilima.pipeline import get_or_build, stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 
@@ -54,10 +53,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = load_config(["+experiment=embedded_200", f"paths.outputs={folder}"])
         sources = resolve(config)
-        base = stages(config, sources).base
-        assert base is not None, "the embedded model is unpacked"
-        location = get_or_build("base", base, config, sources, Store(Path(folder) / "store")).path
-        local = LocalModel(str(location), "embedded", device=Device.cpu, batch=None)
+        base = stages(config, sources).by_role()["base"]
+        location = get_or_build(base, config, sources, Store(Path(folder) / "store")).path
+        local = LocalModel(str(location), "packaged", device=DeviceKind.cpu, batch=None)
         model, asker = CachedModel(local, Path(folder) / "replies.sqlite"), Asker(generator=config.generator, data=config.data)
         for seed in SEEDS:
             for known, asked in (halves, halves[::-1]):

@@ -22,7 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from benchmarks.publish import parser, publish
 from minilima.config.compose import load_config
 from minilima.formats.files import read_jsonl, write_atomic
-from minilima.run.graph import stages
+from minilima.pipeline import stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 
@@ -40,14 +40,14 @@ def measure(outputs: str) -> dict[str, Any]:
     subprocess.run([sys.executable, "-m", "minilima", *overrides], check=True, cwd=Path(__file__).parent.parent)
     config = load_config(overrides)
     graph, store = stages(config, resolve(config)), Store(Path(outputs) / "store")
-    pool, dataset = store.find(graph.pool), store.find(graph.dataset)
+    pool, dataset = store.find(graph["pool"]), store.find(graph["dataset"])
     assert pool is not None and dataset is not None
     rows = read_jsonl(dataset.path / "dataset.jsonl")
     recorded = json.loads(_MARKS_FILE.read_text()) if _MARKS_FILE.is_file() else {}
-    marks: dict[str, str] = recorded.get("marks", {}) if recorded.get("dataset") == graph.dataset.key else {}
+    marks: dict[str, str] = recorded.get("marks", {}) if recorded.get("dataset") == graph["dataset"].key else {}
     made = pool.manifest["metrics"]
     return {
-        "dataset": graph.dataset.key,
+        "dataset": graph["dataset"].key,
         "accepted": made["instructions"],
         "tasks": made["tasks"],
         "examples": len(rows),

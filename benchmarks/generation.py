@@ -35,7 +35,7 @@ from transformers import (
 
 from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
-from minilima.config.schema import Device
+from minilima.config.choices import DeviceKind
 from minilima.models.chat import Request, Sampling, continue_text
 from minilima.models.local import LocalModel
 
@@ -153,7 +153,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         make_model(chosen.shape, Path(name))
         started = time.monotonic()
-        local = LocalModel(name, "random", device=Device.auto, batch=chosen.batch)
+        local = LocalModel(name, "random", device=DeviceKind.auto, batch=chosen.batch)
         figures["load_seconds"] = (round(time.monotonic() - started, 1), "seconds")
     figures["batch"] = (local.batch, "replies")
     for case in chosen.cases:

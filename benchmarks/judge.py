@@ -50,7 +50,7 @@ def prepare_ours(folder: Path, address: str, orders: str) -> Callable[[], object
         rows = [{"id": str(n), **row, "tokens": 400, "truncated": False} for n, row in enumerate(outputs(role))]
         write_jsonl(folder / role / "answers.jsonl", rows)
     endpoint = {"base_url": address, "api_key_env": "OPENAI_API_KEY", "concurrency": CONCURRENCY}
-    chosen = [f"judge.endpoint.{name}={value}" for name, value in endpoint.items()]
+    chosen = [f"endpoints.judge.{name}={value}" for name, value in endpoint.items()]
     config = load_config(["judge=chatgpt", f"judge.model={MODEL}", f"judge.orders={orders}", *chosen])
     inputs = {role: folder / role for role in ROLES}
     job = Job(

@@ -26,7 +26,7 @@ KILLS = 20
 
 
 def command(server: ModelServer, outputs: Path) -> list[str]:
-    settings = ["generator=openai", "generator.model=writer-small", f"generator.endpoint.base_url={server.url}"]
+    settings = ["generator=openai", "generator.model=writer-small", f"endpoints.generator.base_url={server.url}"]
     sizes = ["data.instructions=300", "data.requests_per_round=10", "data.max_similarity=0.95", "generator.json_schema=false"]
     return [sys.executable, "-m", "minilima", *settings, *sizes, "until=dataset", "tracking=none", f"paths.outputs={outputs}"]
 

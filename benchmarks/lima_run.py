@@ -49,8 +49,8 @@ def main() -> None:
         write_model(chosen.model, folder / "model")
         write_examples(folder / "examples.jsonl")
         command = [
-            sys.executable, "-m", "minilima", "data=file", f"data.path={folder}/examples.jsonl", f"data.size={EXAMPLES}",
-            "data.include_seeds=false", "data.max_similarity=1", f"model.path={folder}/model", "sft=lima", "until=model",
+            sys.executable, "-m", "minilima", "data=file", f"data.path={folder}/examples.jsonl", f"dataset.size={EXAMPLES}",
+            "dataset.include_seeds=false", "data.max_similarity=1", f"model.path={folder}/model", "sft=lima", "until=model",
             "tracking=none", f"paths.outputs={folder}/outputs", *chosen.overrides,
         ]  # fmt: skip
         started = time.monotonic()

@@ -29,7 +29,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCall
 
 from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
-from minilima.config.schema import ComputeConfig, Config, Method, SftConfig, Weights
+from minilima.config.choices import Method
+from minilima.config.schema import ComputeConfig, Config, SftConfig, Weights
 from minilima.train.memory import GIB, Device, memory
 from minilima.train.packing import Packer, Tokens
 from minilima.train.sft import SftTrainer, prepared, training_arguments

@@ -22,14 +22,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.publish import parser, publish
 from minilima.config.sweep_grid import expand
-from minilima.run.graph import stages
+from minilima.pipeline import stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome
 
 SIZES = ",".join(str(number) for number in range(10, 20))
 RATES = ",".join(f"{number}e-5" for number in range(1, 11))
-POINTS = ["+sweep=size_lr", "+experiment=quickstart", f"data.size={SIZES}", f"sft.learning_rate={RATES}"]
+POINTS = ["+sweep=size_lr", "+experiment=quickstart", f"dataset.size={SIZES}", f"sft.learning_rate={RATES}"]
 TIMES = 7
 
 
@@ -54,7 +54,7 @@ def finish_all(outputs: Path) -> int:
     store = Store(outputs / "store")
     directories = set()
     for point in expand([*POINTS, f"paths.outputs={outputs}"]).points:
-        for _, stage in stages(point.config, resolve(point.config)).until(point.config.until):
+        for stage in [node.stage for node in stages(point.config, resolve(point.config)).until(point.config.until)]:
             store.get_or_build(stage, build)
             directories.add(stage.directory)
     return len(directories)

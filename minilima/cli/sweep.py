@@ -25,13 +25,15 @@ from minilima.config.schema import Config
 from minilima.config.sweep_grid import Point, Sweep, expand
 from minilima.errors import MinilimaError, explain
 from minilima.formats.files import canonical_json, sha256_text, write_atomic
+from minilima.pipeline import stages
 from minilima.run.gpus import visible_gpus
-from minilima.run.graph import run_name, stages
+from minilima.run.graph import Graph, run_name
 from minilima.run.plan import make_sweep_plan
 from minilima.run.plan_table import as_json, show_sweep
 from minilima.run.preflight import check_ready, confirm_spending
 from minilima.run.sources import resolve
 from minilima.store.entries import Store, reserved
+from minilima.store.sources import Sources
 
 SERIAL = "basic"
 """Hydra's own launcher: one point after the other in this process."""
@@ -47,7 +49,7 @@ def plan_sweep(arguments: Sequence[str], config_dir: str | None = None, *, in_js
     """Shows every stage of every point, each once; nothing is done."""
     sweep = expand(arguments, config_dir)
     configs = [point.config for point in sweep.points] or [sweep.base]
-    plan = make_sweep_plan(configs)
+    plan = make_sweep_plan(graphs(configs))
     if in_json:
         console.say_raw(as_json(plan))
         return
@@ -74,7 +76,7 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
     folder = Path(sweep.base.paths.outputs) / "sweeps" / f"{_title(sweep)}-{key}"
     entries = [_entry(folder, name, point) for name, point in points.items()]
     missing = [entry for entry in entries if entry.status != "done"]
-    plan = make_sweep_plan([point.config for point in sweep.points] or [sweep.base])
+    plan = make_sweep_plan(graphs([point.config for point in sweep.points] or [sweep.base]))
     if not sweep.searches:
         show_sweep(_title(sweep), len(sweep.points), plan)
         _check([points[entry.name].config for entry in missing])
@@ -99,6 +101,12 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
     write_sweep(folder, entries, **told)
     _show(folder, sweep, entries, command, stopped)
     return 130 if stopped == _CTRL_C else int(bool(stopped) or any(entry.status != "done" for entry in entries))
+
+
+def graphs(configs: Sequence[Config]) -> list[tuple[Config, Sources, Graph]]:
+    """Each experiment with its sources and its stages."""
+    resolved = [(config, resolve(config)) for config in configs]
+    return [(config, sources, stages(config, sources)) for config, sources in resolved]
 
 
 def _title(sweep: Sweep) -> str:
@@ -218,7 +226,7 @@ def _output(folder: Path, name: str, launcher: str) -> Iterator[None]:
 
 
 def _heading(folder: Path, name: str) -> str:
-    """`Point 2 of 9: data.size=300`; a search knows neither its number nor its settings yet."""
+    """`Point 2 of 9: dataset.size=300`; a search knows neither its number nor its settings yet."""
     entries = read_entries(folder)
     found = [f"Point {place} of {len(entries)}: {entry.label}" for place, entry in enumerate(entries, 1) if entry.name == name]
     return found[0] if found else name

@@ -6,6 +6,7 @@ Hydra itself accepts any key that is added with `+`.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from minilima.config.choices import Engine, GeneratorKind
 from minilima.config.explain import explain_composition
 from minilima.config.groups import CONF
-from minilima.config.schema import Config, Engine, GeneratorKind
+from minilima.config.schema import Config
 from minilima.config.validate import check_ranges
 
 ConfigStore.instance().store("schema", node=Config)
@@ -57,23 +59,35 @@ def searchpath(config_dir: str | None) -> list[str]:
 
 
 def strict(composed: DictConfig) -> Config:
-    """Merges a composed config into a fresh schema, so that no unknown key survives, and checks the ranges."""
-    config = to_config(composed)
-    check_ranges(config)
-    return config
+    """The `Config` that a composed config gives: no unknown key survives, and every value is valid.
+
+    Raises:
+        MinilimaError: a value is out of its range, or settings do not go together.
+    """
+    return finished(typed(composed))
 
 
-def to_config(composed: DictConfig) -> Config:
-    """A composed config as the schema has it; its ranges are not checked yet."""
+def typed(composed: DictConfig) -> Config:
+    """A composed config merged into a fresh schema: keys and types are checked, values not yet."""
     values = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
     assert isinstance(config, Config)
+    return config
+
+
+def finished(config: Config) -> Config:
+    """What a typed config means, checked: the last step of every way to a `Config`, be it of one run or a point of a sweep.
+
+    Raises:
+        MinilimaError: a value is out of its range, or settings do not go together.
+    """
     if config.generator.kind == GeneratorKind.vllm:
         # From here on there are two kinds: a model behind an endpoint, and one on this machine.
-        if config.generator.endpoint.base_url is not None:
-            config.generator.kind = GeneratorKind.openai
-        else:
-            config.generator.kind, config.generator.engine = GeneratorKind.local, Engine.vllm
+        served = config.endpoints.generator.base_url is not None
+        kind = GeneratorKind.openai if served else GeneratorKind.local
+        compute = config.compute if served else replace(config.compute, engine=Engine.vllm)
+        config = replace(config, generator=replace(config.generator, kind=kind), compute=compute)
+    check_ranges(config)
     return config
 
 

@@ -1,16 +1,15 @@
 """Hydra's and OmegaConf's errors as one paragraph that names the valid choices and the nearest to what was typed."""
 
-import dataclasses
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigKeyError, ValidationError
 
 from minilima.config.groups import groups
-from minilima.config.schema import Config
+from minilima.config.renames import new_name
+from minilima.config.settings import members, section_at
 from minilima.errors import MinilimaError, options
 
 
@@ -61,23 +60,17 @@ def _unknown_key(key: str) -> MinilimaError:
             "What hydra.launcher and hydra.sweeper have depends on which is chosen (hydra/launcher=joblib).",
             f"This shows it: python -m minilima --cfg hydra --package {'.'.join(key.split('.')[:2])} hydra/launcher=joblib",
         )
+    if (new := new_name(key)) is not None:
+        return MinilimaError(f"{key} is now {new}.", "Settings stand with the stage that they belong to.", f"Write {new}=…")
     parent, _, leaf = key.rpartition(".")
-    names = [field.name for field in dataclasses.fields(_schema_at(parent))]
+    while section_at(parent) is None:
+        parent, _, leaf = parent.rpartition(".")
+    names = members(parent)
     return MinilimaError(
         f"There is no setting {key}.",
         f"{parent or 'The top level'} has: {options(names)}.",
         _closest(leaf, names, (f"{parent}." if parent else "") + "{}") or "Correct the name and run again.",
     )
-
-
-def _schema_at(path: str) -> type:
-    owner: Any = Config
-    for part in filter(None, path.split(".")):
-        found = {field.name: field.type for field in dataclasses.fields(owner)}.get(part)
-        if not dataclasses.is_dataclass(found):
-            break
-        owner = found
-    return owner  # type: ignore[no-any-return]
 
 
 def _wrong_type(error: ValidationError, context: str) -> MinilimaError:
@@ -94,7 +87,7 @@ _SAID = {
     "not a valid bool": "It must be true or false.",
     "to string": "It must be text.",
     "is not Optional": "It cannot be null.",
-    "Invalid type assigned": "It is a group of settings; set those in it, as in judge.endpoint.concurrency=4.",
+    "Invalid type assigned": "It is a group of settings; set those in it, as in endpoints.judge.concurrency=4.",
 }
 """Parts of OmegaConf's messages that name its own types."""
 
@@ -125,7 +118,7 @@ def _no_such_group(error: Exception, overrides: Sequence[str]) -> MinilimaError:
             )
         if "." in group:
             return _unknown_key(group)
-        top = [*groups(), *(field.name for field in dataclasses.fields(Config))]
+        top = [*groups(), *members("")]
         return MinilimaError(
             f"There is no group or setting {group}.",
             f"There are: {options(set(top))}.",

@@ -1,164 +1,60 @@
 """The schema of every setting: meaning, unit, range. `conf/` holds the values; `compose.py` brings the two together.
 
+Sections follow the stages: `data` makes the pool, `dataset` chooses from it, `sft` trains, `epoch` picks the checkpoint,
+`eval` answers, `judge` compares. What is in HOW says how a run is made and never what comes out.
 The dataclasses are typed so that Hydra refuses a wrong key or type, and stay mutable because Hydra 1.3 cannot compose
-frozen ones; the code treats them as values. What of a setting enters a stage's key is decided in `recipes.py` alone.
+frozen ones; the code treats them as values.
 """
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-
-class Until(StrEnum):
-    """The stage after which a run stops."""
-
-    pool = "pool"
-    dataset = "dataset"
-    model = "model"
-    answers = "answers"
-    verdicts = "verdicts"
-    report = "report"
-
-
-class GeneratorKind(StrEnum):
-    local = "local"
-    openai = "openai"
-    vllm = "vllm"
-
-
-class Engine(StrEnum):
-    """What writes where a model runs on this machine."""
-
-    auto = "auto"
-    transformers = "transformers"
-    vllm = "vllm"
-
-
-class Style(StrEnum):
-    """How a generator is spoken to."""
-
-    chat = "chat"
-    turns = "turns"
-    completion = "completion"
-
-
-class DataKind(StrEnum):
-    self_instruct = "self_instruct"
-    alpaca = "alpaca"
-    magpie = "magpie"
-    answers = "answers"
-    file = "file"
-
-
-class Select(StrEnum):
-    """Which examples come first where fewer are wanted than there are."""
-
-    random = "random"
-    diverse = "diverse"
-    stratified = "stratified"
-    long = "long"
-    quality = "quality"
-
-
-class Encoding(StrEnum):
-    """How instruction and input are put into one text."""
-
-    plain = "plain"
-    self_instruct = "self_instruct"
-
-
-class Tokenizer(StrEnum):
-    """How texts are taken apart for ROUGE-L."""
-
-    rouge = "rouge"
-    unicode = "unicode"
-
-
-class Method(StrEnum):
-    full = "full"
-    lora = "lora"
-
-
-class Schedule(StrEnum):
-    linear = "linear"
-    cosine = "cosine"
-    constant = "constant"
-
-
-class Weights(StrEnum):
-    """How weights that are bfloat16 while they multiply take updates that bfloat16 would round away."""
-
-    masters = "masters"
-    stochastic = "stochastic"
-
-
-class Pick(StrEnum):
-    """Which epoch's weights become the model."""
-
-    last = "last"
-    judge = "judge"
-    dev_loss = "dev_loss"
-
-
-class Quantise(StrEnum):
-    """How the frozen weights under adapters are stored while training."""
-
-    nf4 = "nf4"
-
-
-class Precision(StrEnum):
-    """In what training multiplies."""
-
-    auto = "auto"
-    float32 = "float32"
-
-
-class Offload(StrEnum):
-    """What DeepSpeed keeps in the machine's memory instead of the GPU's."""
-
-    none = "none"
-    optimizer = "optimizer"
-    all = "all"
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class JudgeKind(StrEnum):
-    reference = "reference"
-    local = "local"
-    openai = "openai"
-    alpaca_eval = "alpaca_eval"
-
-
-class Orders(StrEnum):
-    """In which order a judge sees two answers."""
-
-    both = "both"
-    random = "random"
-
-
-class TrackingMode(StrEnum):
-    auto = "auto"
-    offline = "offline"
-    none = "none"
+from minilima.config.choices import (
+    DataKind,
+    DeviceKind,
+    Encoding,
+    Engine,
+    GeneratorKind,
+    JudgeKind,
+    Method,
+    Offload,
+    Orders,
+    Pick,
+    Precision,
+    Quantise,
+    Rounding,
+    Schedule,
+    Select,
+    Style,
+    Tokenizer,
+    TrackingMode,
+    Until,
+)
+from minilima.config.ranges import (
+    ABOVE_ZERO,
+    AT_LEAST_ONE,
+    AT_LEAST_ZERO,
+    BELOW_ONE,
+    PENALTY,
+    RANDOM_SEED,
+    SHARE,
+    between,
+    setting,
+)
 
 
 @dataclass(kw_only=True)
 class BudgetConfig:
     """What a stage may take from an endpoint, all processes and restarts together. Reserved before a request is sent."""
 
-    usd: float | None = None
+    usd: float | None = setting(None, AT_LEAST_ZERO, "USD")
     """Cap in US dollars; needs a known price. None = no cap."""
-    tokens: int | None = None
+    tokens: int | None = setting(None, AT_LEAST_ZERO, "tokens")
     """Cap in tokens, prompts and replies together; None = no cap."""
-    requests: int | None = None
+    requests: int | None = setting(None, AT_LEAST_ZERO, "requests")
     """Cap in requests, tries again included; None = no cap."""
-    usd_per_million_prompt_tokens: float | None = None
+    usd_per_million_prompt_tokens: float | None = setting(None, AT_LEAST_ZERO, "USD")
     """Price of a million prompt tokens; None = that of conf/prices.yaml."""
-    usd_per_million_completion_tokens: float | None = None
+    usd_per_million_completion_tokens: float | None = setting(None, AT_LEAST_ZERO, "USD")
     """Price of a million tokens of replies; None = that of conf/prices.yaml."""
 
 
@@ -170,17 +66,27 @@ class EndpointConfig:
     """Address of the API, for example http://localhost:8000/v1; None: OpenAI's own, or $OPENAI_BASE_URL."""
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key. The key itself never stands in a config."""
-    concurrency: int = 16
+    concurrency: int = setting(16, AT_LEAST_ONE)
     """Most requests in flight at once, 1 or more; fewer while the endpoint says that it is busy."""
-    timeout_seconds: float = 120.0
+    timeout_seconds: float = setting(120.0, ABOVE_ZERO, "seconds")
     """Longest wait for one reply, in seconds."""
-    max_retries: int = 6
+    max_retries: int = setting(6, AT_LEAST_ZERO)
     """Tries again after 429, 5xx, broken connections and empty replies, with growing pauses; Retry-After is honoured."""
     batch: bool = False
     """Whether requests go through the Batch API: half the price, replies within a day, collected also after a restart."""
-    poll_seconds: float = 30.0
+    poll_seconds: float = setting(30.0, ABOVE_ZERO, "seconds")
     """How often a batch is asked whether it is done, in seconds."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+
+
+@dataclass(kw_only=True)
+class EndpointsConfig:
+    """The servers that are asked: one for the generator, one for the judge."""
+
+    generator: EndpointConfig = field(default_factory=EndpointConfig)
+    """Where the data is written."""
+    judge: EndpointConfig = field(default_factory=EndpointConfig)
+    """Where answers are compared."""
 
 
 @dataclass(kw_only=True)
@@ -188,26 +94,24 @@ class GeneratorConfig:
     """Who writes the data."""
 
     kind: GeneratorKind = GeneratorKind.local
-    """local: on this machine; openai: any OpenAI-compatible endpoint; vllm: openai where endpoint.base_url is set, else local
-    with engine=vllm."""
-    engine: Engine | None = None
-    """What writes where kind=local; None = compute.engine. Never enters a key."""
+    """local: on this machine; openai: any OpenAI-compatible endpoint; vllm: openai where
+    endpoints.generator.base_url is set, else local with compute.engine=vllm."""
     model: str | None = None
     """Model name at the endpoint; for kind=local a folder or hub name, None = the experiment's base model."""
-    temperature: float = 0.7
+    temperature: float = setting(0.7, AT_LEAST_ZERO)
     """Sampling temperature for new instructions and instances, 0 or more."""
-    top_p: float = 0.9
+    top_p: float = setting(0.9, SHARE)
     """Nucleus sampling, 0 to 1."""
-    repetition_penalty: float | None = None
+    repetition_penalty: float | None = setting(None, ABOVE_ZERO)
     """Divides the scores of tokens already written; 1.1 to 1.3 keeps small models from looping. Local models only."""
-    presence_penalty: float | None = None
+    presence_penalty: float | None = setting(None, PENALTY)
     """Lowers the score of tokens already written, -2 to 2 (Self-Instruct: 2 for instructions). Endpoints only."""
     style: Style = Style.chat
-    """chat: instruct models are asked for a list of tasks; turns: local ones that are too small to follow that see tasks as
-    earlier turns and go on where the user speaks next; completion: base models, which continue a document."""
+    """chat: instruct models are asked for a list of tasks; turns: for small local models that cannot follow a request for a
+    list: tasks are shown as earlier turns, and the model writes the next user turn; completion: base models, which continue
+    a document."""
     json_schema: bool = False
     """Whether lists are asked for as JSON by a schema; an endpoint that cannot is asked without."""
-    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
 
 
 @dataclass(kw_only=True)
@@ -222,7 +126,7 @@ class SeedsConfig:
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """How the pool of tasks is made or imported, and which of it becomes the data set."""
+    """How the pool of tasks is made or imported."""
 
     kind: DataKind = DataKind.self_instruct
     """self_instruct: four steps from the seeds; alpaca: whole examples in one call; magpie: an instruct model opens the
@@ -235,39 +139,39 @@ class DataConfig:
     """Ask for classification tasks only, with classification seeds as demonstrations."""
     magpie_prefix: str | None = None
     """kind=magpie at an endpoint: the text of the model's template up to where a user begins to speak."""
-    instructions: int = 100
+    instructions: int = setting(100, AT_LEAST_ONE)
     """Machine-written instructions to accept into the pool, 1 or more."""
-    demonstrations: int = 8
+    demonstrations: int = setting(8, AT_LEAST_ONE)
     """Tasks shown in a prompt for new instructions (Self-Instruct: 8)."""
-    machine_demonstrations: int = 2
+    machine_demonstrations: int = setting(2, AT_LEAST_ZERO)
     """How many of them are machine-written once there are any (Self-Instruct: 2)."""
-    instructions_per_request: int = 8
+    instructions_per_request: int = setting(8, AT_LEAST_ONE)
     """New tasks asked for in one request."""
-    requests_per_round: int = 8
+    requests_per_round: int = setting(8, AT_LEAST_ONE)
     """Prompts drawn from the same state of the pool; their results are accepted in order."""
-    max_rounds: int = 50
+    max_rounds: int = setting(50, AT_LEAST_ONE)
     """Rounds after which the generation stops even if the target was not met."""
-    saturation: float = 0.02
+    saturation: float = setting(0.02, SHARE)
     """Stop when fewer than this share of a round's candidates are accepted, three rounds running, 0 to 1."""
-    max_minutes: float | None = None
+    max_minutes: float | None = setting(None, ABOVE_ZERO, "minutes")
     """Stop asking for new instructions after so many minutes; None = no limit. The result then depends on the machine."""
-    instruction_tokens: int = 512
+    instruction_tokens: int = setting(512, AT_LEAST_ONE, "tokens")
     """Longest reply with new instructions, in tokens."""
-    instance_tokens: int = 512
+    instance_tokens: int = setting(512, AT_LEAST_ONE, "tokens")
     """Longest reply with a worked instance, in tokens; LIMA's answers need about 1,500."""
-    instance_demonstrations: int = 3
+    instance_demonstrations: int = setting(3, AT_LEAST_ZERO)
     """Worked seed tasks shown before an instance is asked for."""
-    instance_temperature: float | None = None
+    instance_temperature: float | None = setting(None, AT_LEAST_ZERO)
     """Sampling temperature of instances; None = the generator's. Self-Instruct: 0."""
-    instances_per_task: int = 1
+    instances_per_task: int = setting(1, AT_LEAST_ONE)
     """Worked instances of each instruction; for classification tasks the labels take turns."""
-    answer_words: int | None = None
+    answer_words: int | None = setting(None, AT_LEAST_ONE, "words")
     """Answers are asked to be about this long; None = as the task needs. LIMA's have a median of 260 words."""
-    min_words: int = 3
+    min_words: int = setting(3, AT_LEAST_ZERO, "words")
     """Instructions of fewer words than this are rejected."""
-    max_words: int = 150
+    max_words: int = setting(150, AT_LEAST_ZERO, "words")
     """Instructions of more words than this are rejected."""
-    max_similarity: float = 0.7
+    max_similarity: float = setting(0.7, SHARE)
     """An instruction whose ROUGE-L F1 with any earlier one is above this is rejected, 0 to 1."""
     tokenizer: Tokenizer = Tokenizer.rouge
     """Tokens of ROUGE-L. rouge: a-z and 0-9, as in Self-Instruct; unicode: words of any script, CJK by character."""
@@ -276,32 +180,38 @@ class DataConfig:
     blocked_beginnings: list[str] = field(default_factory=list)
     """An instruction that begins with one of these is rejected (Self-Instruct: "Write a program")."""
     must_ask: bool = False
-    """Reject what neither asks nor tells to do something, and drop inputs of which the instruction does not speak: small models
-    write statements, and go on writing. For English tasks."""
-    min_output_words: int = 0
-    """Examples with shorter answers are left out of the data set."""
-    max_output_words: int | None = None
-    """Examples with longer answers are left out of the data set; None = none."""
-    encoding: Encoding = Encoding.plain
-    """plain: the input below the instruction; self_instruct: one of its 13 layouts at random, which makes models robust."""
+    """Reject instructions that contain neither a question nor a command, and drop an input that the instruction does not
+    mention: small models often write statements and do not stop. For English tasks."""
+
+
+@dataclass(kw_only=True)
+class DatasetConfig:
+    """Which of the pool becomes the data set, in which form."""
+
+    size: int | None = setting(None, AT_LEAST_ONE)
+    """Examples in the data set; None = all that pass. Sizes are nested: 100 lies inside 300 for the same seed."""
     select: Select = Select.random
     """Which examples come first: random; diverse: farthest first by sentence vectors; stratified: topics in turn;
     long: longest answers; quality: best ratings by the generator. Smaller sizes always lie inside larger ones."""
-    topics: int = 20
+    topics: int = setting(20, AT_LEAST_ONE)
     """select=stratified: clusters of sentence vectors."""
-    size: int | None = None
-    """Examples in the data set; None = all that pass. Sizes are nested: 100 lies inside 300 for the same seed."""
+    encoding: Encoding = Encoding.plain
+    """plain: the input below the instruction; self_instruct: one of its 13 layouts at random, which makes models robust."""
+    min_output_words: int = setting(0, AT_LEAST_ZERO, "words")
+    """Examples with shorter answers are left out of the data set."""
+    max_output_words: int | None = setting(None, AT_LEAST_ZERO, "words")
+    """Examples with longer answers are left out of the data set; None = none."""
     include_seeds: bool = True
     """Whether the seed tasks themselves are examples too."""
     decontaminate: bool = True
-    """Leave out examples that resemble a prompt of the evaluation set (same limit as max_similarity)."""
+    """Leave out examples that resemble a prompt of the evaluation set (same limit as data.max_similarity)."""
 
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """The base model: `path` wins over `hub`, `hub` over `embedded`."""
+    """The base model: `path` wins over `hub`, `hub` over `packaged`."""
 
-    embedded: str | None = None
+    packaged: str | None = None
     """A model that comes from the package index: smollm2_135m."""
     hub: str | None = None
     """Owner and name on the Hugging Face hub."""
@@ -317,46 +227,52 @@ class SftConfig:
 
     method: Method = Method.full
     """full: all weights; lora: low-rank adapters, merged at the end."""
-    epochs: int = 3
+    epochs: int = setting(3, AT_LEAST_ONE, "passes")
     """Passes over the data, 1 or more."""
-    batch_size: int = 32
+    batch_size: int = setting(32, AT_LEAST_ONE)
     """Examples in one optimizer step, whatever the hardware."""
-    learning_rate: float = 1e-5
+    learning_rate: float = setting(1e-5, ABOVE_ZERO)
     """Peak learning rate."""
-    final_learning_rate: float = 0.0
+    final_learning_rate: float = setting(0.0, AT_LEAST_ZERO)
     """Learning rate at the last step, the floor of the schedule."""
     schedule: Schedule = Schedule.linear
     """Form of the decay from learning_rate to final_learning_rate."""
-    warmup_ratio: float = 0.0
+    warmup_ratio: float = setting(0.0, SHARE)
     """Share of the steps in which the rate rises from 0, 0 to 1."""
-    weight_decay: float = 0.0
+    weight_decay: float = setting(0.0, AT_LEAST_ZERO)
     """AdamW's decay; norms and biases are spared."""
-    beta1: float = 0.9
+    beta1: float = setting(0.9, BELOW_ONE)
     """AdamW's first moment decay."""
-    beta2: float = 0.999
+    beta2: float = setting(0.999, BELOW_ONE)
     """AdamW's second moment decay."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = setting(1.0, AT_LEAST_ZERO)
     """Gradients are clipped to this norm; 0 = not at all."""
-    max_tokens: int = 2048
+    max_tokens: int = setting(2048, AT_LEAST_ONE, "tokens")
     """Examples are cut to this many tokens, template included."""
     train_on_prompt: bool = False
     """Whether the loss covers the prompt too; by default only the answer and its end-of-turn token."""
-    residual_dropout: float = 0.0
+    residual_dropout: float = setting(0.0, SHARE)
     """Dropout on the residual branches at the top layer, rising linearly from 0 at the bottom (LIMA, section 3)."""
-    lora_rank: int = 16
+    lora_rank: int = setting(16, AT_LEAST_ONE)
     """Rank of the adapters (method=lora)."""
-    lora_alpha: int = 32
+    lora_alpha: int = setting(32, AT_LEAST_ONE)
     """Scale of the adapters: updates are multiplied by lora_alpha / lora_rank."""
-    lora_dropout: float = 0.0
+    lora_dropout: float = setting(0.0, SHARE)
     """Dropout before the adapters, 0 to 1."""
     lora_dora: bool = False
     """Whether adapters learn direction and magnitude apart (DoRA, Liu et al. 2024)."""
     quantise: Quantise | None = None
     """nf4: the frozen weights under adapters in 4 bits while training (QLoRA, Dettmers et al. 2023; needs bitsandbytes);
     the adapters are merged into the weights as they were before."""
-    weights: Weights = Weights.masters
+    weights: Rounding = Rounding.masters
     """masters: the optimizer keeps weights in float32; stochastic: bfloat16 alone, rounded at random so that updates too
     small for it are taken now and then (a model of 8 billion parameters on one GPU of 80 GB). Without effect on CPUs."""
+
+
+@dataclass(kw_only=True)
+class EpochConfig:
+    """Which epoch of the training becomes the model."""
+
     select: Pick = Pick.last
     """Which epoch's weights become the model. last; judge: whose answers to the dev prompts the experiment's judge prefers
     (LIMA, section 3); dev_loss: the lowest loss on the dev set's answers, which LIMA found to favour epochs that are worse."""
@@ -367,25 +283,25 @@ class SftConfig:
 
 @dataclass(kw_only=True)
 class ComputeConfig:
-    """How it runs; no field enters a key."""
+    """How it runs."""
 
-    device: Device = Device.auto
+    device: DeviceKind = DeviceKind.auto
     """auto: the GPU if there is one."""
     precision: Precision = Precision.auto
     """auto: training multiplies in bfloat16 where the hardware does; float32: everywhere, for comparisons to many digits."""
-    gpus: int | None = None
+    gpus: int | None = setting(None, AT_LEAST_ONE)
     """GPUs that a stage takes for itself, leased from other runs of yours on this machine; None = all that are visible,
     without asking. In a sweep with hydra/launcher=joblib each point leases one unless this says more."""
-    processes: int | None = None
+    processes: int | None = setting(None, AT_LEAST_ONE, "processes")
     """Training processes on each machine; None = one for each GPU, or one on a CPU."""
-    nodes: int | None = 1
+    nodes: int | None = setting(1, AT_LEAST_ONE)
     """Machines that train together; None = all of the Slurm job, or of the hostfile."""
     hostfile: str | None = None
     """A list of machines in DeepSpeed's format, `name slots=8` a line, reached by ssh without a password; this machine is the
     first. Without one, the machines are those of the Slurm job that this command runs in."""
     rendezvous: str | None = None
     """Address at which the machines meet, host:port; None = the first machine of the list, port 29500."""
-    zero_stage: int | None = None
+    zero_stage: int | None = setting(None, between(0, 3))
     """DeepSpeed ZeRO stage 0 to 3; None = plain data parallelism without DeepSpeed."""
     offload: Offload = Offload.none
     """What DeepSpeed keeps in the machine's memory: optimizer (its states and the float32 weights; ZeRO 1 to 3), or all (the
@@ -393,7 +309,7 @@ class ComputeConfig:
     activation_checkpointing: bool | None = None
     """Whether blocks are computed again in the backward pass instead of keeping what they need; None = where memory asks
     for it."""
-    micro_batch_tokens: int | None = None
+    micro_batch_tokens: int | None = setting(None, AT_LEAST_ONE, "tokens")
     """Tokens that pass through the model at once in training, a row of packed examples; None = 512 on a CPU, what fits on a
     GPU."""
     compile: bool = False
@@ -404,9 +320,12 @@ class ComputeConfig:
     served_at: list[str] = field(default_factory=list)
     """Addresses of OpenAI-compatible servers that hold the models which are to answer, for example http://localhost:8000/v1;
     none = they answer on this machine. A model is found under the name of its folder."""
-    generation_batch: int | None = None
+    generation_batch: int | None = setting(None, AT_LEAST_ONE)
     """Most answers that a local model writes at once; None = 32 on a CPU, 256 on a GPU. Fewer where memory does not suffice."""
-    checkpoint_seconds: float = 300.0
+    answer_group: int = setting(64, AT_LEAST_ONE)
+    """Prompts in a group, the longest first: a model on this machine ends all answers of a group before it begins the next, so
+    that a kill loses no more than the unfinished ones of a group. A GPU takes at least four batches at once."""
+    checkpoint_seconds: float = setting(300.0, ABOVE_ZERO, "seconds")
     """Training writes a checkpoint after this many seconds, so that a kill loses no more."""
 
 
@@ -420,25 +339,22 @@ class EvalSetConfig:
     """A file in a data set on the hub, written owner/name:file."""
     path: str | None = None
     """A JSON or JSONL file with instruction and, for the reference judge, output."""
-    size: int | None = None
+    size: int | None = setting(None, AT_LEAST_ONE)
     """Use only the first rows, for a quick look; None = all."""
 
 
 @dataclass(kw_only=True)
 class EvalConfig:
-    """How answers are made; all but `chunk_size` enters the answers' key."""
+    """How answers are sampled, and what they are judged against."""
 
-    temperature: float = 0.7
+    temperature: float = setting(0.7, AT_LEAST_ZERO)
     """Sampling temperature; 0 = greedy."""
-    top_p: float = 0.9
+    top_p: float = setting(0.9, SHARE)
     """Nucleus sampling, 0 to 1."""
-    repetition_penalty: float | None = None
+    repetition_penalty: float | None = setting(None, ABOVE_ZERO)
     """Divides the scores of tokens already written (LIMA: 1.2)."""
-    max_tokens: int = 2048
+    max_tokens: int = setting(2048, AT_LEAST_ONE, "tokens")
     """Longest answer, in tokens; cut answers are counted."""
-    chunk_size: int = 64
-    """Prompts in a group, the longest first: a model on this machine ends all answers of a group before it begins the next, so
-    that a kill loses no more than the unfinished ones of a group. A GPU takes at least four batches at once. Enters no key."""
     reference: str | None = None
     """What the tuned model is judged against. None: the base model; own: the set's own answers; else a model_outputs.json of
     AlpacaEval's form, or the folder of another run, whose tuned model it then meets. Enters keys by its content."""
@@ -457,25 +373,22 @@ class JudgeConfig:
     """Model name at the endpoint; for kind=local a folder or hub name, None = the experiment's base model."""
     prompt: str = "choose"
     """Prompt file in minilima/prompts/judge: choose (one word), explain (reasons first) or weigh (one letter, m or M)."""
-    max_tokens: int = 8
+    max_tokens: int = setting(8, AT_LEAST_ONE, "tokens")
     """Longest reply of the judge, in tokens."""
-    temperature: float = 0.0
+    temperature: float = setting(0.0, AT_LEAST_ZERO)
     """Sampling temperature of kind=openai, 0 or more; without effect where log-probabilities decide."""
-    top_logprobs: int | None = None
+    top_logprobs: int | None = setting(None, between(1, 20))
     """kind=openai: the preference is weighted by the probabilities of m and M among so many likeliest first tokens, 1 to 20;
     None = what the judge writes decides."""
     orders: Orders = Orders.both
     """both: ask twice and take the mean, which removes a preference for the first answer; random: ask once, in the order that
     alpaca_eval's seeded switch gives to the instruction."""
-    min_coverage: float = 0.9
+    min_coverage: float = setting(0.9, SHARE)
     """Share of the prompts that must have a verdict that can be read, 0 to 1; below it no win rate is given."""
-    length_tables: str | None = None
-    """Folder with AlpacaEval's tables for the length-controlled win rate; None = Hugging Face's cache. Enters no key."""
-    embedding_weight: float = 0.5
+    embedding_weight: float = setting(0.5, SHARE)
     """kind=reference: weight of the sentence embedding beside ROUGE-L, 0 to 1."""
-    tie_margin: float = 0.01
+    tie_margin: float = setting(0.01, SHARE)
     """kind=reference: a smaller difference of closeness than this is a tie, 0 to 1."""
-    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
 
 
 @dataclass(kw_only=True)
@@ -496,10 +409,12 @@ class TrackingConfig:
 
 @dataclass(kw_only=True)
 class PathsConfig:
-    """Where things are kept; no field enters a key."""
+    """Where things are kept."""
 
     outputs: str = "outputs"
     """Folder of store, reply cache, runs and W&B files."""
+    length_tables: str | None = None
+    """Folder with AlpacaEval's tables for the length-controlled win rate; None = Hugging Face's cache."""
 
 
 @dataclass(kw_only=True)
@@ -508,20 +423,36 @@ class Config:
 
     name: str = "run"
     """Names the run's folder and its W&B run."""
-    seed: int = 0
+    seed: int = setting(0, RANDOM_SEED)
     """Every random choice is drawn from this and the name of its stage."""
     until: Until = Until.report
     """Stop after this stage."""
-    confirm_above_usd: float | None = 5.0
+    confirm_above_usd: float | None = setting(5.0, AT_LEAST_ZERO, "USD")
     """A run whose plan guesses more than so many US dollars asks first, and without a terminal needs --yes; None = never."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     sft: SftConfig = field(default_factory=SftConfig)
+    epoch: EpochConfig = field(default_factory=EpochConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     eval_set: EvalSetConfig = field(default_factory=EvalSetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    endpoints: EndpointsConfig = field(default_factory=EndpointsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+HOW = ("compute", "endpoints", "paths", "tracking", "confirm_above_usd")
+"""Sections and settings that say how a run is made, never what comes out: they enter no key, and runs that differ in nothing
+else are the same. The one list that keys, sweeps and comparisons use."""
+CAPS = "endpoints.generator.budget"
+"""The exception: where a cap ends the generation, the pool is another one."""
+
+
+def changes_results(name: str) -> bool:
+    """Whether another value of the setting `name` (dotted) can lead to other results."""
+    inside = f"{name}."
+    return inside.startswith(f"{CAPS}.") or not any(inside.startswith(f"{section}.") for section in HOW)

@@ -6,7 +6,6 @@ longer than a few. A point that cannot be made so is composed by Hydra itself, w
 """
 
 import copy
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from minilima.config.compose import composing, load_config, searchpath, to_config
+from minilima.config.compose import composing, finished, load_config, searchpath, typed
 from minilima.config.explain import explain_composition
 from minilima.config.schema import Config
-from minilima.config.validate import check_ranges
+from minilima.config.settings import settings
 from minilima.errors import MinilimaError
 
 _GRID = "BasicSweeper"
@@ -64,7 +63,7 @@ def expand(overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
     """Every point of a sweep.
 
     Args:
-        overrides: as on the command line: `["+sweep=size_lr", "data.size=10,20"]`; what is typed wins over the sweep's file.
+        overrides: as on the command line: `["+sweep=size_lr", "dataset.size=10,20"]`; what is typed wins over the sweep's file.
         config_dir: a folder with groups of the user's own.
 
     Raises:
@@ -135,7 +134,7 @@ def _points(axes: Mapping[str, Sequence[str]], config_dir: str | None) -> tuple[
     bases: dict[tuple[str, ...], Config | None] = {}
     points = []
     for chosen in itertools.product(*axes.values()):
-        values = [item for key, item in zip(axes, chosen, strict=True) if key in varied and _leaf(key) is not None]
+        values = [item for key, item in zip(axes, chosen, strict=True) if key in varied and key in settings()]
         rest = tuple(item for item in chosen if item not in values)
         if rest not in bases:
             bases[rest] = _base(rest, config_dir)
@@ -151,7 +150,7 @@ def _base(overrides: Sequence[str], config_dir: str | None) -> Config | None:
     """The experiment without the swept values; None where other settings may follow from them by interpolation."""
     try:
         composed = compose("config", overrides=[*overrides, *searchpath(config_dir)])
-        return None if _interpolates(composed) else to_config(composed)
+        return None if _interpolates(composed) else typed(composed)
     except (HydraException, OmegaConfBaseException):
         return None
 
@@ -173,8 +172,7 @@ def _with_values(base: Config, overrides: Sequence[str]) -> Config | None:
             setattr(owner, parent, copy.copy(getattr(owner, parent)))
             owner = getattr(owner, parent)
         setattr(owner, leaf, found.value)
-    check_ranges(config)
-    return config
+    return finished(config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,15 +185,15 @@ class _Value:
 def _value(override: str) -> _Value | None:
     """`sft.epochs=2` with its value as the schema has it; None where it has none such."""
     parsed = OverridesParser.create().parse_override(override)
-    owner = _leaf(parsed.key_or_group)
-    if owner is None:
+    name = parsed.key_or_group
+    if name not in settings():
         return None
-    name = parsed.key_or_group.rpartition(".")[2]
+    leaf = name.rpartition(".")[2]
     try:
-        section = _section(owner)
-        OmegaConf.update(section, name, parsed.value())
-        value = section[name]
-        return _Value(key=parsed.key_or_group, value=OmegaConf.to_object(value) if OmegaConf.is_config(value) else value)
+        section = _section(settings()[name].section)
+        OmegaConf.update(section, leaf, parsed.value())
+        value = section[leaf]
+        return _Value(key=name, value=OmegaConf.to_object(value) if OmegaConf.is_config(value) else value)
     except OmegaConfBaseException:
         return None
 
@@ -206,16 +204,3 @@ def _section(owner: type) -> DictConfig:
     section = OmegaConf.structured(owner)
     assert isinstance(section, DictConfig)
     return section
-
-
-@cache
-def _leaf(key: str) -> type | None:
-    """The section of the schema in which `key` is a plain setting; None for groups, additions and what does not exist."""
-    owner: Any = Config
-    *parents, leaf = key.split(".")
-    for part in parents:
-        owner = {field.name: field.type for field in dataclasses.fields(owner)}.get(part)
-        if not dataclasses.is_dataclass(owner):
-            return None
-    kind = {field.name: field.type for field in dataclasses.fields(owner)}.get(leaf)
-    return None if kind is None or dataclasses.is_dataclass(kind) else owner

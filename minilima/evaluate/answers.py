@@ -66,7 +66,7 @@ def _writer(job: Job, location: str, name: str) -> ChatModel:
     compute = job.config.compute
     if compute.served_at:
         return find_served(location, name, compute, job.cache, job.key)
-    return load_writer(location, name, compute, group=job.config.eval.chunk_size)
+    return load_writer(location, name, compute, group=compute.answer_group)
 
 
 def _for_losses(writer: ChatModel, location: str, name: str, compute: ComputeConfig) -> LocalModel:

@@ -8,7 +8,8 @@ Equal answers are a tie, about which no endpoint is asked.
 import random
 from collections.abc import Mapping, Sequence
 
-from minilima.config.schema import JudgeConfig, JudgeKind, Orders
+from minilima.config.choices import JudgeKind, Orders
+from minilima.config.schema import JudgeConfig
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import JudgeForm, Letters, check_form, form_named
 from minilima.formats.eval_sets import load_eval_set
@@ -146,8 +147,9 @@ class _LogOdds:
 def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
     from minilima.models.endpoint import connect
 
-    judge = job.config.judge
-    return _by_replies(connect("judge.model", judge.model, judge.endpoint, job.cache, job.key), judge, pairs, tell)
+    judge, endpoint = job.config.judge, job.config.endpoints.judge
+    model = connect("judge.model", judge.model, endpoint, job.cache, job.key)
+    return _by_replies(model, judge, pairs, tell, alone=0 if endpoint.batch else 1)
 
 
 def _by_words(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
@@ -159,19 +161,21 @@ def _by_words(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict
     return _by_replies(CachedModel(writer, job.cache), job.config.judge, pairs, tell)
 
 
-def _by_replies(model: CachedModel, judge: JudgeConfig, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
+def _by_replies(
+    model: CachedModel, judge: JudgeConfig, pairs: Sequence[Pair], tell: Tell, *, alone: int = 0
+) -> tuple[list[Verdict], Usage]:
     form = form_named(judge.prompt)
     sampling = form.sampling(judge)
     shown = [(pair, swapped) for pair in pairs if not _equal(pair) for swapped in _orders(judge.orders, pair)]
     requests = [Request(messages=_question(form, pair, swapped), sampling=sampling) for pair, swapped in shown]
     by_prompt: dict[str, list[tuple[Reply, bool]]] = {}
-    for (pair, swapped), reply in zip(shown, _ask_all(model, requests, judge, tell), strict=True):
+    for (pair, swapped), reply in zip(shown, _ask_all(model, requests, judge, tell, alone=alone), strict=True):
         by_prompt.setdefault(pair[1].id, []).append((reply, swapped))
     return [_combine(pair[1].id, by_prompt.get(pair[1].id, []), form) for pair in pairs], model.usage
 
 
-def _ask_all(model: CachedModel, requests: Sequence[Request], judge: JudgeConfig, tell: Tell) -> list[Reply]:
-    """All replies. An endpoint's first is waited for alone: a wrong key, model or setting costs one request, not hundreds."""
+def _ask_all(model: CachedModel, requests: Sequence[Request], judge: JudgeConfig, tell: Tell, *, alone: int) -> list[Reply]:
+    """All replies. The first `alone` are waited for before the others: a wrong key, model or setting costs few requests."""
     form, asks_endpoint = form_named(judge.prompt), judge.kind == JudgeKind.openai
 
     def usable(reply: Reply) -> bool:
@@ -181,7 +185,6 @@ def _ask_all(model: CachedModel, requests: Sequence[Request], judge: JudgeConfig
         return (form.needs_logprobs and reply.logprobs is None) or form.read(reply) is not None
 
     on_reply = counted(tell, len(requests), "replies")
-    alone = 1 if asks_endpoint and not judge.endpoint.batch else 0
     first = model.reply_many(requests[:alone], on_reply, usable)
     if form.needs_logprobs and any(reply.logprobs is None and reply.finish != FAILED for reply in first):
         raise MinilimaError(

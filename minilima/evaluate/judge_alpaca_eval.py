@@ -33,23 +33,23 @@ def judge_with_alpaca_eval(job: Job, pairs: Sequence[tuple[Answer, Answer]], tel
     Raises:
         MinilimaError: the endpoint refuses, a cap is set (the package knows none), or the package fails.
     """
-    budget = job.config.judge.endpoint.budget
+    budget = job.config.endpoints.judge.budget
     if any(cap is not None for cap in (budget.usd, budget.tokens, budget.requests)):
         raise MinilimaError(
             "judge=alpaca_eval cannot keep a cap.",
             "The requests are sent by alpaca_eval's own client, which counts nothing beforehand.",
-            "Leave judge.endpoint.budget out, or use judge=gpt4_turbo_weighted, which keeps it.",
+            "Leave endpoints.judge.budget out, or use judge=gpt4_turbo_weighted, which keeps it.",
         )
     verdicts: list[Verdict] = []
     try:
         annotator = _annotator(job)
-        for chunk in _chunks(pairs, job.config.judge.endpoint.concurrency):
+        for chunk in _chunks(pairs, job.config.endpoints.judge.concurrency):
             base, tuned = ([_row(pair[side]) for pair in chunk] for side in (0, 1))
             judged = {row["instruction"]: row for row in annotator.annotate_head2head(outputs_1=base, outputs_2=tuned)}
             verdicts += [_verdict(pair[1], judged[pair[1].instruction]) for pair in chunk]
             tell(Progress(done=len(verdicts), total=len(pairs), unit="verdicts"))
     except openai.OpenAIError as error:
-        raise explain(error, job.config.judge.model or "of the annotators_config", job.config.judge.endpoint) from None
+        raise explain(error, job.config.judge.model or "of the annotators_config", job.config.endpoints.judge) from None
     except Exception as error:
         traceback.print_exc()  # for the stage's log
         raise MinilimaError(
@@ -98,7 +98,7 @@ def _annotator(job: Job) -> Any:
         if settings.get("fn_completions", OPENAI) == OPENAI:
             single = annotator.annotators[name]
             # Here and not in the file: a key is written nowhere.
-            single.completions_kwargs = {**_connection(job.config.judge.endpoint), **single.completions_kwargs}
+            single.completions_kwargs = {**_connection(job.config.endpoints.judge), **single.completions_kwargs}
     return annotator
 
 

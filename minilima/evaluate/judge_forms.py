@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from minilima.config.schema import JudgeConfig, JudgeKind
+from minilima.config.choices import JudgeKind
+from minilima.config.schema import JudgeConfig
 from minilima.errors import MinilimaError, options
 from minilima.models.chat import Reply, Sampling
 
@@ -120,7 +121,7 @@ def check_form(judge: JudgeConfig) -> None:
         raise MinilimaError(
             f"judge.prompt={form.name} needs a judge {where}.",
             f"With judge.kind={judge.kind} its reply cannot be read.",
-            f"Choose judge.prompt={options(fitting)}, or another judge: judge=gpt4_turbo_weighted with judge.endpoint.base_url=…",
+            f"Choose judge.prompt={options(fitting)}, or judge=gpt4_turbo_weighted with endpoints.judge.base_url=…",
         )
     if judge.kind == JudgeKind.openai and form.needs_logprobs != (judge.top_logprobs is not None):
         need = "reads log-probabilities" if form.needs_logprobs else "reads the text of the reply"

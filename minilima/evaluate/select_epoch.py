@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from minilima.config.schema import Pick
+from minilima.config.choices import Pick
 from minilima.errors import MinilimaError
 from minilima.evaluate.answers import answer_prompts
 from minilima.evaluate.judge import TIE, judge_pairs
@@ -59,12 +59,12 @@ def choose_epoch(job: Job, tell: Tell) -> Outcome:
         scores.append(EpochScore(epoch=number, dev_loss=loss, perplexity=perplexity))
         answers.append(written)
     usage = Usage()
-    if job.config.sft.select == Pick.judge:
+    if job.config.epoch.select == Pick.judge:
         preferences, usage = _judge(job, prompts, answers, tell)
         scores = [EpochScore(**{**vars(score), "preference": mean}) for score, mean in zip(scores, preferences, strict=True)]
         rows = [{"epoch": epoch, **vars(answer)} for epoch, written in enumerate(answers, start=1) for answer in written]
         write_jsonl(job.work / "dev_answers.jsonl", rows)
-    chosen = best_epoch(scores, job.config.sft.select)
+    chosen = best_epoch(scores, job.config.epoch.select)
     for file in [*folders[chosen - 1].iterdir(), trained / "training_log.jsonl"]:
         _link(file, job.work / file.name)
     write_jsonl(job.work / "dev_curve.jsonl", scores)
@@ -94,13 +94,13 @@ def clean_prompts(job: Job) -> tuple[list[EvalPrompt], int]:
         raise MinilimaError(
             f"Only {len(kept)} of the {len(prompts)} prompts of {source.name} can be used to choose an epoch.",
             "The others resemble prompts of the evaluation set or training examples, by which a choice would mislead.",
-            "Name another dev set with sft.dev_set=…, for example minilima_dev_50.",
+            "Name another dev set with epoch.dev_set=…, for example minilima_dev_50.",
         )
-    if job.config.sft.select == Pick.dev_loss and not any(prompt.output for prompt in kept):
+    if job.config.epoch.select == Pick.dev_loss and not any(prompt.output for prompt in kept):
         raise MinilimaError(
             f"The prompts of {source.name} have no reference answers.",
-            "sft.select=dev_loss is the loss on them.",
-            "Add `output` to the prompts, or choose sft.select=judge.",
+            "epoch.select=dev_loss is the loss on them.",
+            "Add `output` to the prompts, or choose epoch.select=judge.",
         )
     return kept, len(prompts) - len(kept)
 
@@ -112,7 +112,7 @@ def _ask_epoch(job: Job, folder: Path, prompts: Sequence[EvalPrompt]) -> tuple[f
     local = LocalModel(str(folder), name, device=compute.device, batch=compute.generation_batch)
     losses = list(local.reference_losses([(prompt.id, prompt.instruction, prompt.output) for prompt in prompts if prompt.output]))
     answers = []
-    if job.config.sft.select == Pick.judge:
+    if job.config.epoch.select == Pick.judge:
         answers = answer_prompts(prompts, CachedModel(local, job.cache), job.config, name, lambda progress: None)
     del local
     gc.collect()
@@ -136,7 +136,7 @@ def _judge(job: Job, prompts: Sequence[EvalPrompt], answers: Sequence[Sequence[A
             raise MinilimaError(
                 f"The judge's verdicts on epoch {len(preferences) + 1} are too few: {coverage}.",
                 f"At least {coverage.minimum:.0%} must have one that can be read, as for a win rate.",
-                "Choose another judge, or sft.select=last.",
+                "Choose another judge, or epoch.select=last.",
             )
         preferences.append(sum(read) / len(read))
     return [*preferences, TIE], usage

@@ -112,7 +112,7 @@ def _check_understood(listing: Path, name: str, entry: Mapping[str, Any]) -> Non
             listing,
             name,
             f"uses {options(strange)}",
-            f"Only {options(_UNDERSTOOD)} are understood here: a local file of examples, all of it (data.size chooses from it).",
+            f"Only {options(_UNDERSTOOD)} are understood here: a local file of examples, all of it (dataset.size chooses).",
         )
 
 

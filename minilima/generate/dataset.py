@@ -1,10 +1,11 @@
-"""Step 4: from the pool to the data set: duplicates and contamination out, then a nested choice of `data.size` rows."""
+"""Step 4: from the pool to the data set: duplicates and contamination out, then a nested choice of `dataset.size` rows."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from minilima.config.schema import Config, DataConfig, Encoding
+from minilima.config.choices import Encoding
+from minilima.config.schema import Config, DataConfig, DatasetConfig
 from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
@@ -22,17 +23,17 @@ from minilima.store.job import Job, Outcome
 
 def build_dataset(job: Job, tell: Tell) -> Outcome:
     """Writes dataset.jsonl and rejected.jsonl."""
-    config, data = job.config, job.config.data
+    config, dataset = job.config, job.config.dataset
     pool = [Example(**row) for row in read_jsonl(job.inputs["pool"] / "instances.jsonl")]
     seeds: list[Example] = []
-    if data.include_seeds:
+    if dataset.include_seeds:
         assert job.sources.seeds is not None and job.sources.seeds.path is not None
         seeds = [_as_example(task) for task in load_seeds(job.sources.seeds.path)]
     # All prompts, not only the first eval_set.size: a quick look must not let the others in.
-    prompts = load_eval_set(job.sources.eval_set.local_path, None) if data.decontaminate else []
-    kept, rejected = sift([*seeds, *pool], prompts, data)
+    prompts = load_eval_set(job.sources.eval_set.local_path, None) if dataset.decontaminate else []
+    kept, rejected = sift([*seeds, *pool], prompts, config.data, dataset)
     ordered, usage = _arranged(job, kept, tell)
-    chosen = [_encoded(example, config) for example in ordered[: data.size]]
+    chosen = [_encoded(example, config) for example in ordered[: dataset.size]]
     if not chosen:
         raise MinilimaError(
             "The data set is empty.",
@@ -41,10 +42,12 @@ def build_dataset(job: Job, tell: Tell) -> Outcome:
         )
     write_jsonl(job.work / "dataset.jsonl", chosen)
     write_jsonl(job.work / "rejected.jsonl", rejected)
-    return Outcome(metrics=_metrics(chosen, kept, rejected, data), usage=usage)
+    return Outcome(metrics=_metrics(chosen, kept, rejected, dataset), usage=usage)
 
 
-def sift(examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataConfig) -> tuple[list[Example], list[Rejected]]:
+def sift(
+    examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataConfig, dataset: DatasetConfig
+) -> tuple[list[Example], list[Rejected]]:
     """Leaves out exact duplicates, answers outside the length window, and what resembles an evaluation prompt.
 
     An example resembles one where its instruction, its instruction and input, or an earlier prompt of its conversation has
@@ -65,9 +68,9 @@ def sift(examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataC
         words = len(example.output.split())
         if content in seen:
             rejected.append(_left_out(example, "duplicate", seen[content], 1.0))
-        elif words < data.min_output_words:
+        elif words < dataset.min_output_words:
             rejected.append(_left_out(example, "output_too_short", example.nearest_id, example.nearest_rouge))
-        elif data.max_output_words is not None and words > data.max_output_words:
+        elif dataset.max_output_words is not None and words > dataset.max_output_words:
             rejected.append(_left_out(example, "output_too_long", example.nearest_id, example.nearest_rouge))
         elif near is not None and near.rouge > data.max_similarity:
             rejected.append(_left_out(example, "contamination", near.id, round(near.rouge, 4)))
@@ -104,12 +107,12 @@ def _arranged(job: Job, kept: Sequence[Example], tell: Tell) -> tuple[list[Examp
         usage = model.usage
         return scores
 
-    ordered = arrange(kept, config.data, config.seed, embed=embed, rate=rating)
+    ordered = arrange(kept, config.dataset, config.seed, embed=embed, rate=rating)
     return ordered, usage
 
 
 def _encoded(example: Example, config: Config) -> Example:
-    if config.data.encoding == Encoding.plain:
+    if config.dataset.encoding == Encoding.plain:
         return example
     return replace(example, prompt=encode(example.instruction, example.input, f"{config.seed}:{example.id}"))
 
@@ -120,11 +123,11 @@ def _as_example(task: SeedTask) -> Example:
 
 
 def _metrics(
-    chosen: Sequence[Example], kept: Sequence[Example], rejected: Sequence[Rejected], data: DataConfig
+    chosen: Sequence[Example], kept: Sequence[Example], rejected: Sequence[Rejected], dataset: DatasetConfig
 ) -> dict[str, Any]:
     return {
         "examples": len(chosen),
-        "wanted": data.size,
+        "wanted": dataset.size,
         "available": len(kept),
         "seed": sum(example.source == "seed" for example in chosen),
         "machine": sum(example.source == "machine" for example in chosen),

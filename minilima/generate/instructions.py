@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from minilima.config.schema import BudgetConfig, DataConfig, DataKind
+from minilima.config.choices import DataKind
+from minilima.config.schema import BudgetConfig, DataConfig
 from minilima.formats.records import Example, Progress, Rejected, SeedTask, Tell, user_text
 from minilima.formats.seeds import short_tasks
 from minilima.generate.filters import asks, instruction_fault, points_to_an_input

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cpdist
 
-from minilima.config.schema import Tokenizer
+from minilima.config.choices import Tokenizer
 from minilima.rouge import Vocabulary
 
 BLOCK = 8192

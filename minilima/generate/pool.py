@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from minilima.config.schema import BudgetConfig, Config, DataKind, GeneratorKind, Style
+from minilima.config.choices import DataKind, GeneratorKind, Style
+from minilima.config.schema import BudgetConfig, Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import write_jsonl
 from minilima.formats.imports import read_tasks
@@ -91,7 +92,7 @@ def _writer(model: CachedModel, asker: Asker) -> Writer:
 
 
 def _caps(config: Config) -> BudgetConfig | None:
-    return config.generator.endpoint.budget if config.generator.kind == GeneratorKind.openai else None
+    return config.endpoints.generator.budget if config.generator.kind == GeneratorKind.openai else None
 
 
 def _given_tasks(job: Job, seeds: Sequence[SeedTask]) -> list[Instruction]:
@@ -125,7 +126,7 @@ def connect_generator(job: Job) -> CachedModel:
     if generator.kind == GeneratorKind.openai:
         from minilima.models.endpoint import connect
 
-        return connect("generator.model", generator.model, generator.endpoint, job.cache, job.account or job.key)
+        return connect("generator.model", generator.model, job.config.endpoints.generator, job.cache, job.account or job.key)
     source = job.sources.generator or job.sources.base
     location = job.model_location(source, "generator")
-    return CachedModel(load_writer(location, source.identity, job.config.compute, generator.engine), job.cache)
+    return CachedModel(load_writer(location, source.identity, job.config.compute), job.cache)

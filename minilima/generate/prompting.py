@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minilima.config.schema import DataConfig, GeneratorConfig, GeneratorKind, Style
+from minilima.config.choices import GeneratorKind, Style
+from minilima.config.schema import DataConfig, GeneratorConfig
 from minilima.models.chat import Message, Request, Sampling, ask, continue_text
 from minilima.prompts import render
 

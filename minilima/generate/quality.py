@@ -1,4 +1,4 @@
-"""A rating of each example by the generator, from 1 to 10: the score of `data.select=quality` (after Chen et al. 2023)."""
+"""A rating of each example by the generator, from 1 to 10: the score of `dataset.select=quality` (after Chen et al. 2023)."""
 
 import re
 from collections.abc import Sequence

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from minilima.config.schema import DataConfig, Select
+from minilima.config.choices import Select
+from minilima.config.schema import DatasetConfig
 from minilima.formats.files import sha256_text
 from minilima.formats.records import Example, user_text
 
@@ -16,26 +17,26 @@ Embed = Callable[[Sequence[str]], Vectors]
 Rate = Callable[[Sequence[Example]], list[float | None]]
 
 
-def arrange(examples: Sequence[Example], data: DataConfig, seed: int, *, embed: Embed, rate: Rate) -> list[Example]:
-    """The examples in the order of `data.select`.
+def arrange(examples: Sequence[Example], dataset: DatasetConfig, seed: int, *, embed: Embed, rate: Rate) -> list[Example]:
+    """The examples in the order of `dataset.select`.
 
     Args:
         examples: the order in which they come does not matter.
-        data: `select`, and for stratified `topics`.
+        dataset: `select`, and for stratified `topics`.
         seed: of the random order, which also decides between equals.
         embed: texts to unit vectors, shape (n, d); called for diverse and stratified.
         rate: a rating of each example, None where there is none; called for quality.
     """
     shuffled = shuffle(examples, seed)
-    if data.select == Select.long:
+    if dataset.select == Select.long:
         return sorted(shuffled, key=lambda example: -len(example.output.split()))
-    if data.select == Select.quality:
+    if dataset.select == Select.quality:
         rated = [replace(example, score=score) for example, score in zip(shuffled, rate(shuffled), strict=True)]
         return sorted(rated, key=lambda example: -(example.score or 0.0))
-    if data.select == Select.random or len(shuffled) < 2:
+    if dataset.select == Select.random or len(shuffled) < 2:
         return shuffled
     vectors = embed([user_text(example.instruction, example.input) for example in shuffled])
-    order = farthest_first(vectors) if data.select == Select.diverse else topics_in_turn(vectors, data.topics, seed)
+    order = farthest_first(vectors) if dataset.select == Select.diverse else topics_in_turn(vectors, dataset.topics, seed)
     return [shuffled[place] for place in order]
 
 

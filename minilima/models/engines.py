@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from minilima.config.schema import BudgetConfig, ComputeConfig, Config, EndpointConfig, Engine
+from minilima.config.choices import Engine
+from minilima.config.schema import BudgetConfig, ComputeConfig, Config, EndpointConfig
 from minilima.errors import MinilimaError, options
 from minilima.models.chat import ChatModel, OnReply, Reply, Request
 
@@ -18,30 +19,27 @@ def check_engine(config: Config) -> None:
     Raises:
         MinilimaError: says how to install it, and what else there is.
     """
-    if Engine.vllm in (config.generator.engine, config.compute.engine) and find_spec("vllm") is None:
+    if config.compute.engine == Engine.vllm and find_spec("vllm") is None:
         raise MinilimaError(
             "vLLM is not installed.",
             "generator=vllm without an address, or compute.engine=vllm, runs it in this process.",
-            "Install it (pip install 'minilima[vllm]'), name a server with generator.endpoint.base_url=…, or leave it to "
+            "Install it (pip install 'minilima[vllm]'), name a server with endpoints.generator.base_url=…, or leave it to "
             "transformers: generator=local compute.engine=transformers.",
         )
 
 
-def load_writer(
-    location: str, name: str, compute: ComputeConfig, engine: Engine | None = None, group: int | None = None
-) -> ChatModel:
+def load_writer(location: str, name: str, compute: ComputeConfig, group: int | None = None) -> ChatModel:
     """The model, loaded by the engine that was chosen.
 
     Args:
         location: folder, or owner/name@commit.
         name: enters the reply cache's keys; stands for the weights.
         compute: device, batch and engine.
-        engine: wins over that of `compute`.
         group: as LocalModel's.
     """
     from minilima.models.local import LocalModel, pick_device
 
-    chosen = engine or compute.engine
+    chosen = compute.engine
     if chosen == Engine.auto and find_spec("vllm") is not None and pick_device(compute.device).type == "cuda":
         chosen = Engine.vllm
     if chosen == Engine.vllm:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from minilima.config.schema import Device
+from minilima.config.choices import DeviceKind
 from minilima.errors import MinilimaError
 from minilima.formats.records import ReferenceLoss
 from minilima.models.chat import TEXT, Message, OnReply, Reply, Request, Sampling
@@ -33,15 +33,15 @@ PLAIN_TEMPLATE = (
 )
 
 
-def pick_device(device: Device) -> torch.device:
+def pick_device(device: DeviceKind) -> torch.device:
     """The device to compute on.
 
     Raises:
         MinilimaError: a GPU was asked for and there is none.
     """
-    if device == Device.cuda and not torch.cuda.is_available():
+    if device == DeviceKind.cuda and not torch.cuda.is_available():
         raise MinilimaError("There is no GPU.", "compute.device=cuda needs one that torch can use.", "Use compute=cpu.")
-    use_gpu = device != Device.cpu and torch.cuda.is_available()
+    use_gpu = device != DeviceKind.cpu and torch.cuda.is_available()
     return torch.device("cuda" if use_gpu else "cpu")
 
 
@@ -146,7 +146,7 @@ class LocalModel:
         group: most replies begun before others are ended; None = four batches, and a GPU takes no fewer.
     """
 
-    def __init__(self, location: str, name: str, *, device: Device, batch: int | None, group: int | None = None) -> None:
+    def __init__(self, location: str, name: str, *, device: DeviceKind, batch: int | None, group: int | None = None) -> None:
         self.name = name
         self.device = pick_device(device)
         self.batch = batch or (_GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH)

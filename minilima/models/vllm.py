@@ -16,7 +16,7 @@ from vllm import EngineArgs, LLMEngine, SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
-from minilima.config.schema import Device
+from minilima.config.choices import DeviceKind
 from minilima.models.chat import Message, OnReply, Reply, Request
 from minilima.models.drafts import Draft
 from minilima.models.local import (
@@ -64,7 +64,7 @@ class VllmModel:
         name: enters the reply cache's keys; stands for the weights.
     """
 
-    def __init__(self, location: str, name: str, *, device: Device) -> None:
+    def __init__(self, location: str, name: str, *, device: DeviceKind) -> None:
         self.name = name
         self.tokenizer = load_tokenizer(location)
         self._folder, self._revision = split_location(location)

@@ -7,7 +7,8 @@ verdicts.jsonl + both models' answers ─> annotations.json      read by `minili
 import math
 from pathlib import Path
 
-from minilima.config.schema import JudgeConfig, JudgeKind
+from minilima.config.choices import JudgeKind
+from minilima.config.schema import JudgeConfig
 from minilima.evaluate.judge_forms import form_shown
 from minilima.evaluate.judged import Judged
 from minilima.evaluate.length_control_tables import LengthControlled

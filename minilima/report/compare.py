@@ -80,7 +80,7 @@ def choose(name: str | None, points: Sequence[FinishedRun]) -> FinishedRun | Non
     """The point of that name, or the only one whose name begins so or that has these settings; None where none is asked for.
 
     Args:
-        name: `lima_1k-0123abcd`, `lima_1k-01`, or `data.size=300,sft.learning_rate=1e-5`.
+        name: `lima_1k-0123abcd`, `lima_1k-01`, or `dataset.size=300,sft.learning_rate=1e-5`.
 
     Raises:
         MinilimaError: no point, or several, are named so.
@@ -92,12 +92,12 @@ def choose(name: str | None, points: Sequence[FinishedRun]) -> FinishedRun | Non
     if len(named) == 1:
         return named[0]
     what = f"{len(named)} points are {name}." if named else f"There is no point {name}."
-    fix = "Name one of them in full, or by the settings that it alone has: --against data.size=300,sft.learning_rate=1e-5"
+    fix = "Name one of them in full, or by the settings that it alone has: --against dataset.size=300,sft.learning_rate=1e-5"
     raise MinilimaError(what, f"The points are: {options([point.name for point in named or points])}.", fix)
 
 
 def _has(point: FinishedRun, settings: str) -> bool:
-    """Whether a point has all of `data.size=300,sft.learning_rate=1e-5`; numbers are the same however they are written."""
+    """Whether a point has all of `dataset.size=300,sft.learning_rate=1e-5`; numbers are the same however they are written."""
     asked = [item.strip().partition("=") for item in settings.split(",")]
     return all(name in point.settings and _same(str(point.settings[name]), value) for name, _, value in asked)
 

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minilima.config.schema import Config, DataKind, GeneratorKind
+from minilima.config.choices import DataKind, GeneratorKind
+from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import new_folder, read_jsonl, sizes, write_atomic, write_jsonl
 from minilima.formats.llamafactory import FILE_NAME
 from minilima.formats.records import Example
-from minilima.models.packaged import EMBEDDED
+from minilima.models.packaged import PACKAGED
+from minilima.pipeline import stages
 from minilima.report.dataset_card import CardFacts, Origin, card_text
-from minilima.run.graph import stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.sources import Sources
@@ -57,12 +58,12 @@ def _facts(config: Config, build_command: str) -> CardFacts:
     sources = resolve(config)
     graph = stages(config, sources)
     store = Store(Path(config.paths.outputs) / "store")
-    dataset, pool = store.find(graph.dataset), store.find(graph.pool)
+    dataset, pool = store.find(graph["dataset"]), store.find(graph["pool"])
     if dataset is None:
         missing = f"; {' and '.join(sources.missing())} could not be identified" if sources.missing() else ""
         raise MinilimaError(
             "The data set of this experiment is not built yet.",
-            f"There is no {graph.dataset.directory} in {store.root}{missing}.",
+            f"There is no {graph['dataset'].directory} in {store.root}{missing}.",
             f"Build it: {build_command}",
         )
     return CardFacts(
@@ -95,8 +96,8 @@ def _origin(config: Config, sources: Sources) -> Origin:
     source = sources.generator or sources.base
     location = source.location
     terms = "the model's licence may set conditions for what it writes. Read it before you pass this on."
-    if source.kind == "embedded":
-        terms = f"that model's licence is {EMBEDDED[location].licence}."
+    if source.kind == "packaged":
+        terms = f"that model's licence is {PACKAGED[location].licence}."
     # A folder's full path says more about its owner than about the model.
     name = Path(location).name if source.kind == "path" else location
     return Origin(what=f"written, except for the seed tasks, {tasks}on the author's machine by", name=name, terms=terms)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import new_folder, sizes, write_atomic
-from minilima.run.graph import stages
+from minilima.pipeline import stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 
@@ -35,11 +35,11 @@ def export_model(config: Config, folder: Path, build_command: str) -> dict[str, 
     """
     graph = stages(config, resolve(config))
     store = Store(Path(config.paths.outputs) / "store")
-    model = store.find(graph.model)
+    model = store.find(graph["model"])
     if model is None:
         raise MinilimaError(
             "The model of this experiment is not built yet.",
-            f"There is no {graph.model.directory} in {store.root}.",
+            f"There is no {graph['model'].directory} in {store.root}.",
             f"Build it: {build_command}",
         )
     location = model.path.resolve()
@@ -47,7 +47,7 @@ def export_model(config: Config, folder: Path, build_command: str) -> dict[str, 
         write_atomic(aside / "prompt.txt", prompt_template(str(location)))
         settings = {location.name: model_settings(config, location, folder.absolute() / "prompt.txt")}
         write_atomic(aside / "configs.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
-        for stage, name in ((graph.answers, "model_outputs.json"), (graph.reference_answers, "reference_outputs.json")):
+        for stage, name in ((graph["answers"], "model_outputs.json"), (graph["reference_answers"], "reference_outputs.json")):
             if (answers := store.find(stage)) is not None:
                 shutil.copyfile(answers.path / "model_outputs.json", aside / name)
     return sizes(folder)

@@ -13,8 +13,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from minilima.config.choices import JudgeKind
 from minilima.config.compose import to_dict
-from minilima.config.schema import Config, JudgeKind
+from minilima.config.schema import Config
 from minilima.evaluate.judge_cards import JudgeCard
 from minilima.evaluate.judged import Judged
 from minilima.evaluate.length_control_tables import LengthControlled

@@ -10,8 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from minilima.config.choices import JudgeKind
 from minilima.config.compose import to_dict
-from minilima.config.schema import Config, JudgeKind
+from minilima.config.schema import Config
 from minilima.evaluate.judge_cards import Figure, JudgeCard
 from minilima.evaluate.judge_forms import form_shown
 from minilima.evaluate.judged import Judged
@@ -56,7 +57,7 @@ def write_report(
         data=verdicts or None,
         key=path.parent.name.removeprefix(f"{config.name}-"),
         config=config,
-        model=Path(config.model.path).name if config.model.path else config.model.hub or config.model.embedded or "the model",
+        model=Path(config.model.path).name if config.model.path else config.model.hub or config.model.packaged or "the model",
         settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
         win=_win(results),
         loss=_loss(results),

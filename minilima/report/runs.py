@@ -18,7 +18,7 @@ from minilima.formats.files import canonical_json, read_jsonl
 FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/runs/NAME-KEY outputs/runs"
 
 _NOT_SETTINGS = (
-    "paths.", "compute.", "tracking.", "confirm_above_usd", "generator.endpoint.", "judge.endpoint.", "eval.chunk_size",
+    "paths.", "compute.", "tracking.", "confirm_above_usd", "endpoints.generator.", "endpoints.judge.", "compute.answer_group",
 )  # fmt: skip
 """They change how a run is made or shown, never what comes out."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from minilima.report.compare import ComparedRun, Table, label
 from minilima.report.render import legible
 
-SIZE, RATE, SEED = "data.size", "sft.learning_rate", "seed"
+SIZE, RATE, SEED = "dataset.size", "sft.learning_rate", "seed"
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#000000")
 MARKERS = "os^Dv*"

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from minilima.config.schema import Config, TrackingMode
+from minilima.config.choices import TrackingMode
+from minilima.config.schema import Config
 from minilima.report.run_folder import Summary, with_note
 
 WAIT_SECONDS = 20.0

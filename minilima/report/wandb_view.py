@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from minilima.config.schema import TrackingConfig, TrackingMode
+from minilima.config.choices import TrackingMode
+from minilima.config.schema import TrackingConfig
 from minilima.report.wandb import logged_in
 from minilima.report.wandb_record import reachable
 
@@ -40,7 +41,7 @@ def make_workspace(group: str, project: str, entity: str, axes: Sequence[str]) -
     """The view of a group's experiments: win rates, win rate against each axis, loss curves, what differs.
 
     Args:
-        axes: settings that vary, e.g. `data.size`.
+        axes: settings that vary, e.g. `dataset.size`.
     """
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces

@@ -11,14 +11,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from minilima.config.schema import ComputeConfig, DataKind, Device, GeneratorKind, JudgeKind, Select
+from minilima.config.choices import DeviceKind
+from minilima.config.schema import ComputeConfig
 from minilima.environment import ROOT
 from minilima.errors import MinilimaError
 from minilima.formats.records import Progress, Usage
 from minilima.run.gpus import leased, visible_gpus
 from minilima.run.hosts import Commands, machines, processes_each, torchrun
+from minilima.run.stages import spec_of
 from minilima.store.job import Job, Outcome, parse_error
-from minilima.store.sources import BASES
 
 LOG_LINES_SHOWN = 6
 
@@ -32,7 +33,7 @@ def training_processes(compute: ComputeConfig) -> int:
     """How many processes train: what is set, else one for each GPU, else one."""
     if compute.processes is not None:
         return compute.processes
-    gpus = 0 if compute.device == Device.cpu else len(visible_gpus())
+    gpus = 0 if compute.device == DeviceKind.cpu else len(visible_gpus())
     return max(1, gpus if compute.gpus is None else min(gpus, compute.gpus))
 
 
@@ -54,7 +55,7 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
         commands = _commands(job, job_file)
         process = subprocess.Popen(
             commands.first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-            env={**_environment(job.role), **gpus},
+            env={**_environment(job), **gpus},
         )  # fmt: skip
         assert process.stdout is not None
         for command in commands.others:
@@ -83,14 +84,8 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
 def _gpus(job: Job, on_wait: Callable[[], None]) -> Iterator[dict[str, str]]:
     """The environment that shows the stage's processes the GPUs leased for it; empty where they may use all."""
     config, gpus = job.config, visible_gpus()
-    writes = config.generator.kind == GeneratorKind.local
-    computes = {
-        **dict.fromkeys(BASES, False),
-        "pool": writes and config.data.kind != DataKind.file,
-        "dataset": writes and config.data.select == Select.quality,
-        "verdicts": config.judge.kind == JudgeKind.local,
-    }.get(job.role, True)
-    if not computes or not gpus or config.compute.gpus is None or config.compute.device == Device.cpu:
+    computes = spec_of(job.kind).uses_gpu(config, job.sources)
+    if not computes or not gpus or config.compute.gpus is None or config.compute.device == DeviceKind.cpu:
         yield {}
         return
     with leased(config.compute.gpus, gpus, on_wait) as held:
@@ -100,7 +95,7 @@ def _gpus(job: Job, on_wait: Callable[[], None]) -> Iterator[dict[str, str]]:
 def _commands(job: Job, job_file: Path) -> Commands:
     compute = job.config.compute
     worker = ["-m", "minilima.run.worker", str(job_file.absolute())]
-    if not job.trains:
+    if not spec_of(job.kind).trains:
         return Commands(first=[sys.executable, *worker])
     chosen = machines(compute)
     processes = processes_each(chosen, training_processes(compute))
@@ -113,7 +108,7 @@ def _commands(job: Job, job_file: Path) -> Commands:
         )
     if world == 1:
         return Commands(first=[sys.executable, *worker])
-    return torchrun(chosen, processes, compute, worker, _environment(job.role))
+    return torchrun(chosen, processes, compute, worker, _environment(job))
 
 
 @contextmanager
@@ -135,14 +130,14 @@ def _beside(first: "subprocess.Popen[str]", command: list[str], log: TextIO) -> 
             other.terminate()
 
 
-def _environment(role: str) -> dict[str, str]:
+def _environment(job: Job) -> dict[str, str]:
     quiet = {
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "warning",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    if role == "model":
+    if spec_of(job.kind).trains:
         # glibc keeps freed blocks of up to 32 MiB; rows of ever new lengths then cost a third of a GiB that nobody uses.
         quiet["MALLOC_MMAP_THRESHOLD_"] = os.environ.get("MALLOC_MMAP_THRESHOLD_", str(2**20))
     package = str(ROOT)

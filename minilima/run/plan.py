@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from minilima.config.schema import Config, JudgeKind, Until
+from minilima.config.choices import JudgeKind, Until
+from minilima.config.schema import Config
 from minilima.environment import caveat, disk
 from minilima.formats.alpaca_judges import RETIRED
 from minilima.formats.files import canonical_json, size_text
-from minilima.run.describe import describe_stage
-from minilima.run.graph import Stages, stages
-from minilima.run.requests import count_prompts, endpoints_of
-from minilima.run.resources import Manifests, Needs, needs, read_manifests
-from minilima.run.sources import resolve
-from minilima.run.training_estimate import Foresight, device_here, foresee
+from minilima.run.endpoints import endpoints_of
+from minilima.run.graph import Graph, Node
+from minilima.run.requests import count_prompts
+from minilima.run.resources import Resources
+from minilima.run.spec import Manifests
+from minilima.run.speed import needs, read_manifests
+from minilima.run.training_estimate import TrainingEstimate, device_here, estimate_training
 from minilima.store.entries import Store
-from minilima.store.job import Stage
 from minilima.store.sources import Sources
 from minilima.train.memory import Device
 
@@ -34,8 +35,10 @@ class PlannedStage:
     status: str
     directory: str
     what: str
-    needs: Needs = field(default_factory=Needs)
+    needs: Resources = field(default_factory=Resources)
     """What building it will take; nothing where it is reused."""
+    trains: bool = False
+    """Whether it is a training, which is foreseen in more detail."""
     points: int = 1
     """How many points of a sweep it serves."""
 
@@ -54,27 +57,26 @@ class Plan:
         return [stage.role for stage in self.stages if stage.status != "reuse"]
 
     @property
-    def needs(self) -> Needs:
+    def needs(self) -> Resources:
         """What all of it will take together."""
-        return sum((stage.needs for stage in self.stages), Needs())
+        return sum((stage.needs for stage in self.stages), Resources())
 
 
-def make_plan(config: Config, sources: Sources, graph: Stages, store: Store) -> Plan:
+def make_plan(config: Config, sources: Sources, graph: Graph, store: Store) -> Plan:
     """What `run` would do, without doing it. Reads manifests only."""
     manifests = read_manifests(store.root)
-    planned = [_planned(role, stage, config, sources, store, manifests) for role, stage in graph.until(config.until)]
+    planned = [_planned(node, config, sources, store, manifests) for node in graph.until(config.until)]
     found = _foreseen(planned, config, sources, graph, store, device_here(config.compute))
     plan = _noted(planned, _notes(config, sources), store)
     return plan if found is None else replace(plan, notes=(*plan.notes, *found.notes), memory=found.memory)
 
 
 def _foreseen(
-    planned: list[PlannedStage], config: Config, sources: Sources, graph: Stages, store: Store, device: Device
-) -> Foresight | None:
+    planned: list[PlannedStage], config: Config, sources: Sources, graph: Graph, store: Store, device: Device
+) -> TrainingEstimate | None:
     """What the training among `planned` will take, if one is to be done; its line is given the figures."""
-    trains = "epochs" if graph.epochs is not None else "model"
-    place = next((place for place, stage in enumerate(planned) if stage.role == trains and stage.status != "reuse"), None)
-    if place is None or (found := foresee(config, sources, graph, store, device)) is None:
+    place = next((place for place, stage in enumerate(planned) if stage.trains and stage.status != "reuse"), None)
+    if place is None or (found := estimate_training(config, sources, graph, store, device)) is None:
         return None
     known = planned[place].needs
     # What was measured here goes before what follows from a formula.
@@ -85,28 +87,22 @@ def _foreseen(
     return found
 
 
-def make_sweep_plan(configs: Sequence[Config]) -> Plan:
-    """The stages of all points, each once, in the order of the roles; the notes of all.
-
-    Raises:
-        MinilimaError: a source that a point names does not exist.
-    """
+def make_sweep_plan(points: Sequence[tuple[Config, Sources, Graph]]) -> Plan:
+    """The stages of all points, each once, in the order of the roles; the notes of all."""
     planned: dict[str, PlannedStage] = {}
     notes: dict[str, None] = {}
     manifests: dict[Path, Manifests] = {}
     devices: dict[str, Device] = {}
-    for config in configs:
-        sources = resolve(config)
+    for config, sources, graph in points:
         store = Store(Path(config.paths.outputs) / "store")
         if store.root not in manifests:
             manifests[store.root] = read_manifests(store.root)
-        graph, new = stages(config, sources), []
-        for role, stage in graph.until(config.until):
-            if stage.directory in planned:
-                found = planned[stage.directory]
-                planned[stage.directory] = replace(found, points=found.points + 1)
+        new = []
+        for node in graph.until(config.until):
+            if (shared := planned.get(node.stage.directory)) is not None:
+                planned[shared.directory] = replace(shared, points=shared.points + 1)
             else:
-                new.append(_planned(role, stage, config, sources, store, manifests[store.root]))
+                new.append(_planned(node, config, sources, store, manifests[store.root]))
         how = canonical_json(vars(config.compute))
         if how not in devices:
             devices[how] = device_here(config.compute)  # asks nvidia-smi
@@ -119,17 +115,18 @@ def make_sweep_plan(configs: Sequence[Config]) -> Plan:
     return _noted(sorted(planned.values(), key=lambda stage: order[stage.role]), list(notes), store)
 
 
-def _planned(role: str, stage: Stage, config: Config, sources: Sources, store: Store, manifests: Manifests) -> PlannedStage:
+def _planned(node: Node, config: Config, sources: Sources, store: Store, manifests: Manifests) -> PlannedStage:
+    stage = node.stage
     work = store.work(stage)
     interrupted = work.is_dir() and any(work.iterdir())
     status = "reuse" if store.find(stage) else "resume" if interrupted else "build"
-    inputs = {name: source.directory for name, source in stage.inputs.items()}
     return PlannedStage(
-        role=role,
+        role=node.role,
         status=status,
         directory=stage.directory,
-        what=describe_stage(role, config, sources),
-        needs=Needs() if status == "reuse" else needs(role, config, sources, manifests, inputs),
+        what=node.spec.describe(config, sources),
+        needs=Resources() if status == "reuse" else needs(node, config, sources, manifests),
+        trains=node.spec.trains,
     )
 
 
@@ -165,7 +162,7 @@ def _notes(config: Config, sources: Sources) -> list[str]:
     ):
         notes.append("What the judge will cost is not in the sum: how many prompts there are is not known here.")
     retired = [name for name in sources.judge_models(judge.model) if name in RETIRED]
-    if "judge" in endpoints_of(config, sources) and judge.endpoint.base_url is None and retired:
+    if "judge" in endpoints_of(config, sources) and config.endpoints.judge.base_url is None and retired:
         notes.append(f"OpenAI has retired {', '.join(retired)}: requests for it fail. Name another with judge.model=…")
     if judge.kind == JudgeKind.local and (sources.judge or sources.base).location == "smollm2_135m":
         notes.append(

@@ -14,7 +14,7 @@ from minilima.config.schema import Config
 from minilima.console import count
 from minilima.formats.files import size_text
 from minilima.run.plan import Plan, PlannedStage
-from minilima.run.resources import Needs
+from minilima.run.resources import Resources
 from minilima.train.memory import GIB
 
 _SHOWN_OF_A_ROLE = 4
@@ -55,13 +55,13 @@ def as_json(plan: Plan) -> str:
     return json.dumps(told, indent=2, ensure_ascii=False)
 
 
-Row = tuple[str, str, str, Needs, str]
+Row = tuple[str, str, str, Resources, str]
 """Role, status, what it is, what it takes, entry of the store."""
 
 
 def _together(stages: Sequence[PlannedStage], points: int) -> Row:
     """Stages that read alike, as one line."""
-    first, sums = stages[0], sum((stage.needs for stage in stages), Needs())
+    first, sums = stages[0], sum((stage.needs for stage in stages), Resources())
     if len(stages) == 1:
         return first.role, first.status, f"{first.what}{_shared(first, points)}", sums, first.directory
     return first.role, first.status, f"{len(stages):,} times: {first.what}{_shared(first, points)}", sums, ""
@@ -70,7 +70,7 @@ def _together(stages: Sequence[PlannedStage], points: int) -> Row:
 def _rest(stages: Sequence[PlannedStage]) -> Row:
     counts = Counter(stage.status for stage in stages)
     what = f"and {len(stages):,} more: " + ", ".join(f"{number:,} to {status}" for status, number in counts.items())
-    return stages[0].role, "", what, sum((stage.needs for stage in stages), Needs()), ""
+    return stages[0].role, "", what, sum((stage.needs for stage in stages), Resources()), ""
 
 
 def _shared(stage: PlannedStage, points: int) -> str:
@@ -84,7 +84,7 @@ def _show(title: str, rows: Sequence[Row], plan: Plan) -> None:
     used = [place for place, cell in enumerate(sums) if cell]
     figures = [_COLUMNS[place] for place in used]
 
-    def cells(found: Needs) -> list[str]:
+    def cells(found: Resources) -> list[str]:
         whole = _cells(found)
         return [whole[place] for place in used]
 
@@ -96,7 +96,7 @@ def _show(title: str, rows: Sequence[Row], plan: Plan) -> None:
     console.show_plan(title, [] if apart else figures, lines)
     if apart:
         grouped = groupby(rows, key=lambda row: row[0])
-        by_role = [(role, *cells(sum((needs for _, _, _, needs, _ in of_role), Needs()))) for role, of_role in grouped]
+        by_role = [(role, *cells(sum((needs for _, _, _, needs, _ in of_role), Resources()))) for role, of_role in grouped]
         console.say()
         console.show_table(
             ("takes about", *figures), [*(row for row in by_role if any(row[1:])), ("in all", *in_all)], figures_from=1
@@ -118,7 +118,7 @@ def _has_time(stage: PlannedStage) -> bool:
     return stage.status == "reuse" or stage.needs.seconds is not None
 
 
-def _cells(found: Needs, *, whole: bool = True) -> tuple[str, ...]:
+def _cells(found: Resources, *, whole: bool = True) -> tuple[str, ...]:
     """A cell for each of _COLUMNS; `whole` says whether the time of every part is known."""
     return (
         f"{found.requests:,}" if found.requests else "",

@@ -7,14 +7,15 @@ commits) for the keys. What cannot be reached now is marked `unresolved`, so tha
 import json
 from pathlib import Path
 
-from minilima.config.schema import Config, DataKind, GeneratorKind, JudgeKind, Pick
+from minilima.config.choices import DataKind, GeneratorKind, JudgeKind, Pick
+from minilima.config.schema import Config
 from minilima.errors import MinilimaError, options
 from minilima.formats.alpaca_judges import find_annotators, read_annotators
 from minilima.formats.files import DATA, canonical_json, sha256_file, sha256_text
 from minilima.formats.llamafactory import import_identity, locate, split_name
 from minilima.models import hub
 from minilima.models.fingerprint import fingerprint_directory
-from minilima.models.packaged import EMBEDDED
+from minilima.models.packaged import PACKAGED
 from minilima.store.sources import FileSource, ModelSource, Sources, answers_beside
 
 
@@ -27,8 +28,8 @@ def resolve(config: Config) -> Sources:
     data = config.data
     generates = data.kind != DataKind.file
     reads_file = data.kind == DataKind.file or (data.kind == DataKind.answers and (data.path or data.hub_file) is not None)
-    reads_seeds = data.include_seeds or (generates and not reads_file)
-    base = model_source(config.model.embedded, config.model.hub, config.model.path, config.model.revision)
+    reads_seeds = config.dataset.include_seeds or (generates and not reads_file)
+    base = model_source(config.model.packaged, config.model.hub, config.model.path, config.model.revision)
     own_generator = config.generator.model if config.generator.kind == GeneratorKind.local and generates else None
     own_judge = config.judge.model if config.judge.kind == JudgeKind.local else None
     return Sources(
@@ -39,7 +40,7 @@ def resolve(config: Config) -> Sources:
         generator=_named_model(own_generator),
         judge=_named_model(own_judge),
         annotators=_annotators(config.judge.annotators_config) if config.judge.kind == JudgeKind.alpaca_eval else None,
-        dev_set=_dev_set(config) if config.sft.select != Pick.last else None,
+        dev_set=_dev_set(config) if config.epoch.select != Pick.last else None,
         reference=_reference(config),
     )
 
@@ -76,12 +77,12 @@ def _answers(name: str, outputs: Path) -> FileSource:
 
 def _dev_set(config: Config) -> FileSource:
     """The prompts by which an epoch is chosen: a packaged set, or a file."""
-    name = config.sft.dev_set
+    name = config.epoch.dev_set
     packaged = (DATA / f"{name}.jsonl").is_file()
-    found = _packaged_file("sft.dev_set", name) if packaged else _local_file("sft.dev_set", name)
+    found = _packaged_file("epoch.dev_set", name) if packaged else _local_file("epoch.dev_set", name)
     if found.sha256 == _eval_set(config).sha256:
         raise MinilimaError(
-            f"sft.dev_set={name} is the evaluation set.",
+            f"epoch.dev_set={name} is the evaluation set.",
             "A model chosen by the prompts on which it is evaluated looks better than it is.",
             "Leave it out: minilima_dev_50 was written for this.",
         )
@@ -166,20 +167,20 @@ def model_source(embedded: str | None, hub: str | None, path: str | None, revisi
     if hub is not None:
         return _hub_model(hub, revision)
     if embedded is None:
-        raise MinilimaError("No model is set.", "model.embedded, model.hub and model.path are all empty.", "Set one of them.")
-    if embedded not in EMBEDDED:
+        raise MinilimaError("No model is set.", "model.packaged, model.hub and model.path are all empty.", "Set one of them.")
+    if embedded not in PACKAGED:
         raise MinilimaError(
-            f"There is no embedded model {embedded!r}.", f"There are: {options(EMBEDDED)}.", "Or use model.path=… or model.hub=…"
+            f"There is no embedded model {embedded!r}.", f"There are: {options(PACKAGED)}.", "Or use model.path=… or model.hub=…"
         )
-    files = EMBEDDED[embedded].files
-    return ModelSource(kind="embedded", location=embedded, identity=sha256_text(canonical_json(files)))
+    files = PACKAGED[embedded].files
+    return ModelSource(kind="packaged", location=embedded, identity=sha256_text(canonical_json(files)))
 
 
 def _named_model(name: str | None) -> ModelSource | None:
     """A generator's or judge's own model, given by one name: an embedded model, a folder, or a hub name."""
     if name is None:
         return None
-    if name in EMBEDDED:
+    if name in PACKAGED:
         return model_source(name, None, None, "main")
     if Path(name).expanduser().is_dir():
         return model_source(None, None, name, "main")

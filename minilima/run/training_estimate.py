@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minilima.config.choices import DeviceKind
 from minilima.config.schema import ComputeConfig, Config
-from minilima.config.schema import Device as Where
 from minilima.environment import gpus
 from minilima.run.gpus import visible_gpus
-from minilima.run.graph import Stages
+from minilima.run.graph import Graph
 from minilima.run.hosts import machines
+from minilima.run.requests import TOKENS_A_WORD
 from minilima.store.entries import Store
 from minilima.store.sources import ModelSource, Sources
 from minilima.train.memory import GIB, USABLE, Device, Fit, fit, fitting_settings, uses_bf16
@@ -25,11 +26,10 @@ ASSUMED_TOKENS = 300
 """Of an example, where the data set is not made yet; LIMA's examples have about 750, Alpaca's about 100."""
 LAYER_SECONDS = 0.007
 """A layer of a step takes no less: that long it takes to launch its kernels (benchmarks/results/lima_run.json: 0.22 s for 30)."""
-_TOKENS_A_WORD = 1.35
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foresight:
+class TrainingEstimate:
     """`memory`: (what for, GiB) a row; `notes`: sentences on rows, steps and time, and on what would fit."""
 
     memory: tuple[tuple[str, str], ...]
@@ -44,13 +44,13 @@ class Foresight:
     notes: tuple[str, ...]
 
 
-def foresee(config: Config, sources: Sources, graph: Stages, store: Store, device: Device) -> Foresight | None:
+def estimate_training(config: Config, sources: Sources, graph: Graph, store: Store, device: Device) -> TrainingEstimate | None:
     """What training will take on `device`; None where the model's shape is not known yet."""
     if (shape := _shape(sources.base, graph, store)) is None:
         return None
     laid_out = fit(shape, config.sft, config.compute, device)
     time = _time(shape, config, device, graph, store)
-    return Foresight(
+    return TrainingEstimate(
         memory=_table(laid_out, device),
         memory_bytes=laid_out.memory.total,
         seconds=time.seconds,
@@ -62,7 +62,7 @@ def foresee(config: Config, sources: Sources, graph: Stages, store: Store, devic
 
 def device_here(compute: ComputeConfig) -> Device:
     """What each training process would compute on, as nvidia-smi and the kernel tell it."""
-    listed = [] if compute.device == Where.cpu or not visible_gpus() else gpus() or []
+    listed = [] if compute.device == DeviceKind.cpu or not visible_gpus() else gpus() or []
     if not listed:
         flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
         hardware = "avx512_bf16" in flags or "amx_bf16" in flags
@@ -83,18 +83,18 @@ def _processes(compute: ComputeConfig, here: int) -> int:
     return each * max(1, len(machines(compute)))
 
 
-def _shape(source: ModelSource, graph: Stages, store: Store) -> ModelShape | None:
+def _shape(source: ModelSource, graph: Graph, store: Store) -> ModelShape | None:
     file = _config_file(source, graph, store)
     if file is not None and file.is_file():
         return shape_of(json.loads(file.read_text(encoding="utf-8")))
     return published_shape(source.location.partition("@")[0]) if source.kind != "path" else None
 
 
-def _config_file(source: ModelSource, graph: Stages, store: Store) -> Path | None:
+def _config_file(source: ModelSource, graph: Graph, store: Store) -> Path | None:
     if source.kind == "path":
         return Path(source.location) / "config.json"
-    if source.kind == "embedded":
-        return store.root / graph.base.directory / "config.json" if graph.base is not None else None
+    if source.kind == "packaged":
+        return store.root / graph["base"].directory / "config.json"
     from huggingface_hub import try_to_load_from_cache
 
     name, _, commit = source.location.partition("@")
@@ -139,14 +139,14 @@ class _Time:
     told: str
 
 
-def _time(shape: ModelShape, config: Config, device: Device, graph: Stages, store: Store) -> _Time:
+def _time(shape: ModelShape, config: Config, device: Device, graph: Graph, store: Store) -> _Time:
     sft = config.sft
-    found = store.find(graph.dataset)
-    examples, tokens, basis = config.data.size, float(ASSUMED_TOKENS), f"assuming {ASSUMED_TOKENS} tokens an example"
+    found = store.find(graph["dataset"])
+    examples, tokens, basis = config.dataset.size, float(ASSUMED_TOKENS), f"assuming {ASSUMED_TOKENS} tokens an example"
     if found is not None:
         examples = found.metrics["examples"]
         words = found.metrics["instruction_words"]["mean"] + found.metrics["output_words"]["mean"]
-        tokens, basis = _TOKENS_A_WORD * words, "by the words of the data set"
+        tokens, basis = TOKENS_A_WORD * words, "by the words of the data set"
     if examples is None:
         return _Time(seconds=None, h100_seconds=None, told="How many steps there are is known once the data set is made.")
     steps = sft.epochs * -(-examples // sft.batch_size)

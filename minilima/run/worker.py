@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TextIO
@@ -18,47 +17,10 @@ from typing import TextIO
 from filelock import FileLock
 
 from minilima.errors import explain
-from minilima.formats.records import Tell
-from minilima.store.job import Job, Outcome
-from minilima.store.sources import BASES
+from minilima.run.stages import spec_of
+from minilima.store.job import Job
 
 RANK = int(os.environ.get("RANK", "0"))
-
-
-def _builder(job: Job) -> Callable[[Job, Tell], Outcome]:
-    """The function that builds a stage; imported here so that a worker loads only what it needs."""
-    role = job.role
-    if role in BASES:
-        from minilima.train.convert import build_base
-
-        return build_base
-    if role == "pool":
-        from minilima.generate.pool import build_pool
-
-        return build_pool
-    if role == "dataset":
-        from minilima.generate.dataset import build_dataset
-
-        return build_dataset
-    if job.trains:
-        from minilima.train.sft import build_model
-
-        return build_model
-    if role == "model":
-        from minilima.evaluate.select_epoch import choose_epoch
-
-        return choose_epoch
-    if role in ("answers", "reference_answers"):
-        from minilima.evaluate.answers import build_answers
-
-        return build_answers
-    if role == "agreement":
-        from minilima.evaluate.agreement import build_agreement
-
-        return build_agreement
-    from minilima.evaluate.judge import build_verdicts
-
-    return build_verdicts
 
 
 def main(job_file: str) -> int:
@@ -77,7 +39,7 @@ def main(job_file: str) -> int:
         if RANK == 0:
             # An orphaned worker may need a moment to notice that its parent has died.
             FileLock(job.scratch / "worker.lock").acquire(timeout=60)
-        outcome = _builder(job)(job, lambda progress: emit("progress", progress))
+        outcome = spec_of(job.kind).build(job, lambda progress: emit("progress", progress))
     except Exception as error:
         if (mistake := explain(error)) is None:
             raise

@@ -17,10 +17,9 @@ from pathlib import Path
 from omegaconf.errors import OmegaConfBaseException
 
 from minilima import console
-from minilima.config.schema import Until
+from minilima.config.choices import Until
 from minilima.errors import MinilimaError
 from minilima.formats.files import size_text
-from minilima.run.graph import stages
 from minilima.store.entries import checked_manifest, claimed, removing, reservations
 from minilima.store.job import SCRATCH, Job
 
@@ -132,7 +131,9 @@ def _users(outputs: Path) -> dict[str, set[str]]:
 
 def _directories_of_job(text: str) -> set[str]:
     job = Job.from_json(text)
-    return {stage.directory for _, stage in stages(job.config, job.sources).until(Until.report)}
+    from minilima.pipeline import stages
+
+    return {node.stage.directory for node in stages(job.config, job.sources).until(Until.report)}
 
 
 def _read(file: Path, parse: Callable[[str], set[str]]) -> set[str]:

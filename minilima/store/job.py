@@ -57,6 +57,8 @@ class Outcome:
 class Job:
     """What a worker has to build. `role` is the stage's place in the experiment, e.g. reference_answers."""
 
+    kind: str
+    """Which stage is built, as run/stages/ names it."""
     role: str
     key: str
     work: Path
@@ -72,14 +74,9 @@ class Job:
         """For notes and checkpoints; not part of the result."""
         return self.work / SCRATCH
 
-    @property
-    def trains(self) -> bool:
-        """Whether this is the training itself, for which several processes may work together."""
-        return self.role == "epochs" or (self.role == "model" and "epochs" not in self.inputs)
-
     def model_location(self, source: ModelSource, role: str) -> str:
         """What to load for an outside model: its converted form where it is embedded, else where it is."""
-        return str(self.inputs[role]) if source.kind == "embedded" else source.location
+        return str(self.inputs[role]) if source.kind == "packaged" else source.location
 
     def to_json(self) -> str:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -93,6 +90,7 @@ class Job:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values["config"]))
         assert isinstance(config, Config)
         return cls(
+            kind=values["kind"],
             role=values["role"],
             key=values["key"],
             work=Path(values["work"]),

@@ -27,7 +27,7 @@ class FileSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """Weights from outside: `kind` is embedded, hub or path; `location` is what to load; `identity` enters keys."""
+    """Weights from outside: `kind` is packaged, hub or path; `location` is what to load; `identity` enters keys."""
 
     kind: str
     location: str
@@ -35,11 +35,8 @@ class ModelSource:
     missing: str | None = None
 
     def recipe(self) -> dict[str, str]:
-        return {"kind": self.kind, "identity": self.identity}
-
-
-BASES = ("base", "generator_base", "judge_base")
-"""Roles of the stages that convert embedded models: the one that is trained, another that writes, another that judges."""
+        # Packaged models were called embedded when the first keys were made.
+        return {"kind": "embedded" if self.kind == "packaged" else self.kind, "identity": self.identity}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +71,7 @@ class Sources:
         return [str(settings["model_name"]) for settings in found if "model_name" in settings]
 
     def converted(self, role: str) -> ModelSource:
-        """The model that a stage with a role of BASES converts."""
+        """The model that the stage base, generator_base or judge_base converts."""
         return {"generator_base": self.generator, "judge_base": self.judge}.get(role) or self.base
 
     def missing(self) -> list[str]:

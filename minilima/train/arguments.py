@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from minilima.config.schema import ComputeConfig, Config, Precision
+from minilima.config.choices import Precision
+from minilima.config.schema import ComputeConfig, Config
 from minilima.models.local import inference_dtype, pick_device
 from minilima.train.deepspeed import deepspeed_config
 from minilima.train.memory import Device

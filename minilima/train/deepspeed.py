@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from minilima.config.schema import Offload
+from minilima.config.choices import Offload
 
 
 def deepspeed_config(

@@ -9,7 +9,8 @@ row is made as long as fits; where only a short one does, blocks are computed ag
 import math
 from dataclasses import dataclass
 
-from minilima.config.schema import ComputeConfig, Method, Offload, Precision, SftConfig, Weights
+from minilima.config.choices import Method, Offload, Precision, Rounding
+from minilima.config.schema import ComputeConfig, SftConfig
 from minilima.errors import MinilimaError
 from minilima.train.shape import ModelShape
 
@@ -103,7 +104,7 @@ def _states(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: D
     still = float(frozen * element)
     if sft.quantise is not None:
         still = shape.linear * _NF4_BYTES + (frozen - shape.linear) * element
-    if sft.weights == Weights.stochastic and device.bf16:  # weights, gradients and both moments in bfloat16
+    if sft.weights == Rounding.stochastic and device.bf16:  # weights, gradients and both moments in bfloat16
         return still + 2 * trained, 2 * trained, 4 * trained, 0.0
     master = 4 * trained if device.bf16 else 0
     if compute.zero_stage is None:  # gradients are moved into float32 as soon as they are there
@@ -243,7 +244,7 @@ def fitting_settings(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, 
         ("compute=zero2", {"zero_stage": 2, "offload": Offload.none}, {}),
         ("compute=zero3", zero, {}),
         ("compute=zero3_offload", {**zero, "offload": Offload.all}, {}),
-        ("sft.weights=stochastic", {}, {"weights": Weights.stochastic}),
+        ("sft.weights=stochastic", {}, {"weights": Rounding.stochastic}),
         ("sft=lora", {}, {"method": Method.lora}),
     ]
     free = {"micro_batch_tokens": None, "activation_checkpointing": None}

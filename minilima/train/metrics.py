@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from minilima.config.schema import Config, Method
+from minilima.config.choices import Method
+from minilima.config.schema import Config
 from minilima.train.memory import Device
 from minilima.train.shape import ModelShape, training_flops
 from minilima.train.tokenize import TokenizedExample

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from minilima.config.schema import Config, Method, SftConfig
+from minilima.config.choices import Method
+from minilima.config.schema import Config, SftConfig
 from minilima.models.local import load_model, pick_device, split_location
 from minilima.models.packaged import user_cache
 from minilima.train import attention

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from minilima.config.schema import Method, SftConfig
+from minilima.config.choices import Method
+from minilima.config.schema import SftConfig
 from minilima.errors import MinilimaError
 from minilima.models.local import load_model
 from minilima.train.model import with_adapters

@@ -11,7 +11,8 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import Trainer
 
-from minilima.config.schema import Config, Schedule, SftConfig, Weights
+from minilima.config.choices import Rounding, Schedule
+from minilima.config.schema import Config, SftConfig
 from minilima.errors import MinilimaError
 from minilima.train import attention
 from minilima.train.arguments import has_masters
@@ -33,8 +34,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         self.meter = meter
         self.sft = config.sft
         own = has_masters(config.compute)
-        self.by_masters = own and config.sft.weights == Weights.masters
-        self.by_chance = own and config.sft.weights == Weights.stochastic
+        self.by_masters = own and config.sft.weights == Rounding.masters
+        self.by_chance = own and config.sft.weights == Rounding.stochastic
         self.compiled = config.compute.compile
         self.by_boundaries = self.model.config._attn_implementation == attention.NAME
         self.lagging = Lagging() if own and self.args.device.type == "cuda" else None

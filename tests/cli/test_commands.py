@@ -11,7 +11,7 @@ import pytest
 
 from minilima import results, to_frame
 from minilima.config.compose import load_config
-from minilima.run.graph import stages
+from minilima.pipeline import stages
 from minilima.run.sources import resolve
 
 
@@ -54,7 +54,7 @@ def test_a_plan_shows_every_stage_without_torch_or_any_file(tmp_path: Path) -> N
 
 
 def test_a_sweep_is_planned_as_a_whole(tmp_path: Path) -> None:
-    result = minilima("plan", "-m", "+experiment=quickstart", "data.size=10,20", "sft.learning_rate=1e-5,1e-4", cwd=tmp_path)
+    result = minilima("plan", "-m", "+experiment=quickstart", "dataset.size=10,20", "sft.learning_rate=1e-5,1e-4", cwd=tmp_path)
     assert "4 points, 17 stages, 17 to build" in result.stdout, result.stdout + result.stderr
 
 
@@ -109,7 +109,7 @@ def test_an_empty_evaluation_set_is_found_before_anything_is_built(tmp_path: Pat
 
 def test_a_damaged_store_entry_is_named(tmp_path: Path) -> None:
     config = load_config(["+experiment=quickstart"])
-    pool = stages(config, resolve(config)).pool
+    pool = stages(config, resolve(config))["pool"]
     (tmp_path / "outputs" / "store" / pool.directory).mkdir(parents=True)
     assert "is damaged" in refused(minilima("+experiment=quickstart", cwd=tmp_path))
 

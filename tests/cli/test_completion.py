@@ -18,7 +18,7 @@ from minilima.cli.completion import SCRIPTS, complete
         ("minilima -m +experiment=quick", ["+experiment=quickstart"]),
         ("minilima sft=l", ["sft=lima", "sft=lora"]),
         ("minilima plan sft=full sft.learning", ["sft.learning_rate="]),
-        ("minilima judge.endpoint.bud", ["judge.endpoint.budget."]),
+        ("minilima endpoints.judge.bud", ["endpoints.judge.budget."]),
         ("minilima compute.compile=", ["compute.compile=false", "compute.compile=true"]),
         ("minilima -m sft.schedule=linear,co", ["sft.schedule=linear,cosine", "sft.schedule=linear,constant"]),
         ("minilima -m sft=full,l", ["sft=full,lima", "sft=full,lora"]),

@@ -24,8 +24,8 @@ from minilima.cli.doctor import (
     extras,
 )
 from minilima.cli.findings import Finding
+from minilima.config.choices import Quantise, TrackingMode
 from minilima.config.compose import load_config
-from minilima.config.schema import Quantise, TrackingMode
 from minilima.run.sources import model_source
 from minilima.store.entries import Store, claimed
 from minilima.store.job import Outcome, Stage
@@ -47,7 +47,7 @@ def test_an_endpoint_without_a_key_fails_and_the_key_is_named_but_never_shown(
     server: ModelServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(environment, "torch_facts", lambda deepspeed: TORCH)
-    command = ["doctor", "judge=chatgpt", f"judge.endpoint.base_url={server.url}", "judge.model=writer-small"]
+    command = ["doctor", "judge=chatgpt", f"endpoints.judge.base_url={server.url}", "judge.model=writer-small"]
     command.append(f"paths.outputs={tmp_path}")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong")
     assert main(command) == 1
@@ -63,9 +63,9 @@ def test_an_endpoint_without_a_key_fails_and_the_key_is_named_but_never_shown(
 
 
 def test_a_server_that_is_not_there_fails_with_the_setting_to_correct() -> None:
-    endpoint = load_config(["generator=vllm", "generator.endpoint.base_url=http://127.0.0.1:9/v1"]).generator.endpoint
+    endpoint = load_config(["generator=vllm", "endpoints.generator.base_url=http://127.0.0.1:9/v1"]).endpoints.generator
     found = check_endpoint("generator", endpoint, "m", *environment.endpoint_models(endpoint))
-    assert found.level == "fail" and "cannot be reached" in found.says and "generator.endpoint.base_url" in found.fix
+    assert found.level == "fail" and "cannot be reached" in found.says and "endpoints.generator.base_url" in found.fix
 
 
 def test_a_key_is_not_sent_on_to_another_address(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_a_key_is_not_sent_on_to_another_address(server: ModelServer, monkeypatc
     monkeypatch.setenv("OPENAI_API_KEY", VALID_KEY)
     with HTTPServer(("127.0.0.1", 0), Elsewhere) as other:
         threading.Thread(target=other.handle_request, daemon=True).start()
-        endpoint = load_config([f"generator.endpoint.base_url=http://127.0.0.1:{other.server_port}/v1"]).generator.endpoint
+        endpoint = load_config([f"endpoints.generator.base_url=http://127.0.0.1:{other.server_port}/v1"]).endpoints.generator
         assert environment.endpoint_models(endpoint) == ([], "HTTP status 302")
 
 

@@ -25,10 +25,10 @@ from tests.server import VALID_KEY, ModelServer
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["+experiment=quickstart", "data.size=10,null", "sft.learning_rate=1e-5,2"],
+        ["+experiment=quickstart", "dataset.size=10,null", "sft.learning_rate=1e-5,2"],
         ["sft=full,lora", "sft.epochs=1,2", "seed=range(0,3)"],
         ["data.blocked_words=[a,b],[]", "until=pool,dataset"],
-        ["+sweep=size_lr", "data.size=8,9", "name='a','b'"],
+        ["+sweep=size_lr", "dataset.size=8,9", "name='a','b'"],
         ["+experiment=follows", "seed=1,2"],
     ],
 )
@@ -43,10 +43,10 @@ def test_points_are_what_hydra_composes(tmp_path: Path, overrides: list[str]) ->
 
 def test_a_sweeps_file_gives_the_axes_and_the_command_line_wins() -> None:
     assert len(expand(["+sweep=size_lr"]).points) == 9
-    sweep = expand(["+experiment=quickstart", "+sweep=size_lr", "sft.learning_rate=1e-4", "data.size=16,8"])
-    assert [(point.config.data.size, point.config.sft.learning_rate) for point in sweep.points] == [(16, 1e-4), (8, 1e-4)]
-    assert sweep.varied == ("data.size",)
-    assert sweep.points[0].axes == {"data.size": "16"}
+    sweep = expand(["+experiment=quickstart", "+sweep=size_lr", "sft.learning_rate=1e-4", "dataset.size=16,8"])
+    assert [(point.config.dataset.size, point.config.sft.learning_rate) for point in sweep.points] == [(16, 1e-4), (8, 1e-4)]
+    assert sweep.varied == ("dataset.size",)
+    assert sweep.points[0].axes == {"dataset.size": "16"}
 
 
 def test_a_sweep_of_the_users_own_is_found(tmp_path: Path) -> None:
@@ -78,12 +78,12 @@ def test_a_mistake_in_one_point_is_named(overrides: list[str], named: str) -> No
 
 def test_several_values_without_a_sweep_are_explained() -> None:
     with pytest.raises(MinilimaError, match=r"data\.size=10,20 gives several values.* -m"):
-        load_config(["data.size=10,20"])
+        load_config(["dataset.size=10,20"])
 
 
 def test_a_hundred_points_are_planned_with_each_stage_once_and_without_torch(tmp_path: Path) -> None:
     sizes, rates = (",".join(str(number) for number in numbers) for numbers in (range(10, 20), range(1, 11)))
-    arguments = ["plan", "+sweep=size_lr", "+experiment=quickstart", f"data.size={sizes}", f"sft.learning_rate={rates}"]
+    arguments = ["plan", "+sweep=size_lr", "+experiment=quickstart", f"dataset.size={sizes}", f"sft.learning_rate={rates}"]
     code = (
         f"import sys; from minilima.__main__ import main; main({[*arguments, f'paths.outputs={tmp_path}']!r}); "
         "print('torch' in sys.modules)"
@@ -112,8 +112,8 @@ def test_a_failed_point_is_named_the_others_run_and_the_same_command_runs_only_w
 ) -> None:
     server.answer = writer
     arguments = [
-        "-m", "generator=openai", "generator.model=novice,writer-small", f"generator.endpoint.base_url={server.url}",
-        "data.instructions=4", "data.requests_per_round=1", "data.size=3,4", "until=dataset", "tracking=none",
+        "-m", "generator=openai", "generator.model=novice,writer-small", f"endpoints.generator.base_url={server.url}",
+        "data.instructions=4", "data.requests_per_round=1", "dataset.size=3,4", "until=dataset", "tracking=none",
         f"paths.outputs={tmp_path}",
     ]  # fmt: skip
     first = minilima(*arguments, OPENAI_API_KEY=VALID_KEY)
@@ -121,7 +121,7 @@ def test_a_failed_point_is_named_the_others_run_and_the_same_command_runs_only_w
     assert statuses(tmp_path) == ["failed", "failed", "done", "done"]
     text = " ".join(first.stdout.split())
     assert "2 of 4 points are done. This runs what is missing:" in text and " -m minilima -m generator=openai" in text
-    assert "generator.model=novice data.size=3: " in text and "novice" in text.rpartition("data.size=3: ")[2]
+    assert "generator.model=novice dataset.size=3: " in text and "novice" in text.rpartition("dataset.size=3: ")[2]
     assert "Traceback" not in first.stdout + first.stderr
 
     monkeypatch.setattr(doubles, "MODELS", (*doubles.MODELS, "novice"))
@@ -142,7 +142,7 @@ def test_ctrl_c_stops_a_sweep_at_once_and_the_same_command_goes_on(tmp_path: Pat
     server.answer, server.latency = writer, 0.1
     command = [
         sys.executable, "-m", "minilima", "-m", "generator=openai", "generator.model=writer-small", "data.instructions=4",
-        f"generator.endpoint.base_url={server.url}", "data.requests_per_round=1", "generator.endpoint.concurrency=1",
+        f"endpoints.generator.base_url={server.url}", "data.requests_per_round=1", "endpoints.generator.concurrency=1",
         "seed=0,1", "until=pool", "tracking=none", f"paths.outputs={tmp_path}",
     ]  # fmt: skip
     environment = {**os.environ, "OPENAI_API_KEY": VALID_KEY}
@@ -165,7 +165,7 @@ def test_ctrl_c_stops_a_sweep_at_once_and_the_same_command_goes_on(tmp_path: Pat
 
 
 def test_where_no_point_can_run_nothing_is_started(tmp_path: Path) -> None:
-    paragraph = refused(minilima("-m", "+experiment=lima_1k", "data.size=10,20", f"paths.outputs={tmp_path}/new"))
+    paragraph = refused(minilima("-m", "+experiment=lima_1k", "dataset.size=10,20", f"paths.outputs={tmp_path}/new"))
     assert "OPENAI_API_KEY" in paragraph
     assert not (tmp_path / "new").exists()
 
@@ -189,8 +189,8 @@ def test_points_in_parallel_share_stages_and_lease_a_gpu_each(
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     result = minilima(
-        "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "data.size=4,8", "until=answers",
-        "generator=openai", "generator.model=writer-small", f"generator.endpoint.base_url={server.url}", "data.instructions=4",
+        "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset.size=4,8", "until=answers",
+        "generator=openai", "generator.model=writer-small", f"endpoints.generator.base_url={server.url}", "data.instructions=4",
         "data.requests_per_round=1", f"model.path={tiny_model}", "sft.epochs=1", "sft.batch_size=4", "eval.max_tokens=4",
         "eval_set.size=2", "judge.embedding_weight=0", "tracking=none", "name=tiny", f"paths.outputs={tmp_path}/out",
         OPENAI_API_KEY=VALID_KEY,
@@ -203,7 +203,7 @@ def test_points_in_parallel_share_stages_and_lease_a_gpu_each(
     leased = {directory: gpus for directory, gpus in built.items() if directory.startswith(("model", "answers"))}
     assert set(leased.values()) == {"0", "1"}
     assert built[next(name for name in built if name.startswith("pool"))] == "0,1", "nothing is leased to ask an endpoint"
-    assert "Points run through joblib" in result.stdout and "data.size=8: done" in result.stdout
+    assert "Points run through joblib" in result.stdout and "dataset.size=8: done" in result.stdout
 
     (folder,) = (tmp_path / "out" / "sweeps").iterdir()
     assert {run.name for run in find_runs([folder])} == {run.name for run in (tmp_path / "out" / "runs").iterdir()}
@@ -213,8 +213,8 @@ def test_eight_jobs_need_one_pool_and_the_builder_is_killed(tmp_path: Path, serv
     server.answer, server.latency = writer, 0.02
     command = [
         sys.executable, "-m", "minilima", "generator=openai", "generator.model=writer-small", "until=pool", "tracking=none",
-        f"generator.endpoint.base_url={server.url}", "data.instructions=40", "data.requests_per_round=2",
-        "generator.endpoint.concurrency=2", f"paths.outputs={tmp_path}",
+        f"endpoints.generator.base_url={server.url}", "data.instructions=40", "data.requests_per_round=2",
+        "endpoints.generator.concurrency=2", f"paths.outputs={tmp_path}",
     ]  # fmt: skip
     environment = {**os.environ, "OPENAI_API_KEY": VALID_KEY}
 

@@ -7,9 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from minilima.cli import reference
+from minilima.config.choices import Until
 from minilima.config.compose import load_config, to_dict
 from minilima.config.groups import CONF, groups
-from minilima.config.schema import Until
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import check_form
 
@@ -58,7 +58,7 @@ def test_the_command_line_wins_over_the_experiment_which_wins_over_the_group() -
     [
         ("sft.learning_rte=1", ["sft.learning_rte", "learning_rate", "Did you mean"]),
         ("+sft.learning_rte=1", ["sft.learning_rte", "learning_rate", "Did you mean"]),
-        ("judge.endpoint.base_ur=x", ["judge.endpoint.base_ur", "base_url"]),
+        ("endpoints.judge.base_ur=x", ["endpoints.judge.base_ur", "base_url"]),
         ("sft.epochs=abc", ["sft.epochs", "whole number"]),
         ("until=pol", ["until", "pool"]),
         ("sft=loraa", ["sft=loraa", "full", "lora", "lima"]),
@@ -66,7 +66,7 @@ def test_the_command_line_wins_over_the_experiment_which_wins_over_the_group() -
         ("experiment=quickstart", ["+experiment=quickstart"]),
         ("sft", ["key=value"]),
         ("sft.learning_rate=-1", ["sft.learning_rate", "above 0"]),
-        ("data.size=0", ["data.size", "at least 1"]),
+        ("dataset.size=0", ["dataset.size", "at least 1"]),
         ("eval.top_p=1.5", ["eval.top_p", "between 0 and 1"]),
         ("name=../x", ["name", "folder"]),
         ("judge.prompt=chose", ["judge.prompt", "choose", "weigh"]),
@@ -76,9 +76,9 @@ def test_the_command_line_wins_over_the_experiment_which_wins_over_the_group() -
         ("compute.offload=all", ["compute.zero_stage=3"]),
         ("compute.nodes=0", ["compute.nodes", "at least 1"]),
         ("data.instances_per_task=0", ["data.instances_per_task", "at least 1"]),
-        ("generator.endpoint.budget.usd=-1", ["generator.endpoint.budget.usd", "at least 0"]),
-        ("generator.endpoint.base_url=localhost:8000/v1", ["generator.endpoint.base_url", "http://"]),
-        ("generator.endpoint.base_url=", ["generator.endpoint.base_url", "http://"]),
+        ("endpoints.generator.budget.usd=-1", ["endpoints.generator.budget.usd", "at least 0"]),
+        ("endpoints.generator.base_url=localhost:8000/v1", ["endpoints.generator.base_url", "http://"]),
+        ("endpoints.generator.base_url=", ["endpoints.generator.base_url", "http://"]),
         ("compute.served_at=[here]", ["compute.served_at", "http://"]),
     ],
 )
@@ -109,7 +109,7 @@ def test_an_experiment_of_the_users_own_composes(tmp_path: Path) -> None:
 
 def test_lima_1k_is_what_it_says() -> None:
     config = load_config(["+experiment=lima_1k"])
-    assert (config.data.size, config.sft.epochs, config.sft.learning_rate, config.sft.final_learning_rate) == (
+    assert (config.dataset.size, config.sft.epochs, config.sft.learning_rate, config.sft.final_learning_rate) == (
         1000,
         15,
         1e-5,
@@ -131,21 +131,21 @@ def test_the_reference_tells_range_unit_and_default_of_a_setting() -> None:
     assert found["judge.min_coverage"].valid == "number, between 0 and 1"
     assert found["compute.checkpoint_seconds"].valid == "number, in seconds"
     assert found["sft.method"].valid == "`full`, `lora`"
-    assert found["generator.endpoint.budget.usd"].valid == "number, in USD, at least 0, or null"
-    assert found["data.size"].default == "null" and "null = all that pass" in found["data.size"].meaning
+    assert found["endpoints.generator.budget.usd"].valid == "number, in USD, at least 0, or null"
+    assert found["dataset.size"].default == "null" and "null = all that pass" in found["dataset.size"].meaning
     assert all(setting.meaning for setting in found.values())
 
 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("data.size=many", "It must be a whole number"),
+        ("dataset.size=many", "It must be a whole number"),
         ("sft.learning_rate=fast", "It must be a number"),
         ("data.must_ask=perhaps", "It must be true or false"),
         ("sft.method=fool", "It must be one of full, lora"),
         ("model.path={a:1}", "It must be text"),
         ("sft.epochs=null", "It cannot be null"),
-        ("judge.endpoint=3", "It is a group of settings"),
+        ("endpoints.judge=3", "It is a group of settings"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_told_what_it_must_be(override: str, said: str) -> None:

@@ -113,7 +113,8 @@ def test_a_judge_at_an_endpoint_is_measured_its_card_kept_and_nothing_asked_twic
         json.dumps([{**row, "generator_1": "base", "generator_2": "model", "annotator": "gpt", "preference": 1} for row in ROWS])
     )
     asked = [
-        "judge=chatgpt", "judge.model=writer-large", f"judge.endpoint.base_url={server.url}", f"paths.outputs={tmp_path / 'out'}",
+        "judge=chatgpt", "judge.model=writer-large", f"endpoints.judge.base_url={server.url}",
+        f"paths.outputs={tmp_path / 'out'}",
         "--labels", str(tmp_path / "people.jsonl"), "--annotations", str(tmp_path / "theirs.json"),
     ]  # fmt: skip
     card = run_agreement([*asked, "--json"])

@@ -67,7 +67,14 @@ def job(tmp_path: Path, pairs: list[tuple[str, str]], *overrides: str) -> Job:
     work = tmp_path / "work"
     (work / "scratch").mkdir(parents=True)
     return Job(
-        role="verdicts", key="k", work=work, inputs=inputs, config=config, sources=resolve(config), cache=tmp_path / "c.sqlite"
+        kind="verdicts",
+        role="verdicts",
+        key="k",
+        work=work,
+        inputs=inputs,
+        config=config,
+        sources=resolve(config),
+        cache=tmp_path / "c.sqlite",
     )
 
 
@@ -77,7 +84,7 @@ def preferences(job: Job) -> list[float | None]:
 
 
 def judge_server(tmp_path: Path, server: ModelServer, pairs: list[tuple[str, str]], *more: str) -> list[float | None]:
-    overrides = ("judge=chatgpt", "judge.model=writer-large", f"judge.endpoint.base_url={server.url}", *more)
+    overrides = ("judge=chatgpt", "judge.model=writer-large", f"endpoints.judge.base_url={server.url}", *more)
     return preferences(job(tmp_path, pairs, *overrides))
 
 
@@ -118,7 +125,7 @@ def letters(first_token: dict[str, float]) -> Callable[[dict[str, Any]], dict[st
 
 def weighted(tmp_path: Path, server: ModelServer, *more: str) -> list[dict[str, Any]]:
     """Verdicts of the weighing judge on two pairs."""
-    settings = ("judge=gpt4_turbo_weighted", "judge.model=writer-large", f"judge.endpoint.base_url={server.url}", *more)
+    settings = ("judge=gpt4_turbo_weighted", "judge.model=writer-large", f"endpoints.judge.base_url={server.url}", *more)
     made = job(tmp_path, [("x", "y"), ("p", "q")], *settings)
     build_verdicts(made, lambda progress: None)
     return read_jsonl(made.work / "verdicts.jsonl")
@@ -194,7 +201,7 @@ def test_equal_answers_are_a_tie_and_cost_nothing(tmp_path: Path, server: ModelS
 
 @pytest.mark.usefixtures("key")
 def test_a_judged_pair_is_not_asked_again(tmp_path: Path, server: ModelServer) -> None:
-    first = job(tmp_path, [("x", "y")], "judge=cot", "judge.model=writer-large", f"judge.endpoint.base_url={server.url}")
+    first = job(tmp_path, [("x", "y")], "judge=cot", "judge.model=writer-large", f"endpoints.judge.base_url={server.url}")
     build_verdicts(first, lambda progress: None)
     outcome = build_verdicts(first, lambda progress: None)
     assert (len(server.requests), outcome.usage.calls, outcome.usage.cached) == (2, 0, 2)
@@ -213,8 +220,8 @@ def test_every_kind_of_fault_is_survived_and_counted(tmp_path: Path, server: Mod
     server.answer = lambda body: "Hm." if "Question 7?" in body["messages"][-1]["content"] else by_content(body)
     server.fault_share, server.hang_seconds = 0.3, 1.0
     limits = {"timeout_seconds": 0.5, "max_retries": 8, "concurrency": 32}
-    settings = ["judge=cot", "judge.model=writer-large", f"judge.endpoint.base_url={server.url}"]
-    made = job(tmp_path, pairs, *settings, *(f"judge.endpoint.{name}={value}" for name, value in limits.items()))
+    settings = ["judge=cot", "judge.model=writer-large", f"endpoints.judge.base_url={server.url}"]
+    made = job(tmp_path, pairs, *settings, *(f"endpoints.judge.{name}={value}" for name, value in limits.items()))
     outcome = build_verdicts(made, lambda progress: None)
     assert set(server.injected) == set(FAULTS), "each of them occurred"
     rows = read_jsonl(made.work / "verdicts.jsonl")
@@ -248,7 +255,12 @@ def with_losses(folder: Path) -> Path:
 @pytest.mark.usefixtures("key")
 def test_a_kill_loses_no_judged_pair_and_changes_no_verdict(tmp_path: Path, server: ModelServer) -> None:
     pairs = [(f"base {n}", f"tuned {n}") for n in range(40)]
-    settings = ["judge=cot", "judge.model=writer-large", f"judge.endpoint.base_url={server.url}", "judge.endpoint.concurrency=4"]
+    settings = [
+        "judge=cot",
+        "judge.model=writer-large",
+        f"endpoints.judge.base_url={server.url}",
+        "endpoints.judge.concurrency=4",
+    ]
     server.answer = by_content
     whole = job(tmp_path / "whole", pairs, *settings)
     build_verdicts(whole, lambda progress: None)

@@ -11,7 +11,7 @@ from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge import build_verdicts, is_switched
 from minilima.formats.files import read_jsonl
-from minilima.run.graph import stages
+from minilima.pipeline import stages
 from minilima.run.sources import resolve
 from minilima.store.job import Job
 from tests.cli.test_commands import minilima, refused
@@ -104,7 +104,7 @@ def test_what_was_judged_before_a_stage_stopped_is_not_asked_again(tmp_path: Pat
         return "Output (a)"
 
     server.answer = then_retires
-    made = job(tmp_path, PAIRS, *settings(server, "chatgpt"), "judge.endpoint.concurrency=1")
+    made = job(tmp_path, PAIRS, *settings(server, "chatgpt"), "endpoints.judge.concurrency=1")
     with pytest.raises(MinilimaError, match="has no model"):
         build_verdicts(made, lambda progress: None)
     server.answer, server.faults = lambda body: "Output (a)", []
@@ -127,7 +127,7 @@ def test_a_key_stands_in_no_file(tmp_path: Path, server: ModelServer) -> None:
 
 @pytest.mark.parametrize(
     ("more", "named"),
-    [("judge.endpoint.budget.usd=1", "cannot keep a cap"), ("judge.annotators_config=chatgtp", "chatgtp does not exist")],
+    [("endpoints.judge.budget.usd=1", "cannot keep a cap"), ("judge.annotators_config=chatgtp", "chatgtp does not exist")],
 )
 def test_what_cannot_be_done_is_said(tmp_path: Path, server: ModelServer, more: str, named: str) -> None:
     with pytest.raises(MinilimaError, match=named):
@@ -143,7 +143,7 @@ def test_a_judge_of_the_users_own_enters_the_key_with_its_prompt(tmp_path: Path)
     for prompt in ("{instruction} {output_1} {output_2}", "Choose. {instruction} {output_1} {output_2}"):
         (folder / "prompt.txt").write_text(prompt)
         config = load_config(["+experiment=quickstart", "judge=alpaca_eval", f"judge.annotators_config={folder}"])
-        keys.append(stages(config, resolve(config)).verdicts.key)
+        keys.append(stages(config, resolve(config))["verdicts"].key)
     assert keys[0] != keys[1]
 
 

@@ -11,8 +11,8 @@ from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_cards import Figure, JudgeCard, Measured, Ranking, find_card
 from minilima.evaluate.judge_forms import form_of
-from minilima.run.graph import judge_identity
 from minilima.run.sources import resolve
+from minilima.run.stages.verdicts import judge_identity
 from tests.conftest import SHARED
 
 PEOPLE = Measured(
@@ -68,7 +68,7 @@ def _identity(*overrides: str) -> str:
 def test_a_judges_identity_knows_how_it_is_asked_and_not_what_about() -> None:
     identity = _identity
     asked = identity("judge=chatgpt")
-    assert asked == identity("judge=chatgpt", "eval_set.size=7", "judge.endpoint.base_url=http://localhost/v1", "seed=3")
+    assert asked == identity("judge=chatgpt", "eval_set.size=7", "endpoints.judge.base_url=http://localhost/v1", "seed=3")
     others = [identity("judge=chatgpt", more) for more in ("judge.model=other", "judge.orders=random", "judge.prompt=explain")]
     assert len({asked, *others, identity("judge=reference"), identity("judge=local")}) == 6
     assert identity("judge=reference") == identity("judge=reference", "eval_set.size=7")

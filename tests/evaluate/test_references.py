@@ -10,7 +10,7 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.answers import build_answers
 from minilima.formats.eval_sets import load_eval_set, read_references
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.run.graph import stages
+from minilima.pipeline import stages
 from minilima.run.sources import resolve
 from minilima.store.job import Job
 from tests.cli.test_commands import minilima, refused
@@ -33,7 +33,7 @@ def settings(folder: Path, reference: object, *more: str) -> list[str]:
 
 def keys(*overrides: str) -> dict[str, str]:
     config = load_config(list(overrides))
-    return {role: stage.key for role, stage in stages(config, resolve(config)).until(config.until)}
+    return {node.role: node.stage.key for node in stages(config, resolve(config)).until(config.until)}
 
 
 def test_a_published_file_is_judged_against_by_its_content(tmp_path: Path, published: Path) -> None:
@@ -51,8 +51,8 @@ def test_a_published_file_is_judged_against_by_its_content(tmp_path: Path, publi
 def test_answers_are_found_by_instruction_whatever_their_order(tmp_path: Path, published: Path, tiny_model: Path) -> None:
     config = load_config(settings(tmp_path, published, f"model.path={tiny_model}"))
     job = Job(
-        role="reference_answers", key="k", work=tmp_path / "work", inputs={}, config=config, sources=resolve(config),
-        cache=tmp_path / "c.sqlite",
+        kind="references", role="reference_answers", key="k", work=tmp_path / "work", inputs={}, config=config,
+        sources=resolve(config), cache=tmp_path / "c.sqlite",
     )  # fmt: skip
     assert Job.from_json(job.to_json()) == job
     build_answers(job, lambda progress: None)
@@ -95,8 +95,8 @@ def test_answers_of_a_run_that_were_cut_are_known_to_be(tmp_path: Path, publishe
     assert keys(*settings(tmp_path, published))["reference_answers"] != before["reference_answers"]
     config = load_config(settings(tmp_path, published, f"model.path={tiny_model}"))
     job = Job(
-        role="reference_answers", key="k", work=tmp_path / "work", inputs={}, config=config, sources=resolve(config),
-        cache=tmp_path / "c.sqlite",
+        kind="references", role="reference_answers", key="k", work=tmp_path / "work", inputs={}, config=config,
+        sources=resolve(config), cache=tmp_path / "c.sqlite",
     )  # fmt: skip
     assert build_answers(job, lambda progress: None).metrics["truncated"] == 1
     assert [row["truncated"] for row in read_jsonl(job.work / "answers.jsonl")] == [True, False, False]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from minilima.config.choices import Pick
 from minilima.config.compose import load_config
-from minilima.config.schema import Pick
 from minilima.errors import MinilimaError
 from minilima.evaluate.select_epoch import EpochScore, best_epoch, clean_prompts
 from minilima.formats.files import read_jsonl, write_jsonl
@@ -42,7 +42,7 @@ def job(epochs: Path, folder: Path, *overrides: str, rows: list[Example] | None 
     dataset.mkdir()
     write_jsonl(dataset / "dataset.jsonl", rows or EXAMPLES)
     return Job(
-        role="model", key="k", work=work, inputs={"epochs": epochs, "dataset": dataset}, config=config,
+        kind="choice", role="model", key="k", work=work, inputs={"epochs": epochs, "dataset": dataset}, config=config,
         sources=resolve(config), cache=folder / "cache.sqlite",
     )  # fmt: skip
 
@@ -61,7 +61,7 @@ def test_every_epoch_is_kept_as_a_model_and_no_epoch_is_chosen_yet(epochs: Path)
 
 
 def test_the_lowest_loss_on_the_dev_set_chooses_and_is_told_as_a_curve(epochs: Path, tmp_path: Path) -> None:
-    outcome, work = choose(epochs, tmp_path, "sft.select=dev_loss")
+    outcome, work = choose(epochs, tmp_path, "epoch.select=dev_loss")
     curve = [row["dev_loss"] for row in read_jsonl(work / "dev_curve.jsonl")]
     assert len(curve) == 3
     chosen = outcome.metrics["chosen_epoch"]
@@ -72,7 +72,7 @@ def test_the_lowest_loss_on_the_dev_set_chooses_and_is_told_as_a_curve(epochs: P
 
 
 def test_the_judge_chooses_by_answers_to_the_dev_prompts(epochs: Path, tmp_path: Path) -> None:
-    outcome, work = choose(epochs, tmp_path, "sft.select=judge")
+    outcome, work = choose(epochs, tmp_path, "epoch.select=judge")
     scores = [EpochScore(**row) for row in read_jsonl(work / "dev_curve.jsonl")]
     assert scores[-1].preference == 1.5, "the last epoch is what the others are compared with"
     assert outcome.metrics["chosen_epoch"] == best_epoch(scores, Pick.judge)
@@ -99,11 +99,11 @@ def test_dev_prompts_that_were_trained_on_or_are_evaluated_are_left_out(
     words = ["boats", "lamps", "owls", "maps", "drums", "tea", "salt", "glass", "wool", "ink"]
     own = [f"Say {number} things about {word}." for number, word in enumerate(words)]
     rows = [{"instruction": text} for text in (trained.instruction, evaluated, *own)]
-    settings = ("sft.select=judge", f"sft.dev_set={write_jsonl_file('dev.jsonl', *rows)}")
+    settings = ("epoch.select=judge", f"epoch.dev_set={write_jsonl_file('dev.jsonl', *rows)}")
     prompts, left_out = clean_prompts(job(epochs, tmp_path / "a", *settings, rows=[trained]))
     assert ([prompt.instruction for prompt in prompts], left_out) == (own, 2)
     with pytest.raises(MinilimaError, match="no reference answers"):
-        clean_prompts(job(epochs, tmp_path / "b", settings[1], "sft.select=dev_loss", rows=[trained]))
-    few = f"sft.dev_set={write_jsonl_file('few.jsonl', *rows[:5])}"
+        clean_prompts(job(epochs, tmp_path / "b", settings[1], "epoch.select=dev_loss", rows=[trained]))
+    few = f"epoch.dev_set={write_jsonl_file('few.jsonl', *rows[:5])}"
     with pytest.raises(MinilimaError, match="Only 3 of the 5 prompts"):
         clean_prompts(job(epochs, tmp_path / "c", settings[0], few, rows=[trained]))

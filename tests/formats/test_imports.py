@@ -9,13 +9,14 @@ import pytest
 from huggingface_hub import constants
 
 from minilima.config.compose import load_config
+from minilima.config.schema import DataConfig, DatasetConfig
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, sha256_file, write_jsonl
 from minilima.formats.imports import Imported, read_file
 from minilima.formats.records import EvalPrompt, Example
 from minilima.generate.dataset import sift
 from minilima.generate.import_pool import import_pool, read_source
-from minilima.run.graph import stages
+from minilima.pipeline import stages
 from minilima.run.sources import resolve
 from minilima.store.job import Job
 from minilima.store.sources import FileSource
@@ -54,7 +55,7 @@ def source(data_path: str) -> FileSource:
 
 def pool_key(data_path: str) -> str:
     config = load_config(["data=file", f"data.path='{data_path}'"])
-    return stages(config, resolve(config)).pool.key
+    return stages(config, resolve(config))["pool"].key
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,16 @@ def test_prompts_without_an_answer_are_reported_and_the_rest_is_kept(tmp_path: P
         {"conversations": ["Hi.", "Hello."]},
     ]
     config = load_config(["data=file", f"data.path={written(tmp_path / 'lima.json', *rows)}"])
-    job = Job(role="pool", key="k", work=tmp_path, inputs={}, config=config, sources=resolve(config), cache=tmp_path / "c.sqlite")
+    job = Job(
+        kind="pool",
+        role="pool",
+        key="k",
+        work=tmp_path,
+        inputs={},
+        config=config,
+        sources=resolve(config),
+        cache=tmp_path / "c.sqlite",
+    )
     outcome = import_pool(job)
     assert outcome.metrics == {"rows": 2, "rejected": 2, "reasons": {"unanswered": 2}}
     kept = [Example(**row) for row in read_jsonl(tmp_path / "instances.jsonl")]
@@ -319,7 +329,9 @@ def test_a_file_that_changes_between_plan_and_import_is_noticed(tmp_path: Path) 
 def test_a_worker_is_told_which_entry_to_read(tmp_path: Path) -> None:
     value = listed(tmp_path, {**ENTRY, "formatting": "sharegpt"}, {"conversations": sharegpt(*TWO_TURNS)})
     config = load_config(["data=file", f"data.path='{value}'"])
-    job = Job(role="pool", key="k", work=tmp_path, inputs={}, config=config, sources=resolve(config), cache=tmp_path / "c")
+    job = Job(
+        kind="pool", role="pool", key="k", work=tmp_path, inputs={}, config=config, sources=resolve(config), cache=tmp_path / "c"
+    )
     received = Job.from_json(job.to_json()).sources.data
     assert received is not None and read_source(received).examples == [dialogue()]
     assert source(str(tmp_path / "rows.json")).sha256 == sha256_file(tmp_path / "rows.json")
@@ -341,7 +353,7 @@ def test_limas_own_file_is_imported_from_the_hubs_cache(tmp_path: Path, monkeypa
 def test_an_earlier_turn_that_resembles_an_evaluation_prompt_is_contamination_and_another_history_is_no_duplicate() -> None:
     pool = [dialogue(1), Example(**{**asdict(dialogue(2)), "history": (("Name a town.", "Lyon."),)}), dialogue(3)]
     prompts = [EvalPrompt(id="e1", instruction="Name a city.")]
-    kept, rejected = sift(pool, prompts, load_config(["data.max_similarity=0.9"]).data)
+    kept, rejected = sift(pool, prompts, DataConfig(max_similarity=0.9), DatasetConfig())
     assert [item.id for item in kept] == ["row2"]
     assert [(item.id, item.reason) for item in rejected] == [("row1", "contamination"), ("row3", "duplicate")]
 

@@ -30,15 +30,16 @@ from typing import Any
 import pytest
 
 from minilima import rouge
-from minilima.config.schema import DataConfig, Tokenizer
+from minilima.config.choices import Tokenizer
+from minilima.config.schema import DataConfig
 from minilima.formats.files import DATA, read_jsonl
 from minilima.formats.seeds import load_seeds
 from minilima.generate.instructions import _draw
 from minilima.generate.methods import parse_examples, parse_list
 from minilima.generate.pool import build_pool
 from minilima.models.chat import Request, Sampling, ask
+from minilima.pipeline import stages
 from minilima.rouge import RougeIndex
-from minilima.run.graph import stages
 from minilima.run.sources import resolve
 from tests.generate.test_pool import contents, job, tell, writer
 from tests.server import VALID_KEY, ModelServer
@@ -61,7 +62,7 @@ def test_a_cut_and_an_unreadable_list_are_told(tmp_path: Path, server: ModelServ
         return "I would rather not." if first else writer(body)
 
     server.answer, server.faults = answer, ["truncated"]
-    outcome = build_pool(job(tmp_path, server, "data.requests_per_round=1", "generator.endpoint.concurrency=1"), tell)
+    outcome = build_pool(job(tmp_path, server, "data.requests_per_round=1", "endpoints.generator.concurrency=1"), tell)
     assert outcome.metrics["reasons"] == {"unreadable": 1} and outcome.usage.faults["unusable"] == 3
     (row,) = read_jsonl(tmp_path / "work" / "rejected.jsonl")
     assert row["text"] == "I would rather not." and len(row["request"]) == 64
@@ -104,7 +105,7 @@ def test_each_prompt_has_a_draw_of_its_own_whatever_was_drawn_before() -> None:
 def test_the_steps_of_two_models_are_kept_apart(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
     jobs = [job(tmp_path / name, server, f"generator.model={name}") for name in ("writer-small", "writer-large")]
-    keys = {stages(item.config, resolve(item.config)).pool.key for item in jobs}
+    keys = {stages(item.config, resolve(item.config))["pool"].key for item in jobs}
     assert len(keys) == 2
     build_pool(jobs[0], tell)
     asked = len(server.requests)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minilima.config.choices import Select, Style
 from minilima.config.compose import load_config
-from minilima.config.schema import DataConfig, Select, Style
+from minilima.config.schema import DataConfig, DatasetConfig
 from minilima.errors import MinilimaError
 from minilima.formats.files import DATA, read_jsonl, sha256_text
 from minilima.formats.records import EvalPrompt, Example, Progress
@@ -55,14 +56,14 @@ def writer(body: dict[str, Any]) -> str:
 def job(tmp_path: Path, server: ModelServer, *overrides: str, role: str = "pool", inputs: dict[str, Path] | None = None) -> Job:
     config = load_config(
         [
-            "generator=openai", "generator.model=writer-small", f"generator.endpoint.base_url={server.url}",
+            "generator=openai", "generator.model=writer-small", f"endpoints.generator.base_url={server.url}",
             "data.instructions=12", "data.requests_per_round=3", "data.instructions_per_request=3", *overrides,
         ]
     )  # fmt: skip
     work = tmp_path / "work"
     (work / "scratch").mkdir(parents=True, exist_ok=True)
     cache = tmp_path / "cache.sqlite"
-    return Job(role=role, key="k", work=work, inputs=inputs or {}, config=config, sources=resolve(config), cache=cache)
+    return Job(kind=role, role=role, key="k", work=work, inputs=inputs or {}, config=config, sources=resolve(config), cache=cache)
 
 
 def tell(progress: Progress) -> None:
@@ -96,7 +97,7 @@ def test_the_four_steps_lie_open(tmp_path: Path, server: ModelServer) -> None:
 def test_the_result_does_not_depend_on_concurrency(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
     for name, concurrency in (("one", 1), ("many", 16)):
-        build_pool(job(tmp_path / name, server, f"generator.endpoint.concurrency={concurrency}"), tell)
+        build_pool(job(tmp_path / name, server, f"endpoints.generator.concurrency={concurrency}"), tell)
     assert contents(tmp_path / "one" / "work") == contents(tmp_path / "many" / "work")
 
 
@@ -135,7 +136,7 @@ def test_an_alpaca_file_is_imported_and_selected(tmp_path: Path, server: ModelSe
     (tmp_path / "mine.json").write_text(json.dumps(rows))
     build_pool(job(tmp_path, server, "data=file", f"data.path={tmp_path / 'mine.json'}"), tell)
     dataset = job(
-        tmp_path / "d", server, "data=file", f"data.path={tmp_path / 'mine.json'}", "data.size=4",
+        tmp_path / "d", server, "data=file", f"data.path={tmp_path / 'mine.json'}", "dataset.size=4",
         role="dataset", inputs={"pool": tmp_path / "work"},
     )  # fmt: skip
     outcome = build_dataset(dataset, tell)
@@ -169,7 +170,7 @@ def test_what_resembles_an_evaluation_prompt_is_left_out() -> None:
         example("twice", "Something else entirely, on bread"),
         example("twice again", "Something else entirely, on bread"),
     ]
-    kept, rejected = sift(pool, prompts, load_config([]).data)
+    kept, rejected = sift(pool, prompts, DataConfig(), DatasetConfig())
     assert [item.id for item in kept] == ["other", "twice"]
     assert [(item.id, item.reason, item.nearest_id) for item in rejected] == [
         ("same", "contamination", "e1"),
@@ -401,7 +402,7 @@ def test_lists_can_come_as_json(tmp_path: Path, server: ModelServer) -> None:
 
 def test_growth_stops_while_the_budget_still_covers_the_instances(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
-    cap = "generator.endpoint.budget.requests=150"
+    cap = "endpoints.generator.budget.requests=150"
     outcome = build_pool(job(tmp_path, server, "data.instructions=500", cap), tell)
     assert outcome.metrics["stopped_by"] == "budget"
     assert outcome.metrics["tasks"] > 30 and 100 < len(server.requests) <= 150, "most of it is used"
@@ -412,16 +413,16 @@ def test_growth_stops_while_the_budget_still_covers_the_instances(tmp_path: Path
 def test_a_cap_below_a_round_still_yields_what_it_pays_for(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
     small = ("data.instructions=500", "data.requests_per_round=8", "data.instructions_per_request=8")
-    outcome = build_pool(job(tmp_path, server, *small, "generator.endpoint.budget.requests=100"), tell)
+    outcome = build_pool(job(tmp_path, server, *small, "endpoints.generator.budget.requests=100"), tell)
     assert (outcome.metrics["stopped_by"], outcome.metrics["instructions"]) == ("budget", (100 - 8) // 4)
     assert len(server.requests) <= 100
-    none = build_pool(job(tmp_path / "none", server, *small, "generator.endpoint.budget.requests=10"), tell)
+    none = build_pool(job(tmp_path / "none", server, *small, "endpoints.generator.budget.requests=10"), tell)
     assert none.metrics["instructions"] == 0 and none.usage.calls == 0, "a round that leads to nothing is not asked for"
 
 
 def test_with_a_higher_cap_nothing_is_asked_twice(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
-    caps = [f"generator.endpoint.budget.requests={cap}" for cap in (100, 150)]
+    caps = [f"endpoints.generator.budget.requests={cap}" for cap in (100, 150)]
     first = build_pool(job(tmp_path, server, "data.instructions=500", caps[0]), tell)
     asked = len(server.requests)
     second = build_pool(job(tmp_path, server, "data.instructions=500", caps[1]), tell)
@@ -432,7 +433,7 @@ def test_with_a_higher_cap_nothing_is_asked_twice(tmp_path: Path, server: ModelS
 
 def test_a_cap_reserves_no_more_than_the_way_of_asking_needs(tmp_path: Path, server: ModelServer) -> None:
     server.answer = lambda body: EXAMPLES.replace("{n}", sha256_text(json.dumps(body["messages"]))[:6])
-    settings = ("data=alpaca", "data.instructions=4", "data.max_similarity=0.95", "generator.endpoint.budget.requests=3")
+    settings = ("data=alpaca", "data.instructions=4", "data.max_similarity=0.95", "endpoints.generator.budget.requests=3")
     outcome = build_pool(job(tmp_path, server, *settings), tell)
     assert (outcome.metrics["stopped_by"], outcome.metrics["tasks"], outcome.usage.calls) == ("target", 4, 3)
 
@@ -484,7 +485,7 @@ def test_examples_that_never_came_are_counted(tmp_path: Path, server: ModelServe
         return "  " if "Answer Yes or No" not in str(body) and len(server.requests) % 4 == 0 else writer(body)
 
     server.answer = answer
-    outcome = build_pool(job(tmp_path, server, "generator.endpoint.max_retries=0", "generator.endpoint.concurrency=1"), tell)
+    outcome = build_pool(job(tmp_path, server, "endpoints.generator.max_retries=0", "endpoints.generator.concurrency=1"), tell)
     assert 0 < outcome.metrics["reasons"]["no_reply"] <= outcome.usage.faults["given_up"]
     ids = {name: {row["id"] for row in read_jsonl(tmp_path / "work" / f"{name}.jsonl")} for name in ("instances", "rejected")}
     written = {row["id"] for row in read_jsonl(tmp_path / "work" / "instructions.jsonl")}
@@ -509,7 +510,7 @@ def test_every_way_to_select_gives_nested_data_sets(select: Select) -> None:
     def rate(examples: Sequence[Example]) -> list[float | None]:
         return [float(item.id.startswith("sail")) for item in examples]
 
-    data = DataConfig(select=select, topics=3)
+    data = DatasetConfig(select=select, topics=3)
     ordered = arrange(pool, data, 1, embed=embed, rate=rate)
     assert sorted(item.id for item in ordered) == sorted(item.id for item in pool)
     assert [item.id for item in arrange(pool[::-1], data, 1, embed=embed, rate=rate)] == [item.id for item in ordered]
@@ -528,7 +529,7 @@ def test_a_generator_rates_examples_for_the_data_set(tmp_path: Path, server: Mod
     server.answer = lambda body: "9" if "Task number 7" in body["messages"][-1]["content"] else "I give it a 3."
     rows = [{"instruction": f"Task number {n}", "input": "", "output": f"Answer {n}"} for n in range(9)]
     (tmp_path / "mine.json").write_text(json.dumps(rows))
-    options = ("data=file", f"data.path={tmp_path / 'mine.json'}", "data.select=quality", "data.size=2")
+    options = ("data=file", f"data.path={tmp_path / 'mine.json'}", "dataset.select=quality", "dataset.size=2")
     build_pool(job(tmp_path, server, *options), tell)
     outcome = build_dataset(job(tmp_path / "d", server, *options, role="dataset", inputs={"pool": tmp_path / "work"}), tell)
     chosen = read_jsonl(tmp_path / "d" / "work" / "dataset.jsonl")
@@ -538,7 +539,7 @@ def test_a_generator_rates_examples_for_the_data_set(tmp_path: Path, server: Mod
 
 def test_answers_outside_the_window_are_left_out() -> None:
     pool = [replace(example(str(n), f"Task {n} of its own kind"), output="w " * n) for n in range(1, 8)]
-    kept, rejected = sift(pool, [], DataConfig(min_output_words=3, max_output_words=5))
+    kept, rejected = sift(pool, [], DataConfig(), DatasetConfig(min_output_words=3, max_output_words=5))
     assert [len(item.output.split()) for item in kept] == [3, 4, 5]
     assert {item.reason for item in rejected} == {"output_too_short", "output_too_long"}
 

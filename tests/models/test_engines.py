@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from minilima.config.choices import Engine, GeneratorKind
 from minilima.config.compose import load_config
-from minilima.config.schema import ComputeConfig, Engine, GeneratorKind
+from minilima.config.schema import ComputeConfig
 from minilima.errors import MinilimaError
 from minilima.models import engines
 from minilima.models.cache import CachedModel
@@ -49,9 +50,9 @@ def test_a_server_is_not_asked_for_what_it_cannot_do(compute: ComputeConfig, tmp
 
 
 def test_vllm_writes_in_this_process_or_wherever_its_address_points() -> None:
-    here = load_config(["generator=vllm"]).generator
-    assert (here.kind, here.engine) == (GeneratorKind.local, Engine.vllm)
-    there = load_config(["generator=vllm", "generator.endpoint.base_url=http://127.0.0.1:9/v1"]).generator
+    here = load_config(["generator=vllm"])
+    assert (here.generator.kind, here.compute.engine) == (GeneratorKind.local, Engine.vllm)
+    there = load_config(["generator=vllm", "endpoints.generator.base_url=http://127.0.0.1:9/v1"]).generator
     assert there.kind == GeneratorKind.openai
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from minilima.config.schema import Device
+from minilima.config.choices import DeviceKind
 from minilima.errors import MinilimaError
 from minilima.models import local
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
@@ -26,7 +26,7 @@ def ignore(index: int, reply: Reply) -> None:
 
 
 def load(folder: Path, batch: int) -> LocalModel:
-    return LocalModel(str(folder), "tiny", device=Device.cpu, batch=batch)
+    return LocalModel(str(folder), "tiny", device=DeviceKind.cpu, batch=batch)
 
 
 def requests(temperature: float, **sampling: Any) -> list[Request]:
@@ -110,7 +110,7 @@ def test_a_group_is_finished_before_the_next_is_begun(tiny_model: Path, monkeypa
 
     def arrivals(group: int | None) -> list[int]:
         order: list[int] = []
-        model = LocalModel(str(tiny_model), "tiny", device=Device.cpu, batch=3, group=group)
+        model = LocalModel(str(tiny_model), "tiny", device=DeviceKind.cpu, batch=3, group=group)
         assert model.reply_many(asked, lambda index, reply: order.append(index)) == together
         return order
 

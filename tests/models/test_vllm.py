@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minilima.config.schema import Device
+from minilima.config.choices import DeviceKind
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
 from minilima.models.local import LocalModel, load_tokenizer
 
@@ -41,7 +41,7 @@ def model(folder: Path) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vllm, "inference_dtype", lambda device: torch.float32)
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        made = VllmModel(str(folder), "tiny", device=Device.auto)
+        made = VllmModel(str(folder), "tiny", device=DeviceKind.auto)
         yield made
         made.close()
 
@@ -63,7 +63,7 @@ def test_greedy_replies_are_those_of_transformers(
     asked = requests(repetition_penalty=penalty)
     arrived: dict[int, Reply] = {}
     replies = model.reply_many(asked, arrived.__setitem__)
-    assert replies == LocalModel(str(folder), "tiny", device=Device.cpu, batch=8).reply_many(asked, lambda index, reply: None)
+    assert replies == LocalModel(str(folder), "tiny", device=DeviceKind.cpu, batch=8).reply_many(asked, lambda index, reply: None)
     assert [arrived[index] for index in range(5)] == replies
 
 
@@ -107,7 +107,7 @@ def test_the_likeliest_first_tokens_are_those_of_transformers(model: Any, folder
     monkeypatch.setattr(local, "inference_dtype", lambda device: torch.float32)
     chosen = Sampling(temperature=0.0, max_tokens=1, top_logprobs=5)
     asked = [Request(messages=continue_text(f"Kinds. Task: {word}"), sampling=chosen) for word in ("sort", "sing")]
-    theirs = LocalModel(str(folder), "tiny", device=Device.cpu, batch=8).reply_many(asked, print)
+    theirs = LocalModel(str(folder), "tiny", device=DeviceKind.cpu, batch=8).reply_many(asked, print)
     for ours, other in zip(model.reply_many(asked, print), theirs, strict=True):
         assert ours.logprobs is not None and other.logprobs is not None
         whole = {token: value for token, value in other.logprobs.items() if "\ufffd" not in token}  # no part of a character

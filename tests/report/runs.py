@@ -11,10 +11,9 @@ from minilima.config.compose import load_config
 from minilima.config.schema import Config
 from minilima.evaluate.judged import read_judged
 from minilima.formats.files import write_jsonl
-from minilima.pipeline import results_of
+from minilima.pipeline import results_of, stages
 from minilima.report.run_folder import Summary, write_run
-from minilima.run.describe import describe_outcome
-from minilima.run.graph import run_key, stages
+from minilima.run.graph import run_key
 from minilima.run.sources import resolve
 from minilima.store.entries import Artifact, Store
 from minilima.store.job import Outcome
@@ -30,11 +29,12 @@ def finished_run(outputs: Path, prompts: Sequence[Prompt], *overrides: str) -> S
     graph = stages(config, sources)
     store = Store(outputs / "store")
     artifacts: dict[str, Artifact] = {
-        role: store.get_or_build(stage, partial(_fill, role, config, prompts)) for role, stage in graph.until(config.until)
+        node.role: store.get_or_build(node.stage, partial(_fill, node.role, config, prompts))
+        for node in graph.until(config.until)
     }
     judged = read_judged({role: artifact.path for role, artifact in artifacts.items()})
     results = results_of(judged, artifacts, config, sources)
-    outcomes = {role: describe_outcome(role, artifact.metrics) for role, artifact in artifacts.items()}
+    outcomes = {node.role: node.spec.outcome(artifacts[node.role].metrics) for node in graph.until(config.until)}
     folder = outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}"
     return write_run(folder, config, sources, artifacts, outcomes=outcomes, judged=judged, results=results)
 
@@ -102,8 +102,8 @@ def _dataset(config: Config, prompts: Sequence[Prompt], work: Path) -> Outcome:
     ]  # fmt: skip
     (work / "dataset.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (work / "rejected.jsonl").write_text(json.dumps({"id": "x", "text": prompts[0]["instruction"], "reason": "duplicate"}) + "\n")
-    counts = {"examples": config.data.size, "seed": 0, "machine": len(rows), "classification": 0, "available": len(rows)}
-    return Outcome(metrics={**counts, "wanted": config.data.size, "labels": {prompts[0]["base"]: 3, "no": 1}})
+    counts = {"examples": config.dataset.size, "seed": 0, "machine": len(rows), "classification": 0, "available": len(rows)}
+    return Outcome(metrics={**counts, "wanted": config.dataset.size, "labels": {prompts[0]["base"]: 3, "no": 1}})
 
 
 def _pool(prompts: Sequence[Prompt], work: Path) -> Outcome:

@@ -46,7 +46,7 @@ def prompts() -> list[Prompt]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     outputs = tmp_path_factory.mktemp("browser")
-    sweep = [finished_run(outputs, plain_prompts(20, 0.4 + size / 100), f"data.size={size}") for size in (10, 20, 30)]
+    sweep = [finished_run(outputs, plain_prompts(20, 0.4 + size / 100), f"dataset.size={size}") for size in (10, 20, 30)]
     run = finished_run(outputs / "one", prompts())
     told = write_sweep_report([summary.folder for summary in sweep], outputs / "sweep.html")
     return {"run": run.folder / "report.html", "sweep": told}
@@ -206,7 +206,7 @@ def test_the_table_of_a_sweep_is_sorted_by_its_headings(browser: Browser, pages:
         return page.locator("table.sortable tbody td:nth-child(2)").all_inner_texts()
 
     assert column() == ["30", "20", "10"], "the best comes first"
-    heading = page.get_by_role("button", name="data.size")
+    heading = page.get_by_role("button", name="dataset.size")
     heading.click()
     assert column() == ["10", "20", "30"]
     heading.click()

@@ -16,7 +16,7 @@ def point(name: str, wins: int, seconds: float) -> FinishedRun:
     preferences = [2.0] * wins + [1.0] * (40 - wins)
     return FinishedRun(
         name=name,
-        settings={"data.size": seconds, "seed": 0},
+        settings={"dataset.size": seconds, "seed": 0},
         results=Results(coverage=Coverage(judged=40, prompts=40, minimum=0.9), win_rate=win_rate(preferences), loss_change=None),
         preferences={str(number): value for number, value in enumerate(preferences)},
         yardstick={"judge": "a"},
@@ -32,7 +32,7 @@ def test_the_best_comes_first_and_the_front_holds_no_point_that_another_beats() 
     assert [(row.point.name, row.best, row.pareto) for row in table.rows] == [
         ("many", True, True), ("few", False, True), ("waste", False, False),
     ]  # fmt: skip
-    assert table.settings == ("data.size",) and table.cost == "seconds"
+    assert table.settings == ("dataset.size",) and table.cost == "seconds"
     first = table.rows[0].against
     assert first and first.paired and first.paired.difference.value == 37.5
     assert first.paired.p_holm and first.paired.p_holm >= first.paired.p_bootstrap
@@ -82,21 +82,21 @@ def test_every_pair_is_what_a_table_with_each_chosen_point_shows() -> None:
 def test_a_point_is_chosen_by_its_name_or_by_the_settings_that_it_alone_has() -> None:
     small, large = point("run-1a", 20, 100), point("run-2b", 30, 300)
     assert choose("run-2", [small, large]) is large and choose(None, [small]) is None
-    assert choose("data.size=1e2", [small, large]) is small
-    assert choose("data.size=300, seed=0", [small, large]) is large
-    for name in ("seed=0", "data.size=5", "no.such=1", "run-"):
+    assert choose("dataset.size=1e2", [small, large]) is small
+    assert choose("dataset.size=300, seed=0", [small, large]) is large
+    for name in ("seed=0", "dataset.size=5", "no.such=1", "run-"):
         with pytest.raises(MinilimaError, match=r"run-1a.*run-2b"):
             choose(name, [small, large])
 
 
 def test_what_comes_with_another_kind_of_data_is_not_told_besides() -> None:
     settings = [
-        {"data.kind": "file", "data.blocked_words": "[]", "data.size": 10, "sft.epochs": 3},
-        {"data.kind": "self_instruct", "data.blocked_words": "[map]", "data.size": 10, "sft.epochs": 3},
-        {"data.kind": "self_instruct", "data.blocked_words": "[map]", "data.size": 20, "sft.epochs": 1},
+        {"data.kind": "file", "data.blocked_words": "[]", "dataset.size": 10, "sft.epochs": 3},
+        {"data.kind": "self_instruct", "data.blocked_words": "[map]", "dataset.size": 10, "sft.epochs": 3},
+        {"data.kind": "self_instruct", "data.blocked_words": "[map]", "dataset.size": 20, "sft.epochs": 1},
     ]
     points = [replace(point(str(number), 20, 1), settings=given) for number, given in enumerate(settings)]
-    assert tabulate(points).settings == ("data.kind", "data.size", "sft.epochs")
+    assert tabulate(points).settings == ("data.kind", "dataset.size", "sft.epochs")
 
 
 def test_a_narrow_terminal_shows_whole_columns_and_names_the_others() -> None:

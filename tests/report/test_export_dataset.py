@@ -23,10 +23,10 @@ from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.imports import read_file
 from minilima.formats.llamafactory import locate
 from minilima.formats.records import Example, user_text
+from minilima.pipeline import stages
 from minilima.report import export_dataset
 from minilima.report.dataset_card import CardFacts, Origin, card_text, code, fenced
 from minilima.report.export_dataset import Exported, check_repository, export_data, push
-from minilima.run.graph import stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome
@@ -68,8 +68,8 @@ def store_with(tmp_path: Path, *rows: dict[str, Any], overrides: tuple[str, ...]
         write_jsonl(work / "dataset.jsonl", [Example(**row) for row in rows])
         return Outcome(metrics={"examples": len(rows), "reasons": {"contamination": 7, "duplicate": 3}})
 
-    store.get_or_build(graph.pool, pool)
-    store.get_or_build(graph.dataset, dataset)
+    store.get_or_build(graph["pool"], pool)
+    store.get_or_build(graph["dataset"], dataset)
     return names
 
 
@@ -227,7 +227,7 @@ def test_the_card_tells_where_the_rows_come_from_and_what_was_left_out(tmp_path:
 
 
 def test_a_data_set_that_was_not_decontaminated_says_so(tmp_path: Path) -> None:
-    card = (exported(tmp_path, *ROWS, overrides=("data.decontaminate=false",)).folder / "README.md").read_text()
+    card = (exported(tmp_path, *ROWS, overrides=("dataset.decontaminate=false",)).folder / "README.md").read_text()
     assert "**Not decontaminated**" in card and "Decontaminated: " not in card
 
 
@@ -270,15 +270,15 @@ def test_an_export_writes_over_nothing_and_leaves_nothing_half_done(tmp_path: Pa
 
 
 def test_a_data_set_that_is_not_built_is_refused_with_the_command_that_builds_it(tmp_path: Path) -> None:
-    paragraph = refused(minilima("export", "data", "out", "name=a", "data.size=5", "until=report", cwd=tmp_path))
+    paragraph = refused(minilima("export", "data", "out", "name=a", "dataset.size=5", "until=report", cwd=tmp_path))
     assert "not built yet" in paragraph and list(tmp_path.iterdir()) == []
-    assert " ".join(paragraph.split()).endswith("python -m minilima name=a data.size=5 until=dataset")
+    assert " ".join(paragraph.split()).endswith("python -m minilima name=a dataset.size=5 until=dataset")
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        [], ["data"], ["model", "out"], ["data", "name=a"], ["data", "out", "-m", "data.size=1,2"],
+        [], ["data"], ["model", "out"], ["data", "name=a"], ["data", "out", "-m", "dataset.size=1,2"],
         ["data", "out", "--push-to-hub"], ["data", "out", "--push-to-hub", "nobody"], ["data", "out", "--push-to-hub=a/b/c"],
     ],
 )  # fmt: skip

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from minilima.config.choices import DeviceKind
 from minilima.config.compose import load_config
-from minilima.config.schema import Device
 from minilima.errors import MinilimaError
 from minilima.models.chat import ask
 from minilima.models.local import LocalModel, load_tokenizer
+from minilima.pipeline import stages
 from minilima.report.export_model import export_model
-from minilima.run.graph import stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome
@@ -36,8 +36,8 @@ def built(tmp_path: Path, tiny_model: Path) -> list[str]:
         (work / "model_outputs.json").write_text(json.dumps([{"instruction": "Say yes", "output": "yes", "generator": "base"}]))
         return Outcome(metrics={})
 
-    store.get_or_build(graph.model, model)
-    store.get_or_build(graph.reference_answers, answers)
+    store.get_or_build(graph["model"], model)
+    store.get_or_build(graph["reference_answers"], answers)
     return overrides
 
 
@@ -54,7 +54,7 @@ def test_alpaca_eval_reads_the_config_and_prompts_the_model_as_we_do(tmp_path: P
     template = utils.read_or_return(settings["prompt_template"], relative_to=Path("/elsewhere"))
     rows = pandas.DataFrame([{"instruction": "Say {yes} twice"}])
     (prompt,), _ = utils.make_prompts(rows, template=template)
-    ours = LocalModel(arguments["model_name"], "tiny", device=Device.cpu, batch=1)._prompt_ids(ask("Say {yes} twice"))
+    ours = LocalModel(arguments["model_name"], "tiny", device=DeviceKind.cpu, batch=1)._prompt_ids(ask("Say {yes} twice"))
     assert load_tokenizer(arguments["model_name"])(prompt)["input_ids"] == ours
 
 

@@ -51,7 +51,9 @@ def test_the_data_block_gives_back_what_was_written_but_for_what_is_invisible(pa
 
 def test_a_run_against_another_names_it_and_is_compared_with_it_in_pairs(tmp_path: Path) -> None:
     first = finished_run(tmp_path, plain_prompts(20), "eval_set.size=20")
-    second = finished_run(tmp_path, plain_prompts(20, 0.9), "eval_set.size=20", "data.size=8", f"eval.reference={first.folder}")
+    second = finished_run(
+        tmp_path, plain_prompts(20, 0.9), "eval_set.size=20", "dataset.size=8", f"eval.reference={first.folder}"
+    )
     assert second.results is not None and (paired := second.results.paired) is not None
     assert paired.first_better + paired.second_better == 20 and paired.p_mcnemar < 0.05
     assert second.results.loss_against is not None and second.results.loss_against.change.value == 0, "both have the same losses"

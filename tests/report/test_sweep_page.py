@@ -30,8 +30,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for size in SIZES:
         for rate in RATES:
             skill = 0.4 + size / 100 + (0.2 if rate == "1e-4" else 0)
-            finished_run(folder, plain_prompts(40, skill), f"data.size={size}", f"sft.learning_rate={rate}")
-    finished_run(folder, plain_prompts(40), "data.size=10", "until=model")
+            finished_run(folder, plain_prompts(40, skill), f"dataset.size={size}", f"sft.learning_rate={rate}")
+    finished_run(folder, plain_prompts(40), "dataset.size=10", "until=model")
     return folder
 
 
@@ -92,7 +92,7 @@ def test_what_ran_here_costs_nothing_and_what_has_no_price_is_not_known() -> Non
 def test_many_settings_are_drawn_in_no_more_colours_than_there_are(outputs: Path) -> None:
     points = read_points([outputs / "runs"]).points
     many = [
-        type(point)(**{**vars(point), "name": f"p{number}", "settings": {"data.size": 1, "a": number, "b": number % 2}})
+        type(point)(**{**vars(point), "name": f"p{number}", "settings": {"dataset.size": 1, "a": number, "b": number % 2}})
         for number, point in enumerate(points * 3)
     ]
     found = series(tabulate(many))
@@ -157,10 +157,10 @@ def test_the_command_compares_what_is_finished_and_says_what_it_left_out(
 def test_points_of_a_sweep_that_failed_are_named_with_their_cause(outputs: Path, tmp_path: Path) -> None:
     runs = sorted(point.folder for point in read_points([outputs / "runs"]).points)
     points: list[dict[str, object]] = [{"run": str(run), "status": "done", "axes": {}, "cause": None} for run in runs]
-    failed = {"run": "gone", "status": "failed", "axes": {"data.size": "300"}, "cause": "The disk is full."}
+    failed = {"run": "gone", "status": "failed", "axes": {"dataset.size": "300"}, "cause": "The disk is full."}
     (tmp_path / "sweep.json").write_text(json.dumps({"points": [*points, failed]}))
     found = read_points([tmp_path])
-    assert len(found.points) == 4 and found.skipped == ("data.size=300: failed. The disk is full.",)
+    assert len(found.points) == 4 and found.skipped == ("dataset.size=300: failed. The disk is full.",)
 
 
 def test_runs_that_all_stopped_early_are_refused(tmp_path: Path) -> None:

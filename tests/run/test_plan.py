@@ -9,17 +9,20 @@ import pytest
 
 from minilima import console, environment
 from minilima import plan as plan_of
+from minilima.cli.sweep import graphs
 from minilima.config.compose import load_config
 from minilima.config.schema import ComputeConfig
 from minilima.config.sweep_grid import expand
 from minilima.errors import MinilimaError
 from minilima.formats.records import Usage
-from minilima.run.describe import describe_outcome
+from minilima.pipeline import stages
 from minilima.run.plan import Plan, PlannedStage, make_sweep_plan
 from minilima.run.plan_table import as_json, show, show_sweep
 from minilima.run.preflight import confirm_spending
-from minilima.run.resources import Needs, needs
+from minilima.run.resources import Resources
 from minilima.run.sources import resolve
+from minilima.run.speed import needs
+from minilima.run.stages.pool import POOL
 from minilima.train.memory import Device
 from tests.cli.test_commands import minilima, refused
 
@@ -28,12 +31,12 @@ LIMA = ["+experiment=lima_1k", "eval_set=minilima_100", "model=smollm2_135m"]
 
 def sweep(folder: Path, *overrides: str) -> tuple[int, Plan]:
     points = expand([*LIMA, f"paths.outputs={folder}", *overrides]).points
-    return len(points), make_sweep_plan([point.config for point in points])
+    return len(points), make_sweep_plan(graphs([point.config for point in points]))
 
 
 def test_a_sweep_pays_once_for_what_its_points_share(tmp_path: Path) -> None:
-    _, one = sweep(tmp_path, "data.size=100,100")
-    points, many = sweep(tmp_path, "data.size=100,200", "sft.learning_rate=1e-5,2e-5,3e-5")
+    _, one = sweep(tmp_path, "dataset.size=100,100")
+    points, many = sweep(tmp_path, "dataset.size=100,200", "sft.learning_rate=1e-5,2e-5,3e-5")
     assert points == 6 and len({stage.directory for stage in many.stages}) == len(many.stages)
     pool, verdicts = one.stages[1], one.stages[-1]
     assert pool.role == "pool" and one.needs.usd == pytest.approx((pool.needs.usd or 0) + (verdicts.needs.usd or 0))
@@ -45,7 +48,7 @@ def test_a_sweep_is_shown_by_what_differs_with_its_sums(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console._out, "width", 200)
-    points, many = sweep(tmp_path, "data.size=range(100,120)", "sft.learning_rate=1e-5,2e-5,3e-5,4e-5,5e-5")
+    points, many = sweep(tmp_path, "dataset.size=range(100,120)", "sft.learning_rate=1e-5,2e-5,3e-5,4e-5,5e-5")
     show_sweep("lima", points, many)
     text = " ".join(capfd.readouterr().out.split())
     assert "lima: 100 points, 323 stages, 323 to build" in text
@@ -54,7 +57,7 @@ def test_a_sweep_is_shown_by_what_differs_with_its_sums(
 
 
 def test_a_plan_for_programs_holds_every_stage(tmp_path: Path) -> None:
-    _, many = sweep(tmp_path, "data.size=100,200")
+    _, many = sweep(tmp_path, "dataset.size=100,200")
     told = json.loads(as_json(many))
     assert [stage["directory"] for stage in told["stages"]] == [stage.directory for stage in many.stages]
     assert told["needs"] == asdict(many.needs)
@@ -68,7 +71,7 @@ def test_a_retired_judge_is_named_before_it_is_asked(tmp_path: Path) -> None:
     assert "retired gpt-4-1106-preview" in notes("judge.model=null"), "the config's own"
     assert "retired gpt-3.5-turbo-0301" in notes("judge=chatgpt", "judge.model=gpt-3.5-turbo-0301")
     assert "retired" not in notes()
-    assert "retired" not in notes("judge.model=null", "judge.endpoint.base_url=http://localhost/v1"), "others may still offer it"
+    assert "retired" not in notes("judge.model=null", "endpoints.judge.base_url=http://localhost/v1"), "others may still offer it"
 
 
 def test_what_a_judge_costs_is_said_to_be_missing_where_its_prompts_are(tmp_path: Path) -> None:
@@ -103,7 +106,7 @@ def test_in_a_narrow_terminal_the_figures_stand_in_a_table_of_their_own(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console._out, "width", 80)
-    points, many = sweep(tmp_path, "data.size=100,200")
+    points, many = sweep(tmp_path, "dataset.size=100,200")
     show_sweep("lima", points, many)
     text = " ".join(capfd.readouterr().out.split())
     assert "instructions and instances, written by" in text, "what a stage is, has room"
@@ -112,7 +115,7 @@ def test_in_a_narrow_terminal_the_figures_stand_in_a_table_of_their_own(
 
 
 def test_a_price_that_is_not_known_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    config = load_config(["generator=vllm", "generator.endpoint.base_url=http://localhost:8000/v1", f"paths.outputs={tmp_path}"])
+    config = load_config(["generator=vllm", "endpoints.generator.base_url=http://localhost:8000/v1", f"paths.outputs={tmp_path}"])
     show(config, plan_of(config))
     assert "The price is not known" in capfd.readouterr().out
 
@@ -122,7 +125,7 @@ def manifest(stage: str, seconds: float, host: str = "", **content: Any) -> dict
 
 
 def test_time_is_that_of_earlier_builds_for_the_amount_of_work() -> None:
-    config = load_config(["+experiment=quickstart", "sft.epochs=4", "data.size=50"])
+    config = load_config(["+experiment=quickstart", "sft.epochs=4", "dataset.size=50"])
     sources = resolve(config)
     recipe = {"base": sources.base.recipe(), "method": "full", "epochs": 2}
     trained = [
@@ -131,10 +134,12 @@ def test_time_is_that_of_earlier_builds_for_the_amount_of_work() -> None:
     ]
     manifests = {f"model-{place}": found for place, found in enumerate(trained)}
     manifests["dataset-1"] = manifest("dataset", 1.0, recipe={}, metrics={"examples": 100})
-    assert needs("model", config, sources, manifests, {}).seconds == pytest.approx(70)
-    assert needs("model", config, sources, manifests, {"dataset": "dataset-1"}).seconds == pytest.approx(140)
-    lora = load_config(["+experiment=quickstart", "sft=lora", "data.size=50"])
-    assert needs("model", lora, sources, manifests, {}).seconds is None, "another kind of work"
+    node = stages(config, sources).by_role()["model"]
+    assert needs(node, config, sources, manifests).seconds == pytest.approx(70)
+    made = {**manifests, node.inputs["dataset"].stage.directory: manifests["dataset-1"]}
+    assert needs(node, config, sources, made).seconds == pytest.approx(140)
+    lora = load_config(["+experiment=quickstart", "sft=lora", "dataset.size=50"])
+    assert needs(stages(lora, sources).by_role()["model"], lora, sources, manifests).seconds is None, "another kind of work"
 
 
 def test_a_sweep_asks_once_for_the_gpu_and_tells_time_and_memory_of_each_training(
@@ -147,7 +152,7 @@ def test_a_sweep_asks_once_for_the_gpu_and_tells_time_and_memory_of_each_trainin
         return Device(bytes=memory, bf16=True, processes=2, flops=1e12, name="A GPU")
 
     monkeypatch.setattr("minilima.run.plan.device_here", gpu)
-    axes = [f"model.path={tiny_model}", "data.size=96,192", "sft.epochs=1,2"]
+    axes = [f"model.path={tiny_model}", "dataset.size=96,192", "sft.epochs=1,2"]
     memory = 80 * 10**9
     _, plan = sweep(tmp_path, *axes)
     trained = [stage.needs for stage in plan.stages if stage.role == "model"]
@@ -161,12 +166,12 @@ def test_a_sweep_asks_once_for_the_gpu_and_tells_time_and_memory_of_each_trainin
 
 
 def test_needs_add_up_and_only_the_largest_checkpoint_counts() -> None:
-    total = Needs(requests=1, usd=0.5, scratch_bytes=3) + Needs(requests=2, seconds=4.0, scratch_bytes=5)
-    assert total == Needs(requests=3, usd=0.5, seconds=4.0, scratch_bytes=5)
+    total = Resources(requests=1, usd=0.5, scratch_bytes=3) + Resources(requests=2, seconds=4.0, scratch_bytes=5)
+    assert total == Resources(requests=3, usd=0.5, seconds=4.0, scratch_bytes=5)
 
 
 def costly(usd: float | None) -> Plan:
-    stage = PlannedStage(role="pool", status="build", directory="pool-1", what="", needs=Needs(usd=usd))
+    stage = PlannedStage(role="pool", status="build", directory="pool-1", what="", needs=Resources(usd=usd))
     return Plan(stages=(stage,), notes=())
 
 
@@ -192,7 +197,7 @@ def test_much_is_spent_only_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_without_a_terminal_a_costly_run_needs_a_yes_on_its_command_line(tmp_path: Path) -> None:
-    endpoint = "generator.endpoint"
+    endpoint = "endpoints.generator"
     arguments = [
         "generator=vllm", "generator.model=any", "until=pool",
         f"{endpoint}.base_url=http://127.0.0.1:9/v1", f"{endpoint}.max_retries=0",
@@ -212,5 +217,5 @@ def test_what_a_stage_asked_and_why_it_stopped_is_told() -> None:
     assert used.told() == "192 replies, 3 kept from before, 2,880 tokens, 0.0012 USD; on the way: 9 busy, 7 server error"
     assert Usage(calls=1, prompt_tokens=5).told() == "1 reply, 5 tokens" and Usage().told() == ""
     metrics = {"tasks": 56, "rejected": 4, "stopped_by": "max_rounds"}
-    assert describe_outcome("pool", metrics) == "56 machine-written tasks, 4 rejected, stopped by max rounds"
-    assert describe_outcome("pool", {**metrics, "stopped_by": "target", "rejected": 0}) == "56 machine-written tasks"
+    assert POOL.outcome(metrics) == "56 machine-written tasks, 4 rejected, stopped by max rounds"
+    assert POOL.outcome({**metrics, "stopped_by": "target", "rejected": 0}) == "56 machine-written tasks"

@@ -4,15 +4,17 @@ from pathlib import Path
 
 from minilima.config.compose import load_config
 from minilima.formats.files import write_jsonl
-from minilima.run.requests import Estimate, estimate
+from minilima.pipeline import stages
+from minilima.run.requests import Requests
 from minilima.run.sources import resolve
 
 SETTINGS = ["+experiment=lima_1k", "eval_set=minilima_100", "model=smollm2_135m"]
 
 
-def guess(role: str, *overrides: str) -> Estimate | None:
+def guess(role: str, *overrides: str) -> Requests | None:
     config = load_config([*SETTINGS, *overrides])
-    return estimate(role, config, resolve(config))
+    sources = resolve(config)
+    return stages(config, sources).by_role()[role].spec.requests(config, sources)
 
 
 def test_a_pool_takes_three_requests_a_task_and_those_for_the_lists() -> None:
@@ -34,12 +36,12 @@ def test_a_judge_of_alpaca_eval_is_asked_once() -> None:
 
 
 def test_a_price_that_is_not_known_is_not_guessed() -> None:
-    found = guess("pool", "generator.endpoint.base_url=http://127.0.0.1:1/v1")
+    found = guess("pool", "endpoints.generator.base_url=http://127.0.0.1:1/v1")
     assert found is not None and found.usd is None and found.as_of is None
 
 
 def test_a_cap_bounds_the_guess() -> None:
-    found = guess("pool", "generator.endpoint.budget.usd=0.01")
+    found = guess("pool", "endpoints.generator.budget.usd=0.01")
     assert found is not None and found.usd == 0.01
 
 
@@ -51,7 +53,7 @@ def test_what_asks_no_endpoint_has_no_estimate() -> None:
 def test_tasks_of_a_file_are_counted_and_ratings_too(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "tasks.jsonl", [{"instruction": f"Task {number}", "output": "Done."} for number in range(7)])
     path = f"data.path={tmp_path}/tasks.jsonl"
-    answers, rated = ("data=answers", path, "data.select=random"), ("data=file", path, "data.select=quality")
+    answers, rated = ("data=answers", path, "dataset.select=random"), ("data=file", path, "dataset.select=quality")
     found = guess("pool", *answers)
     assert found is not None and (found.requests, found.completion_tokens) == (7, round(7 * 260 * 1.35))
     assert guess("dataset", *answers) is None and guess("pool", *rated) is None

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from minilima.config.schema import Method, SftConfig
+from minilima.config.choices import Method
+from minilima.config.schema import SftConfig
 from minilima.errors import MinilimaError
 from minilima.models.local import load_model
 from minilima.train.model import with_adapters

@@ -9,7 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from minilima.config.schema import ComputeConfig, Method, Offload, SftConfig, Weights
+from minilima.config.choices import Method, Offload, Rounding
+from minilima.config.schema import ComputeConfig, SftConfig
 from minilima.errors import MinilimaError
 from minilima.formats.records import Example
 from minilima.models.local import load_tokenizer
@@ -52,14 +53,14 @@ def test_a_model_of_another_kind_has_no_shape() -> None:
         (SMOL, FULL, 75_000, 38.86),
         (LLAMA_1B, FULL, 38_912, 62.99),
         (LLAMA_8B, LORA, 10_240, 60.41),
-        (LLAMA_8B, SftConfig(weights=Weights.stochastic), 8_500, 60.12),
+        (LLAMA_8B, SftConfig(weights=Rounding.stochastic), 8_500, 60.12),
     ],
 )
 def test_memory_is_foretold_within_a_tenth_of_what_an_h100_took(
     shape: ModelShape, sft: SftConfig, row: int, measured_gib: float
 ) -> None:
     """Peaks in benchmarks/results/sft_*_minilima.json (compiled blocks; all but LoRA with a step in one row)."""
-    again, alone = sft.weights == Weights.stochastic, sft.method == Method.full
+    again, alone = sft.weights == Rounding.stochastic, sft.method == Method.full
     compute = ComputeConfig(compile=True)
     foretold = memory(shape, sft, compute, H100, row_tokens=row, checkpointing=again, one_row=alone)
     assert foretold.total / GIB == pytest.approx(measured_gib, rel=0.1)
@@ -102,7 +103,7 @@ def test_a_model_of_eight_billion_fits_on_one_gpu_only_by_other_means() -> None:
         check_states(LLAMA_8B, FULL, ComputeConfig(), H100, alone)
     pair = replace(H100, processes=2)
     assert "compute=zero3" in fitting_settings(LLAMA_8B, FULL, ComputeConfig(), pair)
-    assert fit(LLAMA_8B, SftConfig(weights=Weights.stochastic), ComputeConfig(), H100).fits
+    assert fit(LLAMA_8B, SftConfig(weights=Rounding.stochastic), ComputeConfig(), H100).fits
     moved = fit(LLAMA_8B, FULL, ComputeConfig(zero_stage=3, offload=Offload.all), H100)
     assert moved.fits and moved.memory.host > 100 * GIB
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from minilima.config.choices import DeviceKind
 from minilima.config.compose import load_config
-from minilima.config.schema import Device, SftConfig
+from minilima.config.schema import SftConfig
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.records import Example
@@ -40,7 +41,7 @@ def job_of(tmp_path: Path, model: Path, *overrides: str, role: str = "model") ->
     write_jsonl(dataset / "dataset.jsonl", EXAMPLES)
     (work / "scratch").mkdir(parents=True, exist_ok=True)
     return Job(
-        role=role, key="k", work=work, inputs={"dataset": dataset}, config=config, sources=resolve(config),
+        kind=role, role=role, key="k", work=work, inputs={"dataset": dataset}, config=config, sources=resolve(config),
         cache=tmp_path / "cache.sqlite",
     )  # fmt: skip
 
@@ -104,7 +105,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path, tiny_model: P
 
 def test_a_model_trained_long_enough_answers_and_stops_by_itself(tmp_path: Path, tiny_model: Path) -> None:
     _, work = train(tmp_path, tiny_model, "sft.epochs=60", "sft.learning_rate=5e-3")
-    model = LocalModel(str(work), "trained", device=Device.cpu, batch=4)
+    model = LocalModel(str(work), "trained", device=DeviceKind.cpu, batch=4)
     asked = [Request(messages=ask(item.instruction), sampling=Sampling(temperature=0.0, max_tokens=60)) for item in EXAMPLES]
     replies = model.reply_many(asked, lambda index, reply: None)
     assert all(reply.finish == "stop" for reply in replies)

@@ -1,0 +1,113 @@
+"""Answers to the evaluation prompts: the tuned model's, and what they are judged against: the base model's, or others'."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from minilima.config.choices import Until
+from minilima.config.schema import Config
+from minilima.formats.eval_sets import load_eval_set, read_references
+from minilima.formats.records import Tell
+from minilima.run.requests import count_prompts
+from minilima.run.spec import Manifest, Manifests, Spec, Work, work
+from minilima.store.job import Job, Outcome
+from minilima.store.sources import Sources
+
+
+def sampling(config: Config) -> dict[str, Any]:
+    """How answers are sampled, wherever they are."""
+    return {name: value for name, value in vars(config.eval).items() if name != "reference"}
+
+
+def prompts(config: Config, sources: Sources) -> dict[str, Any]:
+    """Which prompts are answered."""
+    return {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size}
+
+
+def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
+    return {**prompts(config, sources), **sampling(config), "seed": config.seed}
+
+
+def _recipe_of_base(config: Config, sources: Sources) -> dict[str, Any]:
+    return {**_recipe(config, sources), "model": sources.base.recipe()}
+
+
+def _recipe_of_others(config: Config, sources: Sources) -> dict[str, Any]:
+    assert sources.reference is not None, "resolved where other answers are named"
+    return {**prompts(config, sources), "reference": sources.reference.sha256, "model": sources.base.recipe()}
+
+
+def _describe_as(who: str, config: Config, sources: Sources) -> str:
+    some = f"the first {config.eval_set.size} of " if config.eval_set.size else ""
+    return f"the {who} model on {some}{sources.eval_set.name}, up to {config.eval.max_tokens:,} tokens each"
+
+
+def _describe_others(config: Config, sources: Sources) -> str:
+    assert sources.reference is not None, "resolved where other answers are named"
+    return f"the answers in {sources.reference.name}, and the base model's loss on those of {sources.eval_set.name}"
+
+
+def _outcome(metrics: Mapping[str, Any]) -> str:
+    return f"{metrics['answers']:,} answers, {metrics['mean_words']:.0f} words each, {metrics['truncated']:,} cut"
+
+
+def _build(job: Job, tell: Tell) -> Outcome:
+    from minilima.evaluate.answers import build_answers
+
+    return build_answers(job, tell)
+
+
+def _check(config: Config, sources: Sources) -> None:
+    if sources.eval_set.path is not None:
+        load_eval_set(sources.eval_set.local_path, config.eval_set.size)
+
+
+def _check_others(config: Config, sources: Sources) -> None:
+    _check(config, sources)
+    if sources.reference is not None and sources.eval_set.path is not None:
+        asked = load_eval_set(sources.eval_set.local_path, config.eval_set.size)
+        read_references(sources.reference.local_path, sources.reference.name, asked)
+
+
+def _planned(config: Config, sources: Sources, inputs: Manifests) -> Work | None:
+    number = count_prompts(sources.eval_set, config.eval_set.size)
+    return work(number * config.eval.max_tokens if number else None, "answers", sources.base.recipe())
+
+
+def _finished(manifest: Manifest, inputs: Manifests) -> Work | None:
+    asked = manifest["recipe"]
+    trained = inputs.get("model", {}).get("recipe", {})
+    return work(manifest["metrics"]["answers"] * asked["max_tokens"], "answers", asked.get("model") or trained.get("base"))
+
+
+ANSWERS = Spec(
+    kind="answers",
+    stage="answers",
+    version=2,
+    until=Until.answers,
+    recipe=_recipe,
+    describe=lambda config, sources: _describe_as("tuned", config, sources),
+    outcome=_outcome,
+    build=_build,
+    check=_check,
+    planned_work=_planned,
+    finished_work=_finished,
+)
+BASE_ANSWERS = replace(
+    ANSWERS,
+    role="reference_answers",
+    recipe=_recipe_of_base,
+    describe=lambda config, sources: _describe_as("base", config, sources),
+)
+REFERENCES = replace(
+    ANSWERS,
+    kind="references",
+    stage="references",
+    role="reference_answers",
+    version=1,
+    recipe=_recipe_of_others,
+    describe=_describe_others,
+    check=_check_others,
+    planned_work=lambda config, sources, inputs: work(1, "references"),
+    finished_work=lambda manifest, inputs: work(1, "references"),
+)

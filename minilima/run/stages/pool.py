@@ -1,0 +1,189 @@
+"""The pool of tasks: written by the generator from the seeds, or imported."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from minilima.config.choices import DataKind, GeneratorKind, Until
+from minilima.config.schema import Config
+from minilima.console import count
+from minilima.formats.imports import read_tasks
+from minilima.formats.records import Tell
+from minilima.formats.seeds import load_seeds
+from minilima.run.requests import (
+    ANSWER_TOKENS,
+    CHARACTERS_A_TOKEN,
+    TEMPLATE_TOKENS,
+    TOKENS_A_WORD,
+    Guess,
+    Requests,
+    mean,
+    priced,
+    seed_tasks,
+    tokens,
+)
+from minilima.run.spec import Manifest, Manifests, Spec, Work, work
+from minilima.store.job import Job, Outcome
+from minilima.store.sources import Sources
+
+IMPORT_READER = 2
+"""Version of formats/imports.py alone: generated pools need not be made again when it changes."""
+_AS_HASH = ("path", "hub_file")
+"""Settings of `data` that enter the key by the content of what they name."""
+_ACCEPTED = 0.75
+"""Share of the candidates that the filters let through."""
+_REQUEST_CHARACTERS = 100
+"""What a user asks, where there are no seeds to go by."""
+
+
+def writes_here(config: Config) -> bool:
+    """Whether a model on this machine writes the pool."""
+    return config.data.kind != DataKind.file and config.generator.kind == GeneratorKind.local
+
+
+def writer(config: Config, sources: Sources) -> Any:
+    """The model that writes, as keys know it: its name at an endpoint, or what its weights are."""
+    local = config.generator.kind == GeneratorKind.local
+    return (sources.generator or sources.base).recipe() if local else config.generator.model
+
+
+def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
+    file = sources.data.sha256 if sources.data is not None else None
+    if config.data.kind == DataKind.file:
+        return {"kind": DataKind.file, "file": file, "reader": IMPORT_READER}
+    generator = config.generator
+    asked = ("kind", "temperature", "top_p", "repetition_penalty", "presence_penalty", "style")
+    recipe: dict[str, Any] = {
+        **{name: getattr(generator, name) for name in asked},
+        **{name: value for name, value in vars(config.data).items() if name not in _AS_HASH},
+        "json_schema": generator.json_schema or None,
+        "file": file,
+        "seeds": sources.seeds.sha256 if sources.seeds is not None else None,
+        "seed": config.seed,
+        "model": writer(config, sources),
+    }
+    return recipe if writes_here(config) else {**recipe, "budget": _caps(config)}
+
+
+def _caps(config: Config) -> dict[str, Any] | None:
+    """The caps at which new tasks are no longer asked for: with higher ones the pool is another, larger one."""
+    if config.data.kind == DataKind.answers:
+        return None
+    budget = config.endpoints.generator.budget
+    caps = {"usd": budget.usd, "tokens": budget.tokens, "requests": budget.requests}
+    return caps if any(cap is not None for cap in caps.values()) else None
+
+
+def _describe(config: Config, sources: Sources) -> str:
+    data, generator = config.data, config.generator
+    source = sources.data or sources.seeds
+    name = source.name if source is not None else "nothing"
+    if data.kind == DataKind.file:
+        return f"rows of {name}"
+    written_by = generator.model or ("the base model" if generator.kind == GeneratorKind.local else "?")
+    if data.kind == DataKind.answers:
+        return f"answers to the tasks of {name}, written by {written_by}"
+    how = "" if data.kind == DataKind.self_instruct else f" ({data.kind})"
+    return f"{data.instructions:,} instructions and instances, written by {written_by} from {name}{how}"
+
+
+def _outcome(metrics: Mapping[str, Any]) -> str:
+    rejected = f", {metrics['rejected']:,} rejected" if metrics.get("rejected") else ""
+    # Usually the target ends the generation; anything else is worth a word.
+    stopped = "" if (why := metrics.get("stopped_by", "target")) == "target" else f", stopped by {why.replace('_', ' ')}"
+    tasks = count(metrics["tasks"], "machine-written task") if "tasks" in metrics else count(metrics["rows"], "row")
+    return tasks + rejected + stopped
+
+
+def _build(job: Job, tell: Tell) -> Outcome:
+    from minilima.generate.pool import build_pool
+
+    return build_pool(job, tell)
+
+
+def _check(config: Config, sources: Sources) -> None:
+    if sources.seeds is not None and sources.seeds.path is not None:
+        load_seeds(sources.seeds.path)
+
+
+def _asks(config: Config, sources: Sources) -> str | None:
+    return "generator" if config.data.kind != DataKind.file and not writes_here(config) else None
+
+
+def _requests(config: Config, sources: Sources) -> Requests | None:
+    if _asks(config, sources) is None or (guess := _guess(config, sources)) is None:
+        return None
+    return priced(guess, config.generator.model, config.endpoints.generator)
+
+
+def _guess(config: Config, sources: Sources) -> Guess | None:
+    """What all steps together ask for."""
+    data, tasks = config.data, given_tasks(config, sources)
+    if tasks is None:
+        return None
+    instruction, given, written = (mean([tokens(task[part]) for task in tasks]) for part in range(3))
+    answer = TOKENS_A_WORD * data.answer_words if data.answer_words else written
+    if data.kind == DataKind.answers:
+        return len(tasks), round(len(tasks) * (instruction + given + TEMPLATE_TOKENS)), round(len(tasks) * answer)
+    each = 1 if data.kind == DataKind.magpie else data.instructions_per_request
+    # Whole rounds are asked for.
+    asks = math.ceil(data.instructions / _ACCEPTED / each / data.requests_per_round) * data.requests_per_round
+    if data.kind == DataKind.magpie:
+        prompt = asks * TEMPLATE_TOKENS + data.instructions * (instruction + TEMPLATE_TOKENS)
+        return asks + data.instructions, round(prompt), round(asks * instruction + data.instructions * answer)
+    whole = instruction + given + answer if data.kind == DataKind.alpaca else instruction
+    prompt = asks * (data.demonstrations * whole + TEMPLATE_TOKENS)
+    completion = asks * each * whole
+    if data.kind == DataKind.alpaca:
+        return asks, round(prompt), round(completion)
+    # Classification or not, then the two halves of each instance, each after demonstrations; labels are listed once.
+    instances = data.instructions * data.instances_per_task
+    questions = 0 if data.classification_only else data.instructions
+    halves = instances + (data.instructions if data.classification_only else instances)
+    shown = data.instance_demonstrations * (instruction + given + answer)
+    prompt += questions * (4 * instruction + TEMPLATE_TOKENS) + halves * (shown + instruction + TEMPLATE_TOKENS)
+    completion += questions * 2 + instances * (given + answer)
+    return asks + questions + halves, round(prompt), round(completion)
+
+
+def given_tasks(config: Config, sources: Sources) -> list[tuple[str, str, str]] | None:
+    """(instruction, input, answer) of the tasks to be answered, or of the seeds; None where they are not there to be read."""
+    if config.data.kind == DataKind.answers and sources.data is not None:
+        path = sources.data.path
+        return None if path is None else [(instruction, given, "") for _, instruction, given in read_tasks(path)]
+    if config.data.kind == DataKind.magpie and sources.seeds is None:
+        return [(" " * _REQUEST_CHARACTERS, "", " " * (CHARACTERS_A_TOKEN * ANSWER_TOKENS))]
+    if sources.seeds is None or sources.seeds.path is None:
+        return None
+    return [(task.instruction, task.input, task.output) for task in seed_tasks(sources.seeds.path)]
+
+
+def _planned(config: Config, sources: Sources, inputs: Manifests) -> Work | None:
+    if config.data.kind == DataKind.file:
+        return work(1, "pool")
+    return work(config.data.instructions, "pool", config.data.kind, writer(config, sources))
+
+
+def _finished(manifest: Manifest, inputs: Manifests) -> Work | None:
+    recipe = manifest["recipe"]
+    if "instructions" not in recipe:
+        return work(1, "pool")
+    return work(recipe["instructions"], "pool", recipe.get("kind"), recipe.get("model"))
+
+
+POOL = Spec(
+    kind="pool",
+    stage="pool",
+    version=6,
+    recipe=_recipe,
+    until=Until.pool,
+    describe=_describe,
+    outcome=_outcome,
+    build=_build,
+    check=_check,
+    asks=_asks,
+    requests=_requests,
+    planned_work=_planned,
+    finished_work=_finished,
+    uses_gpu=lambda config, sources: writes_here(config),
+)
