@@ -23,8 +23,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from minilima.config.schema import EndpointConfig
-
 HUB = "https://huggingface.co"
 ENDPOINT_SECONDS, HUB_SECONDS, ANSWER_SECONDS, TORCH_SECONDS = 5.0, 4.0, 4.0, 60.0
 PACKAGE = Path(__file__).parent
@@ -91,10 +89,10 @@ def hub() -> tuple[str, str | None]:
     return address, problem
 
 
-def endpoint_models(endpoint: EndpointConfig) -> tuple[list[str], str | None]:
-    """The models that an endpoint lists, and what stands in the way (None: nothing). Costs nothing."""
-    base = endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    key = os.environ.get(endpoint.api_key_env) or "none"
+def endpoint_models(address: str | None, api_key_env: str) -> tuple[list[str], str | None]:
+    """The models that an endpoint lists, and what stands in the way (None: nothing); no address means OpenAI. Costs nothing."""
+    base = address or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+    key = os.environ.get(api_key_env) or "none"
     told, problem = _get(f"{base.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}, ENDPOINT_SECONDS)
     try:
         return ([str(row["id"]) for row in json.loads(told)["data"]] if problem is None else []), problem

@@ -12,7 +12,7 @@ the model, which is chosen among them. What is in the store is reused; the rest 
 after the other. This process never imports torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -87,11 +87,12 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
         confirm_spending(planned, config.confirm_above_usd)
 
     nodes = graph.until(config.until)
+    needs = [node.stage.directory for node in graph.until(Until.report)]
     artifacts: dict[str, Artifact] = {}
     with reserved(store.root, [node.stage.directory for node in nodes]):
         check_still_there(planned, make_plan(config, sources, graph, store))
         for node in nodes:
-            artifacts[node.role] = get_or_build(node, config, sources, store)
+            artifacts[node.role] = get_or_build(node, config, sources, store, needs=needs)
         judged = read_judged({role: artifact.path for role, artifact in artifacts.items()})
         results = results_of(judged, artifacts, config, sources)
         outcomes = {node.role: node.spec.outcome(artifacts[node.role].metrics) for node in nodes}
@@ -102,8 +103,8 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
     return summary
 
 
-def get_or_build(node: Node, config: Config, sources: Sources, store: Store) -> Artifact:
-    """One stage, with its live line. Its inputs are in the store by now."""
+def get_or_build(node: Node, config: Config, sources: Sources, store: Store, *, needs: Sequence[str] = ()) -> Artifact:
+    """One stage, with its live line. Its inputs are in the store by now; `needs` is what must be kept while it is unfinished."""
     stage = node.stage
     if existing := store.find(stage):
         return existing
@@ -121,6 +122,7 @@ def get_or_build(node: Node, config: Config, sources: Sources, store: Store) -> 
                 sources=sources,
                 cache=cache,
                 account=stage.account,
+                needs=tuple(needs),
             )
             return run_stage(job, line.update)
 

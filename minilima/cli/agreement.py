@@ -148,16 +148,17 @@ def _judge(labels: LabelSet, config: Config, sources: Sources, command: str) -> 
     weights = arrow(config, sources, JUDGE_BASE if sources.judge else BASE) if judges_here(config) else None
     given, node = agreement(config, sources, labels.data, weights)
     store = Store(Path(config.paths.outputs) / "store")
-    with reserved(store.root, [stage.directory for stage in (*node.stage.inputs.values(), node.stage)]):
+    needs = [stage.directory for stage in (*node.stage.inputs.values(), node.stage)]
+    with reserved(store.root, needs):
         if weights is not None:
-            get_or_build(weights, config, sources, store)
+            get_or_build(weights, config, sources, store, needs=needs)
 
         def write(work: Path) -> Outcome:
             write_jsonl(work / "pairs.jsonl", labels.pairs)
             return Outcome(metrics={"pairs": len(labels.pairs)})
 
         store.get_or_build(given, write)
-        artifact = get_or_build(node, config, sources, store)
+        artifact = get_or_build(node, config, sources, store, needs=needs)
     verdicts = {row["id"]: Verdict(**row) for row in read_jsonl(artifact.path / "verdicts.jsonl")}
     measured = measure(
         labels,

@@ -48,7 +48,7 @@ def run_doctor(arguments: Sequence[str], config_dir: str | None = None) -> int:
     for found in findings:
         console.show_finding(found.level, found.name, found.says, found.fix)
     count = {level: sum(found.level == level for found in findings) for level in Level}
-    console.say(f"{count[Level.ok]} ok, {count[Level.warn]} to look at, {count[Level.fail]} to mend.")
+    console.say(f"{count[Level.ok]} ok, {count[Level.warn]} warnings, {count[Level.fail]} errors")
     return 1 if count[Level.fail] else 0
 
 
@@ -62,7 +62,10 @@ def examine(config: Config) -> list[Finding]:
     with ThreadPoolExecutor() as pool:
         torch = pool.submit(lambda: environment.torch_facts(deepspeed=config.compute.zero_stage is not None))
         hub = pool.submit(environment.hub)
-        listed = {role: pool.submit(environment.endpoint_models, endpoint) for role, (endpoint, _) in asked.items()}
+        listed = {
+            role: pool.submit(environment.endpoint_models, endpoint.base_url, endpoint.api_key_env)
+            for role, (endpoint, _) in asked.items()
+        }
         gpus = environment.gpus()
         place, free, writable = environment.disk(Path(config.paths.outputs))
         return [

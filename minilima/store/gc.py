@@ -14,14 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf.errors import OmegaConfBaseException
-
 from minilima import console
-from minilima.config.choices import Until
 from minilima.errors import MinilimaError
 from minilima.formats.files import size_text
 from minilima.store.entries import checked_manifest, claimed, removing, reservations
-from minilima.store.job import SCRATCH, Job
+from minilima.store.job import SCRATCH, needs_of
 
 ACTIONS = ("ls", "gc", "verify")
 
@@ -125,21 +122,14 @@ def _users(outputs: Path) -> dict[str, set[str]]:
     for work in unfinished(outputs / "store"):
         job = work / SCRATCH / "job.json"
         if job.is_file():
-            users[f"unfinished {work.name}"] = _read(job, _directories_of_job)
+            users[f"unfinished {work.name}"] = _read(job, needs_of)
     return users
-
-
-def _directories_of_job(text: str) -> set[str]:
-    job = Job.from_json(text)
-    from minilima.pipeline import stages
-
-    return {node.stage.directory for node in stages(job.config, job.sources).until(Until.report)}
 
 
 def _read(file: Path, parse: Callable[[str], set[str]]) -> set[str]:
     try:
         return parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MinilimaError(
             f"{file} cannot be read, so it is not known what it uses.",
             f"{type(error).__name__}: {error}".splitlines()[0] + ".",

@@ -68,6 +68,8 @@ class Job:
     cache: Path
     account: str | None = None
     """Under which is booked what the stage asks of an endpoint; None = its key."""
+    needs: tuple[str, ...] = ()
+    """Directories of its whole experiment, which are kept while the build is unfinished."""
 
     @property
     def scratch(self) -> Path:
@@ -99,6 +101,7 @@ class Job:
             sources=_sources(values["sources"]),
             cache=Path(values["cache"]),
             account=values["account"],
+            needs=tuple(values.get("needs", ())),
         )
 
 
@@ -112,6 +115,12 @@ def _sources(values: dict[str, Any]) -> Sources:
     files = ("seeds", "data", "eval_set", "annotators", "dev_set", "reference")
     parts: dict[str, Any] = {name: file(values[name]) for name in files}
     return Sources(**parts, **{name: model(values[name]) for name in ("base", "generator", "judge")})  # type: ignore[arg-type]
+
+
+def needs_of(text: str) -> set[str]:
+    """Directories that an unfinished build needs, by its job.json; an older version wrote no `needs`, so its inputs count."""
+    values = json.loads(text)
+    return set(values.get("needs") or [Path(path).name for path in values["inputs"].values()])
 
 
 def parse_error(values: dict[str, str]) -> MinilimaError:

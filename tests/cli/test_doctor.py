@@ -64,7 +64,7 @@ def test_an_endpoint_without_a_key_fails_and_the_key_is_named_but_never_shown(
 
 def test_a_server_that_is_not_there_fails_with_the_setting_to_correct() -> None:
     endpoint = load_config(["generator=vllm", "endpoints.generator.base_url=http://127.0.0.1:9/v1"]).endpoints.generator
-    found = check_endpoint("generator", endpoint, "m", *environment.endpoint_models(endpoint))
+    found = check_endpoint("generator", endpoint, "m", *environment.endpoint_models(endpoint.base_url, endpoint.api_key_env))
     assert found.level == "fail" and "cannot be reached" in found.says and "endpoints.generator.base_url" in found.fix
 
 
@@ -82,7 +82,7 @@ def test_a_key_is_not_sent_on_to_another_address(server: ModelServer, monkeypatc
     with HTTPServer(("127.0.0.1", 0), Elsewhere) as other:
         threading.Thread(target=other.handle_request, daemon=True).start()
         endpoint = load_config([f"endpoints.generator.base_url=http://127.0.0.1:{other.server_port}/v1"]).endpoints.generator
-        assert environment.endpoint_models(endpoint) == ([], "HTTP status 302")
+        assert environment.endpoint_models(endpoint.base_url, endpoint.api_key_env) == ([], "HTTP status 302")
 
 
 @pytest.mark.parametrize(("version", "level"), [((3, 10), "fail"), ((3, 11), "ok"), ((3, 13), "ok"), ((3, 14), "warn")])

@@ -135,6 +135,17 @@ def test_gc_removes_nothing_while_a_build_cannot_be_read(outputs: Path, capfd: p
     assert len(list((outputs / "store").glob("*-*"))) == 3
 
 
+@pytest.mark.parametrize("field", ["needs", "inputs"])
+def test_gc_keeps_what_an_unfinished_build_needs(outputs: Path, field: str) -> None:
+    (directory,) = unused(outputs)
+    job = outputs / "store" / ".work" / "model-0123456789abcdef" / "scratch" / "job.json"
+    job.parent.mkdir(parents=True)
+    inputs = {"dataset": f"/elsewhere/store/{directory}"} if field == "inputs" else {}
+    job.write_text(json.dumps({"inputs": inputs} | ({"needs": [directory]} if field == "needs" else {})))
+    assert command(outputs, "gc", "--yes") == 0
+    assert unused(outputs) == [] and len(list_entries(outputs)) == 3
+
+
 def test_verify_hashes_large_files_too(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert command(outputs, "verify") == 0
     (directory,) = unused(outputs)
