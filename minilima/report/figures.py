@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 PNG_DPI = 300
 """Dots an inch, as journals ask for."""
-INCHES = (4.6, 3.2)
+INCHES = (4.4, 3.2)
 """A page on a telephone shows it at about this size, so that its letters stay legible."""
-LEGEND_LETTERS = 82
+LEGEND_LETTERS = 70
 """As many fit in a line above a picture."""
 CURVE_POINTS = 150
 
@@ -44,7 +44,7 @@ _STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same picture everywhere
     "font.size": 9, "axes.labelcolor": INK, "axes.edgecolor": SOFT, "axes.linewidth": 0.8, "xtick.color": SOFT,
     "ytick.color": SOFT, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": LINE,
-    "axes.axisbelow": True, "legend.frameon": False, "legend.labelcolor": INK, "legend.fontsize": 8, "lines.linewidth": 1.4,
+    "axes.axisbelow": True, "legend.frameon": False, "legend.labelcolor": INK, "legend.fontsize": 9, "lines.linewidth": 1.4,
     "text.parse_math": False,  # a dollar in a setting is a dollar
     "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
 }  # fmt: skip
