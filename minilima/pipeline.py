@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from minilima import console
+from minilima.config.choices import Until
 from minilima.config.schema import Config
 from minilima.evaluate.judge import draws_order
 from minilima.evaluate.judge_cards import find_card

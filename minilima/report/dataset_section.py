@@ -1,4 +1,4 @@
-"""The data set's part of the report: what its pictures show, and the rows to be read."""
+"""The data set's part of a run's page: its charts, and the rows to read."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from minilima.config.schema import Config
 from minilima.formats.files import read_jsonl
-from minilima.report import svg_charts
+from minilima.report.run_figures import BASE, TUNED, VERBS_SHOWN, Chart, counts, histogram, rings, similarity, yields
 from minilima.report.verbs import verb_and_noun
 from minilima.store.entries import Artifact
 
@@ -27,17 +27,20 @@ def dataset_section(artifacts: Mapping[str, Artifact], config: Config) -> dict[s
     shown = [*machine[: EXAMPLES_SHOWN // 2], *(row for row in rows if row["source"] != "machine")][:EXAMPLES_SHOWN]
     pairs = Counter(pair for row in rows if (pair := verb_and_noun(row["instruction"])) is not None)
     labels = artifact.metrics.get("labels", {})
+    asked = [len(f"{row['instruction']} {row['input']}".split()) for row in rows]
+    reasons = Counter(row["reason"].replace("_", " ") for row in rejected)
     return {
         "metrics": artifact.metrics,
-        "instructions": svg_charts.histogram([len(f"{row['instruction']} {row['input']}".split()) for row in rows], "words"),
-        "answers": svg_charts.histogram([len(row["output"].split()) for row in rows], "words"),
-        "likeness": _likeness(_rows(pool.path / "instructions.jsonl"), unfit, config.data.max_similarity),
-        "rounds": svg_charts.yields(rounds) if (rounds := pool.metrics.get("rounds")) else None,
-        "labels": svg_charts.bars(labels),
+        "instructions": histogram(asked, "words", name="instructions", of="instruction and input"),
+        "answers": histogram([len(row["output"].split()) for row in rows], "words", name="answers", of="the answer"),
+        "similarity": _similarity(_rows(pool.path / "instructions.jsonl"), unfit, config.data.max_similarity),
+        "rounds": yields(rounds) if (rounds := pool.metrics.get("rounds")) else None,
+        "labels": counts(labels, name="labels", label="Answers of classification tasks", colour=TUNED) if labels else None,
         "label_share": artifact.metrics.get("most_common_label_share"),
-        "sunburst": svg_charts.sunburst(pairs),
+        "verbs": rings(pairs),
+        "verbs_shown": min(VERBS_SHOWN, len({verb for verb, _ in pairs})),
         "with_verb": sum(pairs.values()),
-        "reasons": svg_charts.bars(Counter(row["reason"].replace("_", " ") for row in rejected)),
+        "reasons": counts(reasons, name="reasons", label="Reasons for rejection", colour=BASE) if reasons else None,
         "examples": shown,
         "rejected": rejected[:REJECTIONS_SHOWN],
         "rejected_total": len(rejected),
@@ -48,9 +51,9 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return read_jsonl(file) if file.is_file() else []
 
 
-def _likeness(written: Sequence[Mapping[str, Any]], unfit: Sequence[Mapping[str, Any]], limit: float) -> dict[str, Any] | None:
+def _similarity(written: Sequence[Mapping[str, Any]], unfit: Sequence[Mapping[str, Any]], limit: float) -> Chart | None:
     """ROUGE-L of each machine-written candidate with its nearest earlier instruction; None where none was measured."""
     accepted, rejected = (
         [row["nearest_rouge"] for row in rows if row.get("nearest_rouge") is not None] for rows in (written, unfit)
     )
-    return svg_charts.likeness(accepted, rejected, limit) if accepted or rejected else None
+    return similarity(accepted, rejected, limit) if accepted or rejected else None

@@ -27,20 +27,24 @@ if TYPE_CHECKING:
 
 PNG_DPI = 300
 """Dots an inch, as journals ask for."""
-INCHES = (6.0, 3.8)
-LEGEND_LETTERS = 108
+INCHES = (4.4, 3.2)
+"""A page on a telephone shows it at about this size, so that its letters stay legible."""
+LEGEND_LETTERS = 70
 """As many fit in a line above a picture."""
 CURVE_POINTS = 150
 
-INK, SOFT, LINE = "#15191e", "#5a6470", "#dfe3e7"
-_ON_PAGE = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", "#0072b2": "var(--tuned)", "#000000": "var(--ink)"}
+INK, SOFT, LINE, FAINT, CARD = "#15191e", "#5a6470", "#dfe3e7", "#b9c4cf", "#fefefe"
+_ON_PAGE = {
+    INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", FAINT: "var(--faint)", CARD: "var(--card)",
+    "#0072b2": "var(--tuned)", "#a85100": "var(--base)", "#000000": "var(--ink)",
+}  # fmt: skip
 """What follows the page's light and dark."""
 
 _STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same picture everywhere
     "font.size": 9, "axes.labelcolor": INK, "axes.edgecolor": SOFT, "axes.linewidth": 0.8, "xtick.color": SOFT,
     "ytick.color": SOFT, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": LINE,
-    "axes.axisbelow": True, "legend.frameon": False, "legend.labelcolor": INK, "legend.fontsize": 8, "lines.linewidth": 1.4,
+    "axes.axisbelow": True, "legend.frameon": False, "legend.labelcolor": INK, "legend.fontsize": 9, "lines.linewidth": 1.4,
     "text.parse_math": False,  # a dollar in a setting is a dollar
     "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
 }  # fmt: skip
@@ -70,7 +74,7 @@ def draw_all(table: Table, folder: Path) -> list[Picture]:
     titles = {f"point-{place}": describe(row, table) for place, row in enumerate(table.rows)}
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
-    with _style():
+    with style():
         for plan in _plans(table, found):
             figure = plan.draw()
             vector, pixels = io.StringIO(), io.BytesIO()
@@ -84,7 +88,8 @@ def draw_all(table: Table, folder: Path) -> list[Picture]:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """The look of every picture, on both pages and in files."""
     import matplotlib
 
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "minilima"}), warnings.catch_warnings():
@@ -226,7 +231,7 @@ def heat_map(rows: Sequence[ComparedRun], name: str) -> "Figure":
 
 
 def loss_curves(found: Sequence[Series]) -> "Figure":
-    figure, axes = _axes("optimiser step", "training loss, nats a token")
+    figure, axes = _axes("optimiser step", "training loss, nats per token")
     lengths = []
     crowd = sum(len(of.rows) for of in found)
     for of in found:
@@ -258,7 +263,7 @@ def smoothed(losses: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def by_length(found: Sequence[Series]) -> "Figure":
-    figure, axes = _axes("mean words in an answer", "win rate, %")
+    figure, axes = _axes("mean words per answer", "win rate, %")
     _percent(axes)
     rated = [(of, place, row) for of in found for place, row in of.rows if row.point.results.win_rate]
     for of, place, row in rated:

@@ -18,8 +18,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from minilima.console import duration
 from minilima.environment import PACKAGE
 from minilima.evaluate.significance import p_text
+from minilima.evaluate.statistics import Estimate
 
 FOLDER = PACKAGE / "report" / "page"
 
@@ -105,18 +107,18 @@ def _environment() -> Environment:
     return environment
 
 
-def duration(seconds: float) -> str:
-    """A time as people say it: `48 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60:,} h {minutes % 60} min"
-
-
 def dollars(usd: float | None) -> str:
     """A price; what is not known is said to be so."""
     if usd is None:
         return "not known"
     return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.4f}"
+
+
+def interval(estimate: Estimate, low: float, high: float, neutral: float) -> dict[str, float]:
+    """Percentages along an axis from `low` to `high`; at `neutral` there is no effect."""
+
+    def along(value: float) -> float:
+        return round(100 * (min(max(value, low), high) - low) / (high - low), 2)
+
+    start, end = along(estimate.low), along(estimate.high)
+    return {"low": start, "width": round(end - start, 2), "value": along(estimate.value), "neutral": along(neutral)}

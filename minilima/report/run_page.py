@@ -18,11 +18,10 @@ from minilima.evaluate.judge_forms import form_shown
 from minilima.evaluate.judged import Judged
 from minilima.evaluate.results import Results
 from minilima.formats.files import read_jsonl, write_atomic
-from minilima.report import svg_charts
 from minilima.report.dataset_section import dataset_section
-from minilima.report.render import render
+from minilima.report.render import interval, render
+from minilima.report.run_figures import loss_curve
 from minilima.report.runs import Cost, stage_cost
-from minilima.report.series import running_mean
 from minilima.report.verdicts import verdict_rows
 from minilima.store.entries import Artifact
 
@@ -77,7 +76,7 @@ def _win(results: Results | None) -> dict[str, Any] | None:
     return {
         "coverage": results.coverage,
         "rate": rate,
-        "bar": svg_charts.interval(rate.win_rate, 0.0, 100.0, 50.0) if rate else None,
+        "bar": interval(rate.win_rate, 0.0, 100.0, 50.0) if rate else None,
         "against": results.against,
         "other": results.other,
         "before": "before" if results.other == "base" else results.other,
@@ -92,7 +91,7 @@ def _loss(results: Results | None) -> dict[str, Any] | None:
         return None
     change = results.loss_change.change
     reach = 1.25 * max(abs(change.low), abs(change.high), 1e-6)
-    return {"change": results.loss_change, "bar": svg_charts.interval(change, -reach, reach, 0.0), "reach": reach}
+    return {"change": results.loss_change, "bar": interval(change, -reach, reach, 0.0), "reach": reach}
 
 
 def _judge(config: Config, results: Results | None, worth: str, warnings: Sequence[str]) -> dict[str, Any] | None:
@@ -123,7 +122,7 @@ def _measured(card: JudgeCard, number: int) -> dict[str, Any]:
         (f"agrees with {item.by}", item.agreement, "%"),
         ("“the longer answer” agrees", item.longest, "%"),
         ("gain over it", item.gain, "points"),
-        ("one person with the others", item.people, "%"),
+        ("human-human agreement", item.people, "%"),
         ("Cohen's kappa", item.kappa, ""),
         ("both orders agreed", item.consistency, "%"),
         ("the answer shown first won", item.first_wins, "%"),
@@ -158,12 +157,7 @@ def _curve(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:
     if "model" not in artifacts:
         return None
     log = read_jsonl(artifacts["model"].path / "training_log.jsonl")
-    losses = [entry["loss"] for entry in log]
-    means = running_mean(losses) if len(log) > 20 else []
-    # A picture has no room for more points than these.
-    kept = slice(None, None, 1 + len(log) // 1000)
-    chart = svg_charts.line_chart([entry["step"] for entry in log][kept], losses[kept], means[kept])
-    return {"chart": chart, "first": losses[0], "last": losses[-1]}
+    return {"chart": loss_curve([entry["step"] for entry in log], [entry["loss"] for entry in log]), "steps": len(log)}
 
 
 def _facets(verdicts: Sequence[Mapping[str, Any]], other: str) -> dict[str, Any]:

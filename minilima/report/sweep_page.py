@@ -12,9 +12,8 @@ from typing import Any
 from minilima.formats.files import write_atomic
 from minilima.report.compare import Against, ComparedRun, Table, choose, every_pair, label, notes, shown, tabulate
 from minilima.report.figures import draw_all
-from minilima.report.render import render
+from minilima.report.render import interval, render
 from minilima.report.runs import Cost, FinishedRun, FinishedRuns, read_points
-from minilima.report.svg_charts import interval
 
 MOST_CHOICES = 30
 """Points up to which the page can compare with each of them: every pair takes a bootstrap of its own."""

@@ -182,7 +182,7 @@ def test_light_and_dark_follow_the_system_until_one_is_chosen(open_page: Page) -
     toggle = open_page.locator("#theme")
     toggle.click()
     toggle.click()
-    expect(toggle).to_have_text("Dark")
+    expect(toggle).to_have_text("Theme: dark")
     assert is_dark()
     open_page.reload()
     assert is_dark(), "the choice is remembered"

@@ -4,13 +4,27 @@ import html
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from minilima.formats.records import Verdict
-from minilima.report import svg_charts
 from minilima.report.render import embed, legible
+from minilima.report.run_figures import (
+    BASE,
+    MOST_BINS,
+    VERBS_SHOWN,
+    Bar,
+    Chart,
+    counts,
+    histogram,
+    loss_curve,
+    rings,
+    similarity,
+    similarity_bins,
+    yields,
+)
 from minilima.report.run_folder import Summary
 from minilima.report.verbs import verb_and_noun
 from minilima.report.verdicts import is_flipped
@@ -76,7 +90,7 @@ def test_no_character_can_end_a_data_block() -> None:
 def test_the_report_needs_nothing_from_elsewhere(page: str) -> None:
     ours = page.partition('id="rows"')[0].replace("&lt;img src=x", "")
     assert not re.search(r"""(src|href)\s*=\s*(?!["']#)""", ours)
-    assert not re.search(r"https?://|@import|url\(", page)
+    assert not re.search(r"https?://|@import|url\((?!#)", page)
     assert "default-src 'none'" in html.unescape(page)
 
 
@@ -121,41 +135,72 @@ def test_a_run_that_stops_early_reports_what_there_is(tmp_path: Path, last: str,
     assert found == parts | {"settings"}
 
 
+def in_frame(chart: Chart, bars: Sequence[Bar]) -> bool:
+    """Each of these bars is drawn, and within the picture."""
+    drawn = str(chart.markup)
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)
+    assert box is not None
+    width, height = float(box[1]), float(box[2])
+    for bar in bars:
+        path = re.search(
+            rf'<title>{re.escape(html.escape(bar.title))}</title>.*?(?: d="([^"]+)"|<use [^>]*x="([\d.]+)" y="([\d.]+)")',
+            drawn,
+            re.S,
+        )
+        assert path is not None, bar.title
+        numbers = [float(number) for number in re.findall(r"-?[\d.]+", path[1])] if path[1] else [float(path[2]), float(path[3])]
+        if not all(-0.1 <= x <= width + 0.1 for x in numbers[::2]) or not all(-0.1 <= y <= height + 0.1 for y in numbers[1::2]):
+            return False
+    return True
+
+
 def test_a_histogram_counts_every_value_once_and_puts_what_lies_far_out_into_its_last_column() -> None:
-    chart = svg_charts.histogram([0, 1, 1, 5, 40], "words")
-    counts = [int(column["title"].rpartition(": ")[2]) for column in chart["columns"]]
-    assert sum(counts) == 5 and (chart["median"], chart["largest"]) == (1, 40)
-    far = svg_charts.histogram([*range(100), 9000], "words")
-    assert len(far["columns"]) <= svg_charts.MOST_BINS and "or more" in far["columns"][-1]["title"]
-    assert svg_charts.histogram([], "words")["columns"]
+    chart = histogram([0, 1, 1, 5, 40], "words", name="a", of="it")
+    assert sum(int(bar.title.rpartition(": ")[2]) for bar in chart.bars) == sum(bar.parts[0] for bar in chart.bars) == 5
+    assert chart.label.endswith("median 1, largest 40") and "median 1<" in str(chart.markup)
+    far = histogram([*range(100), 9000], "words", name="a", of="it")
+    assert sum(bar.parts[0] for bar in far.bars) == 101
+    assert len(far.bars) <= MOST_BINS and "or more" in far.bars[-1].title
+    assert in_frame(far, far.bars)
+    assert histogram([], "words", name="a", of="it").bars
+    for largest in (0, 1, 19, 20, 21, 99, 100, 101, 4999):
+        bars = histogram(range(largest + 1), "words", name="a", of="it").bars
+        assert len(bars) <= MOST_BINS and sum(bar.parts[0] for bar in bars) == largest + 1
 
 
-def test_likeness_is_counted_apart_for_what_was_accepted_and_what_was_not() -> None:
-    chart = svg_charts.likeness([0.0, 0.31, 0.3], [0.9, 1.0], limit=0.7)
-    told = {column["title"] for column in chart["columns"]}
-    assert {"0.30 to 0.35: 2 accepted, 0 left out", "0.95 to 1.00: 0 accepted, 1 left out"} <= told
-    assert chart["mark"]["label"] == "limit 0.7"
+def test_similarity_is_counted_apart_for_what_was_accepted_and_what_was_not() -> None:
+    told = {bar.title for bar in similarity_bins([0.0, 0.31, 0.3], [0.9, 1.0])}
+    assert {"0.30 to 0.35: 2 accepted, 0 rejected", "0.95 to 1.00: 0 accepted, 1 rejected"} <= told
+    chart = similarity([0.0, 0.31, 0.3], [0.9, 1.0], limit=0.7)
+    assert "limit 0.7" in str(chart.markup) and all(f"<title>{title}</title>" in str(chart.markup) for title in told)
 
 
 def test_columns_stay_within_their_frame() -> None:
-    chart = svg_charts.yields([{"round": number, "candidates": 10 * number + 1, "accepted": 5} for number in range(40)])
-    assert len(chart["x_ticks"]) <= svg_charts.MOST_LABELS
-    for column in chart["columns"]:
-        assert chart["left"] <= column["x"] and column["x"] + column["width"] <= chart["right"] + 0.1
-        assert all(chart["top"] - 0.1 <= part["y"] <= chart["floor"] for part in column["parts"])
+    chart = yields([{"round": number, "candidates": 10 * number + 5, "accepted": 5} for number in range(40)])
+    assert len(chart.bars) == 40 and in_frame(chart, chart.bars)
+    assert len(re.findall(r'<g id="chart-rounds-xtick_', str(chart.markup))) <= 8
+
+
+def test_bars_of_one_height_are_a_table_and_no_chart() -> None:
+    assert counts({"duplicate": 1, "near duplicate": 1}, name="a", label="Reasons", colour=BASE).markup is None
+    assert yields([{"round": 0, "candidates": 2, "accepted": 1}]).markup is None
+    assert counts({"duplicate": 2, "near duplicate": 1}, name="a", label="Reasons", colour=BASE).markup is not None
 
 
 def test_a_line_chart_stays_within_its_frame_and_a_flat_line_can_be_drawn() -> None:
-    chart = svg_charts.line_chart([1, 2, 3], [2.5, 9.25, 0.5])
-    assert all(0 <= point["x"] <= chart["width"] and 0 <= point["y"] <= chart["floor"] for point in chart["points"])
-    labels = [float(tick["label"]) for tick in chart["y_ticks"]]
-    assert labels[0] <= 0.5 and labels[-1] >= 9.25
-    assert len(svg_charts.line_chart([1], [2.0])["points"]) == 1
+    chart = loss_curve([1, 2, 3], [2.5, 9.25, 0.5])
+    assert [bar.title for bar in chart.bars] == ["step 1: 2.500", "step 2: 9.250", "step 3: 0.500"]
+    assert in_frame(chart, chart.bars)
+    for flat in (loss_curve([1], [2.0]), loss_curve([1, 2], [2.0, 2.0])):
+        assert in_frame(flat, flat.bars)
+    long = loss_curve(range(5000), [1.0 + step % 2 for step in range(5000)])
+    assert not long.bars and len(str(long.markup)) < 100_000
 
 
 def test_bars_beyond_the_most_frequent_are_put_together() -> None:
-    shown = svg_charts.bars({str(number): number for number in range(1, 21)}, most=3)
-    assert [(bar["name"], bar["count"]) for bar in shown] == [("20", 20), ("19", 19), ("18", 18), ("17 others", 153)]
+    chart = counts({str(number): number for number in range(1, 21)}, name="a", label="Numbers", colour=BASE, most=3)
+    assert [(bar.name, bar.parts[0]) for bar in chart.bars] == [("20", 20), ("19", 19), ("18", 18), ("17 others", 153)]
+    assert in_frame(chart, chart.bars)
 
 
 @pytest.mark.parametrize(
@@ -174,10 +219,24 @@ def test_the_verb_of_an_instruction_and_what_it_is_about_are_found(instruction: 
 
 
 def test_the_rings_of_the_sunburst_hold_all_verbs_and_their_nouns() -> None:
-    arcs = svg_charts.sunburst(Counter({("write", "poem"): 3, ("write", "song"): 1, ("explain", "moon"): 1}))
-    assert [(arc["label"], arc["count"]) for arc in arcs] == [("write", 4), ("poem", 3), ("song", 1), ("explain", 1), ("moon", 1)]
-    assert arcs[0]["path"].count("A") == 2
-    assert svg_charts.sunburst(Counter()) == []
+    chart = rings(Counter({("write", "poem"): 3, ("write", "song"): 1, ("explain", "moon"): 1}))
+    assert chart is not None
+    told = [("write", 4), ("poem", 3), ("song", 1), ("explain", 1), ("moon", 1)]
+    assert [(bar.name, bar.parts[0]) for bar in chart.bars] == told
+    assert in_frame(chart, chart.bars)
+    assert chart.label.endswith("write 4, explain 1")
+    assert rings(Counter()) is None
+    many = rings(Counter({(f"verb{number}", "noun"): 1 for number in range(40)}))
+    assert many is not None and len(many.bars) == 2 * VERBS_SHOWN
+
+
+def test_the_charts_of_a_run_follow_the_theme_and_share_no_id(page: str) -> None:
+    drawn = re.findall(r'<svg role="img" aria-label="([^"]+)"', page)
+    assert len(drawn) >= 5 and len(page) < 1_500_000
+    identities = re.findall(r'\bid="([^"]+)"', page.partition('id="rows"')[0])
+    assert len(identities) == len(set(identities))
+    assert "#0072b2" not in page.partition("<main")[2] and "fill: var(--tuned)" in page
+    assert "<title>step 1: 3.000</title>" in page
 
 
 def test_a_verdict_is_flipped_where_the_orders_led_to_different_winners() -> None:

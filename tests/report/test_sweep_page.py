@@ -44,8 +44,8 @@ def test_the_page_shows_every_run_with_the_best_first_and_names_what_was_left_ou
     rows = re.findall(r'<td data-value="(quickstart-\w+)">', page)
     assert len(rows) == len(set(rows)) == 4
     assert "size 30, learning rate 0.0001" in page and page.count('<span class="tag won">best</span>') == 1
-    assert "1 run was left out" in page and "has no verdicts" in page
-    assert "of 3 <small>other runs differ from it" in page
+    assert "1 run was excluded" in page and "has no verdicts" in page
+    assert "of 3 <small>other runs significantly different" in page
 
 
 def test_the_pictures_are_in_the_page_and_beside_it_as_svg_and_png(outputs: Path, page: str) -> None:
@@ -170,5 +170,6 @@ def test_runs_that_all_stopped_early_are_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_drawn_with_before_a_picture_is_wanted() -> None:
-    code = "import sys, minilima.report.sweep_page, minilima.cli.compare, minilima.pipeline; print('matplotlib' in sys.modules)"
+    pages = "minilima.report.sweep_page, minilima.report.run_page"
+    code = f"import sys, {pages}, minilima.cli.compare, minilima.pipeline; print('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

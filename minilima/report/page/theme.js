@@ -25,8 +25,8 @@ function element(name, attributes = {}, ...children) {
 document.addEventListener("DOMContentLoaded", () => {
   const button = document.getElementById("theme");
   const tell = () => {
-    button.textContent = { auto: "Auto", light: "Light", dark: "Dark" }[root.dataset.theme];
-    button.setAttribute("aria-label", `Colours: ${root.dataset.theme}. Press for the next.`);
+    button.textContent = `Theme: ${root.dataset.theme}`;
+    button.title = "Change the colours: automatic, light or dark";
   };
   button.hidden = false;
   button.addEventListener("click", () => {
