@@ -140,9 +140,9 @@ def _points(axes: Mapping[str, Sequence[str]], config_dir: str | None) -> tuple[
             bases[rest] = _base(rest, config_dir)
         base = bases[rest]
         config = _with_values(base, values) if base is not None else None
-        settings = {key.lstrip("+~"): item.partition("=")[2] for key, item in zip(axes, chosen, strict=True) if key in varied}
+        swept = {key.lstrip("+~"): item.partition("=")[2] for key, item in zip(axes, chosen, strict=True) if key in varied}
         checked = config or load_config(chosen, config_dir=config_dir)
-        points.append(Point(overrides=chosen, axes=settings, config=checked))
+        points.append(Point(overrides=chosen, axes=swept, config=checked))
     return tuple(points)
 
 

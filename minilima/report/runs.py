@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from minilima.config.renames import result_settings_of
 from minilima.errors import MinilimaError
 from minilima.evaluate.judged import read_judged
 from minilima.evaluate.results import Coverage, Results, compute_results
@@ -16,11 +17,6 @@ from minilima.evaluate.statistics import Estimate, LossChange, WinRate
 from minilima.formats.files import canonical_json, read_jsonl
 
 FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/runs/NAME-KEY outputs/runs"
-
-_NOT_SETTINGS = (
-    "paths.", "compute.", "tracking.", "confirm_above_usd", "endpoints.generator.", "endpoints.judge.", "compute.answer_group",
-)  # fmt: skip
-"""They change how a run is made or shown, never what comes out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +142,7 @@ def read_point(folder: Path) -> FinishedRun:
     total = sum(costs.values(), start=Cost())
     return FinishedRun(
         name=folder.name,
-        settings={name: value for name, value in flat(run_json["config"]).items() if not name.startswith(_NOT_SETTINGS)},
+        settings=result_settings_of(run_json["config"]),
         results=_results(run_json, paths),
         length_controlled=_length_controlled(run_json),
         preferences={row["id"]: row["preference"] for row in verdicts if row.get("preference") is not None},
@@ -217,11 +213,3 @@ def _yardstick(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         "baseline": canonical_json(asked),
         "judge": canonical_json(judge),
     }
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names: `{"a": {"b": 1}}` -> `{"a.b": 1}`."""
-    pairs: dict[str, Any] = {}
-    for name, value in values.items():
-        pairs |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return pairs

@@ -16,9 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
-
-from minilima.config.compose import strict
+from minilima.config.compose import recorded
 from minilima.config.schema import Config
 from minilima.environment import answers
 from minilima.formats.files import read_jsonl, write_atomic
@@ -56,7 +54,7 @@ def record(folder: Path, mode: Mode) -> None:
     if mode == "online" and not reachable():
         mode = "offline"  # nothing is lost, and nobody waits for W&B's own attempts
     run_json: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    config = strict(OmegaConf.create(run_json["config"]))
+    config = recorded(run_json["config"])
     tracking = config.tracking
     destination = Destination(
         folder=folder.absolute().parent.parent, mode=mode, project=tracking.project, entity=tracking.entity,
