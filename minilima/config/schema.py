@@ -325,7 +325,7 @@ class ComputeConfig:
     answer_group: int = setting(64, AT_LEAST_ONE)
     """Prompts in a group, the longest first: a model on this machine ends all answers of a group before it begins the next, so
     that a kill loses no more than the unfinished ones of a group. A GPU takes at least four batches at once."""
-    checkpoint_seconds: float = setting(300.0, ABOVE_ZERO, "seconds")
+    checkpoint_seconds: float = setting(300.0, AT_LEAST_ZERO, "seconds")
     """Training writes a checkpoint after this many seconds, so that a kill loses no more."""
 
 
