@@ -11,7 +11,7 @@ from typing import Any
 
 from minilima.config.renames import result_settings_of
 from minilima.errors import MinilimaError
-from minilima.evaluate.judged import read_judged
+from minilima.evaluate.judged import opponent, read_judged
 from minilima.evaluate.results import Coverage, Results, compute_results
 from minilima.evaluate.statistics import Estimate, LossChange, WinRate
 from minilima.formats.files import canonical_json, read_jsonl
@@ -154,7 +154,7 @@ def read_point(folder: Path) -> FinishedRun:
         costs=costs,
         examples=manifests["dataset"]["metrics"]["examples"],
         words=manifests["answers"]["metrics"]["mean_words"],
-        base_words=manifests["reference_answers"]["metrics"]["mean_words"],
+        base_words=opponent(manifests)["metrics"]["mean_words"],
         losses=tuple((entry["step"], entry["loss"]) for entry in read_jsonl(paths["model"] / "training_log.jsonl")),
     )
 
@@ -200,7 +200,7 @@ def stage_cost(manifest: Mapping[str, Any]) -> Cost:
 
 
 def _yardstick(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    asked = dict(manifests["reference_answers"]["recipe"])
+    asked = dict(opponent(manifests)["recipe"])
     # Seeds draw other answers of the same baseline; the prompts are still the same.
     asked.pop("seed", None)
     if "reference" in asked:
