@@ -163,15 +163,15 @@ def _with_values(base: Config, overrides: Sequence[str]) -> Config | None:
     """A copy of `base` with these values; None where Hydra has to say what is wrong with them."""
     config = copy.copy(base)
     for override in overrides:
-        found = _value(override)
-        if found is None:
+        parsed = _value(override)
+        if parsed is None:
             return None
         owner: Any = config
-        *parents, leaf = found.key.split(".")
+        *parents, leaf = parsed.key.split(".")
         for parent in parents:  # the sections that are not touched are shared: a config is a value
             setattr(owner, parent, copy.copy(getattr(owner, parent)))
             owner = getattr(owner, parent)
-        setattr(owner, leaf, found.value)
+        setattr(owner, leaf, parsed.value)
     return finished(config)
 
 

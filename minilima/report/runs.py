@@ -78,7 +78,9 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
             points = json.loads(sweep.read_text(encoding="utf-8"))["points"]
             runs = [folder / point["run"] for point in points if point["status"] == "done"]
         if not runs:
-            why = "It holds no run.json, and neither does a folder in it." if folder.is_dir() else "There is no such folder."
+            if not folder.is_dir():
+                raise MinilimaError(f"There is no folder {folder}.", "Finished runs are looked for in it.", FIX)
+            why = "It holds no run.json, and neither does a folder in it."
             raise MinilimaError(f"{folder} is not a finished run.", why, FIX)
         unique.update(dict.fromkeys(run.resolve() for run in runs))
     return list(unique)

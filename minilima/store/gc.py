@@ -71,7 +71,7 @@ def list_entries(outputs: Path) -> list[Entry]:
     for name, used in _users(outputs).items():
         for directory in _with_inputs(used, inputs) & users.keys():
             users[directory].append(name)
-    found = [
+    entries = [
         Entry(
             directory=path.name,
             size_bytes=size_of(path),
@@ -81,7 +81,7 @@ def list_entries(outputs: Path) -> list[Entry]:
         )
         for path in directories(root)
     ]
-    return sorted(found, key=lambda entry: (-entry.size_bytes, entry.directory))
+    return sorted(entries, key=lambda entry: (-entry.size_bytes, entry.directory))
 
 
 def size_of(path: Path) -> int:
@@ -99,8 +99,8 @@ def directories(root: Path) -> list[Path]:
     return [path for path in _folders(root) if _ENTRY.fullmatch(path.name)]
 
 
-def _folders(place: Path) -> list[Path]:
-    return sorted(item for item in place.iterdir() if item.is_dir() and item.name[0] != ".") if place.is_dir() else []
+def _folders(folder: Path) -> list[Path]:
+    return sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] != ".") if folder.is_dir() else []
 
 
 def _inputs(path: Path) -> tuple[str, ...]:
