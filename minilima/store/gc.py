@@ -1,4 +1,4 @@
-"""What the store holds, who uses it, and how to free space: `python -m minilima store ls|gc|verify`.
+"""What the store holds, who uses it, and how an entry is removed; `minilima store` shows it.
 
     runs/*/run.json, .work/*/scratch/job.json, .reserved/*.json ─> directories in use ─> with their inputs ─> the rest is free
 An interrupted build counts as a run: what it has finished so far is kept for the command that goes on. A run that goes on
@@ -6,7 +6,6 @@ has reserved its stages, so gc may run beside it.
 """
 
 import json
-import math
 import re
 import shutil
 import time
@@ -14,16 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilima import console
 from minilima.errors import MinilimaError
-from minilima.formats.files import size_text
-from minilima.store.entries import checked_manifest, claimed, removing, reservations
+from minilima.store.entries import claimed, reservations
 from minilima.store.job import SCRATCH, needs_of
 
-ACTIONS = ("ls", "gc", "verify")
-
-_WIDE = 130
-"""Columns of a terminal that has room for what an entry was made from."""
 _ENTRY = re.compile(r"\w+-[0-9a-f]{16}")
 """Stage and key."""
 
@@ -37,30 +30,6 @@ class Entry:
     age_seconds: float
     inputs: tuple[str, ...]
     users: tuple[str, ...]
-
-
-def run_store(arguments: Sequence[str], config_dir: str | None = None) -> int:
-    """`store ls|gc|verify [--yes] overrides…`; returns the exit status: 1 where an entry is damaged."""
-    from minilima.config.compose import load_config
-
-    action, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
-    strange = [item for item in rest if item.startswith("-") and not (action == "gc" and item == "--yes")]
-    if action not in ACTIONS or strange:
-        raise MinilimaError(
-            f"This store command cannot be read: {' '.join(arguments) or 'nothing was given'}.",
-            f"The commands are {', '.join(ACTIONS)}; the only option is --yes, of gc.",
-            "Write: python -m minilima store ls",
-        )
-    config = load_config([item for item in rest if item != "--yes"], config_dir=config_dir)
-    outputs = Path(config.paths.outputs)
-    if action == "verify":
-        return _verify(outputs / "store")
-    if action == "ls":
-        _show(list_entries(outputs))
-        return 0
-    with removing(outputs / "store"):
-        _collect(outputs / "store", [entry for entry in list_entries(outputs) if not entry.users], really="--yes" in rest)
-    return 0
 
 
 def list_entries(outputs: Path) -> list[Entry]:
@@ -148,42 +117,6 @@ def _with_inputs(used: Iterable[str], inputs: Mapping[str, Sequence[str]]) -> se
     return reached
 
 
-def _show(entries: Sequence[Entry]) -> None:
-    wide = console.width() >= _WIDE
-    rows = []
-    for entry in entries:
-        row = (entry.directory, size_text(entry.size_bytes), _age(entry.age_seconds), "\n".join(entry.users) or "none")
-        rows.append((*row, "\n".join(entry.inputs)) if wide else row)
-    console.show_table(("entry", "size", "age", "used by", *(["made from"] if wide else [])), rows)
-    console.say(f"{_count(entries)}, {size_text(sum(entry.size_bytes for entry in entries))}.")
-
-
-def _count(entries: Sequence[object]) -> str:
-    return "1 entry" if len(entries) == 1 else f"{len(entries):,} entries"
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _collect(root: Path, free: Sequence[Entry], *, really: bool) -> None:
-    if not free:
-        console.say("Every entry is used: there is nothing to free.")
-        return
-    console.show_table(("entry that no run uses", "size"), [(entry.directory, size_text(entry.size_bytes)) for entry in free])
-    total = size_text(sum(entry.size_bytes for entry in free))
-    if not really:
-        console.say(f"{_count(free)}, {total}, could be freed; nothing was removed. With --yes it is.")
-        return
-    kept = [entry.directory for entry in free if not remove(root, root / entry.directory)]
-    for directory in kept:
-        console.say(f"{directory} is in use and was kept.")
-    console.say(f"Removed {_count(free[len(kept) :])}.")
-
-
 def remove(root: Path, path: Path) -> bool:
     """Removes a directory of the store `root`; False where it is being built just now."""
     with claimed(root, path.name) as free:
@@ -194,16 +127,3 @@ def remove(root: Path, path: Path) -> bool:
             path.rename(aside)
             shutil.rmtree(aside)
         return free
-
-
-def _verify(root: Path) -> int:
-    damaged = 0
-    paths = directories(root)
-    for path in paths:
-        try:
-            checked_manifest(path, math.inf)
-        except MinilimaError as error:
-            damaged += 1
-            console.complain(error)
-    console.say(f"{_count(paths)} hashed, {damaged:,} damaged.")
-    return 1 if damaged else 0
