@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from benchmarks import embedded_data
-from minilima.__main__ import VERBS
+from minilima.cli.commands import build
 from minilima.config.sweep_grid import expand
 
 ROOT = Path(__file__).parent.parent
@@ -53,11 +53,11 @@ def test_every_command_in_the_documentation_composes(page: str, command: str, wr
         assert importlib.util.find_spec(module), f"{page}: there is no module {module}"
         return
     words = [word for word in words if word not in _PLACEHOLDERS]
-    verb = words.pop(0) if words and words[0] in VERBS else "run"
+    verb = words.pop(0) if words and words[0] in build() else "run"
     assert (
-        not words or "=" in words[0] or words[0].startswith("-") or verb in ("compare", "score", "store", "export", "completion")
+        not words or "=" in words[0] or words[0].startswith("-") or verb in ("compare", "score", "store", "export", "completion", "help")
     )
-    if verb in ("compare", "score", "completion", "fetch"):
+    if verb in ("compare", "score", "completion", "fetch", "help"):
         return
     config_dir = words[words.index("--config-dir") + 1] if "--config-dir" in words else None
     overrides = [word for word in words if "=" in word and not word.startswith("-")]

@@ -54,17 +54,13 @@ class Parser(argparse.ArgumentParser):
     @property
     def words(self) -> list[argparse.Action]:
         """What is written without dashes, in order."""
-        return [item for item in self._actions if not item.option_strings]
+        return [item for item in self._actions if not item.option_strings and item.help != argparse.SUPPRESS]
 
     def rows(self) -> list[tuple[str, str]]:
-        """Each word and option as it is written, with its meaning, for the reference."""
-        shown = [item for item in [*self.words, *dict.fromkeys(self.options.values())] if item.help != argparse.SUPPRESS and item.dest != "help"]
-        rows = []
-        for item in shown:
-            value = item.metavar or (item.dest if not item.option_strings else "")
-            names = ", ".join(item.option_strings)
-            rows.append((f"{names} {value}".strip(), str(item.help)))
-        return rows
+        """Each word and option as it is written, but for --help, with its meaning."""
+        shown = [item for item in [*self.words, *dict.fromkeys(self.options.values())] if item.dest != "help"]
+        written = [(", ".join(item.option_strings), item.metavar or ("" if item.option_strings else item.dest)) for item in shown]
+        return [(f"{names} {value}".strip(), str(item.help)) for (names, value), item in zip(written, shown, strict=True)]
 
     def read(self, arguments: Sequence[str], verbs: Iterable[str]) -> dict[str, Any]:
         """The values of all options and words by name, the verb's handler among them.
