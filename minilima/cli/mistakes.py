@@ -64,17 +64,23 @@ def unknown_option(
     elif near := difflib.get_close_matches(name, known, n=1):
         fix = f"Did you mean {near[0]}?"
     else:
-        fix = f"All are explained by: minilima {verb} --help"
+        fix = f"All is explained by: minilima {verb} --help"
     return MinilimaError(f"This {verb} command cannot be read: {verb} has no option {name}.", why, fix)
+
+
+def shown_choices(action: argparse.Action) -> list[str]:
+    """The words that may stand there, as help shows them: what only our own scripts write is left out."""
+    listed = str(action.metavar).split("|")
+    return listed if len(listed) > 1 else [str(choice) for choice in action.choices or ()]
 
 
 def unknown_choice(value: str, verb: str, action: argparse.Action) -> MinilimaError:
     """A word or value that is not in a list."""
-    choices = [str(choice) for choice in action.choices or ()]
+    choices = shown_choices(action)
     near = difflib.get_close_matches(value, choices, n=1)
     where = action.option_strings[-1] if action.option_strings else verb
     return MinilimaError(
-        f"This {verb} command cannot be read: {where} {value} does not exist.",
+        f"This {verb} command cannot be read: there is no {where} {value}.",
         f"After {where} comes one of: {options(choices)}.",
-        f"Did you mean {where} {near[0]}?" if near else f"More is said by: minilima {verb} --help",
+        f"Did you mean {where} {near[0]}?" if near else f"All is explained by: minilima {verb} --help",
     )
