@@ -67,7 +67,7 @@ def test_a_wait_is_told_and_too_many_are_refused() -> None:
         pass
     with leased(1, ["0"]), leased(1, ["0", "1"], tell) as other:
         assert other == ["1"]
-    with pytest.raises(MinilimaError, match=r"compute\.gpus=3 cannot be had"), leased(3, ["0", "1"]):
+    with pytest.raises(MinilimaError, match=r"compute\.gpus=3, but this process may use 2"), leased(3, ["0", "1"]):
         pass
 
 
