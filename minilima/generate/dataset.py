@@ -9,7 +9,7 @@ from minilima.config.schema import Config, DataConfig, DatasetConfig
 from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.records import EvalPrompt, Example, Rejected, SeedTask, Tell, Usage, user_text
+from minilima.formats.records import EvalPrompt, Example, OnProgress, Rejected, SeedTask, Usage, user_text
 from minilima.formats.seeds import load_seeds
 from minilima.generate.dataset_statistics import describe
 from minilima.generate.layouts import encode
@@ -21,7 +21,7 @@ from minilima.rouge import RougeIndex
 from minilima.store.job import Job, Outcome
 
 
-def build_dataset(job: Job, tell: Tell) -> Outcome:
+def build_dataset(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes dataset.jsonl and rejected.jsonl."""
     config, dataset = job.config, job.config.dataset
     pool = [Example(**row) for row in read_jsonl(job.inputs["pool"] / "instances.jsonl")]
@@ -32,7 +32,7 @@ def build_dataset(job: Job, tell: Tell) -> Outcome:
     # All prompts, not only the first eval_set.size: a quick look must not let the others in.
     prompts = load_eval_set(job.sources.eval_set.local_path, None) if dataset.decontaminate else []
     kept, rejected = sift([*seeds, *pool], prompts, config.data, dataset)
-    ordered, usage = _arranged(job, kept, tell)
+    ordered, usage = _arranged(job, kept, on_progress)
     chosen = [_encoded(example, config) for example in ordered[: dataset.size]]
     if not chosen:
         raise MinilimaError(
@@ -92,7 +92,7 @@ def _asked(example: Example) -> list[str]:
     return [example.instruction, user_text(example.instruction, example.input), *(user for user, _ in example.history)]
 
 
-def _arranged(job: Job, kept: Sequence[Example], tell: Tell) -> tuple[list[Example], Usage]:
+def _arranged(job: Job, kept: Sequence[Example], on_progress: OnProgress) -> tuple[list[Example], Usage]:
     config, usage = job.config, Usage()
 
     def embed(texts: Sequence[str]) -> Vectors:
@@ -103,7 +103,7 @@ def _arranged(job: Job, kept: Sequence[Example], tell: Tell) -> tuple[list[Examp
     def rating(examples: Sequence[Example]) -> list[float | None]:
         nonlocal usage
         model = connect_generator(job)
-        scores = rate(examples, model, Asker(generator=config.generator, data=config.data), tell)
+        scores = rate(examples, model, Asker(generator=config.generator, data=config.data), on_progress)
         usage = model.usage
         return scores
 

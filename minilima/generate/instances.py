@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from minilima.formats.records import Example, Rejected, SeedTask, Tell
+from minilima.formats.records import Example, OnProgress, Rejected, SeedTask
 from minilima.formats.seeds import short_tasks
 from minilima.generate.classification import KINDS, LABELS_SCHEMA, best_limit, label_in_turn, odds, parse_labels, says_yes
 from minilima.generate.filters import instance_fault
@@ -60,8 +60,8 @@ class _Place:
 class Steps:
     """Steps 2 and 3 with one model. `shown` seeds stand before every question of a kind."""
 
-    def __init__(self, seeds: Sequence[SeedTask], model: CachedModel, asker: Asker, seed: int, tell: Tell) -> None:
-        self.seeds, self.model, self.asker, self.seed, self.tell = seeds, model, asker, seed, tell
+    def __init__(self, seeds: Sequence[SeedTask], model: CachedModel, asker: Asker, seed: int, on_progress: OnProgress) -> None:
+        self.seeds, self.model, self.asker, self.seed, self.on_progress = seeds, model, asker, seed, on_progress
         self.sampling = asker.instance_sampling()
 
     def classify(self, tasks: Sequence[Instruction]) -> list[Classified]:
@@ -208,7 +208,7 @@ class Steps:
         return _short(self.seeds, rng, self.asker.data.instance_demonstrations, is_classification=is_classification)
 
     def _ask(self, requests: Sequence[Request], unit: str, usable: Callable[[Reply], bool] = lambda reply: True) -> list[Reply]:
-        return self.model.reply_many(requests, counted(self.tell, len(requests), unit), usable)
+        return self.model.reply_many(requests, counted(self.on_progress, len(requests), unit), usable)
 
 
 def check(instances: Sequence[Instance]) -> tuple[list[Example], list[Rejected]]:

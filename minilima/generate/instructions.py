@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from minilima.config.choices import DataKind
 from minilima.config.schema import BudgetConfig, DataConfig
-from minilima.formats.records import Example, Progress, Rejected, SeedTask, Tell, user_text
+from minilima.formats.records import Example, OnProgress, Progress, Rejected, SeedTask, user_text
 from minilima.formats.seeds import short_tasks
 from minilima.generate.filters import asks, instruction_fault, points_to_an_input
 from minilima.generate.methods import Demo, Draft, Writer
@@ -75,7 +75,7 @@ def grow(
     writer: Writer,
     data: DataConfig,
     seed: int,
-    tell: Tell,
+    on_progress: OnProgress,
     budget: BudgetConfig | None = None,
 ) -> Growth:
     """Asks for new tasks until the target is met or a reason to stop is: saturation, budget, minutes, or rounds."""
@@ -94,7 +94,7 @@ def grow(
             return growth
         _round(number, shown_seeds, growth, index, model, writer, replace(data, instructions=most), seed)
         note = f"round {number + 1}, {len(growth.rejected):,} rejected"
-        tell(Progress(done=len(growth.accepted), total=data.instructions, unit="instructions", note=note))
+        on_progress(Progress(done=len(growth.accepted), total=data.instructions, unit="instructions", note=note))
         if len(growth.accepted) >= data.instructions:
             return growth
         if _saturated(growth.rounds, data.saturation):

@@ -13,7 +13,7 @@ from minilima.config.schema import BudgetConfig, Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import write_jsonl
 from minilima.formats.imports import read_tasks
-from minilima.formats.records import Example, Rejected, SeedTask, Tell
+from minilima.formats.records import Example, OnProgress, Rejected, SeedTask
 from minilima.formats.seeds import load_seeds
 from minilima.generate.classification import label_balance
 from minilima.generate.import_pool import import_pool
@@ -26,19 +26,19 @@ from minilima.models.engines import load_writer
 from minilima.store.job import Job, Outcome
 
 
-def build_pool(job: Job, tell: Tell) -> Outcome:
+def build_pool(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes the pool's files into the job's work directory."""
     data, config = job.config.data, job.config
     if data.kind == DataKind.file:
         return import_pool(job)
     model, asker = connect_generator(job), Asker(generator=config.generator, data=data)
     seeds = load_seeds(job.sources.seeds.path) if job.sources.seeds is not None and job.sources.seeds.path is not None else []
-    steps = Steps(seeds, model, asker, config.seed, tell)
+    steps = Steps(seeds, model, asker, config.seed, on_progress)
     growth, classified = Growth(), list[Classified]()
     if data.kind == DataKind.answers:
         growth.accepted = _given_tasks(job, seeds)
     else:
-        growth = grow(seeds, model, _writer(model, asker), data, config.seed, tell, _caps(config))
+        growth = grow(seeds, model, _writer(model, asker), data, config.seed, on_progress, _caps(config))
     write_jsonl(job.work / "instructions.jsonl", growth.accepted)
     if data.kind == DataKind.self_instruct:
         classified = steps.classify(growth.accepted)

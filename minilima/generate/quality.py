@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from minilima.formats.records import Example, Tell, user_text
+from minilima.formats.records import Example, OnProgress, user_text
 from minilima.generate.prompting import Asker
 from minilima.models.cache import CachedModel
 from minilima.models.chat import Sampling, counted
@@ -12,7 +12,7 @@ _NUMBER = re.compile(r"\b(10|[1-9])(\.\d)?\b")
 _REPLY_TOKENS = 8
 
 
-def rate(examples: Sequence[Example], model: CachedModel, asker: Asker, tell: Tell) -> list[float | None]:
+def rate(examples: Sequence[Example], model: CachedModel, asker: Asker, on_progress: OnProgress) -> list[float | None]:
     """The ratings, None where no number could be read after all tries."""
     sampling = Sampling(temperature=0.0, max_tokens=_REPLY_TOKENS)
     requests = [
@@ -20,7 +20,7 @@ def rate(examples: Sequence[Example], model: CachedModel, asker: Asker, tell: Te
         for example in examples
     ]
     replies = model.reply_many(
-        requests, counted(tell, len(requests), "ratings"), usable=lambda reply: parse_rating(reply.text) is not None
+        requests, counted(on_progress, len(requests), "ratings"), usable=lambda reply: parse_rating(reply.text) is not None
     )
     return [parse_rating(reply.text) for reply in replies]
 
