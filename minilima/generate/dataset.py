@@ -1,4 +1,4 @@
-"""Step 4: from the pool to the data set: duplicates and contamination out, then a nested choice of `dataset.size` rows."""
+"""Step 4: the data set: the pool without duplicates and contamination, then a nested choice of `dataset.size` rows."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from minilima.formats.seeds import load_seeds
 from minilima.generate.dataset_statistics import describe
 from minilima.generate.layouts import encode
 from minilima.generate.pool import connect_generator, reasons
-from minilima.generate.prompting import Asker
+from minilima.generate.prompting import Prompter
 from minilima.generate.quality import rate
 from minilima.generate.selection import Vectors, arrange
 from minilima.rouge import RougeIndex
@@ -29,7 +29,7 @@ def build_dataset(job: Job, on_progress: OnProgress) -> Outcome:
     if dataset.include_seeds:
         assert job.sources.seeds is not None and job.sources.seeds.path is not None
         seeds = [_as_example(task) for task in load_seeds(job.sources.seeds.path)]
-    # All prompts, not only the first eval_set.size: a quick look must not let the others in.
+    # All prompts, not only the first eval_set.size: a smaller evaluation must not let the other prompts in.
     prompts = load_eval_set(job.sources.eval_set.local_path, None) if dataset.decontaminate else []
     kept, rejected = sift([*seeds, *pool], prompts, config.data, dataset)
     ordered, usage = _arranged(job, kept, on_progress)
@@ -88,7 +88,7 @@ def _left_out(example: Example, reason: str, nearest_id: str | None, nearest_rou
 
 
 def _asked(example: Example) -> list[str]:
-    """The texts of an example by which it may resemble a prompt."""
+    """The texts of an example that are compared with evaluation prompts."""
     return [example.instruction, user_text(example.instruction, example.input), *(user for user, _ in example.history)]
 
 
@@ -103,7 +103,7 @@ def _arranged(job: Job, kept: Sequence[Example], on_progress: OnProgress) -> tup
     def rating(examples: Sequence[Example]) -> list[float | None]:
         nonlocal usage
         model = connect_generator(job)
-        scores = rate(examples, model, Asker(generator=config.generator, data=config.data), on_progress)
+        scores = rate(examples, model, Prompter(generator=config.generator, data=config.data), on_progress)
         usage = model.usage
         return scores
 

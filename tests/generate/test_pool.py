@@ -20,11 +20,11 @@ from minilima.formats.files import DATA, read_jsonl, sha256_text
 from minilima.formats.records import EvalPrompt, Example, Progress
 from minilima.formats.seeds import load_seeds
 from minilima.generate.dataset import build_dataset, sift
-from minilima.generate.instances import Classified, Steps
+from minilima.generate.instances import Classified, Instances
 from minilima.generate.instructions import Instruction
 from minilima.generate.layouts import encode
 from minilima.generate.pool import build_pool, connect_generator
-from minilima.generate.prompting import Asker
+from minilima.generate.prompting import Prompter
 from minilima.generate.selection import Vectors, arrange, shuffle
 from minilima.models.cache import CachedModel
 from minilima.models.chat import OnReply, Reply, Request
@@ -35,7 +35,7 @@ from tests.server import VALID_KEY, ModelServer
 VERBS = ("Explain", "Compare", "List", "Judge", "Invent", "Name", "Recount", "Sketch")
 
 
-def writer(body: dict[str, Any]) -> str:
+def method(body: dict[str, Any]) -> str:
     """A model that answers as asked, differently to every prompt but always the same to one."""
     prompt = body["messages"][-1]["content"]
     number = int(sha256_text(json.dumps(body["messages"]))[:6], 16)
@@ -80,7 +80,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_the_four_steps_lie_open(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = writer
+    server.answer = method
     outcome = build_pool(job(tmp_path, server), on_progress)
     files = contents(tmp_path / "work")
     assert list(files) == ["classification.jsonl", "instances.jsonl", "instructions.jsonl", "rejected.jsonl"]
@@ -95,14 +95,14 @@ def test_the_four_steps_lie_open(tmp_path: Path, server: ModelServer) -> None:
 
 
 def test_the_result_does_not_depend_on_concurrency(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = writer
+    server.answer = method
     for name, concurrency in (("one", 1), ("many", 16)):
         build_pool(job(tmp_path / name, server, f"endpoints.generator.concurrency={concurrency}"), on_progress)
     assert contents(tmp_path / "one" / "work") == contents(tmp_path / "many" / "work")
 
 
 def test_an_interrupted_pool_goes_on_without_asking_again(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = writer
+    server.answer = method
     build_pool(job(tmp_path / "whole", server), on_progress)
     whole = len(server.requests)
     server.requests.clear()
@@ -110,12 +110,12 @@ def test_an_interrupted_pool_goes_on_without_asking_again(tmp_path: Path, server
     def dies(body: dict[str, Any]) -> str:
         if len(server.requests) > 20:
             server.faults = [400] * 100
-        return writer(body)
+        return method(body)
 
     server.answer = dies
     with pytest.raises(MinilimaError, match="refuses the request"):
         build_pool(job(tmp_path / "killed", server), on_progress)
-    server.faults, server.answer = [], writer
+    server.faults, server.answer = [], method
     build_pool(job(tmp_path / "killed", server), on_progress)
     assert contents(tmp_path / "killed" / "work") == contents(tmp_path / "whole" / "work")
     assert len(server.requests) == whole, "every answered request was paid once"
@@ -184,7 +184,7 @@ def test_classification_tasks_take_their_labels_in_turn(tmp_path: Path, server: 
         prompt = body["messages"][-1]["content"]
         if "Which labels can the answer be" in prompt:
             return "good\nbad"
-        return f"Text {sha256_text(prompt)[:8]}" if "Make up a short input" in prompt else writer(body)
+        return f"Text {sha256_text(prompt)[:8]}" if "Make up a short input" in prompt else method(body)
 
     server.answer = answer
     outcome = build_pool(job(tmp_path, server, "data.classification_only=true", "data.instances_per_task=2"), on_progress)
@@ -201,7 +201,7 @@ def test_a_task_without_labels_is_answered_like_the_others(tmp_path: Path, serve
         prompt = body["messages"][-1]["content"]
         if "Which labels can the answer be" in prompt:
             return "It depends on what you mean by that, and on much else."
-        return "Yes" if "Answer Yes or No" in prompt else writer(body)
+        return "Yes" if "Answer Yes or No" in prompt else method(body)
 
     server.answer = answer
     outcome = build_pool(job(tmp_path / "all", server), on_progress)
@@ -219,7 +219,7 @@ def test_several_instances_are_written_and_contradictions_dropped(tmp_path: Path
             return "always the same text"
         if "Answer Yes or No" in prompt:
             return "No"
-        return f"Answer {len(server.requests)}" if "always the same text" in prompt else writer(body)
+        return f"Answer {len(server.requests)}" if "always the same text" in prompt else method(body)
 
     server.answer = answer
     outcome = build_pool(job(tmp_path, server, "data.instances_per_task=2", "data.instructions=3"), on_progress)
@@ -255,17 +255,17 @@ def test_a_small_model_tells_kinds_by_odds_measured_on_the_seeds(tmp_path: Path)
     config = load_config([])
     seeds = load_seeds(DATA / "minilima_175.jsonl")
     model = Biased()
-    asker = Asker(generator=config.generator, data=config.data)
-    steps = Steps(seeds, CachedModel(model, tmp_path / "c.sqlite"), asker, 0, on_progress)
+    prompter = Prompter(generator=config.generator, data=config.data)
+    writer = Instances(seeds, CachedModel(model, tmp_path / "c.sqlite"), prompter, 0, on_progress)
     texts = ("Classify the tone of this note.", "Write a haiku about rain.")
     tasks = [
         Instruction(id=text, instruction=text, round=0, parents=(), request="", nearest_id=None, nearest_rouge=None)
         for text in texts
     ]
-    assert [item.is_classification for item in steps.classify(tasks)] == [True, False], "though it never says classification"
+    assert [item.is_classification for item in writer.classify(tasks)] == [True, False], "though it never says classification"
     assert all(text.count("Kind: classification") == text.count("Kind: generation") == 8 for text in model.asked)
     large = replace(config.generator, style=Style.chat)
-    assert not Asker(generator=large, data=config.data).weighs_kinds, "a model that can be asked is asked"
+    assert not Prompter(generator=large, data=config.data).weighs_kinds, "a model that can be asked is asked"
 
 
 def test_further_instances_are_asked_for_after_the_ones_before(tmp_path: Path, server: ModelServer) -> None:
@@ -280,7 +280,7 @@ def test_further_instances_are_asked_for_after_the_ones_before(tmp_path: Path, s
             return "good, bad"
         if "Answer Yes or No" in prompt:
             return "Yes" if "Judge" in prompt else "No"
-        return writer(body)
+        return method(body)
 
     server.answer = answer
     build_pool(job(tmp_path, server, "data.instances_per_task=3", "generator.temperature=0", "data.instructions=36"), on_progress)
@@ -334,7 +334,7 @@ def test_whole_examples_come_from_one_call(tmp_path: Path, server: ModelServer) 
 
 
 def test_the_seed_tasks_are_answered_at_length(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = writer
+    server.answer = method
     build_pool(job(tmp_path, server, "data=answers"), on_progress)
     rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
     assert len(rows) > 150 and rows[0]["output"].startswith("Result")
@@ -356,7 +356,7 @@ def test_a_model_may_open_the_conversation_itself(tmp_path: Path, server: ModelS
 
 def test_no_input_is_asked_for_where_the_writer_gave_one(tmp_path: Path, server: ModelServer) -> None:
     at = job(tmp_path, server)
-    model, asker = connect_generator(at), Asker(generator=at.config.generator, data=at.config.data)
+    model, prompter = connect_generator(at), Prompter(generator=at.config.generator, data=at.config.data)
     tasks = [
         Instruction(
             id=str(number), instruction="Sum it up.", input=text, complete=True, round=0, parents=(), request="",
@@ -365,7 +365,7 @@ def test_no_input_is_asked_for_where_the_writer_gave_one(tmp_path: Path, server:
         for number, text in enumerate(("A long text.", ""))
     ]  # fmt: skip
     classified = [Classified(id=task.id, instruction=task.instruction, is_classification=False) for task in tasks]
-    made = Steps([], model, asker, 0, on_progress).instances(tasks, classified)
+    made = Instances([], model, prompter, 0, on_progress).instances(tasks, classified)
     assert [item.input for item in made] == ["A long text.", ""]
     assert sorted(body["messages"][-1]["content"] for body in server.requests) == ["Sum it up.", "Sum it up.\n\nA long text."]
 
@@ -390,7 +390,7 @@ def test_base_models_continue_documents(tmp_path: Path, server: ModelServer) -> 
 def test_lists_can_come_as_json(tmp_path: Path, server: ModelServer) -> None:
     def answer(body: dict[str, Any]) -> str:
         if "response_format" not in body:
-            return writer(body)
+            return method(body)
         number = sha256_text(json.dumps(body["messages"]))[:6]
         return json.dumps({"tasks": [f"Explain {number} to a child.", f"List what {number} is made of."]})
 
@@ -403,7 +403,7 @@ def test_lists_can_come_as_json(tmp_path: Path, server: ModelServer) -> None:
 
 
 def test_growth_stops_while_the_budget_still_covers_the_instances(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = writer
+    server.answer = method
     cap = "endpoints.generator.budget.requests=150"
     outcome = build_pool(job(tmp_path, server, "data.instructions=500", cap), on_progress)
     assert outcome.metrics["stopped_by"] == "budget"
@@ -413,7 +413,7 @@ def test_growth_stops_while_the_budget_still_covers_the_instances(tmp_path: Path
 
 
 def test_a_cap_below_a_round_still_yields_what_it_pays_for(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = writer
+    server.answer = method
     small = ("data.instructions=500", "data.requests_per_round=8", "data.instructions_per_request=8")
     outcome = build_pool(job(tmp_path, server, *small, "endpoints.generator.budget.requests=100"), on_progress)
     assert (outcome.metrics["stopped_by"], outcome.metrics["instructions"]) == ("budget", (100 - 8) // 4)
@@ -423,7 +423,7 @@ def test_a_cap_below_a_round_still_yields_what_it_pays_for(tmp_path: Path, serve
 
 
 def test_with_a_higher_cap_nothing_is_asked_twice(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = writer
+    server.answer = method
     caps = [f"endpoints.generator.budget.requests={cap}" for cap in (100, 150)]
     first = build_pool(job(tmp_path, server, "data.instructions=500", caps[0]), on_progress)
     asked = len(server.requests)
@@ -446,7 +446,7 @@ def test_a_row_names_the_reply_that_it_was_read_from(tmp_path: Path, server: Mod
     def answer(body: dict[str, Any]) -> str:
         prompt = json.dumps(body["messages"])
         said[prompt] = said.get(prompt, 0) + 1
-        return "Not now." if said[prompt] == 1 and "as a numbered list" in prompt else writer(body)
+        return "Not now." if said[prompt] == 1 and "as a numbered list" in prompt else method(body)
 
     server.answer = answer
     build_pool(job(tmp_path, server, "data.requests_per_round=2"), on_progress)
@@ -458,7 +458,7 @@ def test_a_row_names_the_reply_that_it_was_read_from(tmp_path: Path, server: Mod
 
 
 def test_what_was_refused_stands_with_its_answer_and_its_neighbour(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = lambda body: "I'm sorry, but I cannot." if writer(body).startswith("Result") else writer(body)
+    server.answer = lambda body: "I'm sorry, but I cannot." if method(body).startswith("Result") else method(body)
     outcome = build_pool(job(tmp_path, server), on_progress)
     rows = read_jsonl(tmp_path / "work" / "rejected.jsonl")
     assert outcome.metrics["reasons"] == {"refusal": len(rows)} and rows
@@ -484,7 +484,7 @@ def test_a_bad_task_to_be_answered_is_named(tmp_path: Path, server: ModelServer,
 
 def test_examples_that_never_came_are_counted(tmp_path: Path, server: ModelServer) -> None:
     def answer(body: dict[str, Any]) -> str:
-        return "  " if "Answer Yes or No" not in str(body) and len(server.requests) % 4 == 0 else writer(body)
+        return "  " if "Answer Yes or No" not in str(body) and len(server.requests) % 4 == 0 else method(body)
 
     server.answer = answer
     outcome = build_pool(
