@@ -19,12 +19,12 @@ from transformers import AutoConfig, set_seed
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.records import Example, Progress, Tell
+from minilima.formats.records import Example, OnProgress, Progress
 from minilima.models.local import load_tokenizer, split_location
 from minilima.store.job import Job, Outcome
 from minilima.train.arguments import this_device, training_arguments
 from minilima.train.callbacks import KeepEpochs, Reporter, newest_checkpoint
-from minilima.train.memory import GIB, Device, Fit, assumed_fit, check_states, fit, next_settings
+from minilima.train.memory import GIB, Device, MemoryLayout, assumed_fit, check_states, fit, next_settings
 from minilima.train.metrics import Meter, peak_gib
 from minilima.train.model import load_base, prepared
 from minilima.train.packing import Packer
@@ -34,7 +34,7 @@ from minilima.train.tokenize import IGNORED, TokenizedExample, check_tokens, che
 from minilima.train.trainer import SftTrainer
 
 
-def build_model(job: Job, tell: Tell) -> Outcome:
+def build_model(job: Job, on_progress: OnProgress) -> Outcome:
     """Trains and saves the model; runs in every training process alike."""
     config = job.config
     set_seed(config.seed)
@@ -50,9 +50,11 @@ def build_model(job: Job, tell: Tell) -> Outcome:
     device = this_device(config.compute)
     shape = _shape(location)
     laid_out = _lay_out(shape, examples, config, device)
-    tell(Progress(done=0, total=None, unit="steps", note="loading", shown=masked_text(examples[0], tokenizer)))
+    on_progress(Progress(done=0, total=None, unit="steps", note="loading", shown=masked_text(examples[0], tokenizer)))
     try:
-        trainer, seconds = _train(job, tell, examples, location, tokenizer, laid_out, Meter.of(examples, shape, config, device))
+        trainer, seconds = _train(
+            job, on_progress, examples, location, tokenizer, laid_out, Meter.of(examples, shape, config, device)
+        )
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error, config, device, laid_out) from None
     if job.role == "model":
@@ -77,7 +79,13 @@ def build_model(job: Job, tell: Tell) -> Outcome:
 
 
 def _train(
-    job: Job, tell: Tell, examples: list[TokenizedExample], location: str, tokenizer: Any, laid_out: Fit, meter: Meter
+    job: Job,
+    on_progress: OnProgress,
+    examples: list[TokenizedExample],
+    location: str,
+    tokenizer: Any,
+    laid_out: MemoryLayout,
+    meter: Meter,
 ) -> tuple[SftTrainer, float]:
     """The trainer after its last step, and how many seconds the steps took."""
     config = job.config
@@ -89,7 +97,7 @@ def _train(
         args=arguments,
         train_dataset=[{name: np.array(ids) for name, ids in vars(example).items()} for example in examples],
         data_collator=Packer(row_tokens=laid_out.row_tokens, rank=arguments.process_index, world=arguments.world_size),
-        callbacks=[Reporter(tell, config.compute.checkpoint_seconds)],
+        callbacks=[Reporter(on_progress, config.compute.checkpoint_seconds)],
         config=config,
         meter=meter,
     )
@@ -115,7 +123,7 @@ def _shape(location: str) -> ModelShape | None:
     return shape_of(told or AutoConfig.from_pretrained(name, revision=revision).to_dict())
 
 
-def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config: Config, device: Device) -> Fit:
+def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config: Config, device: Device) -> MemoryLayout:
     """Row length and checkpointing for these examples on this device.
 
     Raises:
@@ -130,7 +138,7 @@ def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config:
     return laid_out
 
 
-def _out_of_memory(error: Exception, config: Config, device: Device, laid_out: Fit) -> MinilimaError:
+def _out_of_memory(error: Exception, config: Config, device: Device, laid_out: MemoryLayout) -> MinilimaError:
     first, *others = next_settings(config.sft, config.compute, device, laid_out)
     return MinilimaError(
         f"The memory of {device.name} was full while training with rows of {laid_out.row_tokens:,} tokens.",

@@ -7,7 +7,7 @@ from typing import Any
 from minilima.config.choices import Until
 from minilima.config.schema import Config
 from minilima.formats.eval_sets import load_eval_set, read_references
-from minilima.formats.records import Tell
+from minilima.formats.records import OnProgress
 from minilima.run.requests import count_prompts
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
 from minilima.store.job import Job, Outcome
@@ -51,22 +51,22 @@ def _outcome(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['answers']:,} answers, {metrics['mean_words']:.0f} words each, {metrics['truncated']:,} cut"
 
 
-def _build(job: Job, tell: Tell) -> Outcome:
+def _build(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.evaluate.answers import build_answers
 
-    return build_answers(job, tell)
+    return build_answers(job, on_progress)
 
 
-def _build_of_base(job: Job, tell: Tell) -> Outcome:
+def _build_of_base(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.evaluate.answers import build_base_answers
 
-    return build_base_answers(job, tell)
+    return build_base_answers(job, on_progress)
 
 
-def _build_of_others(job: Job, tell: Tell) -> Outcome:
+def _build_of_others(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.evaluate.answers import build_references
 
-    return build_references(job, tell)
+    return build_references(job, on_progress)
 
 
 def _check(config: Config, sources: Sources) -> None:
