@@ -35,7 +35,7 @@ from tests.server import VALID_KEY, ModelServer
 VERBS = ("Explain", "Compare", "List", "Judge", "Invent", "Name", "Recount", "Sketch")
 
 
-def method(body: dict[str, Any]) -> str:
+def writer(body: dict[str, Any]) -> str:
     """A model that answers as asked, differently to every prompt but always the same to one."""
     prompt = body["messages"][-1]["content"]
     number = int(sha256_text(json.dumps(body["messages"]))[:6], 16)
@@ -80,7 +80,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_the_four_steps_lie_open(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = method
+    server.answer = writer
     outcome = build_pool(job(tmp_path, server), on_progress)
     files = contents(tmp_path / "work")
     assert list(files) == ["classification.jsonl", "instances.jsonl", "instructions.jsonl", "rejected.jsonl"]
@@ -95,14 +95,14 @@ def test_the_four_steps_lie_open(tmp_path: Path, server: ModelServer) -> None:
 
 
 def test_the_result_does_not_depend_on_concurrency(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = method
+    server.answer = writer
     for name, concurrency in (("one", 1), ("many", 16)):
         build_pool(job(tmp_path / name, server, f"endpoints.generator.concurrency={concurrency}"), on_progress)
     assert contents(tmp_path / "one" / "work") == contents(tmp_path / "many" / "work")
 
 
 def test_an_interrupted_pool_goes_on_without_asking_again(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = method
+    server.answer = writer
     build_pool(job(tmp_path / "whole", server), on_progress)
     whole = len(server.requests)
     server.requests.clear()
@@ -110,12 +110,12 @@ def test_an_interrupted_pool_goes_on_without_asking_again(tmp_path: Path, server
     def dies(body: dict[str, Any]) -> str:
         if len(server.requests) > 20:
             server.faults = [400] * 100
-        return method(body)
+        return writer(body)
 
     server.answer = dies
     with pytest.raises(MinilimaError, match="refuses the request"):
         build_pool(job(tmp_path / "killed", server), on_progress)
-    server.faults, server.answer = [], method
+    server.faults, server.answer = [], writer
     build_pool(job(tmp_path / "killed", server), on_progress)
     assert contents(tmp_path / "killed" / "work") == contents(tmp_path / "whole" / "work")
     assert len(server.requests) == whole, "every answered request was paid once"
@@ -184,7 +184,7 @@ def test_classification_tasks_take_their_labels_in_turn(tmp_path: Path, server: 
         prompt = body["messages"][-1]["content"]
         if "Which labels can the answer be" in prompt:
             return "good\nbad"
-        return f"Text {sha256_text(prompt)[:8]}" if "Make up a short input" in prompt else method(body)
+        return f"Text {sha256_text(prompt)[:8]}" if "Make up a short input" in prompt else writer(body)
 
     server.answer = answer
     outcome = build_pool(job(tmp_path, server, "data.classification_only=true", "data.instances_per_task=2"), on_progress)
@@ -201,7 +201,7 @@ def test_a_task_without_labels_is_answered_like_the_others(tmp_path: Path, serve
         prompt = body["messages"][-1]["content"]
         if "Which labels can the answer be" in prompt:
             return "It depends on what you mean by that, and on much else."
-        return "Yes" if "Answer Yes or No" in prompt else method(body)
+        return "Yes" if "Answer Yes or No" in prompt else writer(body)
 
     server.answer = answer
     outcome = build_pool(job(tmp_path / "all", server), on_progress)
@@ -219,7 +219,7 @@ def test_several_instances_are_written_and_contradictions_dropped(tmp_path: Path
             return "always the same text"
         if "Answer Yes or No" in prompt:
             return "No"
-        return f"Answer {len(server.requests)}" if "always the same text" in prompt else method(body)
+        return f"Answer {len(server.requests)}" if "always the same text" in prompt else writer(body)
 
     server.answer = answer
     outcome = build_pool(job(tmp_path, server, "data.instances_per_task=2", "data.instructions=3"), on_progress)
@@ -280,7 +280,7 @@ def test_further_instances_are_asked_for_after_the_ones_before(tmp_path: Path, s
             return "good, bad"
         if "Answer Yes or No" in prompt:
             return "Yes" if "Judge" in prompt else "No"
-        return method(body)
+        return writer(body)
 
     server.answer = answer
     build_pool(job(tmp_path, server, "data.instances_per_task=3", "generator.temperature=0", "data.instructions=36"), on_progress)
@@ -334,7 +334,7 @@ def test_whole_examples_come_from_one_call(tmp_path: Path, server: ModelServer) 
 
 
 def test_the_seed_tasks_are_answered_at_length(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = method
+    server.answer = writer
     build_pool(job(tmp_path, server, "data=answers"), on_progress)
     rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
     assert len(rows) > 150 and rows[0]["output"].startswith("Result")
@@ -390,7 +390,7 @@ def test_base_models_continue_documents(tmp_path: Path, server: ModelServer) -> 
 def test_lists_can_come_as_json(tmp_path: Path, server: ModelServer) -> None:
     def answer(body: dict[str, Any]) -> str:
         if "response_format" not in body:
-            return method(body)
+            return writer(body)
         number = sha256_text(json.dumps(body["messages"]))[:6]
         return json.dumps({"tasks": [f"Explain {number} to a child.", f"List what {number} is made of."]})
 
@@ -403,7 +403,7 @@ def test_lists_can_come_as_json(tmp_path: Path, server: ModelServer) -> None:
 
 
 def test_growth_stops_while_the_budget_still_covers_the_instances(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = method
+    server.answer = writer
     cap = "endpoints.generator.budget.requests=150"
     outcome = build_pool(job(tmp_path, server, "data.instructions=500", cap), on_progress)
     assert outcome.metrics["stopped_by"] == "budget"
@@ -413,7 +413,7 @@ def test_growth_stops_while_the_budget_still_covers_the_instances(tmp_path: Path
 
 
 def test_a_cap_below_a_round_still_yields_what_it_pays_for(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = method
+    server.answer = writer
     small = ("data.instructions=500", "data.requests_per_round=8", "data.instructions_per_request=8")
     outcome = build_pool(job(tmp_path, server, *small, "endpoints.generator.budget.requests=100"), on_progress)
     assert (outcome.metrics["stopped_by"], outcome.metrics["instructions"]) == ("budget", (100 - 8) // 4)
@@ -423,7 +423,7 @@ def test_a_cap_below_a_round_still_yields_what_it_pays_for(tmp_path: Path, serve
 
 
 def test_with_a_higher_cap_nothing_is_asked_twice(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = method
+    server.answer = writer
     caps = [f"endpoints.generator.budget.requests={cap}" for cap in (100, 150)]
     first = build_pool(job(tmp_path, server, "data.instructions=500", caps[0]), on_progress)
     asked = len(server.requests)
@@ -446,7 +446,7 @@ def test_a_row_names_the_reply_that_it_was_read_from(tmp_path: Path, server: Mod
     def answer(body: dict[str, Any]) -> str:
         prompt = json.dumps(body["messages"])
         said[prompt] = said.get(prompt, 0) + 1
-        return "Not now." if said[prompt] == 1 and "as a numbered list" in prompt else method(body)
+        return "Not now." if said[prompt] == 1 and "as a numbered list" in prompt else writer(body)
 
     server.answer = answer
     build_pool(job(tmp_path, server, "data.requests_per_round=2"), on_progress)
@@ -458,7 +458,7 @@ def test_a_row_names_the_reply_that_it_was_read_from(tmp_path: Path, server: Mod
 
 
 def test_what_was_refused_stands_with_its_answer_and_its_neighbour(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = lambda body: "I'm sorry, but I cannot." if method(body).startswith("Result") else method(body)
+    server.answer = lambda body: "I'm sorry, but I cannot." if writer(body).startswith("Result") else writer(body)
     outcome = build_pool(job(tmp_path, server), on_progress)
     rows = read_jsonl(tmp_path / "work" / "rejected.jsonl")
     assert outcome.metrics["reasons"] == {"refusal": len(rows)} and rows
@@ -484,7 +484,7 @@ def test_a_bad_task_to_be_answered_is_named(tmp_path: Path, server: ModelServer,
 
 def test_examples_that_never_came_are_counted(tmp_path: Path, server: ModelServer) -> None:
     def answer(body: dict[str, Any]) -> str:
-        return "  " if "Answer Yes or No" not in str(body) and len(server.requests) % 4 == 0 else method(body)
+        return "  " if "Answer Yes or No" not in str(body) and len(server.requests) % 4 == 0 else writer(body)
 
     server.answer = answer
     outcome = build_pool(
