@@ -8,7 +8,8 @@ is slower and as safe as that file system's locks.
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -47,6 +48,18 @@ def open_database(file: Path) -> sqlite3.Connection:
             f"Move it away (mv {file} {file}.broken) and run again; its replies are then asked anew.",
         ) from None
     return database
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All that is written in the block, or nothing; no other process writes meanwhile."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
 
 
 class CachedModel:
