@@ -25,7 +25,8 @@ from minilima.generate.instructions import Instruction
 from minilima.generate.prompting import Asker
 from minilima.models.cache import CachedModel
 from minilima.models.local import LocalModel
-from minilima.pipeline import get_or_build, stages
+from minilima.pipeline import stages
+from minilima.run.build import get_or_build
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 

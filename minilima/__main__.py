@@ -38,7 +38,7 @@ minilima: from seed tasks to an aligned model and a win rate, in one command.
   python -m minilima +sweep=size_lr +experiment=lima_1k         a sweep whose axes stand in conf/sweep/; also with plan
   python -m minilima compare outputs/runs                       finished runs beside each other, with their intervals
   python -m minilima compare outputs/runs --html sweep.html     the same as a page with pictures, also as SVG and PNG files
-  python -m minilima doctor +experiment=lima_1k                 can this machine run it, and if not, what is to do
+  python -m minilima doctor +experiment=lima_1k                 can this machine run it, and if not, what to fix
 """
 
 

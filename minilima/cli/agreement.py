@@ -25,8 +25,8 @@ from minilima.formats.files import read_jsonl, write_atomic, write_jsonl
 from minilima.formats.preferences import LabelSet, read_labels, read_published
 from minilima.formats.records import Verdict
 from minilima.models.budget import missing_key
-from minilima.pipeline import get_or_build
 from minilima.report.alpaca_files import judge_name
+from minilima.run.build import get_or_build
 from minilima.run.graph import arrow
 from minilima.run.preflight import confirm_usd
 from minilima.run.requests import requests_of_judge

@@ -4,7 +4,7 @@ Hydra merges groups < config.yaml < experiment < command line. The result is the
 Hydra itself accepts any key that is added with `+`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from minilima.config.choices import Engine, GeneratorKind
 from minilima.config.explain import explain_composition
 from minilima.config.groups import CONF
+from minilima.config.renames import settings_of
 from minilima.config.schema import Config
+from minilima.config.settings import settings
 from minilima.config.validate import check_ranges
 
 ConfigStore.instance().store("schema", node=Config)
@@ -89,6 +91,15 @@ def finished(config: Config) -> Config:
         config = replace(config, generator=replace(config.generator, kind=kind), compute=compute)
     check_ranges(config)
     return config
+
+
+def recorded(values: Mapping[str, Any]) -> Config:
+    """The config that a run.json holds, of any version: under today's names, without what is no setting any more."""
+    config = OmegaConf.structured(Config)
+    for name, value in settings_of(values).items():
+        if name in settings():
+            OmegaConf.update(config, name, value)
+    return typed(config)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

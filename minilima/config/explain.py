@@ -94,10 +94,10 @@ _SAID = {
 
 def _expected(reason: str) -> str:
     """What OmegaConf says of a value, for people."""
-    if found := re.search(r"could not be converted to (\w+)", reason):
-        return f"It must be {_KINDS.get(found.group(1), found.group(1))}."
-    if found := re.search(r"expected one of \[(.*)\]", reason):
-        return f"It must be one of {found.group(1)}."
+    if match := re.search(r"could not be converted to (\w+)", reason):
+        return f"It must be {_KINDS.get(match.group(1), match.group(1))}."
+    if match := re.search(r"expected one of \[(.*)\]", reason):
+        return f"It must be one of {match.group(1)}."
     return next((said for part, said in _SAID.items() if part in reason), f"{reason}.")
 
 

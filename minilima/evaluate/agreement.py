@@ -111,7 +111,7 @@ def people(pairs: Sequence[LabelledPair]) -> Figure | None:
 def kappa(first: Sequence[float], second: Sequence[float]) -> Figure | None:
     """Cohen's kappa (1960) of two lists of verdicts 1, 1.5 and 2: agreement beyond chance; None where chance explains all.
 
-    Resamples in which only one kind of verdict occurs say nothing and are left out of the interval.
+    Resamples in which only one kind of verdict occurs carry no information and are excluded from the interval.
     """
     kinds = (1.0, TIE, 2.0)
     cells = np.array(

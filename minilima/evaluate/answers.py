@@ -24,17 +24,24 @@ from minilima.store.sources import answers_beside
 
 
 def build_answers(job: Job, tell: Tell) -> Outcome:
-    """Writes answers.jsonl, model_outputs.json and, where the set has reference answers, reference_loss.jsonl."""
-    if job.role == "reference_answers" and job.sources.reference is not None:
-        return build_references(job, tell)
+    """The tuned model's: answers.jsonl, model_outputs.json and, where the set has reference answers, reference_loss.jsonl."""
+    name = job.inputs["model"].name
+    return _answers_of(job, str(job.inputs["model"]), name, name, tell)
+
+
+def build_base_answers(job: Job, tell: Tell) -> Outcome:
+    """The same files, of the base model."""
+    location = job.model_location(job.sources.base, "model")
+    return _answers_of(job, location, job.sources.base.identity, Path(location).name, tell)
+
+
+def _answers_of(job: Job, location: str, name: str, generator: str, tell: Tell) -> Outcome:
+    """`name` identifies the model in the reply cache, `generator` in what is written."""
     config = job.config
     prompts = load_eval_set(job.sources.eval_set.local_path, config.eval_set.size)
-    tuned = job.role == "answers"
-    location = str(job.inputs["model"]) if tuned else job.model_location(job.sources.base, "model")
-    name = job.inputs["model"].name if tuned else job.sources.base.identity
     writer = _writer(job, location, name)
     model = CachedModel(writer, job.cache)
-    answers = answer_prompts(prompts, model, config, name if tuned else Path(location).name, tell)
+    answers = answer_prompts(prompts, model, config, generator, tell)
     metrics = write_answers(job, prompts, answers, lambda: _for_losses(writer, location, name, config.compute), tell)
     return Outcome(metrics=metrics, usage=model.usage)
 

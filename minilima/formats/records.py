@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class SeedTask:
-    """A task written by a person, with one worked instance (the format of Self-Instruct's seed_tasks.jsonl)."""
+    """A task written by a person, with one example and its answer (the format of Self-Instruct's seed_tasks.jsonl)."""
 
     id: str
     instruction: str

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
+from minilima.evaluate.judged import opponent
 from minilima.formats.files import new_folder, sizes, write_atomic
 from minilima.pipeline import stages
 from minilima.run.sources import resolve
@@ -47,7 +48,8 @@ def export_model(config: Config, folder: Path, build_command: str) -> dict[str, 
         write_atomic(aside / "prompt.txt", prompt_template(str(location)))
         settings = {location.name: model_settings(config, location, folder.absolute() / "prompt.txt")}
         write_atomic(aside / "configs.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
-        for stage, name in ((graph["answers"], "model_outputs.json"), (graph["reference_answers"], "reference_outputs.json")):
+        other = opponent(graph.by_role()).stage
+        for stage, name in ((graph["answers"], "model_outputs.json"), (other, "reference_outputs.json")):
             if (answers := store.find(stage)) is not None:
                 shutil.copyfile(answers.path / "model_outputs.json", aside / name)
     return sizes(folder)

@@ -62,13 +62,13 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
         for command in commands.others:
             running.enter_context(_beside(process, command, log))
         try:
-            for told in _told(process.stdout):
-                if isinstance(told, Progress):
-                    on_progress(told)
-                elif isinstance(told, Outcome):
-                    outcome = told
+            for event in _events(process.stdout):
+                if isinstance(event, Progress):
+                    on_progress(event)
+                elif isinstance(event, Outcome):
+                    outcome = event
                 else:
-                    error = told
+                    error = event
             status = process.wait()
         except BaseException:
             process.kill()
@@ -146,7 +146,7 @@ def _environment(job: Job) -> dict[str, str]:
     return {**os.environ, **quiet, "PYTHONPATH": path}
 
 
-def _told(lines: Iterable[str]) -> Iterator[Progress | Outcome | MinilimaError]:
+def _events(lines: Iterable[str]) -> Iterator[Progress | Outcome | MinilimaError]:
     """What a stage's process says; what libraries print between is passed over."""
     for line in lines:
         event = _event(line)

@@ -80,6 +80,8 @@ class Spec:
     """Raises a MinilimaError where the stage cannot succeed: before anything is spent, for a stage that is to be built."""
     asks: Callable[[Config, Sources], str | None] = _nothing
     """The endpoint that is asked: generator, judge, or None."""
+    files: tuple[str, ...] = ()
+    """The source files that it is made from; not those that it only compares its rows with."""
     requests: Callable[[Config, Sources], Requests | None] = _nothing
     """What it will ask of the endpoint, by guess; None where it asks none or there is nothing to guess from."""
     planned_work: Callable[[Config, Sources, Manifests], Work | None]

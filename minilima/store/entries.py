@@ -82,20 +82,20 @@ class Store:
             build: fills the directory it is given, which may hold what an interrupted build left.
             on_wait: told who holds the lock, before waiting for it.
         """
-        if found := self.find(stage):
-            return found
+        if existing := self.find(stage):
+            return existing
         with self._locked(stage, on_wait) as waited:
-            if found := self.find(stage):
-                return Artifact(stage=stage, path=found.path, manifest=found.manifest, how="waited" if waited else "reused")
+            if existing := self.find(stage):
+                return Artifact(stage=stage, path=existing.path, manifest=existing.manifest, how="waited" if waited else "reused")
             work = self.work(stage)
             (work / SCRATCH).mkdir(parents=True, exist_ok=True)
             clear_aside(work)
             started = time.time()
             outcome = build(work)
             self._publish(stage, work, outcome, started)
-        found = self.find(stage)
-        assert found is not None, f"{stage.directory} was published and is not there"
-        return Artifact(stage=stage, path=found.path, manifest=found.manifest, how="built")
+        existing = self.find(stage)
+        assert existing is not None, f"{stage.directory} was published and is not there"
+        return Artifact(stage=stage, path=existing.path, manifest=existing.manifest, how="built")
 
     @contextmanager
     def _locked(self, stage: Stage, on_wait: Callable[[str], None]) -> Iterator[bool]:
@@ -182,7 +182,7 @@ def reserved(root: Path, directories: Iterable[str]) -> Iterator[None]:
 
 def reservations(root: Path) -> dict[str, set[str]]:
     """Directories that running experiments have reserved, by host and process; those of dead processes are cleared away."""
-    running = {}
+    needed: dict[str, set[str]] = {}
     for file in sorted((root / ".reserved").glob("*.json")):
         lock = FileLock(file.with_suffix(".lock"))
         try:
@@ -190,12 +190,12 @@ def reservations(root: Path) -> dict[str, set[str]]:
         except Timeout:
             # Between the look at the folder and this one, the experiment may have ended.
             with suppress(FileNotFoundError):
-                running[file.stem.rpartition("-")[0]] = set(json.loads(file.read_text(encoding="utf-8")))
+                needed[file.stem.rpartition("-")[0]] = set(json.loads(file.read_text(encoding="utf-8")))
             continue
         file.unlink(missing_ok=True)
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
-    return running
+    return needed
 
 
 def _lock(root: Path, directory: str) -> FileLock:

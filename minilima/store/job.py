@@ -59,7 +59,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker has to build. `role` is the stage's place in the experiment, e.g. reference_answers."""
+    """What a worker has to build. `role` is the stage's place in the experiment, e.g. base_answers."""
 
     kind: str
     """Which stage is built, as run/stages/ names it."""

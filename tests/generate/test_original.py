@@ -115,7 +115,7 @@ def test_the_steps_of_two_models_are_kept_apart(tmp_path: Path, server: ModelSer
 
 HASHED = """
 import sys
-from minilima.config.schema import DataConfig
+from minilima.config.schema import DataConfig, DatasetConfig
 from minilima.generate.dataset import sift
 from minilima.generate.layouts import encode
 from minilima.generate.classification import parse_labels
@@ -128,7 +128,7 @@ from minilima.run.sources import DATA
 
 seeds = load_seeds(DATA / "minilima_175.jsonl")
 rows = [Example(id=t.id, instruction=t.instruction, input=t.input, output=t.output, source="seed") for t in seeds]
-kept, left_out = sift(rows, [], DataConfig())
+kept, left_out = sift(rows, [], DataConfig(), DatasetConfig())
 index = RougeIndex()
 for task in seeds:
     index.add(task.id, task.instruction)

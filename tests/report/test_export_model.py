@@ -37,7 +37,7 @@ def built(tmp_path: Path, tiny_model: Path) -> list[str]:
         return Outcome(metrics={})
 
     store.get_or_build(graph["model"], model)
-    store.get_or_build(graph["reference_answers"], answers)
+    store.get_or_build(graph["base_answers"], answers)
     return overrides
 
 

@@ -57,6 +57,18 @@ def _build(job: Job, tell: Tell) -> Outcome:
     return build_answers(job, tell)
 
 
+def _build_of_base(job: Job, tell: Tell) -> Outcome:
+    from minilima.evaluate.answers import build_base_answers
+
+    return build_base_answers(job, tell)
+
+
+def _build_of_others(job: Job, tell: Tell) -> Outcome:
+    from minilima.evaluate.answers import build_references
+
+    return build_references(job, tell)
+
+
 def _check(config: Config, sources: Sources) -> None:
     if sources.eval_set.path is not None:
         load_eval_set(sources.eval_set.local_path, config.eval_set.size)
@@ -92,22 +104,25 @@ ANSWERS = Spec(
     check=_check,
     planned_work=_planned,
     finished_work=_finished,
+    files=("eval_set",),
 )
 BASE_ANSWERS = replace(
     ANSWERS,
-    role="reference_answers",
+    kind="base_answers",
     recipe=_recipe_of_base,
+    build=_build_of_base,
     describe=lambda config, sources: _describe_as("base", config, sources),
 )
 REFERENCES = replace(
     ANSWERS,
-    kind="references",
+    kind="other_answers",
     stage="references",
-    role="reference_answers",
+    build=_build_of_others,
     version=1,
     recipe=_recipe_of_others,
     describe=_describe_others,
     check=_check_others,
     planned_work=lambda config, sources, inputs: work(1, "references"),
     finished_work=lambda manifest, inputs: work(1, "references"),
+    files=("eval_set", "reference"),
 )

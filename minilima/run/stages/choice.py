@@ -89,4 +89,5 @@ CHOICE = Spec(
     planned_work=_planned,
     finished_work=_finished,
     space=_space,
+    files=("dev_set",),
 )

@@ -186,4 +186,5 @@ POOL = Spec(
     planned_work=_planned,
     finished_work=_finished,
     uses_gpu=lambda config, sources: writes_here(config),
+    files=("seeds", "data"),
 )

@@ -142,4 +142,5 @@ VERDICTS = Spec(
     planned_work=_planned,
     finished_work=_finished,
     uses_gpu=lambda config, sources: judges_here(config),
+    files=("annotators",),
 )
