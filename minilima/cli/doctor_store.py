@@ -10,6 +10,7 @@ from pathlib import Path
 from minilima.cli.findings import Finding, Level
 from minilima.errors import MinilimaError
 from minilima.formats.files import size_text
+from minilima.models.salvage import find_damage, salvage
 from minilima.store.debris import find_debris, remove_leftover, unfinished
 from minilima.store.entries import checked_manifest, removing, reservations
 from minilima.store.gc import directories
@@ -34,6 +35,22 @@ def store_findings(root: Path, *, repair: bool) -> list[Finding]:
         says = f"{len(entries):,} entries, none damaged by size; {running} running experiment{'' if running == 1 else 's'}"
         found.append(Finding(name="store", level=Level.ok, says=says))
     return found
+
+
+def cache_findings(file: Path, root: Path, *, repair: bool) -> list[Finding]:
+    """Whether the reply cache `file` is whole; with `repair`, what can be read of a damaged one is in a new one afterwards."""
+    if (damage := find_damage(file)) is None:
+        return []
+    says = f"{damage.what} {damage.why}"
+    if not repair or "doctor --repair" not in damage.fix:
+        return [Finding(name="reply cache", level=Level.fail, says=says, fix=damage.fix)]
+    with removing(root):
+        if running := reservations(root):
+            fix = f"wait until these have ended, or stop them: {', '.join(running)}"
+            return [Finding(name="reply cache", level=Level.fail, says=f"{says} Running experiments may be using it.", fix=fix)]
+        saved = salvage(file)
+    says = f"damaged: {saved.replies:,} replies and {saved.bookings:,} bookings of costs were saved; the old file is {saved.kept}"
+    return [Finding(name="reply cache", level=Level.ok, says=says)]
 
 
 def _damaged(root: Path) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ kill, what was in flight counts as spent in full, because nobody knows whether t
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,8 +19,8 @@ from omegaconf import OmegaConf
 from minilima.config.groups import CONF
 from minilima.config.schema import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
-from minilima.models.cache import open_database, transaction
 from minilima.models.chat import Request
+from minilima.models.database import open_database, transaction
 
 _BATCH_SHARE = 0.5
 """Batches cost half."""
@@ -177,7 +177,7 @@ def _make_tables(database: sqlite3.Connection) -> None:
         database.execute(
             "CREATE TABLE IF NOT EXISTS spent (ticket INTEGER PRIMARY KEY, scope TEXT, requests INT, tokens INT, usd REAL)"
         )
-        with suppress(sqlite3.OperationalError):  # the column is there: accounts were first kept without it
+        if "settled" not in {row[1] for row in database.execute("PRAGMA table_info(spent)")}:  # as accounts were first kept
             database.execute("ALTER TABLE spent ADD COLUMN settled INT NOT NULL DEFAULT 0")
         if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'accounts'").fetchone():
             return
