@@ -4,6 +4,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Writer:
     def __init__(self) -> None:
         self.asked = 0
 
-    def reply_many(self, requests: list[Request], on_reply: OnReply) -> list[Reply]:
+    def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
         self.asked += len(requests)
         replies = []
         for index, request in enumerate(requests):
