@@ -34,7 +34,7 @@ _LITTLE_DISK, _NO_DISK = 20 * _GIGABYTE, 1 * _GIGABYTE
 
 def run_doctor(arguments: Sequence[str], config_dir: str | None = None) -> int:
     """`doctor [--repair] overrides…`; returns the exit status: 1 where a finding is a failure."""
-    from minilima.cli.doctor_store import store_findings
+    from minilima.cli.doctor_store import cache_findings, store_findings
     from minilima.config.compose import load_config
 
     strange = [item for item in arguments if item.startswith("-") and item != "--repair"]
@@ -44,7 +44,9 @@ def run_doctor(arguments: Sequence[str], config_dir: str | None = None) -> int:
         )
     config = load_config([item for item in arguments if item != "--repair"], config_dir=config_dir)
     store = Path(config.paths.outputs) / "store"
-    findings = [*examine(config), *store_findings(store, repair="--repair" in arguments)]
+    repair = "--repair" in arguments
+    cache = store.parent / "cache" / "replies.sqlite"
+    findings = [*examine(config), *cache_findings(cache, store, repair=repair), *store_findings(store, repair=repair)]
     for found in findings:
         console.show_finding(found.level, found.name, found.says, found.fix)
     count = {level: sum(found.level == level for found in findings) for level in Level}

@@ -8,20 +8,35 @@ has reserved its stages, so gc may run beside it.
 import json
 import math
 import re
+import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from minilima import console
 from minilima.errors import MinilimaError
-from minilima.formats.files import size_text
+from minilima.formats.files import remove_unheld, size_text
+from minilima.store.debris import (
+    ABANDONED_SECONDS,
+    Leftover,
+    find_debris,
+    folders,
+    interrupted,
+    remove_leftover,
+    size_of,
+    unfinished,
+)
 from minilima.store.entries import checked_manifest, claimed, removing, reservations
 from minilima.store.job import SCRATCH, needs_of
 
 ACTIONS = ("ls", "gc", "verify")
+_GC_OPTIONS = ("--yes", "--unfinished")
 
+_ROWS = 20
+"""Leftovers that are shown one by one."""
 _WIDE = 130
 """Columns of a terminal that has room for what an entry was made from."""
 _ENTRY = re.compile(r"\w+-[0-9a-f]{16}")
@@ -44,14 +59,14 @@ def run_store(arguments: Sequence[str], config_dir: str | None = None) -> int:
     from minilima.config.compose import load_config
 
     action, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
-    strange = [item for item in rest if item.startswith("-") and not (action == "gc" and item == "--yes")]
+    strange = [item for item in rest if item.startswith("-") and not (action == "gc" and item in _GC_OPTIONS)]
     if action not in ACTIONS or strange:
         raise MinilimaError(
             f"This store command cannot be read: {' '.join(arguments) or 'nothing was given'}.",
-            f"The commands are {', '.join(ACTIONS)}; the only option is --yes, of gc.",
+            f"The commands are {', '.join(ACTIONS)}; gc has the options {' and '.join(_GC_OPTIONS)}.",
             "Write: python -m minilima store ls",
         )
-    config = load_config([item for item in rest if item != "--yes"], config_dir=config_dir)
+    config = load_config([item for item in rest if item not in _GC_OPTIONS], config_dir=config_dir)
     outputs = Path(config.paths.outputs)
     if action == "verify":
         return _verify(outputs / "store")
@@ -59,48 +74,42 @@ def run_store(arguments: Sequence[str], config_dir: str | None = None) -> int:
         _show(list_entries(outputs))
         return 0
     with removing(outputs / "store"):
-        _collect(outputs / "store", [entry for entry in list_entries(outputs) if not entry.users], really="--yes" in rest)
+        _collect(outputs, really="--yes" in rest, all_builds="--unfinished" in rest)
     return 0
 
 
-def list_entries(outputs: Path) -> list[Entry]:
-    """Every finished entry of the store, largest first."""
+def list_entries(outputs: Path, without: Collection[str] = ()) -> list[Entry]:
+    """Every finished entry of the store, largest first; the unfinished builds in `without` count as no users.
+
+    Others may build and remove meanwhile: what vanishes on the way is left out.
+    """
     root = outputs / "store"
-    inputs = {path.name: _inputs(path) for path in directories(root)}
+    # Entries first: one that is published after this look has users that the look at users may not see yet.
+    paths = directories(root)
+    inputs = {path.name: _inputs(path) for path in paths}
     users: dict[str, list[str]] = {directory: [] for directory in inputs}
-    for name, used in _users(outputs).items():
+    for name, used in _users(outputs, without).items():
         for directory in _with_inputs(used, inputs) & users.keys():
             users[directory].append(name)
-    entries = [
-        Entry(
-            directory=path.name,
-            size_bytes=size_of(path),
-            age_seconds=time.time() - path.stat().st_mtime,
-            inputs=inputs[path.name],
-            users=tuple(sorted(users[path.name])),
-        )
-        for path in directories(root)
-    ]
+    entries = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            changed = path.stat().st_mtime
+            entries.append(
+                Entry(
+                    directory=path.name,
+                    size_bytes=size_of(path),
+                    age_seconds=time.time() - changed,
+                    inputs=inputs[path.name],
+                    users=tuple(sorted(users[path.name])),
+                )
+            )
     return sorted(entries, key=lambda entry: (-entry.size_bytes, entry.directory))
-
-
-def size_of(path: Path) -> int:
-    """Bytes of all files below `path`."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def unfinished(root: Path) -> list[Path]:
-    """Directories of the store `root` in which a build goes on or was interrupted."""
-    return _folders(root / ".work")
 
 
 def directories(root: Path) -> list[Path]:
     """The entries of the store `root`; what somebody else has put beside them is nobody's to remove."""
-    return [path for path in _folders(root) if _ENTRY.fullmatch(path.name)]
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] != ".") if folder.is_dir() else []
+    return [path for path in folders(root) if _ENTRY.fullmatch(path.name)]
 
 
 def _inputs(path: Path) -> tuple[str, ...]:
@@ -111,7 +120,7 @@ def _inputs(path: Path) -> tuple[str, ...]:
         return ()
 
 
-def _users(outputs: Path) -> dict[str, set[str]]:
+def _users(outputs: Path, without: Collection[str]) -> dict[str, set[str]]:
     """Directories that each run names, and those that each running experiment and each unfinished build needs."""
     # Reservations first: an experiment writes its run.json before it gives them up.
     users = {f"running {name}": directories for name, directories in reservations(outputs / "store").items()}
@@ -121,7 +130,7 @@ def _users(outputs: Path) -> dict[str, set[str]]:
         users[f"judge {file.stem}"] = _read(file, lambda text: {item["entry"] for item in json.loads(text)["measured"]})
     for work in unfinished(outputs / "store"):
         job = work / SCRATCH / "job.json"
-        if job.is_file():
+        if work.name not in without and job.is_file():
             users[f"unfinished {work.name}"] = _read(job, needs_of)
     return users
 
@@ -129,11 +138,14 @@ def _users(outputs: Path) -> dict[str, set[str]]:
 def _read(file: Path, parse: Callable[[str], set[str]]) -> set[str]:
     try:
         return parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except FileNotFoundError:  # a build that was published, or a run that was removed, since the look at the folder
+        return set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        folder = shlex.quote(str(file.parent.parent if file.name == "job.json" else file.parent))
         raise MinilimaError(
             f"{file} cannot be read, so it is not known what it uses.",
             f"{type(error).__name__}: {error}".splitlines()[0] + ".",
-            f"If it is not needed, remove its folder: rm -r {file.parent.parent if file.name == 'job.json' else file.parent}",
+            f"Run its command again, which writes the file again; if it is not needed, remove its folder: rm -r {folder}",
         ) from None
 
 
@@ -169,19 +181,47 @@ def _age(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _collect(root: Path, free: Sequence[Entry], *, really: bool) -> None:
-    if not free:
+def _collect(outputs: Path, *, really: bool, all_builds: bool) -> None:
+    """Frees what no run uses, what killed processes left, and builds that were interrupted a week ago, or all of them."""
+    root = outputs / "store"
+    builds = interrupted(root)
+    freed = [build for build in builds if all_builds or build.age_seconds >= ABANDONED_SECONDS]
+    leftovers = [*find_debris(root), *freed]
+    free = [entry for entry in list_entries(outputs, {build.path.name for build in freed}) if not entry.users]
+    _show_free(root, free, leftovers, [build for build in builds if build not in freed])
+    if not (free or leftovers):
         console.say("Every entry is used: there is nothing to free.")
         return
-    console.show_table(("entry that no run uses", "size"), [(entry.directory, size_text(entry.size_bytes)) for entry in free])
-    total = size_text(sum(entry.size_bytes for entry in free))
+    total = size_text(sum(entry.size_bytes for entry in free) + sum(item.size_bytes for item in leftovers))
+    count = " and ".join(filter(None, [_count(free) if free else "", _leftovers(len(leftovers))]))
     if not really:
-        console.say(f"{_count(free)}, {total}, could be freed; nothing was removed. With --yes it is.")
+        console.say(f"{count}, {total}, could be freed; nothing was removed. With --yes it is.")
         return
-    kept = [entry.directory for entry in free if not remove(root, root / entry.directory)]
+    kept = [item.path.name for item in leftovers if not remove_leftover(root, item.path)]
+    # Looked at again: what a build needs is free only if the build could be removed.
+    kept += [entry.directory for entry in list_entries(outputs) if not entry.users and not remove(root, root / entry.directory)]
     for directory in kept:
         console.say(f"{directory} is in use and was kept.")
-    console.say(f"Removed {_count(free[len(kept) :])}.")
+    console.say(f"Removed the others of {count}." if kept else f"Removed {count}.")
+
+
+def _show_free(root: Path, free: Sequence[Entry], leftovers: Sequence[Leftover], kept: Sequence[Leftover]) -> None:
+    if free:
+        rows = [(entry.directory, size_text(entry.size_bytes)) for entry in free]
+        console.show_table(("entry that no run uses", "size"), rows)
+    # Large ones first: among many, the locks of nobody are the least.
+    leftovers = sorted(leftovers, key=lambda item: -item.size_bytes)
+    for title, items in (("left by killed processes", leftovers), ("can go on and is kept without --unfinished", kept)):
+        shown = [
+            (str(item.path.relative_to(root)), item.holds, size_text(item.size_bytes), _age(item.age_seconds)) for item in items
+        ]
+        if shown:
+            more = [(f"… {len(shown) - _ROWS:,} more", "", "", "")] if len(shown) > _ROWS else []
+            console.show_table((title, "holds", "size", "untouched for"), [*shown[:_ROWS], *more])
+
+
+def _leftovers(count: int) -> str:
+    return {0: "", 1: "1 leftover"}.get(count, f"{count:,} leftovers")
 
 
 def remove(root: Path, path: Path) -> bool:
@@ -193,7 +233,9 @@ def remove(root: Path, path: Path) -> bool:
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
             shutil.rmtree(aside)
-        return free
+    if free:
+        remove_unheld(root / ".locks" / f"{path.name}.lock")
+    return free
 
 
 def _verify(root: Path) -> int:
@@ -203,7 +245,8 @@ def _verify(root: Path) -> int:
         try:
             checked_manifest(path, math.inf)
         except MinilimaError as error:
-            damaged += 1
-            console.complain(error)
+            if path.is_dir():  # else it was removed meanwhile
+                damaged += 1
+                console.complain(error)
     console.say(f"{_count(paths)} hashed, {damaged:,} damaged.")
     return 1 if damaged else 0
