@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from minilima.config.choices import Thinking
 from minilima.config.schema import ComputeConfig, Config
 from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set, read_references
@@ -52,7 +53,8 @@ def write_answers(
     """Writes the stage's files, the loss on the reference answers by `model` last; returns its metrics."""
     write_jsonl(job.work / "answers.jsonl", answers)
     _write_model_outputs(job, prompts, answers)
-    losses = _reference_losses(prompts, model(), on_progress) if any(prompt.output for prompt in prompts) else []
+    thinking = job.config.model.thinking
+    losses = _reference_losses(prompts, model(), thinking, on_progress) if any(prompt.output for prompt in prompts) else []
     write_jsonl(job.work / "reference_loss.jsonl", losses)
     return {
         "answers": len(answers),
@@ -95,7 +97,10 @@ def answer_prompts(
         max_tokens=config.eval.max_tokens,
         repetition_penalty=config.eval.repetition_penalty,
     )
-    requests = [Request(messages=ask(prompt.instruction), sampling=sampling, sample=config.seed) for prompt in prompts]
+    thinking = config.model.thinking
+    requests = [
+        Request(messages=ask(prompt.instruction), sampling=sampling, sample=config.seed, thinking=thinking) for prompt in prompts
+    ]
     replies = model.reply_many(requests, counted(on_progress, len(requests), "answers"))
     if failed := sum(reply.finish == FAILED for reply in replies):
         raise MinilimaError(
@@ -125,11 +130,13 @@ def _write_model_outputs(job: Job, prompts: list[EvalPrompt], answers: list[Answ
     write_atomic(job.work / "model_outputs.json", json.dumps(rows, indent=1, ensure_ascii=False))
 
 
-def _reference_losses(prompts: list[EvalPrompt], model: LocalModel, on_progress: OnProgress) -> list[ReferenceLoss]:
+def _reference_losses(
+    prompts: list[EvalPrompt], model: LocalModel, thinking: Thinking | None, on_progress: OnProgress
+) -> list[ReferenceLoss]:
     """The model's loss on the set's reference answers, where it has any."""
     asked = [(prompt.id, prompt.instruction, prompt.output) for prompt in prompts if prompt.output]
     losses = []
-    for loss in model.reference_losses(asked):
+    for loss in model.reference_losses(asked, thinking):
         losses.append(loss)
         on_progress(Progress(done=len(losses), total=len(asked), unit="reference answers"))
     return losses

@@ -110,7 +110,8 @@ def _ask_epoch(job: Job, folder: Path, prompts: Sequence[EvalPrompt]) -> tuple[f
     compute = job.config.compute
     name = f"{job.inputs['epochs'].name}/{folder.name}"
     local = LocalModel(str(folder), name, device=compute.device, batch=compute.generation_batch)
-    losses = list(local.reference_losses([(prompt.id, prompt.instruction, prompt.output) for prompt in prompts if prompt.output]))
+    asked = [(prompt.id, prompt.instruction, prompt.output) for prompt in prompts if prompt.output]
+    losses = list(local.reference_losses(asked, job.config.model.thinking))
     answers = []
     if job.config.epoch.select == Pick.judge:
         answers = answer_prompts(prompts, CachedModel(local, job.cache), job.config, name, lambda progress: None)

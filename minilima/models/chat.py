@@ -46,6 +46,8 @@ class Request:
     """How a local model's reply is made to begin; the reply's text includes it. Endpoints ignore it."""
     schema: str | None = None
     """JSON schema of the reply, as JSON text; sent to endpoints that can hold to it."""
+    thinking: str | None = None
+    """`model.thinking`, for the template of a model on this machine; enters keys."""
     attempt: int | None = None
     """Counts how often the same was asked before, where the earlier replies could not be used."""
 
@@ -67,6 +69,8 @@ class Reply:
     """What went wrong before it came."""
     logprobs: dict[str, float] | None = None
     """Natural logarithms of the probabilities of the likeliest first tokens, where they were asked for and given."""
+    reasoning: str | None = None
+    """What the model wrote before its answer, where it is apart from `text`; never judged or trained on."""
     key: str | None = None
     """Under which the reply stands in the cache, where it went through one."""
 

@@ -6,8 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from minilima.formats.records import OnProgress, Progress
-from minilima.models.local import load_tokenizer
 from minilima.models.packaged import fetch
+from minilima.models.tokenizer import load_tokenizer
 from minilima.store.job import Job, Outcome
 
 

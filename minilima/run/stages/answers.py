@@ -16,7 +16,8 @@ from minilima.store.sources import Sources
 
 def sampling(config: Config) -> dict[str, Any]:
     """How answers are sampled, wherever they are."""
-    return {name: value for name, value in vars(config.eval).items() if name != "reference"}
+    settings = {name: value for name, value in vars(config.eval).items() if name != "reference"}
+    return {**settings, "thinking": config.model.thinking}
 
 
 def prompts(config: Config, sources: Sources) -> dict[str, Any]:
@@ -34,7 +35,8 @@ def _recipe_of_base(config: Config, sources: Sources) -> dict[str, Any]:
 
 def _recipe_of_others(config: Config, sources: Sources) -> dict[str, Any]:
     assert sources.reference is not None, "resolved where other answers are named"
-    return {**prompts(config, sources), "reference": sources.reference.sha256, "model": sources.base.recipe()}
+    return {**prompts(config, sources), "reference": sources.reference.sha256, "model": sources.base.recipe(),
+            "thinking": config.model.thinking}  # fmt: skip
 
 
 def _describe_as(who: str, config: Config, sources: Sources) -> str:

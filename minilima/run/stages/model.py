@@ -29,7 +29,7 @@ def recipe(config: Config, sources: Sources) -> dict[str, Any]:
     sft |= {name: None for name in _ADDED_LATER if sft[name] == getattr(default, name)}
     if config.sft.method != Method.lora:
         sft = {name: value for name, value in sft.items() if not name.startswith("lora_")}
-    return {"base": sources.base.recipe(), "seed": config.seed, **sft}
+    return {"base": sources.base.recipe(), "seed": config.seed, "thinking": config.model.thinking, **sft}
 
 
 def describe(config: Config, sources: Sources) -> str:
