@@ -20,18 +20,24 @@ def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
         examples=("doctor +experiment=lima_1k", "doctor --repair"),
     )
     add_overrides(parser)
-    parser.add_argument("--repair", action="store_true", help="remove what killed processes left in the store")
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="clear debris from the store, save a damaged reply cache",
+    )
     parser.set_defaults(handler=handle)
 
 
 def handle(*, overrides: list[str], config_dir: str | None, repair: bool) -> int:
     """Shows all findings; returns the exit status: 1 where one is an error."""
     from minilima.cli.doctor_checks import examine
-    from minilima.cli.doctor_store import store_findings
+    from minilima.cli.doctor_store import cache_findings, store_findings
     from minilima.config.compose import load_config
 
     config = load_config(overrides, config_dir=config_dir)
-    findings = [*examine(config), *store_findings(Path(config.paths.outputs) / "store", repair=repair)]
+    outputs = Path(config.paths.outputs)
+    store, cache = outputs / "store", outputs / "cache" / "replies.sqlite"
+    findings = [*examine(config), *cache_findings(cache, store, repair=repair), *store_findings(store, repair=repair)]
     for finding in findings:
         console.show_finding(finding.level, finding.name, finding.says, finding.fix)
     count = {level: sum(finding.level == level for finding in findings) for level in Level}

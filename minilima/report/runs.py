@@ -16,7 +16,7 @@ from minilima.evaluate.results import Coverage, Results, compute_results
 from minilima.evaluate.statistics import Estimate, LossChange, WinRate
 from minilima.formats.files import canonical_json, read_jsonl
 
-FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/runs/NAME-KEY outputs/runs"
+FIX = "Name folders of finished runs, as in: minilima compare outputs/runs/NAME-KEY outputs/runs"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from minilima.run.hosts import machines
 from minilima.run.requests import TOKENS_A_WORD
 from minilima.store.entries import Store
 from minilima.store.sources import ModelSource, Sources
-from minilima.train.memory import GIB, USABLE, Device, Fit, fit, fitting_settings, uses_bf16
+from minilima.train.memory import GIB, USABLE, Device, MemoryLayout, fit, fitting_settings, uses_bf16
 from minilima.train.shape import H100_FLOPS, ModelShape, nominal_flops, published_shape, shape_of, training_flops
 
 ASSUMED_MFU = 0.4
@@ -102,7 +102,7 @@ def _config_file(source: ModelSource, graph: Graph, store: Store) -> Path | None
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _table(laid_out: Fit, device: Device) -> tuple[tuple[str, str], ...]:
+def _table(laid_out: MemoryLayout, device: Device) -> tuple[tuple[str, str], ...]:
     parts = laid_out.memory
     rows = {
         "weights": parts.weights,
@@ -120,7 +120,7 @@ def _table(laid_out: Fit, device: Device) -> tuple[tuple[str, str], ...]:
     return tuple((name, f"{value / GIB:,.1f}") for name, value in rows.items() if value)
 
 
-def _layout(shape: ModelShape, config: Config, device: Device, laid_out: Fit) -> str:
+def _layout(shape: ModelShape, config: Config, device: Device, laid_out: MemoryLayout) -> str:
     blocks = "activation checkpointing" if laid_out.checkpointing else "no activation checkpointing"
     text = f"Training {shape.parameters / 1e6:,.0f} M weights on {device.processes} x {device.name}: rows of "
     text += f"{laid_out.row_tokens:,} tokens, {blocks}."

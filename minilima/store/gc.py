@@ -7,13 +7,17 @@ has reserved its stages, so gc may run beside it.
 
 import json
 import re
+import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from minilima.errors import MinilimaError
+from minilima.formats.files import remove_unheld
+from minilima.store.debris import folders, size_of, unfinished
 from minilima.store.entries import claimed, reservations
 from minilima.store.job import SCRATCH, needs_of
 
@@ -32,44 +36,38 @@ class Entry:
     users: tuple[str, ...]
 
 
-def list_entries(outputs: Path) -> list[Entry]:
-    """Every finished entry of the store, largest first."""
+def list_entries(outputs: Path, without: Collection[str] = ()) -> list[Entry]:
+    """Every finished entry of the store, largest first; the unfinished builds in `without` count as no users.
+
+    Others may build and remove meanwhile: what vanishes on the way is left out.
+    """
     root = outputs / "store"
-    inputs = {path.name: _inputs(path) for path in directories(root)}
+    # Entries first: one that is published after this look has users that the look at users may not see yet.
+    paths = directories(root)
+    inputs = {path.name: _inputs(path) for path in paths}
     users: dict[str, list[str]] = {directory: [] for directory in inputs}
-    for name, used in _users(outputs).items():
+    for name, used in _users(outputs, without).items():
         for directory in _with_inputs(used, inputs) & users.keys():
             users[directory].append(name)
-    entries = [
-        Entry(
-            directory=path.name,
-            size_bytes=size_of(path),
-            age_seconds=time.time() - path.stat().st_mtime,
-            inputs=inputs[path.name],
-            users=tuple(sorted(users[path.name])),
-        )
-        for path in directories(root)
-    ]
+    entries = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            changed = path.stat().st_mtime
+            entries.append(
+                Entry(
+                    directory=path.name,
+                    size_bytes=size_of(path),
+                    age_seconds=time.time() - changed,
+                    inputs=inputs[path.name],
+                    users=tuple(sorted(users[path.name])),
+                )
+            )
     return sorted(entries, key=lambda entry: (-entry.size_bytes, entry.directory))
-
-
-def size_of(path: Path) -> int:
-    """Bytes of all files below `path`."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def unfinished(root: Path) -> list[Path]:
-    """Directories of the store `root` in which a build goes on or was interrupted."""
-    return _folders(root / ".work")
 
 
 def directories(root: Path) -> list[Path]:
     """The entries of the store `root`; what somebody else has put beside them is nobody's to remove."""
-    return [path for path in _folders(root) if _ENTRY.fullmatch(path.name)]
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] != ".") if folder.is_dir() else []
+    return [path for path in folders(root) if _ENTRY.fullmatch(path.name)]
 
 
 def _inputs(path: Path) -> tuple[str, ...]:
@@ -80,7 +78,7 @@ def _inputs(path: Path) -> tuple[str, ...]:
         return ()
 
 
-def _users(outputs: Path) -> dict[str, set[str]]:
+def _users(outputs: Path, without: Collection[str]) -> dict[str, set[str]]:
     """Directories that each run names, and those that each running experiment and each unfinished build needs."""
     # Reservations first: an experiment writes its run.json before it gives them up.
     users = {f"running {name}": directories for name, directories in reservations(outputs / "store").items()}
@@ -90,7 +88,7 @@ def _users(outputs: Path) -> dict[str, set[str]]:
         users[f"judge {file.stem}"] = _read(file, lambda text: {item["entry"] for item in json.loads(text)["measured"]})
     for work in unfinished(outputs / "store"):
         job = work / SCRATCH / "job.json"
-        if job.is_file():
+        if work.name not in without and job.is_file():
             users[f"unfinished {work.name}"] = _read(job, needs_of)
     return users
 
@@ -98,11 +96,14 @@ def _users(outputs: Path) -> dict[str, set[str]]:
 def _read(file: Path, parse: Callable[[str], set[str]]) -> set[str]:
     try:
         return parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except FileNotFoundError:  # a build that was published, or a run that was removed, since the look at the folder
+        return set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        folder = shlex.quote(str(file.parent.parent if file.name == "job.json" else file.parent))
         raise MinilimaError(
             f"{file} cannot be read, so it is not known what it uses.",
             f"{type(error).__name__}: {error}".splitlines()[0] + ".",
-            f"If it is not needed, remove its folder: rm -r {file.parent.parent if file.name == 'job.json' else file.parent}",
+            f"Run its command again, which writes the file again; if it is not needed, remove its folder: rm -r {folder}",
         ) from None
 
 
@@ -126,4 +127,6 @@ def remove(root: Path, path: Path) -> bool:
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
             shutil.rmtree(aside)
-        return free
+    if free:
+        remove_unheld(root / ".locks" / f"{path.name}.lock")
+    return free

@@ -219,7 +219,7 @@ def test_the_card_tells_where_the_rows_come_from_and_what_was_left_out(tmp_path:
     for told in (
         "# `mine`", "11 examples", "- `seed`: 11 rows", "`smollm2_135m`", "that model's licence is Apache-2.0",
         sources.seeds.sha256, sources.eval_set.sha256, "Decontaminated: 7 rows", "above `0.7`", "- `near_duplicate`: 1,234",
-        "1,236 left out", "- `duplicate`: 3", "- `max_words`: `150`", f"`dataset-{manifest['key']}`",
+        "1,236 rejected", "- `duplicate`: 3", "- `max_words`: `150`", f"`dataset-{manifest['key']}`",
         f"- Command: `{Path(sys.executable).name} ",
         "| the answer | 1 | 6 | 6 | 10 | 11 |", "| what the user says | 3 | 3 | 3 | 3 | 3 |", "The first 10 rows",
     ):  # fmt: skip

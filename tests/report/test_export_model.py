@@ -13,7 +13,8 @@ from minilima.config.choices import DeviceKind
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.models.chat import ask
-from minilima.models.local import LocalModel, load_tokenizer
+from minilima.models.local import LocalModel
+from minilima.models.tokenizer import load_tokenizer
 from minilima.pipeline import stages
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
