@@ -15,8 +15,8 @@ def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
         "store",
         summary="what is kept: ls shows sizes and users, verify checks hashes, gc frees space",
         description="ls shows the entries of the store, their sizes and which runs use them; verify compares every file with its "
-        "hash; gc lists what no run uses, what killed processes left, and builds that were interrupted a week ago, and with --yes "
-        "removes them. Settings name another store: paths.outputs=FOLDER.",
+        "hash; gc lists what no run uses, what killed processes left, and builds that were interrupted a week ago, and "
+        "removes them with --yes. Settings name another store: paths.outputs=FOLDER.",
         examples=("store ls", "store gc --yes"),
     )
     actions = ("ls", "gc", "verify")
