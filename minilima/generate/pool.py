@@ -86,7 +86,7 @@ def _method(model: CachedModel, prompter: Prompter) -> Method:
         raise MinilimaError(
             "data.magpie_prefix is not set." if not demonstrations else "generator.style=turns needs a local model.",
             "The model continues its chat template at the user's turn, and an endpoint does not show its template.",
-            "Use generator=local, or with data=magpie set the beginning of the template: data.magpie_prefix='<|im_start|>user\n'.",
+            "Use generator=local, or with data=magpie set the template's beginning: data.magpie_prefix='<|im_start|>user\n'.",
         )
     return turn_method(prompter, open_user_turn, demonstrations)
 

@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from minilima.config.choices import DeviceKind
+from minilima.environment import cpu_multiplies_bfloat16
 from minilima.errors import MinilimaError
 from minilima.formats.records import ReferenceLoss
 from minilima.models.chat import TEXT, Message, OnReply, Reply, Request, Sampling
@@ -49,8 +50,7 @@ def inference_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it; elsewhere (most CPUs) it is many times slower than float32."""
     if device.type == "cuda":
         return torch.bfloat16
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
+    return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
 
 
 def split_location(location: str) -> tuple[str, str]:
