@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import minilima
+from minilima.run.stages import SPECS
 
 FOLDER = Path(minilima.__file__).parent
 FLOORS = (
@@ -55,3 +56,22 @@ def test_a_room_imports_only_from_floors_below_its_own() -> None:
         if floor_of[other] >= floor_of[room]
     ]
     assert upward == []
+
+
+def test_only_the_stages_modules_ask_which_stage_it_is() -> None:
+    names = {spec.name for spec in SPECS} | {spec.kind for spec in SPECS}
+    asked = [
+        f"{file.relative_to(FOLDER)}:{node.lineno}"
+        for file in sorted(FOLDER.rglob("*.py"))
+        if "stages" not in file.parts
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Compare) and names_a_stage(node, names)
+    ]
+    assert asked == [], "what the pipeline has to know of a stage stands in its Spec"
+
+
+def names_a_stage(node: ast.Compare, names: set[str]) -> bool:
+    """`….role == "pool"` or `… in ("model", "epochs")`, by a name that says that it is a stage's."""
+    left = ast.unparse(node.left)
+    constants = {item.value for item in ast.walk(node) if isinstance(item, ast.Constant)}
+    return left.endswith((".role", "['role']", ".kind", "role")) and bool(constants & names)
