@@ -19,6 +19,7 @@ from minilima.errors import MinilimaError
 from minilima.models.template import turn_end
 from minilima.models.tokenizer import without_thinking
 from minilima.models.weights import load_model
+from minilima.train.finite import check_weights
 from minilima.train.model import with_adapters
 from minilima.train.trainer import SftTrainer
 
@@ -45,6 +46,7 @@ def save_model(trainer: SftTrainer, tokenizer: Any, folder: Path, location: str,
         with _undivided(trainer.args):
             model = merged(location, trainer.sft, weights, probe)
         weights = model.state_dict()
+    check_weights(weights)
     _set_generation(model, tokenizer)
     kept = model.config.use_cache, model.config.dtype
     model.config.use_cache, model.config.dtype = True, torch.bfloat16
