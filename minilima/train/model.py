@@ -8,6 +8,7 @@ from transformers import BitsAndBytesConfig
 
 from minilima.config.choices import Method
 from minilima.config.schema import Config, SftConfig
+from minilima.errors import MinilimaError
 from minilima.models.local import pick_device
 from minilima.models.packaged import user_cache
 from minilima.models.weights import load_model
@@ -63,6 +64,9 @@ def with_adapters(model: Any, sft: SftConfig, *, in_float32: bool = True) -> Any
 
     Args:
         in_float32: whether the adapters are float32 whatever the model is.
+
+    Raises:
+        MinilimaError: peft has none for this architecture.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -74,7 +78,14 @@ def with_adapters(model: Any, sft: SftConfig, *, in_float32: bool = True) -> Any
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, adapters, autocast_adapter_dtype=in_float32)
+    try:
+        return get_peft_model(model, adapters, autocast_adapter_dtype=in_float32)
+    except ValueError as error:
+        raise MinilimaError(
+            f"There are no adapters for {type(model).__name__}.",
+            f"peft says: {' '.join(str(error).split())[:300]}",
+            "Train all weights with sft=full, or use another model.",
+        ) from None
 
 
 def compile_blocks(model: Any) -> None:

@@ -48,11 +48,15 @@ def save_model(trainer: SftTrainer, tokenizer: Any, folder: Path, location: str,
         weights = model.state_dict()
     check_weights(weights)
     _set_generation(model, tokenizer)
-    kept = model.config.use_cache, model.config.dtype
+    kept = getattr(model.config, "use_cache", None), model.config.dtype
     model.config.use_cache, model.config.dtype = True, torch.bfloat16
-    model.save_pretrained(folder, state_dict={name: tensor.to(torch.bfloat16) for name, tensor in weights.items()})
+    model.save_pretrained(folder, state_dict={name: _rounded(tensor) for name, tensor in weights.items()})
     model.config.use_cache, model.config.dtype = kept
     _save_tokenizer(tokenizer, trainer.thinking, folder)
+
+
+def _rounded(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
 
 
 def _save_tokenizer(tokenizer: Any, thinking: Thinking | None, folder: Path) -> None:

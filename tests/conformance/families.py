@@ -19,6 +19,7 @@ SMALL: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
     "max_position_embeddings": 256, "vocab_size": 800, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,8 @@ class Family:
     """The token that ends an answer; empty = eos."""
     systems: bool = True
     """Whether its template takes a system turn."""
+    adapters: bool = True
+    """Whether peft has adapters for it."""
     strips: bool = False
     """Whether special tokens take the whitespace behind them (Phi-3)."""
 
@@ -232,7 +235,7 @@ FAMILIES = (
     ),
     Family(
         name="GPT-2 (no template, no padding token)", architecture="gpt2", template=None, special=("<|endoftext|>",),
-        eos="<|endoftext|>", bos="<|endoftext|>", settings={"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
+        eos="<|endoftext|>", bos="<|endoftext|>", settings={"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, **NO_DROPOUT},
     ),
     Family(
         name="Pythia (no template)", architecture="gpt_neox", template=None, special=("<|endoftext|>",), eos="<|endoftext|>",
@@ -243,8 +246,9 @@ FAMILIES = (
         pad="<|pad|>",
     ),
     Family(name="Granite 3", architecture="granite", template=CHATML, special=CHATML_TOKENS, eos="<|im_end|>",
-           settings={"logits_scaling": 4.0, "residual_multiplier": 0.5}),
-    Family(name="Cohere", architecture="cohere", template=CHATML, special=CHATML_TOKENS, eos="<|im_end|>"),
+           settings={"logits_scaling": 0.5, "residual_multiplier": 0.9}),
+    Family(name="Cohere", architecture="cohere", template=CHATML, special=CHATML_TOKENS, eos="<|im_end|>",
+           settings={"logit_scale": 2.0}),
     Family(name="Phi-2 (output layer with a bias)", architecture="phi", template=None, special=("<|endoftext|>",), eos="<|endoftext|>"),
     Family(name="Falcon", architecture="falcon", template=CHATML, special=CHATML_TOKENS, eos="<|im_end|>",
            settings={"num_kv_heads": 2}),
@@ -255,9 +259,9 @@ FAMILIES = (
     Family(name="OPT (positions from the mask)", architecture="opt", template=None, special=LLAMA_PIECES, eos="</s>",
            settings={"ffn_dim": 64, "word_embed_proj_dim": 32}),
     Family(name="openai-gpt (no cache)", architecture="openai-gpt", template=CHATML, special=CHATML_TOKENS, eos="<|im_end|>",
-           settings={"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}),
+           settings={"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, **NO_DROPOUT}),
     Family(name="Mamba", architecture="mamba", template=CHATML, special=CHATML_TOKENS, eos="<|im_end|>",
-           settings={"state_size": 8, "expand": 2}),
+           settings={"state_size": 8, "expand": 2}, adapters=False),
     Family(name="LFM2 (convolutions)", architecture="lfm2", template=CHATML, special=CHATML_TOKENS, eos="<|im_end|>",
            settings={"layer_types": ["conv", "full_attention"]}),
     Family(name="RecurrentGemma", architecture="recurrent_gemma", template=CHATML, special=CHATML_TOKENS, eos="<|im_end|>",
