@@ -174,8 +174,8 @@ class Batch:
         self._length += ids.shape[1]
         shown = self._shown if self.fixed else self._shown[:, : self._length]
         given = {
-            "input_ids": ids, "attention_mask": shown, "position_ids": positions, "past_key_values": self._cache, "use_cache": True,
-            "logits_to_keep": 1,
+            "input_ids": ids, "attention_mask": shown, "position_ids": positions, "past_key_values": self._cache,
+            "use_cache": True, "logits_to_keep": 1,
         }  # fmt: skip
         output = self.model(**{name: value for name, value in given.items() if name in self._takes})
         scores: torch.Tensor = output.logits[:, -1].float()

@@ -115,7 +115,7 @@ def _train(
     tokenizer: Any,
     laid_out: Fit,
     meter: Meter,
-) -> tuple[SftTrainer, float]:
+) -> tuple[SftTrainer, float]:  # fmt: skip
     """The trainer after its last step, and how many seconds the steps took."""
     config = job.config
     # Before the arguments: once they exist, transformers divides ZeRO-3 weights while reading them, which fails on CPUs.

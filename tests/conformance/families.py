@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (templates keep the lines of their makers)
 """Families of models: chat template, tokenizer and architecture of each, as published, with a few thousand random weights.
 
 The templates are written after those of the models named; what a conversation needs is in them, tools are left out.
