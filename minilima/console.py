@@ -90,8 +90,8 @@ def show_plan(title: str, figures: Sequence[str], rows: Sequence[tuple[str, str,
     if wide:
         table.add_column("store entry", no_wrap=True)
     for stage, status, what, cells, directory in rows:
-        told: list[str | Text] = [stage, Text(status, style=_STATUS_STYLE.get(status, "")), plain(what), *cells]
-        table.add_row(*told, *([Text(directory, style="dim")] if wide else []), style="bold" if stage == "in all" else "")
+        parts: list[str | Text] = [stage, Text(status, style=_STATUS_STYLE.get(status, "")), plain(what), *cells]
+        table.add_row(*parts, *([Text(directory, style="dim")] if wide else []), style="bold" if stage == "in all" else "")
     _out.print(table)
 
 
@@ -111,8 +111,8 @@ def show_result(rows: Sequence[tuple[str, str, str, str]]) -> None:
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, figures_from: int | None = None) -> None:
     """A plain table; columns from `figures_from` on stand to the right."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if figures_from is None or place < figures_from else "right", overflow="fold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if figures_from is None or number < figures_from else "right", overflow="fold")
     for row in rows:
         table.add_row(*(plain(str(cell)) for cell in row), style="bold" if row[0] == "in all" else "")
     _out.print(table)
@@ -180,22 +180,22 @@ class StageLine:
             _out.print(masked(progress.shown))
         now = time.monotonic()
         if self._first is None or progress.unit != self._first.unit or progress.done < self._first.done:
-            # A stage may count one thing after another, and one that goes on does not begin at nought.
+            # A stage may count one thing after another, and one that goes on does not begin at zero.
             self._first, self._began = progress, now
         due = now - self._printed > _PLAIN_LINE_SECONDS and not in_ci()
         if not (self._is_live or due):
             return
         count = f"{progress.done:,}" + (f"/{progress.total:,}" if progress.total else "") + f" {progress.unit}"
-        told = [*pace(progress, progress.done - self._first.done, now - self._began)]
+        parts = [*pace(progress, progress.done - self._first.done, now - self._began)]
         if usd := self._spent_usd():
-            told.append(f"{usd:,.2f} USD")
+            parts.append(f"{usd:,.2f} USD")
         self.live.update(
-            self._task, completed=progress.done, total=progress.total, count=count, pace=", ".join(told),
+            self._task, completed=progress.done, total=progress.total, count=count, pace=", ".join(parts),
             note=escape(plain(progress.note)),
         )  # fmt: skip
         if not self._is_live:
             self._printed = now
-            say(f"{self.name}: {', '.join(filter(None, [count, *told, progress.note]))}")
+            say(f"{self.name}: {', '.join(filter(None, [count, *parts, progress.note]))}")
 
     def wait_for(self, holder: str) -> None:
         """Says who builds the stage just now."""
@@ -222,10 +222,10 @@ def pace(progress: Progress, done: int, seconds: float) -> tuple[str, ...]:
         return ()
     each_second = done / seconds
     span, unit = next((span, unit) for span, unit in _SPANS if each_second * span >= 1 or unit == "h")
-    told = f"{each_second * span:.3g}/{unit}"
+    parts = f"{each_second * span:.3g}/{unit}"
     if not progress.total or progress.total <= progress.done:
-        return (told,)
-    return told, f"{duration((progress.total - progress.done) / each_second)} left"
+        return (parts,)
+    return parts, f"{duration((progress.total - progress.done) / each_second)} left"
 
 
 def duration(seconds: float) -> str:

@@ -34,16 +34,16 @@ CONSTRAINTS = ROOT / "constraints.txt"
 
 def installed() -> dict[str, str]:
     """Every installed package and its version."""
-    return {str(found.metadata["Name"]).lower().replace("_", "-"): found.version for found in metadata.distributions()}
+    return {str(item.metadata["Name"]).lower().replace("_", "-"): item.version for item in metadata.distributions()}
 
 
 def requirements() -> list[str]:
     """What minilima needs, as its metadata say: `torch>=2.11`, extras left out; empty where it is not installed."""
     try:
-        found = metadata.requires("minilima") or []
+        lines = metadata.requires("minilima") or []
     except metadata.PackageNotFoundError:
         return []
-    return [line for line in found if "extra ==" not in line]
+    return [line for line in lines if "extra ==" not in line]
 
 
 def pins() -> dict[str, str]:
@@ -60,10 +60,17 @@ def gpus() -> list[str] | None:
         return None
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10).stdout
+        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10).stdout
     except (subprocess.SubprocessError, OSError):
         return None
-    return [line.strip() for line in told.splitlines() if line.strip()]
+    return [line.strip() for line in answer.splitlines() if line.strip()]
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16; without them it is many times slower than float32."""
+    path = Path("/proc/cpuinfo")
+    flags = path.read_text() if path.is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def torch_facts(*, deepspeed: bool) -> dict[str, Any]:
@@ -71,12 +78,12 @@ def torch_facts(*, deepspeed: bool) -> dict[str, Any]:
     command = [sys.executable, "-m", "minilima.environment", *(["deepspeed"] if deepspeed else [])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=TORCH_SECONDS, check=False, env=environment)
-        facts: dict[str, Any] = json.loads(told.stdout.strip().splitlines()[-1])
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=TORCH_SECONDS, check=False, env=environment)
+        facts: dict[str, Any] = json.loads(answer.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
         return {"error": f"no answer within {TORCH_SECONDS:.0f} s"}
     except (ValueError, IndexError):
-        return {"error": (told.stderr.strip().splitlines() or [f"exit status {told.returncode}"])[-1][:300]}
+        return {"error": (answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"])[-1][:300]}
     return facts
 
 
@@ -93,9 +100,9 @@ def endpoint_models(address: str | None, api_key_env: str) -> tuple[list[str], s
     """The models that an endpoint lists, and what stands in the way (None: nothing); no address means OpenAI. Costs nothing."""
     base = address or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     key = os.environ.get(api_key_env) or "none"
-    told, problem = _get(f"{base.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}, ENDPOINT_SECONDS)
+    answer, problem = _get(f"{base.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}, ENDPOINT_SECONDS)
     try:
-        return ([str(row["id"]) for row in json.loads(told)["data"]] if problem is None else []), problem
+        return ([str(row["id"]) for row in json.loads(answer)["data"]] if problem is None else []), problem
     except (ValueError, KeyError, TypeError):
         return [], "it does not list its models"
 
@@ -128,10 +135,10 @@ def _get(address: str, headers: dict[str, str], seconds: float) -> tuple[str, st
 
 def disk(path: Path) -> tuple[Path, int, bool]:
     """The nearest folder that exists, the bytes free there, and whether it can be written."""
-    place = path.absolute()
-    while not place.is_dir() and place != place.parent:
-        place = place.parent
-    return place, shutil.disk_usage(place).free, os.access(place, os.W_OK)
+    nearest = path.absolute()
+    while not nearest.is_dir() and nearest != nearest.parent:
+        nearest = nearest.parent
+    return nearest, shutil.disk_usage(nearest).free, os.access(nearest, os.W_OK)
 
 
 def _ask_torch(*, deepspeed: bool) -> dict[str, Any]:
@@ -159,8 +166,8 @@ def _ask_torch(*, deepspeed: bool) -> dict[str, Any]:
 if __name__ == "__main__":
     # Libraries print as they are imported; standard output is for the one object.
     with contextlib.redirect_stdout(sys.stderr):
-        found = _ask_torch(deepspeed="deepspeed" in sys.argv)
-    sys.stdout.write(json.dumps(found) + "\n")
+        facts_of_torch = _ask_torch(deepspeed="deepspeed" in sys.argv)
+    sys.stdout.write(json.dumps(facts_of_torch) + "\n")
 
 
 MOUNTS = Path("/proc/mounts")
@@ -179,19 +186,19 @@ def network_filesystem(folder: Path) -> str | None:
         lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    place = folder.expanduser().absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    place = place.resolve()
-    found = ""
+    nearest = folder.expanduser().absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    nearest = nearest.resolve()
+    of_mount = ""
     longest = -1
     for line in lines:
         _, mounted, kind, *_ = line.split(" ")
         point = Path(_unescaped(mounted))
         # A later line lies over an earlier one at the same place.
-        if place.is_relative_to(point) and len(point.parts) >= longest:
-            found, longest = kind, len(point.parts)
-    return found if found in NETWORK else None
+        if nearest.is_relative_to(point) and len(point.parts) >= longest:
+            of_mount, longest = kind, len(point.parts)
+    return of_mount if of_mount in NETWORK else None
 
 
 def _unescaped(text: str) -> str:

@@ -1,6 +1,6 @@
 """The one error a user sees: what happened, why, and what to type next.
 
-Everything that is the user's to mend is raised as `MinilimaError` and printed as one paragraph without a traceback.
+Everything that a user can fix is raised as `MinilimaError` and printed as one paragraph without a traceback.
 `explain` turns the operating system's refusals (disk full, no permission) into the same form; any other exception is a
 bug and keeps its traceback.
 """

@@ -45,7 +45,12 @@ class ModelServer:
         self.files: dict[str, bytes] = {}
         self.batches: list[tuple[str, int]] = []
         self.batch_addresses: list[str] = []
+        self.batch_marks: list[dict[str, str]] = []
         self.batch_polls = 1
+        self.batch_refusal: str | None = None
+        """Why batches that are created from now on fail."""
+        self.batch_faults: list[int | str] = []
+        """Each spoils one request of the Batch API: a status, drop, or lost (done, and the connection closed)."""
         self._loop = asyncio.new_event_loop()
         self._rng = random.Random(0)
         self._server = self._loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=512))
@@ -83,7 +88,7 @@ class ModelServer:
                 self.most_in_flight = max(self.most_in_flight, self.in_flight)
                 try:
                     method, path, _ = lines[0].split()
-                    reply = self._batch(method, path, content) or await self._reply(method, headers, content)
+                    reply = self._spoiled_batch(method, path, content) or await self._reply(method, headers, content)
                 finally:
                     self.in_flight -= 1
                 if reply is None:
@@ -116,6 +121,16 @@ class ModelServer:
         self.requests.append(body)
         return self._completion(self.answer(body), body=body)
 
+    def _spoiled_batch(self, method: str, path: str, content: bytes) -> bytes | None:
+        if not ("/files" in path or "/batches" in path) or not self.batch_faults:
+            return self._batch(method, path, content)
+        fault = self.batch_faults.pop(0)
+        if fault == "lost":
+            self._batch(method, path, content)
+        if isinstance(fault, str):
+            raise ConnectionError(fault)
+        return _response(fault, {"error": {"message": "injected"}})
+
     def _batch(self, method: str, path: str, content: bytes) -> bytes | None:
         """The Batch API: a batch is done after it was asked for `batch_polls` times; every third request of the first fails."""
         if method == "POST" and path.endswith("/files"):
@@ -127,36 +142,45 @@ class ModelServer:
         if method == "POST" and path.endswith("/batches"):
             self.batches.append((json.loads(content)["input_file_id"], self.batch_polls))
             self.batch_addresses.append(json.loads(content)["endpoint"])
+            self.batch_marks.append(json.loads(content).get("metadata") or {})
             return _response(200, self._batch_state(len(self.batches) - 1))
+        if method == "GET" and "/batches/" not in path and "/batches" in path:
+            latest_first = [self._batch_state(number, look=True) for number in reversed(range(len(self.batches)))]
+            return _response(200, {"object": "list", "data": latest_first, "has_more": False})
         if "/batches/" in path:
             return _response(200, self._batch_state(int(path.rpartition("-")[2])))
         if "/files/" in path:
             return _response(200, None, raw=self.files[path.split("/")[-2]])
         return None
 
-    def _batch_state(self, number: int) -> dict[str, Any]:
+    def _batch_state(self, number: int, *, look: bool = False) -> dict[str, Any]:
         file, left = self.batches[number]
-        self.batches[number] = (file, left - 1)
+        self.batches[number] = (file, left - (not look))
         state = {
             "id": f"batch-{number}",
             "object": "batch",
             "endpoint": "/v1/chat/completions",
             "input_file_id": file,
             "completion_window": "24h",
-            "created_at": 0,
+            "created_at": 2_000_000_000,
+            "metadata": self.batch_marks[number],
             "status": "in_progress",
         }
-        if left > 0:
+        if left > 0 or look:
             return state
+        if self.batch_refusal is not None:
+            errors = {"object": "list", "data": [{"code": "invalid", "message": self.batch_refusal}]}
+            return {**state, "status": "failed", "errors": errors}
         rows = []
-        for place, line in enumerate(self.files[file].splitlines()):
+        for place, line in enumerate(self.files[file].split(b"\n")):
             row = json.loads(line)
             failed = place % 3 == 2 and number == 0
             if not failed and f"out-{number}" not in self.files:
                 self.requests.append(row["body"])
             body = json.loads(self._completion(self.answer(row["body"]), body=row["body"]).split(b"\r\n\r\n", 1)[1])
             response = {"status_code": 500 if failed else 200, "body": {} if failed else body}
-            rows.append(json.dumps({"id": "r", "custom_id": row["custom_id"], "response": response, "error": None}))
+            told = {"id": "r", "custom_id": row["custom_id"], "response": response, "error": None}
+            rows.append(json.dumps(told, ensure_ascii=False))
         self.files[f"out-{number}"] = "\n".join(rows).encode()
         return {**state, "status": "completed", "output_file_id": f"out-{number}"}
 

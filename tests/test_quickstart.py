@@ -14,7 +14,7 @@ import pytest
 
 from minilima.models.packaged import is_fetched
 
-STAGES = ["base", "pool", "dataset", "model", "reference_answers", "answers", "verdicts"]
+STAGES = ["base", "pool", "dataset", "model", "base_answers", "answers", "verdicts"]
 SMALL = [
     "+experiment=quickstart", "data.instructions=2", "data.requests_per_round=2", "data.max_rounds=1", "dataset.size=12",
     "sft.batch_size=4", "compute.checkpoint_seconds=0", "eval_set.size=3", "eval.max_tokens=12",

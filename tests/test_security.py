@@ -59,4 +59,4 @@ def test_a_sweeps_view_in_wandb_shows_its_own_experiments_alone() -> None:
     view = make_workspace("quickstart-size_lr-1a2b3c4d", "minilima", "team", ["dataset.size"])
     text = str(view._to_model())
     assert "quickstart-size_lr-1a2b3c4d" in text and "experiment" in text
-    assert "config:data.value.size" in text and "win_rate/win_rate/value" in text
+    assert "config:dataset.value.size" in text and "win_rate/win_rate/value" in text

@@ -4,16 +4,16 @@ Debris is what nothing will ever use: builds of entries that are there by now, b
 were cut short, and locks of processes that have died. An interrupted build that can go on is no debris.
 """
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from minilima.cli.findings import Finding, Level
 from minilima.errors import MinilimaError
 from minilima.formats.files import size_text
-from minilima.store.entries import checked_manifest, claimed, removing, reservations
-from minilima.store.gc import directories, size_of, unfinished
+from minilima.models.salvage import find_damage, salvage
+from minilima.store.debris import find_debris, remove_leftover, unfinished
+from minilima.store.entries import checked_manifest, removing, reservations
+from minilima.store.gc import directories
 from minilima.store.job import SCRATCH
 
 _BY_SIZE_ALONE = -1
@@ -26,7 +26,7 @@ def store_findings(root: Path, *, repair: bool) -> list[Finding]:
     found = list(_damaged(root))
     with removing(root):
         found += _debris_finding(root, repair=repair)
-    if resumable := [path for path in unfinished(root) if _job_can_be_read(path)]:
+    if resumable := [path for path in unfinished(root) if (path / SCRATCH / "job.json").is_file()]:
         says = f"{len(resumable)} interrupted or running: {', '.join(path.name for path in resumable)}"
         found.append(Finding(name="builds", level=Level.ok, says=f"{says}; the same command goes on with them"))
     if not found:
@@ -35,6 +35,22 @@ def store_findings(root: Path, *, repair: bool) -> list[Finding]:
         says = f"{len(entries):,} entries, none damaged by size; {running} running experiment{'' if running == 1 else 's'}"
         found.append(Finding(name="store", level=Level.ok, says=says))
     return found
+
+
+def cache_findings(file: Path, root: Path, *, repair: bool) -> list[Finding]:
+    """Whether the reply cache `file` is whole; with `repair`, what can be read of a damaged one is in a new one afterwards."""
+    if (damage := find_damage(file)) is None:
+        return []
+    says = f"{damage.what} {damage.why}"
+    if not repair or "doctor --repair" not in damage.fix:
+        return [Finding(name="reply cache", level=Level.fail, says=says, fix=damage.fix)]
+    with removing(root):
+        if running := reservations(root):
+            fix = f"wait until these have ended, or stop them: {', '.join(running)}"
+            return [Finding(name="reply cache", level=Level.fail, says=f"{says} Running experiments may be using it.", fix=fix)]
+        saved = salvage(file)
+    says = f"damaged: {saved.replies:,} replies and {saved.bookings:,} bookings of costs were saved; the old file is {saved.kept}"
+    return [Finding(name="reply cache", level=Level.ok, says=says)]
 
 
 def _damaged(root: Path) -> Iterator[Finding]:
@@ -46,47 +62,13 @@ def _damaged(root: Path) -> Iterator[Finding]:
 
 
 def _debris_finding(root: Path, *, repair: bool) -> list[Finding]:
-    debris = list(find_debris(root))
+    debris = find_debris(root)
     if not debris:
         return []
-    size = size_text(sum(size_of(path) if path.is_dir() else path.stat().st_size for path in debris if path.exists()))
-    says = f"{len(debris)} leftovers of killed processes, {size}: {', '.join(path.name for path in debris[:4])}"
+    size = size_text(sum(item.size_bytes for item in debris))
+    says = f"{len(debris)} leftovers of killed processes, {size}: {', '.join(item.path.name for item in debris[:4])}"
     says += " …" if len(debris) > 4 else ""
     if not repair:
-        return [Finding(name="store", level=Level.warn, says=says, fix="python -m minilima doctor --repair")]
-    removed = [path for path in debris if _remove(root, path)]
+        return [Finding(name="store", level=Level.warn, says=says, fix="minilima doctor --repair")]
+    removed = [item for item in debris if remove_leftover(root, item.path)]
     return [Finding(name="store", level=Level.ok, says=f"removed {len(removed)} of {says}")]
-
-
-def find_debris(root: Path) -> Iterator[Path]:
-    """Files and folders that nothing will ever use. What somebody holds just now is left out."""
-    for path in unfinished(root):
-        if (root / path.name).is_dir() or not _job_can_be_read(path):
-            with claimed(root, path.name) as free:
-                if free:
-                    yield path
-    yield from root.glob(".removed-*")
-    for holder in sorted((root / ".locks").glob("*.holder")):
-        if not (root / ".work" / holder.stem).is_dir():
-            with claimed(root, holder.stem) as free:
-                if free:
-                    yield holder
-
-
-def _job_can_be_read(work: Path) -> bool:
-    try:
-        json.loads((work / SCRATCH / "job.json").read_text(encoding="utf-8"))["role"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return True
-
-
-def _remove(root: Path, path: Path) -> bool:
-    """Removes a leftover while holding the lock of its entry; False where somebody has begun to use it."""
-    directory = path.stem if path.suffix == ".holder" else path.name
-    with claimed(root, directory) as free:
-        if free and path.is_dir():
-            shutil.rmtree(path)
-        elif free:
-            path.unlink(missing_ok=True)
-        return free

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from minilima.config.compose import to_dict
+from minilima.config.renames import result_settings_of
 from minilima.config.schema import Config
 from minilima.formats.files import write_atomic
-
-_ASIDE = ("compute", "tracking", "paths", "confirm_above_usd")
-"""Settings that never change what a run's folder says of its result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +41,12 @@ class Entry:
 def is_done(run: Path, config: Config) -> bool:
     """Whether the run's folder has the result of these very settings, and the store what it is made of."""
     try:
-        told = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        there = all((run / stage["path"] / "manifest.json").is_file() for stage in told["stages"])
+        run_json = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        there = all((run / stage["path"] / "manifest.json").is_file() for stage in run_json["stages"])
     except (OSError, ValueError, KeyError):
         return False
     wanted = json.loads(json.dumps(to_dict(config)))
-    return there and all(told["config"].get(name) == wanted[name] for name in wanted if name not in _ASIDE)
+    return there and result_settings_of(run_json["config"]) == result_settings_of(wanted)
 
 
 def write_record(folder: Path, name: str, told: Mapping[str, Any]) -> None:

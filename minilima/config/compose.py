@@ -4,7 +4,7 @@ Hydra merges groups < config.yaml < experiment < command line. The result is the
 Hydra itself accepts any key that is added with `+`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from minilima.config.choices import Engine, GeneratorKind
 from minilima.config.explain import explain_composition
-from minilima.config.groups import CONF
+from minilima.config.groups import CONF, existing
+from minilima.config.renames import settings_of
 from minilima.config.schema import Config
+from minilima.config.settings import settings
 from minilima.config.validate import check_ranges
+from minilima.errors import MinilimaError, options
 
 ConfigStore.instance().store("schema", node=Config)
 
@@ -36,11 +39,31 @@ def load_config(overrides: Sequence[str] = (), *, config_dir: str | None = None)
     Raises:
         MinilimaError: a key, value or option does not exist or has the wrong type; the valid ones are named.
     """
+    return finished(check_composes(overrides, config_dir))
+
+
+def check_composes(overrides: Sequence[str], config_dir: str | None = None) -> Config:
+    """The overrides composed, with valid names and types; values may still be out of their range.
+
+    Raises:
+        MinilimaError: a key, value or option does not exist or has the wrong type; the valid ones are named.
+    """
     try:
         with composing():
-            return strict(compose("config", overrides=[*overrides, *searchpath(config_dir)]))
+            return typed(compose("config", overrides=[*overrides, *searchpath(config_dir)]))
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain_composition(error, overrides) from None
+        raise explain_composition(error, overrides, config_dir) from None
+
+
+def check_part(path: str, overrides: Sequence[str], config_dir: str | None = None) -> None:
+    """Refuses the dotted path of a part that the composed settings, Hydra's own among them, do not have."""
+    with composing():
+        whole = compose("config", overrides=[*overrides, *searchpath(config_dir)], return_hydra_config=True)
+    if OmegaConf.select(whole, path) is None:
+        sections = [str(name) for name, value in whole.items_ex(resolve=False) if OmegaConf.is_config(value)]
+        raise MinilimaError(
+            f"There is no part {path}, or it is null.", f"The parts are: {options(sections)}.", "Name one of them."
+        )
 
 
 @contextmanager
@@ -54,8 +77,12 @@ def composing() -> Iterator[None]:
 
 
 def searchpath(config_dir: str | None) -> list[str]:
-    """The override with which Hydra finds the user's own groups too."""
-    return [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    """The override with which Hydra finds the user's own groups too.
+
+    Raises:
+        MinilimaError: there is no such folder.
+    """
+    return [f"hydra.searchpath=[file://{Path(existing(config_dir)).resolve()}]"] if config_dir else []
 
 
 def strict(composed: DictConfig) -> Config:
@@ -89,6 +116,15 @@ def finished(config: Config) -> Config:
         config = replace(config, generator=replace(config.generator, kind=kind), compute=compute)
     check_ranges(config)
     return config
+
+
+def recorded(values: Mapping[str, Any]) -> Config:
+    """The config that a run.json holds, of any version: under today's names, without what is no setting any more."""
+    config = OmegaConf.structured(Config)
+    for name, value in settings_of(values).items():
+        if name in settings():
+            OmegaConf.update(config, name, value)
+    return typed(config)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from minilima.config.schema import changes_results
+
 RENAMED = {
     **{
         f"data.{name}": f"dataset.{name}"
@@ -30,6 +32,18 @@ def new_name(name: str) -> str | None:
     return None
 
 
-def modern(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted names, as a run of any version wrote them, under the names of today."""
-    return {new_name(name) or name: value for name, value in settings.items()}
+def settings_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The `config` of a run.json of any version as settings by their dotted names of today: `{"sft.epochs": 3, …}`."""
+    return {new_name(name) or name: value for name, value in _flat(recorded, "").items()}
+
+
+def result_settings_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of them that can change a result."""
+    return {name: value for name, value in settings_of(recorded).items() if changes_results(name)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    pairs: dict[str, Any] = {}
+    for name, value in values.items():
+        pairs |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return pairs

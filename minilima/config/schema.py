@@ -159,13 +159,13 @@ class DataConfig:
     instruction_tokens: int = setting(512, AT_LEAST_ONE, "tokens")
     """Longest reply with new instructions, in tokens."""
     instance_tokens: int = setting(512, AT_LEAST_ONE, "tokens")
-    """Longest reply with a worked instance, in tokens; LIMA's answers need about 1,500."""
+    """Longest reply with an input and an answer, in tokens; LIMA's answers need about 1,500."""
     instance_demonstrations: int = setting(3, AT_LEAST_ZERO)
-    """Worked seed tasks shown before an instance is asked for."""
+    """Seed tasks with their answers shown before an instance is asked for."""
     instance_temperature: float | None = setting(None, AT_LEAST_ZERO)
     """Sampling temperature of instances; None = the generator's. Self-Instruct: 0."""
     instances_per_task: int = setting(1, AT_LEAST_ONE)
-    """Worked instances of each instruction; for classification tasks the labels take turns."""
+    """Examples of each instruction; for classification tasks the labels take turns."""
     answer_words: int | None = setting(None, AT_LEAST_ONE, "words")
     """Answers are asked to be about this long; None = as the task needs. LIMA's have a median of 260 words."""
     min_words: int = setting(3, AT_LEAST_ZERO, "words")
@@ -199,13 +199,13 @@ class DatasetConfig:
     encoding: Encoding = Encoding.plain
     """plain: the input below the instruction; self_instruct: one of its 13 layouts at random, which makes models robust."""
     min_output_words: int = setting(0, AT_LEAST_ZERO, "words")
-    """Examples with shorter answers are left out of the data set."""
+    """Examples with shorter answers are rejected."""
     max_output_words: int | None = setting(None, AT_LEAST_ZERO, "words")
-    """Examples with longer answers are left out of the data set; None = none."""
+    """Examples with longer answers are rejected; None = none."""
     include_seeds: bool = True
     """Whether the seed tasks themselves are examples too."""
     decontaminate: bool = True
-    """Leave out examples that resemble a prompt of the evaluation set (same limit as data.max_similarity)."""
+    """Exclude examples that resemble a prompt of the evaluation set (same limit as data.max_similarity)."""
 
 
 @dataclass(kw_only=True)
@@ -283,7 +283,7 @@ class EpochConfig:
     (LIMA, section 3); dev_loss: the lowest loss on the dev set's answers, which LIMA found to favour epochs that are worse."""
     dev_set: str = "minilima_dev_50"
     """select=judge|dev_loss: a packaged set or a file in an evaluation set's format, never the evaluation set itself; prompts
-    that resemble one of the evaluation set or of the training data are left out."""
+    that resemble one of the evaluation set or of the training data are excluded."""
 
 
 @dataclass(kw_only=True)
@@ -330,7 +330,7 @@ class ComputeConfig:
     answer_group: int = setting(64, AT_LEAST_ONE)
     """Prompts in a group, the longest first: a model on this machine ends all answers of a group before it begins the next, so
     that a kill loses no more than the unfinished ones of a group. A GPU takes at least four batches at once."""
-    checkpoint_seconds: float = setting(300.0, ABOVE_ZERO, "seconds")
+    checkpoint_seconds: float = setting(300.0, AT_LEAST_ZERO, "seconds")
     """Training writes a checkpoint after this many seconds, so that a kill loses no more."""
 
 

@@ -80,7 +80,7 @@ def expand(overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
             choices = whole.hydra.runtime.choices
             launcher, named = str(choices["hydra/launcher"]), choices.get("sweep")
         except (HydraException, OmegaConfBaseException) as error:
-            raise explain_composition(error, overrides) from None
+            raise explain_composition(error, overrides, config_dir) from None
         points = () if searches else _points(axes, config_dir)
         plain = tuple(str(item.input_line) for item in parsed if not _is_hydras(item) and not item.is_sweep_override())
         base = load_config(plain, config_dir=config_dir) if searches else points[0].config
@@ -140,9 +140,9 @@ def _points(axes: Mapping[str, Sequence[str]], config_dir: str | None) -> tuple[
             bases[rest] = _base(rest, config_dir)
         base = bases[rest]
         config = _with_values(base, values) if base is not None else None
-        settings = {key.lstrip("+~"): item.partition("=")[2] for key, item in zip(axes, chosen, strict=True) if key in varied}
+        swept = {key.lstrip("+~"): item.partition("=")[2] for key, item in zip(axes, chosen, strict=True) if key in varied}
         checked = config or load_config(chosen, config_dir=config_dir)
-        points.append(Point(overrides=chosen, axes=settings, config=checked))
+        points.append(Point(overrides=chosen, axes=swept, config=checked))
     return tuple(points)
 
 
@@ -163,15 +163,15 @@ def _with_values(base: Config, overrides: Sequence[str]) -> Config | None:
     """A copy of `base` with these values; None where Hydra has to say what is wrong with them."""
     config = copy.copy(base)
     for override in overrides:
-        found = _value(override)
-        if found is None:
+        parsed = _value(override)
+        if parsed is None:
             return None
         owner: Any = config
-        *parents, leaf = found.key.split(".")
+        *parents, leaf = parsed.key.split(".")
         for parent in parents:  # the sections that are not touched are shared: a config is a value
             setattr(owner, parent, copy.copy(getattr(owner, parent)))
             owner = getattr(owner, parent)
-        setattr(owner, leaf, found.value)
+        setattr(owner, leaf, parsed.value)
     return finished(config)
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from minilima.formats.files import read_jsonl
 from minilima.formats.records import Answer, ReferenceLoss, Verdict
@@ -48,15 +49,30 @@ class Judged:
         return [prompt.verdict.preference for prompt in self.prompts]
 
 
+Held = TypeVar("Held")
+
+OPPONENTS = ("base_answers", "other_answers", "reference_answers")
+"""Roles of the answers that the tuned model's are compared with; the last is both of them in runs of earlier versions."""
+
+
+def opponent(by_role: Mapping[str, Held]) -> Held:
+    """What belongs to these answers, in a mapping by role.
+
+    Raises:
+        KeyError: there are none.
+    """
+    return by_role[next((role for role in OPPONENTS if role in by_role), OPPONENTS[0])]
+
+
 def read_judged(folders: Mapping[str, Path]) -> Judged | None:
     """Reads the files of a run's last stages; None where nothing was judged.
 
     Args:
-        folders: the store entry of each stage by its role; verdicts, answers and reference_answers are read.
+        folders: the store entry of each stage by its role; verdicts, answers and those of the opponent are read.
     """
     if "verdicts" not in folders:
         return None
-    tuned, reference = (_answers(folders[role]) for role in ("answers", "reference_answers"))
+    tuned, reference = (_answers(folder) for folder in (folders["answers"], opponent(folders)))
     categories = _categories(folders["answers"] / "model_outputs.json")
     verdicts = [Verdict(**row) for row in read_jsonl(folders["verdicts"] / "verdicts.jsonl")]
     return Judged(
@@ -70,7 +86,7 @@ def read_judged(folders: Mapping[str, Path]) -> Judged | None:
             for verdict in verdicts
         ),
         tuned_losses=read_losses(folders["answers"]),
-        reference_losses=read_losses(folders["reference_answers"]),
+        reference_losses=read_losses(opponent(folders)),
     )
 
 

@@ -63,6 +63,8 @@ class Results:
     """The win rate tested against 50 %, prompt by prompt; None where it is not given."""
     loss_against: LossChange | None = None
     """From the loss of the run it was judged against, if it was one, to the tuned model's on the set's reference answers."""
+    cut: int = 0
+    """Pairs in which an answer ended at the token limit."""
     judge_card: JudgeCard | None = None
     """What was measured of the judge; None = nothing."""
 
@@ -86,6 +88,7 @@ def compute_results(judged: Judged, *, min_coverage: float, random_order: bool =
         paired=against_half(read) if coverage.enough else None,
         loss_change=change_of_loss(judged),
         positions=positions(orders),
+        cut=sum(prompt.tuned.truncated or prompt.reference.truncated for prompt in judged.prompts),
         length_preference=length_preference(lengths, preferences),
     )
 

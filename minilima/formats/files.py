@@ -1,12 +1,16 @@
 """Reading and writing files so that a crash never leaves half of one behind, and naming them by their content."""
 
+import fcntl
+import glob
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +43,96 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_ASIDE = re.compile(r"\..+\.\d+")
+"""`.NAME.PID`: a file or folder that is being written, until it is renamed to NAME."""
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Writes `text` aside, syncs it and renames it over `path`: a reader sees the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    # Half of a surrogate pair, which a model's reply may hold, cannot be encoded; so written, JSON gives it back as it was.
-    with aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    aside = _aside(path)
+    with _held(aside, lambda: os.open(aside, os.O_WRONLY | os.O_CREAT, 0o666)) as descriptor:
+        # Half of a surrogate pair, which a model's reply may hold, cannot be encoded; so written, JSON gives it back as it was.
+        with os.fdopen(os.dup(descriptor), "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.truncate()
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+
+
+def _aside(path: Path) -> Path:
+    """Where to write what will be renamed to `path`. What killed processes left of the same name is removed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if is_aside(left) and left.suffix != f".{os.getpid()}":
+            remove_unheld(left)
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def is_aside(path: Path) -> bool:
+    """Whether it is named as what is written aside."""
+    return _ASIDE.fullmatch(path.name) is not None
+
+
+@contextmanager
+def _held(aside: Path, create: Callable[[], int]) -> Iterator[int]:
+    """The descriptor of a new file or folder, locked for as long as the block lasts, so that nobody takes it for a leftover."""
+    while True:
+        descriptor = create()
+        with suppress(OSError):  # a file system without locks: there nothing is taken for a leftover
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # it was removed between its creation and its lock
+    try:
+        yield descriptor
+    except BaseException:
+        _remove(aside)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_unheld(path: Path) -> bool:
+    """Removes what was written aside by a process that has died; False where one that lives holds it, or it cannot be known."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(path)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def clear_aside(folder: Path) -> None:
+    """Removes everything below `folder` that was being written aside, for a folder that this process alone writes."""
+    for path in sorted(folder.rglob(".*")):
+        if is_aside(path) and not path.is_symlink():
+            _remove(path)
+
+
+def share(folder: Path) -> None:
+    """Lets others read and write what is below `folder` as far as the umask does: some libraries create files for one user."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            mode = stat.S_IMODE(path.stat().st_mode)
+            wanted = mode | ((0o777 if path.is_dir() else 0o666) & ~mask)
+            if wanted != mode:
+                path.chmod(wanted)
 
 
 @contextmanager
@@ -64,16 +148,20 @@ def new_folder(folder: Path) -> Iterator[Path]:
             "An export never writes over anything, an earlier export included.",
             "Name a new folder, or remove that one first.",
         )
-    aside = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}")
-    try:
-        aside.mkdir(parents=True)
+    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    aside = _aside(folder.absolute())
+
+    def create() -> int:
+        aside.mkdir(exist_ok=True)
+        return os.open(aside, os.O_RDONLY)
+
+    with _held(aside, create):
         yield aside
+        share(aside)
         for item in sorted(aside.rglob("*"), reverse=True):
             sync(item)
         aside.rename(folder)
         sync(folder.absolute().parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def sizes(folder: Path) -> dict[str, int]:

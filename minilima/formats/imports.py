@@ -132,7 +132,7 @@ def _recognised(row: _Row) -> Layout:
 
 
 def _worked(row: _Row) -> list[Example]:
-    """The worked instances of a task in Self-Instruct's own format, an example each."""
+    """The examples with answers of a task in Self-Instruct's own format, an example each."""
     instances = row.values["instances"]
     if not isinstance(instances, list) or not instances or not all(isinstance(one, dict) for one in instances):
         raise row.broken("has no proper instances", "They must be a list of objects with input and output.")

@@ -1,23 +1,27 @@
 """OpenAI's Batch API: half the price, replies within a day. Batches are noted as they are sent, and collected after a restart.
 
-    requests ─> reserve budget ─> file ─> batch ─(hours)─> output file ─> replies, settle
-Each request is known to the endpoint by its key in the reply cache, so it does not matter which process collects it.
+    requests ─> reserve budget, note a mark ─> file ─> batch with that mark ─(hours)─> output file ─> replies, settle
+Each request is known to the endpoint by its key in the reply cache, so it does not matter which process collects it. A kill
+before the batch's name is noted leaves the mark: the endpoint is asked which batch carries it, and that one is collected.
 """
 
 import io
 import json
+import secrets
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import openai
+from filelock import FileLock
+from openai.types import Batch
 
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.budget import Budget, Spend, worst_case
-from minilima.models.cache import open_database
 from minilima.models.chat import FAILED, TEXT, OnReply, Reply, Request
 from minilima.models.openai_api import chat_call, explain, is_whole, open_client, parse_completion
 
@@ -25,18 +29,28 @@ MOST_REQUESTS, MOST_BYTES = 50_000, 90_000_000
 """OpenAI takes 50,000 requests and 100 MB a file."""
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
+_MOST_SILENT_POLLS = 60
+"""So often in a row a batch may be asked for in vain (503, no connection) before the run ends: half an hour by default."""
+_MARK = "minilima"
+"""Name in a batch's metadata under which it says what was noted before it was created."""
+_CLOCKS_DIFFER_SECONDS = 86_400
+
+Value = TypeVar("Value")
+_Collected = dict[str, tuple[Reply | None, str]]
+"""The reply of each request by its key, or None and what went wrong."""
 
 
 class BatchModel:
-    """A model behind an endpoint's Batch API. `database` notes which request was sent in which batch."""
+    """A model behind an endpoint's Batch API. The budget's database notes which request was sent in which batch."""
 
     def __init__(self, model: str, endpoint: EndpointConfig, budget: Budget, database: Path) -> None:
         self.name = model
         self.endpoint = endpoint
         self.budget = budget
-        self._client = open_client(endpoint)
-        self._database = open_database(database)
-        self._database.execute("CREATE TABLE IF NOT EXISTS batched (request TEXT PRIMARY KEY, batch TEXT, ticket INT)")
+        self._client = open_client(endpoint).with_options(max_retries=0)
+        self._notes = Notes(budget.database)
+        # Whoever holds it is about to create batches: a mark that is seen while it is free belongs to a process that died.
+        self._creating = FileLock(database.with_name(f"{database.name}.batches.lock"))
 
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
         """Sends what was not sent yet, waits, and collects; what failed is sent again, `endpoint.max_retries` times.
@@ -44,17 +58,17 @@ class BatchModel:
         Raises:
             MinilimaError: the key, the model or a whole batch is refused, or the budget does not cover the requests.
         """
-        places: dict[str, list[int]] = {}
+        indices: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
-            places.setdefault(request.key(self.name), []).append(index)
-        waiting = {key: requests[indices[0]] for key, indices in places.items()}
+            indices.setdefault(request.key(self.name), []).append(index)
+        waiting = {key: requests[of_key[0]] for key, of_key in indices.items()}
         replies: dict[str, Reply] = {}
         faults: dict[str, tuple[str, ...]] = {}
         try:
             for _ in range(self.endpoint.max_retries + 1):
                 if not waiting:
                     break
-                self._send({key: request for key, request in waiting.items() if self._batch_of(key) is None})
+                self._send_unsent(waiting)
                 for key, (reply, fault) in self._collect(waiting).items():
                     request = waiting[key]
                     if reply is None:
@@ -62,7 +76,7 @@ class BatchModel:
                     else:
                         replies[key] = replace(reply, faults=faults.get(key, ()))
                         del waiting[key]
-                        for index in places[key]:
+                        for index in indices[key]:
                             on_reply(index, replies[key])
                     # Only now, when the reply is kept: a kill in between collects the batch again instead of paying twice.
                     self._forget(key, request, reply)
@@ -73,74 +87,133 @@ class BatchModel:
             replies[key] = replace(lost, faults=(*faults.get(key, ()), "given_up"))
         return [replies[request.key(self.name)] for request in requests]
 
-    def _batch_of(self, key: str) -> str | None:
-        row = self._database.execute("SELECT batch FROM batched WHERE request = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def _send(self, requests: dict[str, Request]) -> None:
-        """Sends requests in as many batches as the endpoint's limits ask for."""
-        lines: dict[str, bytes] = {}
-        size = 0
-        for key, request in requests.items():
-            path, body = chat_call(self.name, request)
-            line = json.dumps({"custom_id": key, "method": "POST", "url": f"/v1{path}", "body": body}).encode() + b"\n"
-            if len(lines) == MOST_REQUESTS or size + len(line) > MOST_BYTES:
-                self._submit(lines, requests)
-                lines, size = {}, 0
-            lines[key], size = line, size + len(line)
-        if lines:
-            self._submit(lines, requests)
+    def _send_unsent(self, waiting: dict[str, Request]) -> None:
+        """Sends requests in as many batches as the endpoint's limits ask for, once it is clear what became of marks."""
+        with self._creating:
+            for mark in {batch for batch in map(self._notes.batch_of, waiting) if batch is not None and _is_mark(batch)}:
+                if (batch := self._patiently(lambda mark=mark: self._find(mark))) is not None:  # type: ignore[misc]
+                    self._notes.rename(mark, batch.id)
+                else:
+                    self._release(mark)
+            lines: dict[str, bytes] = {}
+            size = 0
+            for key, request in waiting.items():
+                if self._notes.batch_of(key) is not None:
+                    continue
+                path, body = chat_call(self.name, request)
+                line = json.dumps({"custom_id": key, "method": "POST", "url": f"/v1{path}", "body": body}).encode() + b"\n"
+                if len(lines) == MOST_REQUESTS or size + len(line) > MOST_BYTES:
+                    self._submit(lines, waiting)
+                    lines, size = {}, 0
+                lines[key], size = line, size + len(line)
+            if lines:
+                self._submit(lines, waiting)
 
     def _submit(self, lines: dict[str, bytes], requests: dict[str, Request]) -> None:
-        tickets: dict[str, int] = {}
-        for key in lines:
-            ticket = self.budget.reserve(worst_case(requests[key], self.budget.price))
-            if ticket is None:
-                self._release(tickets, requests)
-                raise self.budget.exhausted()
-            tickets[key] = ticket
+        """Reserves and notes the mark in one transaction, then creates the batch; a refusal takes both back."""
+        mark = f"{_MARK}-{int(time.time())}-{secrets.token_hex(8)}"
+        worst = [worst_case(requests[key], self.budget.price) for key in lines]
+        if self.budget.reserve_all(worst, lambda tickets: self._notes.add(list(lines), mark, tickets)) is None:
+            raise self.budget.exhausted()
         # A step's requests are all of one kind, and a batch has one address.
         texts = all(requests[key].messages[0].role == TEXT for key in lines)
         try:
-            file = self._client.files.create(file=("requests.jsonl", io.BytesIO(b"".join(lines.values()))), purpose="batch")
-            batch = self._client.batches.create(
-                input_file_id=file.id,
-                endpoint="/v1/completions" if texts else "/v1/chat/completions",
-                completion_window="24h",
-            )
+            # A file that is sent twice costs nothing.
+            files = self._client.with_options(max_retries=self.endpoint.max_retries).files
+            file = files.create(file=("requests.jsonl", io.BytesIO(b"".join(lines.values()))), purpose="batch")
+            batch = self._create(file.id, "/v1/completions" if texts else "/v1/chat/completions", mark)
+        except (openai.APIConnectionError, openai.InternalServerError):
+            raise  # it may be there all the same: the mark stays, and the next command looks for it
         except openai.OpenAIError:
-            self._release(tickets, requests)
+            self._release(mark)
             raise
-        self._database.execute("BEGIN")
-        rows = [(key, batch.id, ticket) for key, ticket in tickets.items()]
-        self._database.executemany("INSERT OR REPLACE INTO batched VALUES (?, ?, ?)", rows)
-        self._database.execute("COMMIT")
+        self._notes.rename(mark, batch.id)
 
-    def _release(self, tickets: dict[str, int], requests: dict[str, Request]) -> None:
-        for key, ticket in tickets.items():
-            self.budget.settle(ticket, worst_case(requests[key], self.budget.price), Spend())
+    def _create(self, file: str, address: Any, mark: str) -> Batch:
+        """Creates a batch once: where it is not known whether that worked, the endpoint is asked before it is tried again."""
+        for attempt in range(self.endpoint.max_retries + 1):
+            try:
+                return self._client.batches.create(
+                    input_file_id=file, endpoint=address, completion_window="24h", metadata={_MARK: mark}
+                )
+            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError):
+                if attempt == self.endpoint.max_retries:
+                    raise
+            time.sleep(min(self.endpoint.poll_seconds, 2.0**attempt))
+            if (batch := self._patiently(lambda: self._find(mark))) is not None:
+                return batch
+        raise AssertionError("the last attempt returns or raises")
 
-    def _collect(self, waiting: dict[str, Request]) -> dict[str, tuple[Reply | None, str]]:
-        """(reply or None, what went wrong) of every waiting request by its key, once its batch has ended."""
-        found: dict[str, tuple[Reply | None, str]] = {}
-        for batch in dict.fromkeys(self._batch_of(key) for key in waiting):
+    def _find(self, mark: str) -> Batch | None:
+        """The batch that carries the mark; the endpoint lists the latest first."""
+        noted = int(mark.split("-")[1])
+        for batch in self._client.batches.list(limit=100):
+            if (batch.metadata or {}).get(_MARK) == mark:
+                return batch
+            if batch.created_at < noted - _CLOCKS_DIFFER_SECONDS:
+                break
+        return None
+
+    def _release(self, batch: str) -> None:
+        """Forgets a batch that the endpoint does not work on, and frees what was reserved for its requests."""
+        for ticket in self._notes.tickets(batch):
+            self.budget.settle(ticket, Spend(), Spend())
+        self._notes.remove(batch)
+
+    def _collect(self, waiting: dict[str, Request]) -> _Collected:
+        """What came of every waiting request, once its batch has ended."""
+        collected: _Collected = {}
+        for batch in dict.fromkeys(self._notes.batch_of(key) for key in waiting):
             if batch is not None:
-                found.update(self._ended(batch))
-        return {key: found.get(key, (None, "expired")) for key in waiting}
+                collected.update(self._ended(batch))
+        return {key: collected.get(key, (None, "expired")) for key in waiting}
 
-    def _ended(self, identity: str) -> dict[str, tuple[Reply | None, str]]:
+    def _ended(self, name: str) -> _Collected:
         """Waits for a batch to end, and reads what came of each of its requests."""
-        while (batch := self._client.batches.retrieve(identity)).status not in _ENDED:
+        while (batch := self._patiently(lambda: self._state(name))).status not in _ENDED:
             time.sleep(self.endpoint.poll_seconds)
         if batch.status == "failed":
+            self._release(name)
             why = "; ".join(str(item.message) for item in (batch.errors.data or [])) if batch.errors else "no reason given"
-            raise MinilimaError(f"The batch {identity} was refused.", why, "Mend the settings, and run the same command again.")
-        found: dict[str, tuple[Reply | None, str]] = {}
+            raise MinilimaError(
+                f"The batch {name} was refused.",
+                f"The endpoint says: {why.rstrip('.')}.",
+                "Nothing was billed. Fix the settings and run the same command again: a new batch is sent.",
+            )
+        collected: _Collected = {}
         for file in (batch.output_file_id, batch.error_file_id):
-            for line in self._client.files.content(file).text.splitlines() if file else []:
-                row = json.loads(line)
-                found[row["custom_id"]] = self._read(row)
-        return found
+            if file:
+                content = self._patiently(lambda file=file: self._client.files.content(file).content)  # type: ignore[misc]
+                collected.update(_rows(content, self._read))
+        return collected
+
+    def _state(self, name: str) -> Batch:
+        try:
+            batch = self._client.batches.retrieve(name)
+        except openai.NotFoundError:
+            raise MinilimaError(
+                f"{self.endpoint.base_url or 'OpenAI'} does not know the batch {name}.",
+                "It was sent from here before, with another address or key, or is so old that it was deleted.",
+                "Use the address and key with which it was sent; with batch=false its requests are asked and paid one by one.",
+            ) from None
+        if not isinstance(batch, Batch) or batch.status is None:
+            raise ValueError(f"not a batch: {batch!r:.100}")
+        return batch
+
+    def _patiently(self, call: Callable[[], Value]) -> Value:
+        """What the endpoint answers; a while in which it does not is waited through, for the batch goes on meanwhile."""
+        for failures in range(1, _MOST_SILENT_POLLS + 1):
+            try:
+                return call()
+            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, ValueError) as error:
+                last: Exception = error
+            if failures < _MOST_SILENT_POLLS:
+                time.sleep(self.endpoint.poll_seconds)
+        raise MinilimaError(
+            f"{self.endpoint.base_url or 'OpenAI'} was asked {_MOST_SILENT_POLLS} times for its batches and gave no answer.",
+            f"The last error was {type(last).__name__}: {str(last).rstrip('.')}.",
+            "Run the same command again later: what was sent is noted, and is collected then.",
+        )
 
     def _read(self, row: dict[str, Any]) -> tuple[Reply | None, str]:
         response = row.get("response") or {}
@@ -148,16 +221,65 @@ class BatchModel:
             return None, "server_error"
         try:
             reply = parse_completion(json.dumps(response["body"]), self.budget.price)
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, RecursionError):
             return None, "malformed"
         return (reply, "") if is_whole(reply) else (None, "empty")
 
     def _forget(self, key: str, request: Request, reply: Reply | None) -> None:
         """Books what a request took, and forgets its batch, so that a failed one is sent again."""
-        row = self._database.execute("SELECT ticket FROM batched WHERE request = ?", (key,)).fetchone()
-        if row is not None:
+        ticket = self._notes.ticket_of(key)
+        if ticket is not None:
             actual = Spend(requests=1)
             if reply is not None:
                 actual = Spend(requests=1, tokens=reply.prompt_tokens + reply.completion_tokens, usd=reply.usd or 0.0)
-            self.budget.settle(int(row[0]), worst_case(request, self.budget.price), actual)
-            self._database.execute("DELETE FROM batched WHERE request = ?", (key,))
+            self.budget.settle(ticket, worst_case(request, self.budget.price), actual)
+            self._notes.remove_request(key)
+
+
+def _is_mark(batch: str) -> bool:
+    return batch.startswith(f"{_MARK}-")
+
+
+def _rows(content: bytes, read: Callable[[dict[str, Any]], tuple[Reply | None, str]]) -> _Collected:
+    """What an output file says of each request. Lines end at newlines alone: U+2028 and the like may stand in a reply."""
+    collected: _Collected = {}
+    for line in content.split(b"\n"):
+        try:
+            row = json.loads(line)
+            collected[str(row["custom_id"])] = read(row)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # an empty or broken line: its request counts as expired, and is sent again
+    return collected
+
+
+class Notes:
+    """Which request was sent in which batch, with the ticket of its reservation."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.execute("CREATE TABLE IF NOT EXISTS batched (request TEXT PRIMARY KEY, batch TEXT, ticket INT)")
+
+    def add(self, keys: Sequence[str], batch: str, tickets: Sequence[int]) -> None:
+        """Within a transaction of the caller's."""
+        rows = [(key, batch, ticket) for key, ticket in zip(keys, tickets, strict=True)]
+        self._database.executemany("INSERT OR REPLACE INTO batched VALUES (?, ?, ?)", rows)
+
+    def rename(self, mark: str, batch: str) -> None:
+        self._database.execute("UPDATE batched SET batch = ? WHERE batch = ?", (batch, mark))
+
+    def batch_of(self, key: str) -> str | None:
+        row = self._database.execute("SELECT batch FROM batched WHERE request = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def ticket_of(self, key: str) -> int | None:
+        row = self._database.execute("SELECT ticket FROM batched WHERE request = ?", (key,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def tickets(self, batch: str) -> list[int]:
+        return [int(row[0]) for row in self._database.execute("SELECT ticket FROM batched WHERE batch = ?", (batch,))]
+
+    def remove(self, batch: str) -> None:
+        self._database.execute("DELETE FROM batched WHERE batch = ?", (batch,))
+
+    def remove_request(self, key: str) -> None:
+        self._database.execute("DELETE FROM batched WHERE request = ?", (key,))

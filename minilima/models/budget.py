@@ -1,13 +1,14 @@
 """What an endpoint may cost: worst cases are reserved before a request is sent, so that a cap is never passed.
 
     reserve (worst case) ─> send ─> settle (what was billed)
-Reservations stand in the reply cache's database. After a kill, what was in flight counts as spent in full, because
-nobody knows whether the endpoint billed it.
+Reservations stand in the reply cache's database, which all runs share: two of one account keep its cap together. After a
+kill, what was in flight counts as spent in full, because nobody knows whether the endpoint billed it.
 """
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,13 +19,15 @@ from omegaconf import OmegaConf
 from minilima.config.groups import CONF
 from minilima.config.schema import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
-from minilima.models.cache import open_database
 from minilima.models.chat import Request
+from minilima.models.database import open_database, transaction
 
 _BATCH_SHARE = 0.5
 """Batches cost half."""
 _TOKENS_A_MESSAGE = 16
 """Tokens that a chat template adds around a message, at most."""
+_COUNTABLE = 2**53
+"""No request takes so many tokens or USD; a larger number would not fit into the database either."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +52,6 @@ class Spend:
 
     def __add__(self, other: "Spend") -> "Spend":
         return Spend(requests=self.requests + other.requests, tokens=self.tokens + other.tokens, usd=self.usd + other.usd)
-
-    def __sub__(self, other: "Spend") -> "Spend":
-        return Spend(requests=self.requests - other.requests, tokens=self.tokens - other.tokens, usd=self.usd - other.usd)
 
 
 @cache
@@ -99,48 +99,92 @@ class Budget:
             )
         self.caps, self.price, self._scope = caps, price, scope
         self.in_flight = 0
-        self._database = open_database(database)
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS spent (ticket INTEGER PRIMARY KEY, scope TEXT, requests INT, tokens INT, usd REAL)"
-        )
-        with suppress(sqlite3.OperationalError):  # the column is there: accounts were first kept without it
-            self._database.execute("ALTER TABLE spent ADD COLUMN settled INT NOT NULL DEFAULT 0")
-        row = self._database.execute(
-            "SELECT coalesce(sum(requests), 0), coalesce(sum(tokens), 0), coalesce(sum(usd), 0.0) FROM spent WHERE scope = ?",
-            (scope,),
-        ).fetchone()
-        self.spent = Spend(requests=row[0], tokens=row[1], usd=row[2])
-        """Everything settled or reserved so far."""
+        self.database = open_database(database)
+        _make_tables(self.database)
+        self.database.execute("INSERT OR IGNORE INTO accounts SELECT ?, 0, 0, 0.0", (scope,))
+
+    @property
+    def spent(self) -> Spend:
+        """Everything settled or reserved so far, by every process that shares the account."""
+        row = self.database.execute("SELECT requests, tokens, usd FROM accounts WHERE scope = ?", (self._scope,)).fetchone()
+        return Spend(requests=row[0], tokens=row[1], usd=row[2])
 
     def reserve(self, worst: Spend) -> int | None:
         """A ticket for a request that takes at most `worst`; None where a cap could be passed."""
-        after = self.spent + worst
-        if not covers(self.caps, after):
-            return None
+        tickets = self.reserve_all([worst])
+        return None if tickets is None else tickets[0]
+
+    def reserve_all(
+        self, worst: Sequence[Spend], note: Callable[[Sequence[int]], None] = lambda tickets: None
+    ) -> list[int] | None:
+        """A ticket for each request; None, and nothing is reserved, where a cap could be passed by all of them together.
+
+        The look at the account and the booking are one transaction, so two runs never share the last of a cap.
+        `note` belongs to it too.
+        """
+        with transaction(self.database):
+            if not covers(self.caps, sum(worst, self.spent)):
+                return None
+            tickets = [self._book(item) for item in worst]
+            note(tickets)
+        self.in_flight += len(tickets)
+        return tickets
+
+    def _book(self, worst: Spend) -> int:
         row = (self._scope, worst.requests, worst.tokens, worst.usd)
-        cursor = self._database.execute("INSERT INTO spent (scope, requests, tokens, usd) VALUES (?, ?, ?, ?)", row)
-        self.spent = after
-        self.in_flight += 1
+        cursor = self.database.execute("INSERT INTO spent (scope, requests, tokens, usd) VALUES (?, ?, ?, ?)", row)
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
     def settle(self, ticket: int, worst: Spend, actual: Spend) -> None:
-        """Replaces a reservation by what was billed."""
-        row = (actual.requests, actual.tokens, actual.usd, ticket)
-        self._database.execute("UPDATE spent SET requests = ?, tokens = ?, usd = ?, settled = 1 WHERE ticket = ?", row)
-        self.spent = self.spent - worst + actual
+        """Replaces a reservation by what was billed, unless what the endpoint says of it is no amount (negative, 10^30)."""
+        known = all(0 <= amount < _COUNTABLE for amount in (actual.tokens, actual.usd))
+        billed = actual if known else worst
+        row = (billed.requests, billed.tokens, billed.usd, ticket)
+        self.database.execute("UPDATE spent SET requests = ?, tokens = ?, usd = ?, settled = 1 WHERE ticket = ?", row)
         self.in_flight -= 1
 
     def exhausted(self) -> MinilimaError:
         """What to say when not even one more request fits."""
         caps = {"USD": self.caps.usd, "tokens": self.caps.tokens, "requests": self.caps.requests}
         shown = ", ".join(f"{cap:,} {unit}" for unit, cap in caps.items() if cap is not None)
-        usd = f", {self.spent.usd:,.4f} USD" if self.price else ""
+        spent = self.spent
+        usd = f", {spent.usd:,.4f} USD" if self.price else ""
         return MinilimaError(
             f"The budget is used up ({shown}).",
-            f"Spent: {self.spent.requests:,} requests, {self.spent.tokens:,} tokens{usd}; the next one might pass the cap.",
+            f"Spent: {spent.requests:,} requests, {spent.tokens:,} tokens{usd}; the next one might pass the cap.",
             "Raise the cap (endpoint.budget.…) and run the same command: every reply is kept and not paid again.",
         )
+
+
+_TRIGGERS = (
+    """CREATE TRIGGER reserved AFTER INSERT ON spent BEGIN
+        INSERT OR IGNORE INTO accounts VALUES (new.scope, 0, 0, 0.0);
+        UPDATE accounts SET requests = requests + new.requests, tokens = tokens + new.tokens, usd = usd + new.usd
+            WHERE scope = new.scope;
+    END""",
+    """CREATE TRIGGER settled AFTER UPDATE ON spent BEGIN
+        UPDATE accounts SET requests = requests + new.requests - old.requests, tokens = tokens + new.tokens - old.tokens,
+            usd = usd + new.usd - old.usd WHERE scope = new.scope;
+    END""",
+)
+"""They keep the sums of each account: to add up its reservations for each request would take long."""
+
+
+def _make_tables(database: sqlite3.Connection) -> None:
+    """Reservations, and their sums for each account."""
+    with transaction(database):
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS spent (ticket INTEGER PRIMARY KEY, scope TEXT, requests INT, tokens INT, usd REAL)"
+        )
+        if "settled" not in {row[1] for row in database.execute("PRAGMA table_info(spent)")}:  # as accounts were first kept
+            database.execute("ALTER TABLE spent ADD COLUMN settled INT NOT NULL DEFAULT 0")
+        if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'accounts'").fetchone():
+            return
+        database.execute("CREATE TABLE accounts (scope TEXT PRIMARY KEY, requests INT, tokens INT, usd REAL)")
+        database.execute("INSERT INTO accounts SELECT scope, sum(requests), sum(tokens), sum(usd) FROM spent GROUP BY scope")
+        for trigger in _TRIGGERS:
+            database.execute(trigger)
 
 
 def spent_usd(database: Path, scope: str) -> float | None:

@@ -1,21 +1,18 @@
 """Every reply is kept the moment it arrives: a stage that is killed and started again asks nothing twice.
 
-One SQLite file (write-ahead log) serves all runs and processes. The key covers the model, the messages, the sampling
-and the sample's number; the address of the endpoint, time-outs and retries are left out. Empty and filtered replies are
-not kept. WAL needs a local disk (https://sqlite.org/wal.html); on a network file system the rollback journal is kept, which
-is slower and as safe as that file system's locks.
+One SQLite file (see database.py) serves all runs and processes. The key covers the model, the messages, the sampling and the
+sample's number; the address of the endpoint, time-outs and retries are left out. Empty and filtered replies are not kept.
 """
 
 import json
-import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
-from minilima.environment import network_filesystem
-from minilima.errors import MinilimaError
 from minilima.formats.records import Usage
 from minilima.models.chat import FAILED, ChatModel, OnReply, Reply, Request
+from minilima.models.database import open_database
 
 UNUSABLE = "unusable"
 """What a reply counts as that came whole and could not be used."""
@@ -23,30 +20,9 @@ ASK_AGAIN = 2
 """How often a request is repeated whose reply could not be used."""
 
 _KEYS_A_QUERY = 500
-_LOG_PAGES = 10_000
-"""Pages of 4 KiB in the log before it is merged: a merge into a large file is slow, and holds up all replies meanwhile."""
+_FIELDS = {field.name for field in fields(Reply)}
 
-
-def open_database(file: Path) -> sqlite3.Connection:
-    """The database of replies and costs, in write-ahead mode on a local disk; made where there is none.
-
-    Raises:
-        MinilimaError: the file is no such database.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        database = sqlite3.connect(file, timeout=30.0, isolation_level=None)
-        journal = "TRUNCATE" if network_filesystem(file.parent) else "WAL"
-        database.execute(f"PRAGMA journal_mode={journal}")
-        database.execute("PRAGMA synchronous=NORMAL")
-        database.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
-    except sqlite3.DatabaseError as error:
-        raise MinilimaError(
-            f"The reply cache {file} cannot be used.",
-            f"SQLite says: {error}.",
-            f"Move it away (mv {file} {file}.broken) and run again; its replies are then asked anew.",
-        ) from None
-    return database
+REPLIES = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
 
 
 class CachedModel:
@@ -56,7 +32,7 @@ class CachedModel:
         self.model = model
         self.usage = Usage()
         self._database = open_database(file)
-        self._database.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        self._database.execute(REPLIES)
 
     @property
     def name(self) -> str:
@@ -107,8 +83,11 @@ class CachedModel:
         for start in range(0, len(keys), _KEYS_A_QUERY):
             part = keys[start : start + _KEYS_A_QUERY]
             marks = ",".join("?" * len(part))
-            rows = self._database.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", part)  # noqa: S608 (only ?)
-            found.update({key: _reply(text) for key, text in rows})
+            for key, text in self._database.rows(f"SELECT key, reply FROM replies WHERE key IN ({marks})", part):  # noqa: S608 (only ?)
+                if (reply := parse_reply(text)) is None:
+                    self._database.execute("DELETE FROM replies WHERE key = ?", (key,))
+                else:
+                    found[key] = reply
         return found
 
     def _store(self, key: str, reply: Reply) -> None:
@@ -120,6 +99,14 @@ class CachedModel:
             self._database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", row)
 
 
-def _reply(text: str) -> Reply:
-    values = json.loads(text)
-    return Reply(**{**values, "faults": ()})
+def parse_reply(text: Any) -> Reply | None:
+    """A reply as it is kept; None where it is damaged, so that it is asked for again."""
+    try:
+        values = {name: value for name, value in json.loads(text).items() if name in _FIELDS}
+        reply = Reply(**{**values, "faults": ()})
+        texts, counts = (reply.text, reply.finish), (reply.prompt_tokens, reply.completion_tokens)
+        usd, logprobs = reply.usd, reply.logprobs
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    whole = all(isinstance(value, str) for value in texts) and all(isinstance(value, int) for value in counts)
+    return reply if whole and isinstance(usd, float | int | None) and isinstance(logprobs, dict | None) else None

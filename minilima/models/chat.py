@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from minilima.formats.files import canonical_json, sha256_text
-from minilima.formats.records import Progress, Tell, Usage
+from minilima.formats.records import OnProgress, Progress, Usage
 
 TEXT = "text"
 """Role of a message that is a document to continue."""
@@ -91,10 +91,10 @@ OnReply = Callable[[int, Reply], None]
 """Called with the request's position as soon as its reply is there."""
 
 
-def counted(tell: Tell, total: int, unit: str) -> OnReply:
+def counted(on_progress: OnProgress, total: int, unit: str) -> OnReply:
     """What to call with each of `total` replies, so that progress is told in `unit`."""
     numbers = itertools.count(1)
-    return lambda index, reply: tell(Progress(done=next(numbers), total=total, unit=unit))
+    return lambda index, reply: on_progress(Progress(done=next(numbers), total=total, unit=unit))
 
 
 class ChatModel(Protocol):

@@ -31,7 +31,7 @@ def load_model(location: str, dtype: torch.dtype, device: torch.device, **settin
         raise MinilimaError(
             f"The model in {name} cannot be loaded.",
             f"transformers says: {' '.join(str(error).split())[:400]}",
-            "Use a causal language model in safetensors that this transformers knows; python -m minilima doctor checks a model.",
+            "Use a causal language model in safetensors that this transformers knows; minilima doctor checks a model.",
         ) from error
     check_complete(name, told)
     return model if "device_map" in settings else model.to(device)

@@ -62,7 +62,7 @@ def card_text(facts: CardFacts) -> str:
     recipe, pool = facts.dataset["recipe"], facts.pool or {}
     pool_recipe = pool.get("recipe", {})
     left_out = {"From the pool to the data set": facts.dataset["metrics"].get("reasons", {})}
-    text = environment.get_template("card.md.j2").render(
+    text = environment.get_template("dataset_card.md.j2").render(
         name=facts.name,
         examples=facts.examples,
         size_category=next((label for limit, label in _SIZES if len(facts.examples) < limit), "n>1M"),

@@ -70,12 +70,12 @@ class _Plan:
 
 def draw_all(table: Table, folder: Path) -> list[Picture]:
     """Draws what these points can show, writing NAME.svg and NAME.png for each picture into `folder`."""
-    found = series(table)
-    titles = {f"point-{place}": describe(row, table) for place, row in enumerate(table.rows)}
+    groups = series(table)
+    titles = {f"point-{index}": describe(row, table) for index, row in enumerate(table.rows)}
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     with style():
-        for plan in _plans(table, found):
+        for plan in _plans(table, groups):
             figure = plan.draw()
             vector, pixels = io.StringIO(), io.BytesIO()
             figure.savefig(vector, format="svg", metadata={"Date": None}, transparent=True)
@@ -98,24 +98,24 @@ def style() -> Iterator[None]:
         yield
 
 
-def _plans(table: Table, found: Sequence[Series]) -> Iterator[_Plan]:
+def _plans(table: Table, groups: Sequence[Series]) -> Iterator[_Plan]:
     rated = [row for row in table.rows if row.point.results.win_rate]
     sizes = {row.point.examples for row in rated}
     other = across(table)
     if len(sizes) > 1:
         caption = "95 % bootstrap intervals over prompts; the dashed line is no difference from the base model."
-        yield _Plan(name="win_rate_by_size", title="Win rate against data size", caption=caption, draw=lambda: by_size(found))
+        yield _Plan(name="win_rate_by_size", title="Win rate against data size", caption=caption, draw=lambda: by_size(groups))
     if len(sizes) > 1 and other:
         title = f"Win rate by data size and {other.rpartition('.')[2].replace('_', ' ')}"
         caption = "In percent; where several runs share a cell, their mean, with their number in brackets."
         yield _Plan(name="win_rate_map", title=title, caption=caption, draw=lambda: heat_map(rated, other))
     if any(row.point.losses for row in table.rows):
         caption = "Nats per trained token; running means over a twentieth of each training."
-        yield _Plan(name="training_loss", title="Training loss", caption=caption, draw=lambda: loss_curves(found))
+        yield _Plan(name="training_loss", title="Training loss", caption=caption, draw=lambda: loss_curves(groups))
     if len(rated) > 1:
         caption = "Judges tend to prefer longer answers: a win rate that only follows the length is not worth much."
         yield _Plan(
-            name="win_rate_by_length", title="Win rate against answer length", caption=caption, draw=lambda: by_length(found)
+            name="win_rate_by_length", title="Win rate against answer length", caption=caption, draw=lambda: by_length(groups)
         )
 
 
@@ -129,14 +129,14 @@ def _axes(x: str, y: str) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def _mark(axes: "Axes", x: float, row: ComparedRun, place: int, of: Series) -> None:
+def _mark(axes: "Axes", x: float, row: ComparedRun, index: int, of: Series) -> None:
     """A point with its interval."""
     rate = row.point.results.win_rate
     assert rate is not None
-    found = rate.win_rate
-    reach = [[max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]]
-    drawn = axes.errorbar(x, found.value, yerr=reach, fmt=of.marker, color=of.colour, capsize=2.5, elinewidth=1, markersize=6)
-    drawn.lines[0].set_gid(f"point-{place}")
+    interval = rate.win_rate
+    reach = [[max(0.0, interval.value - interval.low)], [max(0.0, interval.high - interval.value)]]
+    drawn = axes.errorbar(x, interval.value, yerr=reach, fmt=of.marker, color=of.colour, capsize=2.5, elinewidth=1, markersize=6)
+    drawn.lines[0].set_gid(f"point-{index}")
 
 
 def _percent(axes: "Axes") -> None:
@@ -144,35 +144,35 @@ def _percent(axes: "Axes") -> None:
     axes.axhline(50, color=SOFT, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
 
 
-def _legend(figure: "Figure", axes: "Axes", found: Sequence[Series], *, lines: bool = False) -> None:
-    if len(found) < 2:
+def _legend(figure: "Figure", axes: "Axes", groups: Sequence[Series], *, lines: bool = False) -> None:
+    if len(groups) < 2:
         return
     from matplotlib.lines import Line2D
 
     line = "-" if lines else "none"
-    labels = [textwrap.shorten(of.label, LEGEND_LETTERS - 9, placeholder="…") for of in found]
+    labels = [textwrap.shorten(of.label, LEGEND_LETTERS - 9, placeholder="…") for of in groups]
     handles = [
         Line2D([], [], color=of.colour, marker=of.marker, linestyle=line, label=label)
-        for of, label in zip(found, labels, strict=True)
+        for of, label in zip(groups, labels, strict=True)
     ]
     # A mark and its margin take as much as nine letters.
-    columns = max(1, min(3, len(found), LEGEND_LETTERS // (9 + max(map(len, labels)))))
+    columns = max(1, min(3, len(groups), LEGEND_LETTERS // (9 + max(map(len, labels)))))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, borderaxespad=0.2)
 
 
-def by_size(found: Sequence[Series]) -> "Figure":
+def by_size(groups: Sequence[Series]) -> "Figure":
     figure, axes = _axes("examples in the data set (log axis)", "win rate, %")
     axes.set_xscale("log")
     _percent(axes)
     sizes: set[int] = set()
-    for number, of in enumerate(found):
+    for number, of in enumerate(groups):
         # Beside each other, not on top of each other.
-        shift = 1.035 ** (number - (len(found) - 1) / 2)
-        rated = [(place, row) for place, row in of.rows if row.point.results.win_rate]
+        shift = 1.035 ** (number - (len(groups) - 1) / 2)
+        rated = [(index, row) for index, row in of.rows if row.point.results.win_rate]
         means: dict[int, list[float]] = {}
-        for place, row in rated:
+        for index, row in rated:
             assert row.point.results.win_rate is not None
-            _mark(axes, row.point.examples * shift, row, place, of)
+            _mark(axes, row.point.examples * shift, row, index, of)
             means.setdefault(row.point.examples, []).append(row.point.results.win_rate.win_rate.value)
         places = sorted(means)
         axes.plot(
@@ -181,7 +181,7 @@ def by_size(found: Sequence[Series]) -> "Figure":
         )  # fmt: skip
         sizes |= set(places)
     _size_ticks(axes, sorted(sizes))
-    _legend(figure, axes, found)
+    _legend(figure, axes, groups)
     return figure
 
 
@@ -207,9 +207,9 @@ def heat_map(rows: Sequence[ComparedRun], name: str) -> "Figure":
     cells: dict[tuple[int, int], list[float]] = {}
     for row in rows:
         assert row.point.results.win_rate is not None
-        place = values.index(shown(row.point.settings.get(name))), sizes.index(row.point.examples)
-        cells.setdefault(place, []).append(row.point.results.win_rate.win_rate.value)
-    means = {place: sum(found) / len(found) for place, found in cells.items()}
+        index = values.index(shown(row.point.settings.get(name))), sizes.index(row.point.examples)
+        cells.setdefault(index, []).append(row.point.results.win_rate.win_rate.value)
+    means = {index: sum(rates) / len(rates) for index, rates in cells.items()}
     grid = [[means.get((down, along), float("nan")) for along in range(len(sizes))] for down in range(len(values))]
     figure, axes = _axes("examples in the data set", legible(name.rpartition(".")[2].replace("_", " ")))
     axes.grid(visible=False)
@@ -217,11 +217,11 @@ def heat_map(rows: Sequence[ComparedRun], name: str) -> "Figure":
     # cividis is even for the colour-blind and in grey (Nunez et al. 2018). A mesh, not an image: it stays sharp in an SVG.
     norm = Normalize(low, max(high, low + 1e-9))
     axes.pcolormesh(np.ma.masked_invalid(grid), cmap="cividis", norm=norm, edgecolors="white", linewidth=1)
-    axes.set_xticks([place + 0.5 for place in range(len(sizes))], [f"{size:,}" for size in sizes])
-    axes.set_yticks([place + 0.5 for place in range(len(values))], [legible(value) for value in values])
+    axes.set_xticks([index + 0.5 for index in range(len(sizes))], [f"{size:,}" for size in sizes])
+    axes.set_yticks([index + 0.5 for index in range(len(values))], [legible(value) for value in values])
     axes.tick_params(length=0)
-    for (down, along), found in cells.items():
-        many = f" ({len(found)})" if len(found) > 1 else ""
+    for (down, along), rates in cells.items():
+        many = f" ({len(rates)})" if len(rates) > 1 else ""
         colour = "#0a0a0a" if norm(means[down, along]) > 0.55 else "#fafafa"
         size = 9 if len(cells) <= 40 else 6
         axes.text(
@@ -230,12 +230,12 @@ def heat_map(rows: Sequence[ComparedRun], name: str) -> "Figure":
     return figure
 
 
-def loss_curves(found: Sequence[Series]) -> "Figure":
+def loss_curves(groups: Sequence[Series]) -> "Figure":
     figure, axes = _axes("optimiser step", "training loss, nats per token")
     lengths = []
-    crowd = sum(len(of.rows) for of in found)
-    for of in found:
-        for place, row in of.rows:
+    crowd = sum(len(of.rows) for of in groups)
+    for of in groups:
+        for index, row in of.rows:
             if not row.point.losses:
                 continue
             steps, losses = smoothed(row.point.losses)
@@ -243,7 +243,7 @@ def loss_curves(found: Sequence[Series]) -> "Figure":
             every = max(1, len(steps) // 6)
             axes.plot(
                 steps, losses, color=of.colour, marker=of.marker, markevery=(every // 2, every), markersize=3.5,
-                alpha=1 if crowd <= 12 else 0.5, linewidth=1.2 if crowd <= 12 else 0.8, gid=f"point-{place}",
+                alpha=1 if crowd <= 12 else 0.5, linewidth=1.2 if crowd <= 12 else 0.8, gid=f"point-{index}",
             )  # fmt: skip
     if max(lengths) > 4 * min(lengths):
         # A small data set has few steps; on a straight axis its curve would be a line upwards.
@@ -251,29 +251,29 @@ def loss_curves(found: Sequence[Series]) -> "Figure":
         axes.set_xlabel("optimiser step (log axis)")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.xaxis.set_minor_formatter(lambda value, _: "")
-    _legend(figure, axes, found, lines=True)
+    _legend(figure, axes, groups, lines=True)
     return figure
 
 
 def smoothed(losses: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     """Steps and their running means; at most CURVE_POINTS of them."""
     means = running_mean([loss for _, loss in losses])
-    kept = sorted({round(place * (len(means) - 1) / (CURVE_POINTS - 1)) for place in range(CURVE_POINTS)})
-    return [losses[place][0] for place in kept], [means[place] for place in kept]
+    kept = sorted({round(index * (len(means) - 1) / (CURVE_POINTS - 1)) for index in range(CURVE_POINTS)})
+    return [losses[index][0] for index in kept], [means[index] for index in kept]
 
 
-def by_length(found: Sequence[Series]) -> "Figure":
+def by_length(groups: Sequence[Series]) -> "Figure":
     figure, axes = _axes("mean words per answer", "win rate, %")
     _percent(axes)
-    rated = [(of, place, row) for of in found for place, row in of.rows if row.point.results.win_rate]
-    for of, place, row in rated:
-        _mark(axes, row.point.words, row, place, of)
+    rated = [(of, index, row) for of in groups for index, row in of.rows if row.point.results.win_rate]
+    for of, index, row in rated:
+        _mark(axes, row.point.words, row, index, of)
     bases = {round(row.point.base_words, 1) for _, _, row in rated}
     if len(bases) == 1:
         base = bases.pop()
         axes.axvline(base, color=SOFT, linestyle=":", linewidth=1.2, zorder=1)
         axes.annotate("base model", (base, 1), xytext=(3, 3), textcoords="offset points", color=SOFT, fontsize=8)
-    _legend(figure, axes, found)
+    _legend(figure, axes, groups)
     return figure
 
 
@@ -290,8 +290,8 @@ def for_page(svg: str, name: str, title: str, titles: Mapping[str, str]) -> Mark
     body = body.replace("'DejaVu Sans'", "system-ui, sans-serif")
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
-    for identity, told in titles.items():
+    for identity, text in titles.items():
         mark = f'<g id="{name}-{identity}">'
-        body = body.replace(mark, f"{mark}<title>{html.escape(legible(told))}</title>")
+        body = body.replace(mark, f"{mark}<title>{html.escape(legible(text))}</title>")
     # Text in it was escaped by matplotlib, or just above.
     return Markup(body.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1))  # noqa: S704

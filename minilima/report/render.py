@@ -34,7 +34,7 @@ _HARMFUL = re.compile(
 
 def legible(text: str) -> str:
     """`text` with its invisible characters made visible, so that a reader sees what is there and nothing is obeyed."""
-    return _HARMFUL.sub(lambda found: _visible(ord(found[0])), text.replace("\r\n", "\n"))
+    return _HARMFUL.sub(lambda match: _visible(ord(match[0])), text.replace("\r\n", "\n"))
 
 
 def _visible(code: int) -> str:

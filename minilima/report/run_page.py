@@ -15,7 +15,7 @@ from minilima.config.compose import to_dict
 from minilima.config.schema import Config
 from minilima.evaluate.judge_cards import Figure, JudgeCard
 from minilima.evaluate.judge_forms import form_shown
-from minilima.evaluate.judged import Judged
+from minilima.evaluate.judged import Judged, opponent
 from minilima.evaluate.results import Results
 from minilima.formats.files import read_jsonl, write_atomic
 from minilima.report.dataset_section import dataset_section
@@ -134,6 +134,7 @@ def _measured(card: JudgeCard, number: int) -> dict[str, Any]:
 def _stages(artifacts: Mapping[str, Artifact], outcomes: Mapping[str, str]) -> dict[str, Any]:
     """What each stage did and took, all together, and what it was made with."""
     costs = {role: stage_cost(artifact.manifest) for role, artifact in artifacts.items()}
+    metrics = {role: artifact.metrics for role, artifact in artifacts.items()}
     stages = [
         {
             "role": role.replace("_", " "),
@@ -148,7 +149,8 @@ def _stages(artifacts: Mapping[str, Artifact], outcomes: Mapping[str, str]) -> d
     return {
         "stages": stages,
         "total": sum(costs.values(), start=Cost()),
-        "metrics": {role: artifact.metrics for role, artifact in artifacts.items()},
+        "metrics": metrics,
+        "opponent": opponent(metrics) if "answers" in metrics else None,
         "made_with": _made_with(artifacts),
     }
 

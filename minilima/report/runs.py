@@ -9,18 +9,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from minilima.config.renames import result_settings_of
 from minilima.errors import MinilimaError
-from minilima.evaluate.judged import read_judged
+from minilima.evaluate.judged import opponent, read_judged
 from minilima.evaluate.results import Coverage, Results, compute_results
 from minilima.evaluate.statistics import Estimate, LossChange, WinRate
 from minilima.formats.files import canonical_json, read_jsonl
 
-FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/runs/NAME-KEY outputs/runs"
-
-_NOT_SETTINGS = (
-    "paths.", "compute.", "tracking.", "confirm_above_usd", "endpoints.generator.", "endpoints.judge.", "compute.answer_group",
-)  # fmt: skip
-"""They change how a run is made or shown, never what comes out."""
+FIX = "Name folders of finished runs, as in: minilima compare outputs/runs/NAME-KEY outputs/runs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +78,9 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
             points = json.loads(sweep.read_text(encoding="utf-8"))["points"]
             runs = [folder / point["run"] for point in points if point["status"] == "done"]
         if not runs:
-            why = "It holds no run.json, and neither does a folder in it." if folder.is_dir() else "There is no such folder."
+            if not folder.is_dir():
+                raise MinilimaError(f"There is no folder {folder}.", "Finished runs are looked for in it.", FIX)
+            why = "It holds no run.json, and neither does a folder in it."
             raise MinilimaError(f"{folder} is not a finished run.", why, FIX)
         unique.update(dict.fromkeys(run.resolve() for run in runs))
     return list(unique)
@@ -146,7 +144,7 @@ def read_point(folder: Path) -> FinishedRun:
     total = sum(costs.values(), start=Cost())
     return FinishedRun(
         name=folder.name,
-        settings={name: value for name, value in flat(run_json["config"]).items() if not name.startswith(_NOT_SETTINGS)},
+        settings=result_settings_of(run_json["config"]),
         results=_results(run_json, paths),
         length_controlled=_length_controlled(run_json),
         preferences={row["id"]: row["preference"] for row in verdicts if row.get("preference") is not None},
@@ -158,7 +156,7 @@ def read_point(folder: Path) -> FinishedRun:
         costs=costs,
         examples=manifests["dataset"]["metrics"]["examples"],
         words=manifests["answers"]["metrics"]["mean_words"],
-        base_words=manifests["reference_answers"]["metrics"]["mean_words"],
+        base_words=opponent(manifests)["metrics"]["mean_words"],
         losses=tuple((entry["step"], entry["loss"]) for entry in read_jsonl(paths["model"] / "training_log.jsonl")),
     )
 
@@ -204,7 +202,7 @@ def stage_cost(manifest: Mapping[str, Any]) -> Cost:
 
 
 def _yardstick(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    asked = dict(manifests["reference_answers"]["recipe"])
+    asked = dict(opponent(manifests)["recipe"])
     # Seeds draw other answers of the same baseline; the prompts are still the same.
     asked.pop("seed", None)
     if "reference" in asked:
@@ -217,11 +215,3 @@ def _yardstick(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         "baseline": canonical_json(asked),
         "judge": canonical_json(judge),
     }
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names: `{"a": {"b": 1}}` -> `{"a.b": 1}`."""
-    pairs: dict[str, Any] = {}
-    for name, value in values.items():
-        pairs |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return pairs

@@ -36,8 +36,8 @@ def series(table: Table) -> list[Series]:
     others = [name for name in table.settings if name not in (SIZE, SEED)]
     for names in (others, *([name] for name in others)):
         groups: dict[str, list[tuple[int, ComparedRun]]] = {}
-        for place, row in enumerate(table.rows):
-            groups.setdefault(label(row.point, names) if names else "", []).append((place, row))
+        for index, row in enumerate(table.rows):
+            groups.setdefault(label(row.point, names) if names else "", []).append((index, row))
         if len(groups) <= len(COLOURS):
             break
     else:
@@ -57,12 +57,12 @@ def natural(text: str) -> list[tuple[float, str]]:
 def describe(row: ComparedRun, table: Table) -> str:
     """A point in one line, shown where the pointer rests on it."""
     rate = row.point.results.win_rate
-    told = f"{rate.win_rate.value:.1f} % ({rate.win_rate.low:.1f} to {rate.win_rate.high:.1f})" if rate else "no win rate"
-    return f"{label(row.point, table.settings)}: {told}, {row.point.examples:,} examples"
+    figure = f"{rate.win_rate.value:.1f} % ({rate.win_rate.low:.1f} to {rate.win_rate.high:.1f})" if rate else "no win rate"
+    return f"{label(row.point, table.settings)}: {figure}, {row.point.examples:,} examples"
 
 
 def running_mean(values: Sequence[float], share: int = 20) -> list[float]:
     """Each value's mean with its neighbours, over a twentieth of them all."""
     reach = max(1, len(values) // share) // 2
-    near = [values[max(0, place - reach) : place + reach + 1] for place in range(len(values))]
+    near = [values[max(0, index - reach) : index + reach + 1] for index in range(len(values))]
     return [sum(around) / len(around) for around in near]

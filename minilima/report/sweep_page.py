@@ -20,7 +20,7 @@ MOST_CHOICES = 30
 
 
 def write_sweep_report(folders: Sequence[Path], path: Path, against: str | None = None) -> Path:
-    """Writes the report of the runs in these folders; runs without verdicts are left out, and the report says so.
+    """Writes the report of the runs in these folders; runs without verdicts are excluded, and the report says so.
 
     Args:
         folders: runs' folders, or folders that hold some.
@@ -33,8 +33,8 @@ def write_sweep_report(folders: Sequence[Path], path: Path, against: str | None 
     Raises:
         MinilimaError: none of the runs can be read, or no point has that name.
     """
-    found = read_points(folders)
-    return write_points(found, path, choose(against, found.points))
+    runs = read_points(folders)
+    return write_points(runs, path, choose(against, runs.points))
 
 
 def pictures_folder(path: Path) -> Path:
@@ -42,11 +42,11 @@ def pictures_folder(path: Path) -> Path:
     return path.with_name(f"{path.stem}_pictures")
 
 
-def write_points(found: FinishedRuns, path: Path, chosen: FinishedRun | None = None) -> Path:
+def write_points(runs: FinishedRuns, path: Path, chosen: FinishedRun | None = None) -> Path:
     """As `write_sweep_report`, for points that were read before."""
-    table = tabulate(found.points, chosen)
+    table = tabulate(runs.points, chosen)
     if chosen is None and len(table.rows) > 1 and table.rows[0].best:
-        table = tabulate(found.points, table.rows[0].point)
+        table = tabulate(runs.points, table.rows[0].point)
     best = table.rows[0] if table.rows[0].best else None
     against = next((row for row in table.rows if any(other.against for other in table.rows) and row.against is None), None)
     rows = [_row(row, table, path.parent) for row in table.rows]
@@ -63,7 +63,7 @@ def write_points(found: FinishedRuns, path: Path, chosen: FinishedRun | None = N
         total=_total(table),
         pictures=draw_all(table, pictures_folder(path)),
         pictures_folder=pictures_folder(path).name,
-        skipped=found.skipped,
+        skipped=runs.skipped,
         notes=notes(table, "“best” has the highest win rate", "“front”: no other run"),
         length_controlled=any(row["length_controlled"] is not None for row in rows),
     )
@@ -88,10 +88,10 @@ def _choices(table: Table, against: ComparedRun) -> dict[str, Any]:
 def _cell(item: Against | None) -> dict[str, Any] | None:
     if item is None or item.paired is None:
         return {"note": item.note} if item else None
-    found = item.paired
-    detectable = found.minimum_detectable if found.prompts > 1 else None
-    tests = {"p": found.p_holm, "mcnemar": found.p_mcnemar, "detectable": detectable}
-    return {**asdict(found.difference), **tests, "prompts": found.prompts}
+    paired = item.paired
+    detectable = paired.minimum_detectable if paired.prompts > 1 else None
+    tests = {"p": paired.p_holm, "mcnemar": paired.p_mcnemar, "detectable": detectable}
+    return {**asdict(paired.difference), **tests, "prompts": paired.prompts}
 
 
 def _is_apart(row: ComparedRun) -> bool:

@@ -47,10 +47,10 @@ _PHRASE_ENDS = re.compile(r"[.,;:!?()\[\]{}\"“”\n—–]|\s-\s")
 
 def verb_and_noun(instruction: str) -> tuple[str, str] | None:
     """The first verb and the noun after it, in lower case; None where they are not found."""
-    for found in _START.finditer(instruction):
-        verb = found[1].lower()
+    for match in _START.finditer(instruction):
+        verb = match[1].lower()
         if verb in VERBS:
-            noun = _noun(instruction[found.end() :])
+            noun = _noun(instruction[match.end() :])
             return (verb, noun) if noun else None
     return None
 

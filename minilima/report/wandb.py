@@ -13,7 +13,7 @@ from pathlib import Path
 
 from minilima.config.choices import TrackingMode
 from minilima.config.schema import Config
-from minilima.report.run_folder import Summary, with_note
+from minilima.report.summary import Summary, with_note
 
 WAIT_SECONDS = 20.0
 """So long a run waits for W&B at its end; what takes longer goes on by itself."""

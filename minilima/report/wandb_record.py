@@ -16,9 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
-
-from minilima.config.compose import strict
+from minilima.config.compose import recorded
 from minilima.config.schema import Config
 from minilima.environment import answers
 from minilima.formats.files import read_jsonl, write_atomic
@@ -56,7 +54,7 @@ def record(folder: Path, mode: Mode) -> None:
     if mode == "online" and not reachable():
         mode = "offline"  # nothing is lost, and nobody waits for W&B's own attempts
     run_json: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    config = strict(OmegaConf.create(run_json["config"]))
+    config = recorded(run_json["config"])
     tracking = config.tracking
     destination = Destination(
         folder=folder.absolute().parent.parent, mode=mode, project=tracking.project, entity=tracking.entity,
@@ -111,9 +109,8 @@ def _record_stage(
             for directory in manifest["inputs"].values():
                 name, _, key = directory.rpartition("-")
                 run.use_artifact(f"{name}:{key}")
-        if stage["role"] == "model":
-            _log_curve(run, path)
-        if table := _table(stage["role"], path):
+        _log_curve(run, path)
+        if table := _table(path):
             run.log({stage["role"]: table})
         run.summary.update(_numbers({**stage["metrics"], "usage": stage["usage"], "seconds": manifest["seconds"]}))
         kept = {name: manifest[name] for name in ("recipe", "inputs", "metrics", "usage", "seconds", "packages")}
@@ -133,10 +130,9 @@ def _record_point(folder: Path, run_json: Mapping[str, Any], destination: Destin
             if destination.mode == "online":
                 name, _, key = stage["directory"].rpartition("-")
                 run.use_artifact(f"{name}:{key}")
-            if stage["role"] == "model":
-                _log_curve(run, path)
-            if stage["role"] == "verdicts" and (table := _table("verdicts", path)):
-                run.log({"verdicts": table})
+            _log_curve(run, path)
+            if (path / "verdicts.jsonl").is_file():
+                run.log({"verdicts": _table(path)})
             run.summary.update(_numbers(stage["metrics"], f"{stage['role']}/"))
         run.summary.update(_numbers(run_json["results"] or {}))
         return (run.url if destination.mode == "online" else None), str(Path(run.dir).parent)
@@ -173,27 +169,31 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 
 
 def _log_curve(run: Any, path: Path) -> None:
+    """The training curve, where the store entry has one."""
+    if not (path / "training_log.jsonl").is_file():
+        return
     run.define_metric("train/*", step_metric="train/step")
     for entry in _rows(path / "training_log.jsonl"):
         run.log({"train/step": entry["step"], **{f"train/{name}": entry[name] for name in _CURVE if name in entry}})
 
 
 _TABLES = {
-    "dataset": ("dataset.jsonl", ("id", "instruction", "input", "output", "source")),
-    "answers": ("answers.jsonl", ("id", "instruction", "output", "tokens", "truncated")),
-    "reference_answers": ("answers.jsonl", ("id", "instruction", "output", "tokens", "truncated")),
-    "verdicts": ("verdicts.jsonl", ("id", "preference", "orders", "explanation")),
+    "dataset.jsonl": ("id", "instruction", "input", "output", "source"),
+    "answers.jsonl": ("id", "instruction", "output", "tokens", "truncated"),
+    "verdicts.jsonl": ("id", "preference", "orders", "explanation"),
 }
-"""The file of a stage that is shown as a table, and which of its fields."""
+"""The files of stages that are shown as tables, and which of their fields."""
 
 
-def _table(role: str, path: Path) -> Any:
+def _table(entry: Path) -> Any:
+    """The first rows of what a store entry holds; None where it holds no such file."""
     import wandb
 
-    if role not in _TABLES:
+    name = next((name for name in _TABLES if (entry / name).is_file()), None)
+    if name is None:
         return None
-    name, columns = _TABLES[role]
-    rows = _rows(path / name)[:TABLE_ROWS]
+    columns = _TABLES[name]
+    rows = _rows(entry / name)[:TABLE_ROWS]
     return wandb.Table(columns=list(columns), data=[[_cell(row.get(column)) for column in columns] for row in rows])
 
 

@@ -142,10 +142,7 @@ def trial(request: Mapping[str, Any]) -> list[str]:
     tokenizer = _tokenizer(request)
     thinking = Thinking(request["thinking"]) if request.get("thinking") else None
     sample = render(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], thinking)
-    if request.get("packaged"):
-        context, vocabulary = _PACKAGED_CONTEXT, len(tokenizer)
-    else:
-        context, vocabulary = _shape(request)
+    context, vocabulary = (_PACKAGED_CONTEXT, len(tokenizer)) if request.get("packaged") else _shape(request)
     _check_ids(sample.ids, vocabulary, tokenizer, "its chat template")
     for identity, instruction, output in request["prompts"]:
         turns = [{"role": "user", "content": instruction}]
@@ -198,7 +195,7 @@ def _check_ids(ids: Sequence[int], vocabulary: int, tokenizer: Any, where: str) 
         raise MinilimaError(
             f"The token {tokenizer.convert_ids_to_tokens(highest)!r} ({highest:,}) lies beyond the model's embeddings.",
             f"There are {vocabulary:,}, and {where} needs that token: tokenizer and weights do not belong together.",
-            "Take the tokenizer that came with the weights, or save the model with enlarged embeddings (resize_token_embeddings).",
+            "Take the tokenizer that came with the weights, or save the model after resize_token_embeddings.",
         )
 
 

@@ -26,11 +26,11 @@ def visible_gpus() -> list[str]:
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         named = [item.strip() for item in visible.split(",")]
         # CUDA stops at the first entry that is none.
-        return named[: next((place for place, item in enumerate(named) if item in ("", "-1")), len(named))]
+        return named[: next((index for index, item in enumerate(named) if item in ("", "-1")), len(named))]
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    return [str(place) for place in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+    return [str(index) for index in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
 
 
 @contextmanager
@@ -47,8 +47,8 @@ def leased(count: int, gpus: Sequence[str], on_wait: Callable[[], None] = lambda
     """
     if count > len(gpus):
         raise MinilimaError(
-            f"compute.gpus={count} cannot be had.",
-            f"This process may use {len(gpus)} (CUDA_VISIBLE_DEVICES, nvidia-smi -L).",
+            f"compute.gpus={count}, but this process may use {len(gpus)}.",
+            "CUDA_VISIBLE_DEVICES and `nvidia-smi -L` show which.",
             f"Set compute.gpus={len(gpus)}, or run where there are more.",
         )
     folder = Path(tempfile.gettempdir()) / f"minilima-gpus-{os.getuid()}"

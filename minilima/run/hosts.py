@@ -48,22 +48,22 @@ def machines(compute: ComputeConfig) -> list[Machine]:
     if compute.nodes == 1:
         return []
     if compute.hostfile is not None:
-        found = read_hostfile(Path(compute.hostfile).expanduser())
+        machines = read_hostfile(Path(compute.hostfile).expanduser())
     elif "SLURM_JOB_NODELIST" in os.environ:
-        found = [Machine(name=name) for name in _slurm_nodes(os.environ["SLURM_JOB_NODELIST"])]
+        machines = [Machine(name=name) for name in _slurm_nodes(os.environ["SLURM_JOB_NODELIST"])]
     else:
         raise MinilimaError(
             "It is not known which machines train together.",
             f"compute.nodes={'null' if compute.nodes is None else compute.nodes} needs a Slurm job or a list of machines.",
             "Run it inside a Slurm job of several nodes, name a list with compute.hostfile=…, or set compute.nodes=1.",
         )
-    if compute.nodes is not None and len(found) < compute.nodes:
+    if compute.nodes is not None and len(machines) < compute.nodes:
         raise MinilimaError(
-            f"There are {len(found)} machines, and compute.nodes={compute.nodes} asks for more.",
-            f"They are: {', '.join(machine.name for machine in found)}.",
+            f"There are {len(machines)} machines, and compute.nodes={compute.nodes} asks for more.",
+            f"They are: {', '.join(machine.name for machine in machines)}.",
             "Ask Slurm for more nodes, complete the list, or lower compute.nodes.",
         )
-    chosen = found[: compute.nodes]
+    chosen = machines[: compute.nodes]
     return chosen if len(chosen) > 1 else []
 
 
@@ -71,7 +71,7 @@ def read_hostfile(path: Path) -> list[Machine]:
     """A list in DeepSpeed's format: `name slots=8` a line; slots may be left out; # begins a comment."""
     if not path.is_file():
         raise MinilimaError(f"There is no file {path}.", "compute.hostfile names the machines that train.", "Correct the path.")
-    found = []
+    machines = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         words = line.partition("#")[0].split()
         if not words:
@@ -82,8 +82,8 @@ def read_hostfile(path: Path) -> list[Machine]:
             raise MinilimaError(
                 f"Line {number} of {path} cannot be read: {line.strip()!r}.", "It must be `name slots=8`.", "Correct it."
             )
-        found.append(Machine(name=name, slots=int(slots) if slots else None))
-    return found
+        machines.append(Machine(name=name, slots=int(slots) if slots else None))
+    return machines
 
 
 def processes_each(chosen: Sequence[Machine], here: int) -> int:
@@ -121,10 +121,10 @@ def torchrun(
         meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={address}:{port}", f"--rdzv-id={os.environ.get('SLURM_JOB_ID', '0')}"]
         return Commands(first=[*srun, "--kill-on-bad-exit=1", *run, *meet, *arguments])
     run += [f"--master-addr={address}", f"--master-port={port}"]
-    told = {name: value for name, value in environment.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)}
+    passed = {name: value for name, value in environment.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)}
     others = []
     for rank, machine in enumerate(chosen[1:], start=1):
-        there = ["env", *(f"{name}={value}" for name, value in told.items()), *run, f"--node-rank={rank}", *arguments]
+        there = ["env", *(f"{name}={value}" for name, value in passed.items()), *run, f"--node-rank={rank}", *arguments]
         text = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(there)}"
         others.append(["ssh", "-o", "BatchMode=yes", machine.name, text])
     return Commands(first=[*run, "--node-rank=0", *arguments], others=tuple(others))

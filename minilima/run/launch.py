@@ -15,6 +15,7 @@ from minilima.config.choices import DeviceKind
 from minilima.config.schema import ComputeConfig
 from minilima.environment import ROOT
 from minilima.errors import MinilimaError
+from minilima.formats.files import write_atomic
 from minilima.formats.records import Progress, Usage
 from minilima.run.gpus import leased, visible_gpus
 from minilima.run.hosts import Commands, machines, processes_each, torchrun
@@ -44,7 +45,7 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
         MinilimaError: the stage reported an error, or its process died; the end of its log is quoted.
     """
     job_file = job.scratch / "job.json"
-    job_file.write_text(job.to_json(), encoding="utf-8")
+    write_atomic(job_file, job.to_json())
     log_file = job.scratch / "log.txt"
     outcome: Outcome | None = None
     error: MinilimaError | None = None
@@ -61,13 +62,13 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
         for command in commands.others:
             running.enter_context(_beside(process, command, log))
         try:
-            for told in _told(process.stdout):
-                if isinstance(told, Progress):
-                    on_progress(told)
-                elif isinstance(told, Outcome):
-                    outcome = told
+            for event in _events(process.stdout):
+                if isinstance(event, Progress):
+                    on_progress(event)
+                elif isinstance(event, Outcome):
+                    outcome = event
                 else:
-                    error = told
+                    error = event
             status = process.wait()
         except BaseException:
             process.kill()
@@ -145,7 +146,7 @@ def _environment(job: Job) -> dict[str, str]:
     return {**os.environ, **quiet, "PYTHONPATH": path}
 
 
-def _told(lines: Iterable[str]) -> Iterator[Progress | Outcome | MinilimaError]:
+def _events(lines: Iterable[str]) -> Iterator[Progress | Outcome | MinilimaError]:
     """What a stage's process says; what libraries print between is passed over."""
     for line in lines:
         event = _event(line)

@@ -1,6 +1,6 @@
 """What a run would do, before it does it: each stage, reused or built, and what stands in the way. Never imports torch.
 
-python -m minilima plan +experiment=lima_1k
+minilima plan +experiment=lima_1k
 """
 
 from collections.abc import Sequence
@@ -66,25 +66,25 @@ def make_plan(config: Config, sources: Sources, graph: Graph, store: Store) -> P
     """What `run` would do, without doing it. Reads manifests only."""
     manifests = read_manifests(store.root)
     planned = [_planned(node, config, sources, store, manifests) for node in graph.until(config.until)]
-    found = _foreseen(planned, config, sources, graph, store, device_here(config.compute))
+    estimate = _foreseen(planned, config, sources, graph, store, device_here(config.compute))
     plan = _noted(planned, _notes(config, sources), store)
-    return plan if found is None else replace(plan, notes=(*plan.notes, *found.notes), memory=found.memory)
+    return plan if estimate is None else replace(plan, notes=(*plan.notes, *estimate.notes), memory=estimate.memory)
 
 
 def _foreseen(
     planned: list[PlannedStage], config: Config, sources: Sources, graph: Graph, store: Store, device: Device
 ) -> TrainingEstimate | None:
     """What the training among `planned` will take, if one is to be done; its line is given the figures."""
-    place = next((place for place, stage in enumerate(planned) if stage.trains and stage.status != "reuse"), None)
-    if place is None or (found := estimate_training(config, sources, graph, store, device)) is None:
+    index = next((index for index, stage in enumerate(planned) if stage.trains and stage.status != "reuse"), None)
+    if index is None or (estimate := estimate_training(config, sources, graph, store, device)) is None:
         return None
-    known = planned[place].needs
+    known = planned[index].needs
     # What was measured here goes before what follows from a formula.
-    seconds = known.seconds if known.seconds is not None else found.seconds
-    elsewhere = found.h100_seconds if seconds is None else None
-    foreseen = replace(known, seconds=seconds, h100_seconds=elsewhere, memory_bytes=found.memory_bytes)
-    planned[place] = replace(planned[place], needs=foreseen)
-    return found
+    seconds = known.seconds if known.seconds is not None else estimate.seconds
+    elsewhere = estimate.h100_seconds if seconds is None else None
+    foreseen = replace(known, seconds=seconds, h100_seconds=elsewhere, memory_bytes=estimate.memory_bytes)
+    planned[index] = replace(planned[index], needs=foreseen)
+    return estimate
 
 
 def make_sweep_plan(points: Sequence[tuple[Config, Sources, Graph]]) -> Plan:
@@ -111,7 +111,7 @@ def make_sweep_plan(points: Sequence[tuple[Config, Sources, Graph]]) -> Plan:
             notes[trained.notes[0]] = None
         planned.update({stage.directory: stage for stage in new})
         notes.update(dict.fromkeys(_notes(config, sources)))
-    order = {role: place for place, role in enumerate(dict.fromkeys(stage.role for stage in planned.values()))}
+    order = {role: index for index, role in enumerate(dict.fromkeys(stage.role for stage in planned.values()))}
     return _noted(sorted(planned.values(), key=lambda stage: order[stage.role]), list(notes), store)
 
 
@@ -135,23 +135,27 @@ def _noted(planned: Sequence[PlannedStage], notes: Sequence[str], store: Store) 
     plan = Plan(stages=tuple(planned), notes=tuple(notes))
     total, added = plan.needs, []
     if total.seconds is not None:
-        added.append("Times follow from earlier builds on this machine, or a GPU's speed; what was never built has none.")
+        added.append(
+            "Times are estimated from earlier builds on this machine or from the GPU's nominal speed; a stage never built here "
+            "has no estimate."
+        )
     if (total.h100_seconds or 0) > _WORTH_TELLING_SECONDS:
         hours = (total.h100_seconds or 0) / 3600
         added.append(f"Training alone would take one H100 about {hours:,.1f} hours.")
     if total.scratch_bytes and total.scratch_bytes > _WORTH_TELLING_BYTES:
         added.append(f"While a model is trained, a checkpoint takes up to {size_text(total.scratch_bytes)} more of the disk.")
     wanted = (total.disk_bytes or 0) + (total.scratch_bytes or 0)
-    place, free, _ = disk(store.root)
+    folder, free, _ = disk(store.root)
     if wanted > free:
-        added.append(f"Up to {size_text(wanted)} of disk may be needed; {place} has {size_text(free)} free.")
+        added.append(f"Up to {size_text(wanted)} of disk may be needed; {folder} has {size_text(free)} free.")
     return replace(plan, notes=(*plan.notes, *added))
 
 
 def _notes(config: Config, sources: Sources) -> list[str]:
     notes = []
     if sources.missing():
-        notes.append(f"Keys are provisional, not on this machine: {'; '.join(sources.missing())}.")
+        unresolved = "; ".join(sources.missing())
+        notes.append(f"These inputs could not be resolved here, so the store keys are provisional: {unresolved}.")
     if shared := caveat(Path(config.paths.outputs)):
         notes.append(shared)
     judge = config.judge

@@ -51,8 +51,8 @@ def show_sweep(name: str, points: int, plan: Plan) -> None:
 
 def as_json(plan: Plan) -> str:
     """The whole plan for other programs: every stage, what each takes, and what all take together."""
-    told = {**asdict(plan), "needs": asdict(plan.needs)}
-    return json.dumps(told, indent=2, ensure_ascii=False)
+    values = {**asdict(plan), "needs": asdict(plan.needs)}
+    return json.dumps(values, indent=2, ensure_ascii=False)
 
 
 Row = tuple[str, str, str, Resources, str]
@@ -81,16 +81,16 @@ def _show(title: str, rows: Sequence[Row], plan: Plan) -> None:
     """One table; in a narrow terminal the figures follow in a second one, summed for each role."""
     total = plan.needs
     sums = _cells(total, whole=all(_has_time(stage) for stage in plan.stages))
-    used = [place for place, cell in enumerate(sums) if cell]
-    figures = [_COLUMNS[place] for place in used]
+    used = [column for column, cell in enumerate(sums) if cell]
+    figures = [_COLUMNS[column] for column in used]
 
-    def cells(found: Resources) -> list[str]:
-        whole = _cells(found)
-        return [whole[place] for place in used]
+    def cells(needs: Resources) -> list[str]:
+        whole = _cells(needs)
+        return [whole[column] for column in used]
 
     apart = len(figures) > _FIGURES_BESIDE and console.width() < _ROOMY
-    lines = [(role, status, what, [] if apart else cells(found), directory) for role, status, what, found, directory in rows]
-    in_all = [sums[place] for place in used]
+    lines = [(role, status, what, [] if apart else cells(needs), directory) for role, status, what, needs, directory in rows]
+    in_all = [sums[column] for column in used]
     if figures and len(rows) > 1 and not apart:
         lines.append(("in all", "", "", in_all, ""))
     console.show_plan(title, [] if apart else figures, lines)
@@ -99,14 +99,14 @@ def _show(title: str, rows: Sequence[Row], plan: Plan) -> None:
         by_role = [(role, *cells(sum((needs for _, _, _, needs, _ in of_role), Resources()))) for role, of_role in grouped]
         console.say()
         console.show_table(
-            ("takes about", *figures), [*(row for row in by_role if any(row[1:])), ("in all", *in_all)], figures_from=1
+            ("estimate", *figures), [*(row for row in by_role if any(row[1:])), ("in all", *in_all)], figures_from=1
         )
     _tell(plan)
 
 
 def _tell(plan: Plan) -> None:
     total = plan.needs
-    prices = [f"USD by the prices of {total.prices_of}; requests and tokens are guessed."] if total.prices_of else []
+    prices = [f"USD by the prices of {total.prices_of}; requests and tokens are estimates."] if total.prices_of else []
     if total.requests and total.usd is None:
         prices = ["The price is not known: set budget.usd_per_million_prompt_tokens and …_completion_tokens of the endpoint."]
     for note in [*prices, *plan.notes]:
@@ -118,15 +118,15 @@ def _has_time(stage: PlannedStage) -> bool:
     return stage.status == "reuse" or stage.needs.seconds is not None
 
 
-def _cells(found: Resources, *, whole: bool = True) -> tuple[str, ...]:
+def _cells(needs: Resources, *, whole: bool = True) -> tuple[str, ...]:
     """A cell for each of _COLUMNS; `whole` says whether the time of every part is known."""
     return (
-        f"{found.requests:,}" if found.requests else "",
-        _short(found.tokens) if found.tokens else "",
-        f"{found.usd:,.2f}" if found.usd is not None else "",
-        ("" if whole else "over ") + console.duration(found.seconds) if found.seconds is not None else "",
-        f"{found.memory_bytes / GIB:,.1f} GiB" if found.memory_bytes else "",
-        size_text(found.disk_bytes) if found.disk_bytes else "",
+        f"{needs.requests:,}" if needs.requests else "",
+        _short(needs.tokens) if needs.tokens else "",
+        f"{needs.usd:,.2f}" if needs.usd is not None else "",
+        ("" if whole else "over ") + console.duration(needs.seconds) if needs.seconds is not None else "",
+        f"{needs.memory_bytes / GIB:,.1f} GiB" if needs.memory_bytes else "",
+        size_text(needs.disk_bytes) if needs.disk_bytes else "",
     )
 
 

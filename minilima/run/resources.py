@@ -60,8 +60,8 @@ def weights_bytes(source: ModelSource) -> int | None:
     if folder is None or not files:
         shape = published_shape(source.location.partition("@")[0])
         return 2 * shape.parameters if shape is not None else None
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    is_float32 = told.get("dtype", told.get("torch_dtype")) == "float32"
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    is_float32 = settings.get("dtype", settings.get("torch_dtype")) == "float32"
     return sum(file.stat().st_size for file in files) // (2 if is_float32 else 1)
 
 

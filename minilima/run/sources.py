@@ -54,12 +54,12 @@ def _reference(config: Config) -> FileSource | None:
         return _eval_set(config)
     folder = Path(value).expanduser()
     if not folder.is_dir():
-        found = _local_file("eval.reference", value)
-        return _answers(found.name, found.path) if found.path is not None else found
+        source = _local_file("eval.reference", value)
+        return _answers(source.name, source.path) if source.path is not None else source
     try:
         stages = json.loads((folder / "run.json").read_text(encoding="utf-8"))["stages"]
-        (place,) = (stage["path"] for stage in stages if stage["role"] == "answers")
-        path = (folder / place / "model_outputs.json").resolve(strict=True)
+        (entry,) = (stage["path"] for stage in stages if stage["role"] == "answers")
+        path = (folder / entry / "model_outputs.json").resolve(strict=True)
     except (OSError, ValueError, KeyError, TypeError):
         raise MinilimaError(
             f"{value} holds no answers of a finished run.",
@@ -71,22 +71,22 @@ def _reference(config: Config) -> FileSource | None:
 
 def _answers(name: str, outputs: Path) -> FileSource:
     """A model_outputs.json; the hash covers answers.jsonl beside it, where our own store has it: it tells which were cut."""
-    own, told = answers_beside(outputs), sha256_file(outputs)
-    return FileSource(name=name, path=outputs, sha256=sha256_text(told + sha256_file(own)) if own is not None else told)
+    own, sha256 = answers_beside(outputs), sha256_file(outputs)
+    return FileSource(name=name, path=outputs, sha256=sha256_text(sha256 + sha256_file(own)) if own is not None else sha256)
 
 
 def _dev_set(config: Config) -> FileSource:
     """The prompts by which an epoch is chosen: a packaged set, or a file."""
     name = config.epoch.dev_set
     packaged = (DATA / f"{name}.jsonl").is_file()
-    found = _packaged_file("epoch.dev_set", name) if packaged else _local_file("epoch.dev_set", name)
-    if found.sha256 == _eval_set(config).sha256:
+    source = _packaged_file("epoch.dev_set", name) if packaged else _local_file("epoch.dev_set", name)
+    if source.sha256 == _eval_set(config).sha256:
         raise MinilimaError(
             f"epoch.dev_set={name} is the evaluation set.",
             "A model chosen by the prompts on which it is evaluated looks better than it is.",
             "Leave it out: minilima_dev_50 was written for this.",
         )
-    return found
+    return source
 
 
 def _seeds(config: Config) -> FileSource:

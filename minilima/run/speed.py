@@ -20,13 +20,13 @@ from minilima.store.sources import Sources
 
 def read_manifests(root: Path) -> Manifests:
     """What is finished in the store `root`; entries that cannot be read are left out."""
-    found = {}
+    manifests = {}
     for file in root.glob("*/manifest.json"):
         try:
-            found[file.parent.name] = json.loads(file.read_text(encoding="utf-8"))
+            manifests[file.parent.name] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-    return found
+    return manifests
 
 
 def needs(node: Node, config: Config, sources: Sources, manifests: Manifests) -> Resources:

@@ -11,14 +11,14 @@ from typing import Any
 
 from minilima.config.choices import DeviceKind
 from minilima.config.schema import ComputeConfig, Config
-from minilima.environment import gpus
+from minilima.environment import cpu_multiplies_bfloat16, gpus
 from minilima.run.gpus import visible_gpus
 from minilima.run.graph import Graph
 from minilima.run.hosts import machines
 from minilima.run.requests import TOKENS_A_WORD
 from minilima.store.entries import Store
 from minilima.store.sources import ModelSource, Sources
-from minilima.train.memory import GIB, USABLE, Device, Fit, fit, fitting_settings, uses_bf16
+from minilima.train.memory import GIB, USABLE, Device, MemoryLayout, fit, fitting_settings, uses_bf16
 from minilima.train.shape import H100_FLOPS, ModelShape, nominal_flops, published_shape, shape_of, training_flops
 
 ASSUMED_MFU = 0.4
@@ -56,7 +56,7 @@ def estimate_training(config: Config, sources: Sources, graph: Graph, store: Sto
         seconds=time.seconds,
         h100_seconds=time.h100_seconds,
         fits=laid_out.fits,
-        notes=(_layout(shape, config, device, laid_out), time.told),
+        notes=(_layout(shape, config, device, laid_out), time.text),
     )
 
 
@@ -64,10 +64,8 @@ def device_here(compute: ComputeConfig) -> Device:
     """What each training process would compute on, as nvidia-smi and the kernel tell it."""
     listed = [] if compute.device == DeviceKind.cpu or not visible_gpus() else gpus() or []
     if not listed:
-        flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-        hardware = "avx512_bf16" in flags or "amx_bf16" in flags
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return Device(bytes=installed, bf16=uses_bf16(compute, hardware), processes=_processes(compute, 1))
+        return Device(bytes=installed, bf16=uses_bf16(compute, cpu_multiplies_bfloat16()), processes=_processes(compute, 1))
     name, size, *_ = (part.strip() for part in listed[0].split(","))
     return Device(
         bytes=int(float(size.removesuffix("MiB")) * 2**20),
@@ -98,11 +96,11 @@ def _config_file(source: ModelSource, graph: Graph, store: Store) -> Path | None
     from huggingface_hub import try_to_load_from_cache
 
     name, _, commit = source.location.partition("@")
-    found: Any = try_to_load_from_cache(name, "config.json", revision=commit)
-    return Path(found) if isinstance(found, str) else None
+    cached: Any = try_to_load_from_cache(name, "config.json", revision=commit)
+    return Path(cached) if isinstance(cached, str) else None
 
 
-def _table(laid_out: Fit, device: Device) -> tuple[tuple[str, str], ...]:
+def _table(laid_out: MemoryLayout, device: Device) -> tuple[tuple[str, str], ...]:
     parts = laid_out.memory
     rows = {
         "weights": parts.weights,
@@ -120,8 +118,8 @@ def _table(laid_out: Fit, device: Device) -> tuple[tuple[str, str], ...]:
     return tuple((name, f"{value / GIB:,.1f}") for name, value in rows.items() if value)
 
 
-def _layout(shape: ModelShape, config: Config, device: Device, laid_out: Fit) -> str:
-    blocks = "blocks computed again in the backward pass" if laid_out.checkpointing else "nothing computed twice"
+def _layout(shape: ModelShape, config: Config, device: Device, laid_out: MemoryLayout) -> str:
+    blocks = "activation checkpointing" if laid_out.checkpointing else "no activation checkpointing"
     text = f"Training {shape.parameters / 1e6:,.0f} M weights on {device.processes} x {device.name}: rows of "
     text += f"{laid_out.row_tokens:,} tokens, {blocks}."
     if laid_out.fits is False:
@@ -136,19 +134,19 @@ class _Time:
 
     seconds: float | None
     h100_seconds: float | None
-    told: str
+    text: str
 
 
 def _time(shape: ModelShape, config: Config, device: Device, graph: Graph, store: Store) -> _Time:
     sft = config.sft
-    found = store.find(graph["dataset"])
+    artifact = store.find(graph["dataset"])
     examples, tokens, basis = config.dataset.size, float(ASSUMED_TOKENS), f"assuming {ASSUMED_TOKENS} tokens an example"
-    if found is not None:
-        examples = found.metrics["examples"]
-        words = found.metrics["instruction_words"]["mean"] + found.metrics["output_words"]["mean"]
+    if artifact is not None:
+        examples = artifact.metrics["examples"]
+        words = artifact.metrics["instruction_words"]["mean"] + artifact.metrics["output_words"]["mean"]
         tokens, basis = TOKENS_A_WORD * words, "by the words of the data set"
     if examples is None:
-        return _Time(seconds=None, h100_seconds=None, told="How many steps there are is known once the data set is made.")
+        return _Time(seconds=None, h100_seconds=None, text="How many steps there are is known once the data set is made.")
     steps = sft.epochs * -(-examples // sft.batch_size)
     text = f"Training takes {steps:,} steps over about {sft.epochs * examples * tokens:,.0f} tokens ({basis})"
     needed = training_flops(
@@ -158,10 +156,10 @@ def _time(shape: ModelShape, config: Config, device: Device, graph: Graph, store
     launching = steps * shape.layers * LAYER_SECONDS
     h100 = max(launching, needed / (H100_FLOPS * ASSUMED_MFU))
     if device.flops is None:
-        return _Time(seconds=None, h100_seconds=h100, told=f"{text}.")
+        return _Time(seconds=None, h100_seconds=h100, text=f"{text}.")
     computing = needed / (device.flops * device.processes * ASSUMED_MFU)
     speed = f"assuming {ASSUMED_MFU:.0%} of the {device.flops / 1e12:,.0f} TFLOP/s of each"
     if launching > computing:
         speed = "which is what launching the kernels takes: larger steps would hardly take longer"
     seconds = max(launching, computing)
-    return _Time(seconds=seconds, h100_seconds=h100, told=f"{text}; about {seconds / 60:,.1f} min of computing, {speed}.")
+    return _Time(seconds=seconds, h100_seconds=h100, text=f"{text}; about {seconds / 60:,.1f} min of computing, {speed}.")

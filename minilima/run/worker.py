@@ -24,7 +24,7 @@ RANK = int(os.environ.get("RANK", "0"))
 
 
 def main(job_file: str) -> int:
-    """Builds the job's stage; returns the exit status (1: an error that the user can mend was reported)."""
+    """Builds the job's stage; returns the exit status (1: an error that the user can fix was reported)."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     threading.Thread(target=_stop_with_parent, daemon=True).start()

@@ -13,10 +13,11 @@ one rename. A directory that is in place is complete and never changes.
 import json
 import os
 import secrets
+import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from filelock import FileLock, Timeout
 
 from minilima import environment
 from minilima.errors import MinilimaError
-from minilima.formats.files import sha256_file, sync, write_atomic
-from minilima.store.job import SCRATCH, Outcome, Stage
+from minilima.formats.files import clear_aside, sha256_file, sha256_text, share, sync, write_atomic
+from minilima.store.job import SCRATCH, Outcome, Stage, key_of
 
 FULL_CHECK_BYTES = 4_000_000
 """Files up to this size are hashed whenever a result is used, larger ones are checked by size."""
@@ -81,19 +82,20 @@ class Store:
             build: fills the directory it is given, which may hold what an interrupted build left.
             on_wait: told who holds the lock, before waiting for it.
         """
-        if found := self.find(stage):
-            return found
+        if existing := self.find(stage):
+            return existing
         with self._locked(stage, on_wait) as waited:
-            if found := self.find(stage):
-                return Artifact(stage=stage, path=found.path, manifest=found.manifest, how="waited" if waited else "reused")
+            if existing := self.find(stage):
+                return Artifact(stage=stage, path=existing.path, manifest=existing.manifest, how="waited" if waited else "reused")
             work = self.work(stage)
             (work / SCRATCH).mkdir(parents=True, exist_ok=True)
+            clear_aside(work)
             started = time.time()
             outcome = build(work)
             self._publish(stage, work, outcome, started)
-        found = self.find(stage)
-        assert found is not None, f"{stage.directory} was published and is not there"
-        return Artifact(stage=stage, path=found.path, manifest=found.manifest, how="built")
+        existing = self.find(stage)
+        assert existing is not None, f"{stage.directory} was published and is not there"
+        return Artifact(stage=stage, path=existing.path, manifest=existing.manifest, how="built")
 
     @contextmanager
     def _locked(self, stage: Stage, on_wait: Callable[[str], None]) -> Iterator[bool]:
@@ -115,6 +117,7 @@ class Store:
 
     def _publish(self, stage: Stage, work: Path, outcome: Outcome, started: float) -> None:
         shutil.rmtree(work / SCRATCH, ignore_errors=True)
+        clear_aside(work)
         files = sorted(item for item in work.rglob("*") if item.is_file() and item.name != "manifest.json")
         for file in files:
             sync(file)
@@ -130,7 +133,9 @@ class Store:
             "seconds": round(time.time() - started, 2),
             **environment.describe(),
         }
+        manifest = {**manifest, "sha256": _seal(manifest)}
         write_atomic(work / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False))
+        share(work)
         sync(work)
         work.rename(self.root / stage.directory)
         sync(self.root)
@@ -177,20 +182,20 @@ def reserved(root: Path, directories: Iterable[str]) -> Iterator[None]:
 
 def reservations(root: Path) -> dict[str, set[str]]:
     """Directories that running experiments have reserved, by host and process; those of dead processes are cleared away."""
-    found = {}
+    needed: dict[str, set[str]] = {}
     for file in sorted((root / ".reserved").glob("*.json")):
         lock = FileLock(file.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
             # Between the look at the folder and this one, the experiment may have ended.
-            if file.is_file():
-                found[file.stem.rpartition("-")[0]] = set(json.loads(file.read_text(encoding="utf-8")))
+            with suppress(FileNotFoundError):
+                needed[file.stem.rpartition("-")[0]] = set(json.loads(file.read_text(encoding="utf-8")))
             continue
         file.unlink(missing_ok=True)
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
-    return found
+    return needed
 
 
 def _lock(root: Path, directory: str) -> FileLock:
@@ -199,38 +204,90 @@ def _lock(root: Path, directory: str) -> FileLock:
     return FileLock(file)
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        return manifest
-    except FileNotFoundError:
-        raise ValueError("manifest.json is missing") from None
-    except ValueError as error:
-        raise ValueError(f"manifest.json cannot be read ({error})") from None
-
-
 def checked_manifest(path: Path, hash_up_to: float = FULL_CHECK_BYTES) -> dict[str, Any]:
     """The manifest of the entry in `path`, its files compared with it: sizes, and hashes up to `hash_up_to` bytes.
 
     Raises:
-        MinilimaError: the entry is not what its manifest says.
+        MinilimaError: the entry is not what its manifest says, or may not be read.
     """
     try:
         manifest = _manifest(path)
         for name, expected in manifest["files"].items():
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise ValueError(f"manifest.json names {name}, which is outside of it")
-            if not (path / name).is_file():
-                raise ValueError(f"{name} is missing")
-            size = (path / name).stat().st_size
-            if size != expected["bytes"]:
-                raise ValueError(f"{name} has {size:,} bytes, {expected['bytes']:,} were written")
-            if size <= hash_up_to and sha256_file(path / name) != expected["sha256"]:
-                raise ValueError(f"the contents of {name} have changed")
-    except (OSError, ValueError, KeyError) as error:
+            _check_file(path, name, expected, hash_up_to)
+        inputs = {role: directory.rpartition("-")[2] for role, directory in manifest["inputs"].items()}
+        # Entries of earlier versions carry no seal; their recipes are checked all the same.
+        sealed = manifest.get("sha256", seal := _seal(manifest)) == seal
+        if not sealed or key_of(manifest["stage"], manifest["version"], manifest["recipe"], inputs) != manifest["key"]:
+            raise ValueError("manifest.json was edited after the entry was built")
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = str(error) if type(error) is ValueError else f"manifest.json is not what a stage writes ({error!r})"
         raise MinilimaError(
             f"The store entry {path.name} is damaged.",
-            f"{error}.".replace("\n", " "),
-            f"Remove it and run the same command again, it will be rebuilt: rm -r {path}",
+            f"{why}.".replace("\n", " "),
+            f"Remove it and run the same command again, it will be rebuilt: rm -r {shlex.quote(str(path))}",
         ) from None
     return manifest
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError("manifest.json is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"manifest.json cannot be read ({error})") from None
+    if not isinstance(manifest, dict):
+        raise TypeError(type(manifest).__name__)
+    for field, kind in (("stage", str), ("key", str), ("metrics", dict), ("usage", dict), ("inputs", dict), ("files", dict)):
+        if not isinstance(manifest[field], kind):
+            raise TypeError(f"{field}: {type(manifest[field]).__name__}")
+    if f"{manifest['stage']}-{manifest['key']}" != path.name:
+        raise ValueError(f"manifest.json is of another entry, {manifest['stage']}-{manifest['key']}")
+    return manifest
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """sha256 over all other fields: says whether somebody has edited them."""
+    plain = json.loads(json.dumps({name: value for name, value in manifest.items() if name != "sha256"}))
+    return sha256_text(json.dumps(plain, sort_keys=True))
+
+
+def _check_file(path: Path, name: str, expected: dict[str, Any], hash_up_to: float) -> None:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"manifest.json names {name}, which is outside of it")
+    try:
+        size = (path / name).stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{name} is missing") from None
+    if size != expected["bytes"]:
+        raise ValueError(f"{name} has {size:,} bytes, {expected['bytes']:,} were written")
+    if size <= hash_up_to and sha256_file(path / name) != expected["sha256"]:
+        raise ValueError(f"the contents of {name} have changed")
+
+
+def _unreadable(path: Path, error: OSError) -> MinilimaError:
+    """An entry that may well be whole: nothing is said of removing it."""
+    if isinstance(error, PermissionError):
+        return MinilimaError(
+            f"This user has no permission to read the store entry {path.name}.",
+            f"{error.filename} belongs to {owner(Path(error.filename or path))}.",
+            f"Ask for it to be shared (chmod -R a+rX {shlex.quote(str(path))}), or build in a folder of your own: "
+            "paths.outputs=$HOME/minilima",
+        )
+    return MinilimaError(
+        f"The store entry {path.name} cannot be read just now.",
+        f"The system says of {error.filename or path}: {error.strerror}.",
+        "Check the disk or the network file system, and run the same command again.",
+    )
+
+
+def owner(path: Path) -> str:
+    """The name of the user whose file it is, or the number where the user is not known here."""
+    try:
+        while not path.exists():
+            path = path.parent
+        return path.owner()
+    except (OSError, KeyError):
+        return "another user"

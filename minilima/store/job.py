@@ -19,6 +19,12 @@ SCRATCH = "scratch"
 """A stage's own notes and checkpoints; left out of the published result."""
 
 
+def key_of(name: str, version: int, recipe: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """16 hex digits over a stage's name, version and recipe, and the keys of its inputs by their roles."""
+    content = {"stage": name, "version": version, "recipe": recipe, "inputs": inputs}
+    return sha256_text(canonical_json(content))[:16]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A result to be had: what it is made of and how. `version` is raised by hand when a stage's code changes meaning."""
@@ -30,10 +36,8 @@ class Stage:
 
     @cached_property
     def key(self) -> str:
-        """16 hex digits over name, version, recipe and the inputs' keys."""
-        inputs = {role: stage.key for role, stage in self.inputs.items()}
-        content = {"stage": self.name, "version": self.version, "recipe": self.recipe, "inputs": inputs}
-        return sha256_text(canonical_json(content))[:16]
+        """Of the stage's result."""
+        return key_of(self.name, self.version, self.recipe, {role: stage.key for role, stage in self.inputs.items()})
 
     @property
     def directory(self) -> str:
@@ -55,7 +59,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker has to build. `role` is the stage's place in the experiment, e.g. reference_answers."""
+    """What a worker has to build. `role` is the stage's place in the experiment, e.g. base_answers."""
 
     kind: str
     """Which stage is built, as run/stages/ names it."""

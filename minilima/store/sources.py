@@ -67,8 +67,8 @@ class Sources:
         """The models that the judge asks: `model`, or else those that the annotators of alpaca_eval name."""
         if model is not None or self.annotators is None or self.annotators.path is None:
             return [model] if model else []
-        found = [settings.get("completions_kwargs", {}) for settings in read_annotators(self.annotators.path).values()]
-        return [str(settings["model_name"]) for settings in found if "model_name" in settings]
+        kwargs = [settings.get("completions_kwargs", {}) for settings in read_annotators(self.annotators.path).values()]
+        return [str(settings["model_name"]) for settings in kwargs if "model_name" in settings]
 
     def converted(self, role: str) -> ModelSource:
         """The model that the stage base, generator_base or judge_base converts."""

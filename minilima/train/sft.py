@@ -18,14 +18,14 @@ from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.records import Example, Progress, Tell
+from minilima.formats.records import Example, OnProgress, Progress
 from minilima.models.checkpoint import context_tokens, read_config
 from minilima.models.template import turn_end
 from minilima.models.tokenizer import load_tokenizer, split_location
 from minilima.store.job import Job, Outcome
 from minilima.train.arguments import this_device, training_arguments
 from minilima.train.callbacks import KeepEpochs, Reporter, newest_checkpoint
-from minilima.train.memory import GIB, Device, Fit, assumed_fit, check_states, fit, next_settings
+from minilima.train.memory import GIB, Device, MemoryLayout, assumed_fit, check_states, fit, next_settings
 from minilima.train.metrics import Meter, peak_gib
 from minilima.train.model import load_base, prepared
 from minilima.train.packing import Packer
@@ -44,7 +44,7 @@ from minilima.train.trainer import SftTrainer
 from minilima.train.traits import probe
 
 
-def build_model(job: Job, tell: Tell) -> Outcome:
+def build_model(job: Job, on_progress: OnProgress) -> Outcome:
     """Trains and saves the model; runs in every training process alike."""
     config = job.config
     set_seed(config.seed)
@@ -55,11 +55,11 @@ def build_model(job: Job, tell: Tell) -> Outcome:
     device = this_device(config.compute)
     shape = shape_of(told)
     laid_out = _lay_out(shape, examples, config, device)
-    tell(Progress(done=0, total=None, unit="steps", note="loading", shown=masked_text(examples[0], tokenizer)))
+    on_progress(Progress(done=0, total=None, unit="steps", note="loading", shown=masked_text(examples[0], tokenizer)))
     try:
         trainer, seconds = _train(
             job,
-            tell,
+            on_progress,
             examples,
             [row["id"] for row in rows],
             location,
@@ -108,12 +108,12 @@ def _tokenized(
 
 def _train(
     job: Job,
-    tell: Tell,
+    on_progress: OnProgress,
     examples: list[TokenizedExample],
     names: list[str],
     location: str,
     tokenizer: Any,
-    laid_out: Fit,
+    laid_out: MemoryLayout,
     meter: Meter,
 ) -> tuple[SftTrainer, float]:  # fmt: skip
     """The trainer after its last step, and how many seconds the steps took."""
@@ -122,7 +122,7 @@ def _train(
     base = load_base(location, config)
     traits = probe(base, [example.input_ids for example in examples])
     if not traits.packs:
-        tell(Progress(done=0, total=None, unit="steps", note="one example a row: this model would mix those of one row"))
+        on_progress(Progress(done=0, total=None, unit="steps", note="one example a row: this model would mix those of one row"))
     model = prepared(base, config, checkpointing=laid_out.checkpointing)
     arguments = training_arguments(config, job.scratch)
     trainer = SftTrainer(
@@ -135,7 +135,7 @@ def _train(
         data_collator=Packer(
             row_tokens=laid_out.row_tokens if traits.packs else 1, rank=arguments.process_index, world=arguments.world_size
         ),
-        callbacks=[Reporter(tell, config.compute.checkpoint_seconds)],
+        callbacks=[Reporter(on_progress, config.compute.checkpoint_seconds)],
         config=config,
         meter=meter,
         traits=traits,
@@ -165,7 +165,7 @@ def _config_of(location: str) -> dict[str, Any]:
     return settings
 
 
-def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config: Config, device: Device) -> Fit:
+def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config: Config, device: Device) -> MemoryLayout:
     """Row length and checkpointing for these examples on this device.
 
     Raises:
@@ -180,7 +180,7 @@ def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config:
     return laid_out
 
 
-def _out_of_memory(error: Exception, config: Config, device: Device, laid_out: Fit) -> MinilimaError:
+def _out_of_memory(error: Exception, config: Config, device: Device, laid_out: MemoryLayout) -> MinilimaError:
     first, *others = next_settings(config.sft, config.compute, device, laid_out)
     return MinilimaError(
         f"The memory of {device.name} was full while training with rows of {laid_out.row_tokens:,} tokens.",

@@ -47,7 +47,7 @@ def test_a_plan_shows_every_stage_without_torch_or_any_file(tmp_path: Path) -> N
         f"main(['plan', '+experiment=quickstart', 'paths.outputs={tmp_path / 'new'}']); print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for role in ("base", "pool", "dataset", "model", "reference_answers", "answers", "verdicts", "7 stages to build"):
+    for role in ("base", "pool", "dataset", "model", "base_answers", "answers", "verdicts", "7 stages to build"):
         assert role in result.stdout
     assert result.stdout.strip().endswith("False")
     assert not (tmp_path / "new").exists()
@@ -160,7 +160,7 @@ def test_a_second_run_reuses_everything_without_torch_and_a_changed_rate_only_wh
     assert second.stdout.strip().endswith("False")
     third = minilima(*arguments, "sft.learning_rate=1e-3", cwd=tmp_path)
     reused = [line.split()[0] for line in third.stdout.splitlines() if line.split()[1:2] == ["reused"]]
-    assert reused == ["pool", "dataset", "reference_answers"]
+    assert reused == ["pool", "dataset", "base_answers"]
     told = json.loads(minilima("plan", *arguments, "sft.epochs=2", "--json", cwd=tmp_path).stdout)
     planned = {stage["role"]: stage for stage in told["stages"]}
     assert planned["pool"]["status"] == "reuse" and planned["pool"]["needs"]["seconds"] is None

@@ -77,7 +77,7 @@ def test_a_mistake_in_one_point_is_named(overrides: list[str], named: str) -> No
 
 
 def test_several_values_without_a_sweep_are_explained() -> None:
-    with pytest.raises(MinilimaError, match=r"data\.size=10,20 gives several values.* -m"):
+    with pytest.raises(MinilimaError, match=r"dataset\.size=10,20 gives several values.* -m"):
         load_config(["dataset.size=10,20"])
 
 

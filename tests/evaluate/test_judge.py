@@ -240,7 +240,7 @@ def test_every_kind_of_fault_is_survived_and_counted(tmp_path: Path, server: Mod
     # Both orders of the seventh, each asked three times, and every reply that was cut before its choice; some are both.
     assert max(6, server.injected["truncated"]) <= unusable <= server.injected["truncated"] + 6
     answers, reference = with_losses(made.inputs["answers"]), with_losses(made.inputs["reference"])
-    judged = read_judged({"verdicts": made.work, "answers": answers, "reference_answers": reference})
+    judged = read_judged({"verdicts": made.work, "answers": answers, "base_answers": reference})
     assert judged is not None
     coverage = compute_results(judged, min_coverage=0.99)
     assert coverage.win_rate is None and f"{len(read)} of 60 prompts judged" in coverage.coverage.refusal()

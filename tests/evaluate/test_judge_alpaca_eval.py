@@ -35,8 +35,9 @@ def first_is_longer(body: dict[str, Any]) -> bool:
 
 
 def settings(server: ModelServer, annotators: str) -> list[str]:
-    names = {"annotators_config": annotators, "model": "writer-large", "endpoint.base_url": server.url}
-    return ["judge=alpaca_eval", *(f"judge.{name}={value}" for name, value in names.items())]
+    names = {"annotators_config": annotators, "model": "writer-large"}
+    asked = f"endpoints.judge.base_url={server.url}"
+    return ["judge=alpaca_eval", asked, *(f"judge.{name}={value}" for name, value in names.items())]
 
 
 def judged(tmp_path: Path, server: ModelServer, annotators: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
-from minilima.evaluate.answers import build_answers
+from minilima.evaluate.answers import build_references
 from minilima.formats.eval_sets import load_eval_set, read_references
 from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.pipeline import stages
@@ -39,23 +39,23 @@ def keys(*overrides: str) -> dict[str, str]:
 def test_a_published_file_is_judged_against_by_its_content(tmp_path: Path, published: Path) -> None:
     base = keys(f"eval_set.path={tmp_path / 'eval.jsonl'}")
     theirs = keys(*settings(tmp_path, published))
-    assert {role for role in base if base[role] != theirs[role]} == {"reference_answers", "verdicts"}, "nothing else is made anew"
+    assert {role for role in theirs if base.get(role) != theirs[role]} == {"other_answers", "verdicts"}, "nothing else changes"
     moved = tmp_path / "elsewhere.json"
     moved.write_bytes(published.read_bytes())
     assert keys(*settings(tmp_path, moved)) == theirs
     moved.write_text(json.dumps(PUBLISHED[:3]))
-    assert keys(*settings(tmp_path, moved))["reference_answers"] != theirs["reference_answers"]
-    assert keys(*settings(tmp_path, "own"))["reference_answers"] not in (base["reference_answers"], theirs["reference_answers"])
+    assert keys(*settings(tmp_path, moved))["other_answers"] != theirs["other_answers"]
+    assert keys(*settings(tmp_path, "own"))["other_answers"] not in (base["base_answers"], theirs["other_answers"])
 
 
 def test_answers_are_found_by_instruction_whatever_their_order(tmp_path: Path, published: Path, tiny_model: Path) -> None:
     config = load_config(settings(tmp_path, published, f"model.path={tiny_model}"))
     job = Job(
-        kind="references", role="reference_answers", key="k", work=tmp_path / "work", inputs={}, config=config,
+        kind="other_answers", role="other_answers", key="k", work=tmp_path / "work", inputs={}, config=config,
         sources=resolve(config), cache=tmp_path / "c.sqlite",
     )  # fmt: skip
     assert Job.from_json(job.to_json()) == job
-    build_answers(job, lambda progress: None)
+    build_references(job, lambda progress: None)
     rows = read_jsonl(job.work / "answers.jsonl")
     assert [row["output"] for row in rows] == ["theirs 0", "theirs 1", "theirs 2"] and rows[0]["generator"] == "gpt4"
     assert len(read_jsonl(job.work / "reference_loss.jsonl")) == 3, "the base model's loss is still there to compare with"
@@ -92,13 +92,13 @@ def test_answers_of_a_run_that_were_cut_are_known_to_be(tmp_path: Path, publishe
     write_jsonl(tmp_path / "answers.jsonl", rows)
     assert keys(*settings(tmp_path, published)) == before, "a file that somebody else laid beside it"
     (tmp_path / "manifest.json").write_text("{}")
-    assert keys(*settings(tmp_path, published))["reference_answers"] != before["reference_answers"]
+    assert keys(*settings(tmp_path, published))["other_answers"] != before["other_answers"]
     config = load_config(settings(tmp_path, published, f"model.path={tiny_model}"))
     job = Job(
-        kind="references", role="reference_answers", key="k", work=tmp_path / "work", inputs={}, config=config,
+        kind="other_answers", role="other_answers", key="k", work=tmp_path / "work", inputs={}, config=config,
         sources=resolve(config), cache=tmp_path / "c.sqlite",
     )  # fmt: skip
-    assert build_answers(job, lambda progress: None).metrics["truncated"] == 1
+    assert build_references(job, lambda progress: None).metrics["truncated"] == 1
     assert [row["truncated"] for row in read_jsonl(job.work / "answers.jsonl")] == [True, False, False]
 
 

@@ -16,7 +16,7 @@ def results(folder: Path, read: int, prompts: int, min_coverage: float) -> Resul
     write_jsonl(folder / "reference_loss.jsonl", [])
     answer = {"instruction": "Say it", "output": "it", "generator": "model", "tokens": 1, "truncated": False}
     write_jsonl(folder / "answers.jsonl", [{"id": str(number), **answer} for number in range(prompts)])
-    judged = read_judged({"verdicts": folder, "answers": folder, "reference_answers": folder})
+    judged = read_judged({"verdicts": folder, "answers": folder, "base_answers": folder})
     assert judged is not None
     return compute_results(judged, min_coverage=min_coverage)
 

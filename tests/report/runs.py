@@ -9,12 +9,13 @@ from typing import Any
 
 from minilima.config.compose import load_config
 from minilima.config.schema import Config
-from minilima.evaluate.judged import read_judged
 from minilima.formats.files import write_jsonl
-from minilima.pipeline import results_of, stages
-from minilima.report.run_folder import Summary, write_run
+from minilima.pipeline import stages
+from minilima.report.run_folder import StageNote, write_run
+from minilima.report.summary import Summary
 from minilima.run.graph import run_key
 from minilima.run.sources import resolve
+from minilima.run.stages.verdicts import judge_identity
 from minilima.store.entries import Artifact, Store
 from minilima.store.job import Outcome
 
@@ -32,11 +33,12 @@ def finished_run(outputs: Path, prompts: Sequence[Prompt], *overrides: str) -> S
         node.role: store.get_or_build(node.stage, partial(_fill, node.role, config, prompts))
         for node in graph.until(config.until)
     }
-    judged = read_judged({role: artifact.path for role, artifact in artifacts.items()})
-    results = results_of(judged, artifacts, config, sources)
-    outcomes = {node.role: node.spec.outcome(artifacts[node.role].metrics) for node in graph.until(config.until)}
+    notes = {
+        node.role: StageNote(outcome=node.spec.outcome(artifacts[node.role].metrics), files=node.spec.files)
+        for node in graph.until(config.until)
+    }
     folder = outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}"
-    return write_run(folder, config, sources, artifacts, outcomes=outcomes, judged=judged, results=results)
+    return write_run(folder, config, sources, artifacts, notes=notes, judge_identity=judge_identity(config, sources))
 
 
 def plain_prompts(count: int, skill: float = 0.5, seed: int = 0) -> list[Prompt]:
@@ -54,7 +56,7 @@ def plain_prompts(count: int, skill: float = 0.5, seed: int = 0) -> list[Prompt]
 
 
 def _fill(role: str, config: Config, prompts: Sequence[Prompt], work: Path) -> Outcome:
-    if role in ("answers", "reference_answers"):
+    if role in ("answers", "base_answers", "other_answers"):
         return _answers("tuned" if role == "answers" else "base", prompts, work)
     if role == "verdicts":
         rows = [

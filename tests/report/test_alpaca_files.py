@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from minilima.config.compose import load_config
-from minilima.evaluate.judged import read_judged
-from minilima.evaluate.results import compute_results
 from minilima.formats.annotations import read_annotations
 from minilima.formats.files import write_jsonl
-from minilima.report.run_folder import Summary, write_run
+from minilima.report.run_folder import StageNote, write_run
+from minilima.report.summary import Summary
 from minilima.run.sources import resolve
 from minilima.store.entries import Artifact, Store
 from minilima.store.job import Outcome, Stage
@@ -47,14 +46,10 @@ def write(folder: Path, preferences: Sequence[float | None], *overrides: str) ->
 
     artifacts: dict[str, Artifact] = {
         role: store.get_or_build(Stage(name=role, version=1, recipe={}), partial(build, role))
-        for role in ("answers", "reference_answers", "verdicts")
+        for role in ("answers", "base_answers", "verdicts")
     }
-    judged = read_judged({role: artifact.path for role, artifact in artifacts.items()})
-    assert judged is not None
-    results = compute_results(judged, min_coverage=0.5)
-    outcomes = dict.fromkeys(artifacts, "")
-    run, sources = folder / "runs" / "run-1", resolve(config)
-    return write_run(run, config, sources, artifacts, outcomes=outcomes, judged=judged, results=results)
+    run, notes = folder / "runs" / "run-1", {role: StageNote(outcome="") for role in artifacts}
+    return write_run(run, config, resolve(config), artifacts, notes=notes, judge_identity="0" * 16)
 
 
 def leaderboard(file: Path) -> dict[str, dict[str, str]]:
@@ -65,7 +60,7 @@ def leaderboard(file: Path) -> dict[str, dict[str, str]]:
 def test_annotations_hold_every_prompt_and_name_models_and_judge(tmp_path: Path) -> None:
     summary = write(tmp_path, PREFERENCES, "judge=cot")
     (run,) = read_annotations(summary.folder / "annotations.json")
-    assert (run.generator, run.baseline, run.judge) == ("answers", "reference_answers", "minilima_openai_explain_gpt-4o_both")
+    assert (run.generator, run.baseline, run.judge) == ("answers", "base_answers", "minilima_openai_explain_gpt-4o_both")
     assert run.preferences == PREFERENCES
     assert {row.dataset for row in run.annotations} == {"koala"}
 
@@ -100,7 +95,7 @@ def test_the_alpaca_eval_command_arrives_at_our_win_rate_from_our_files(tmp_path
     cache = tmp_path / "cache.json"  # alpaca_eval writes into it
     shutil.copy(summary.folder / "annotations.json", cache)
     outputs = {}
-    for name in ("answers", "reference_answers"):
+    for name in ("answers", "base_answers"):
         (directory,) = (tmp_path / "store").glob(f"{name}-*")
         kept = {row["instruction"] for row in read}
         rows = [row for row in json.loads((directory / "model_outputs.json").read_text()) if row["instruction"] in kept]
@@ -108,7 +103,7 @@ def test_the_alpaca_eval_command_arrives_at_our_win_rate_from_our_files(tmp_path
         outputs[name].write_text(json.dumps(rows))
     command = [
         sys.executable, "-m", "alpaca_eval.main", "evaluate", f"--model_outputs={outputs['answers']}",
-        f"--reference_outputs={outputs['reference_answers']}", f"--annotators_config={tmp_path / 'judge' / 'configs.yaml'}",
+        f"--reference_outputs={outputs['base_answers']}", f"--annotators_config={tmp_path / 'judge' / 'configs.yaml'}",
         f"--caching_path={cache}", f"--output_path={tmp_path / 'theirs'}",
         "--fn_metric=get_winrate", "--sort_by=win_rate", "--precomputed_leaderboard=None",
     ]  # fmt: skip

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from minilima.cli.compare import _fitting
+from minilima.cli.compare_table import _fitting
 from minilima.errors import MinilimaError
 from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate
@@ -101,8 +101,8 @@ def test_what_comes_with_another_kind_of_data_is_not_told_besides() -> None:
 
 def test_a_narrow_terminal_shows_whole_columns_and_names_the_others() -> None:
     table = tabulate([point("a" * 40, 20, 1), point("b" * 40, 35, 5)])
-    headings, rows, dropped = _fitting(table, 50)
-    assert headings == ["", "data.\nsize", "win rate", "USD", "seconds"] and {len(row) for row in rows} == {5}
+    headings, rows, dropped = _fitting(table, 53)
+    assert headings == ["", "dataset.\nsize", "win rate", "USD", "seconds"] and {len(row) for row in rows} == {5}
     assert dropped == ["judged", "tokens", "point", "loss change"]
     assert _fitting(table, 200)[2] == []
     many = replace(table, settings=tuple(f"data.setting_{number}" for number in range(9)))

@@ -35,7 +35,7 @@ def test_one_report_opens_each_file_of_verdicts_and_answers_once(tmp_path: Path,
 def test_run_json_lists_the_source_files_with_the_stages_made_from_them(tmp_path: Path) -> None:
     run = json.loads((finished_run(tmp_path, plain_prompts(3)).folder / "run.json").read_text())
     stages = {file["what"]: file["stages"] for file in run["sources"]}
-    assert stages == {"seeds": ["pool"], "eval_set": ["answers", "reference_answers"]}
+    assert stages == {"seeds": ["pool"], "eval_set": ["base_answers", "answers"]}
     assert all(Path(file["path"]).is_file() and len(file["sha256"]) == 64 for file in run["sources"])
 
 

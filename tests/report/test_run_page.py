@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from minilima.formats.records import Verdict
+from minilima.report.headlines import headlines
 from minilima.report.render import embed, legible
 from minilima.report.run_figures import (
     BASE,
@@ -25,7 +26,7 @@ from minilima.report.run_figures import (
     similarity_bins,
     yields,
 )
-from minilima.report.run_folder import Summary
+from minilima.report.summary import Summary
 from minilima.report.verbs import verb_and_noun
 from minilima.report.verdicts import is_flipped
 from tests.report.runs import finished_run, plain_prompts
@@ -74,7 +75,7 @@ def test_a_run_against_another_names_it_and_is_compared_with_it_in_pairs(tmp_pat
     page = (second.folder / "report.html").read_text(encoding="utf-8")
     assert f'data-other="{first.folder.name}"' in page and f"answers better than {first.folder.name}" in page
     assert "exact sign test over 20 prompts" in page and f"From {first.folder.name} to this model:" in page
-    told = " ".join(second.headlines())
+    told = " ".join(headlines(second))
     assert f"against the answers in {first.folder.name}" in told and "Against 50 %: +" in told
     against_base = (first.folder / "report.html").read_text(encoding="utf-8")
     assert 'data-other="base"' in against_base and "to this model:" not in against_base
@@ -98,11 +99,11 @@ def test_the_figures_of_the_run_stand_in_the_report(page: str) -> None:
     assert "100.0 %" in page and "-1.000" in page
     assert "1 won, 0 lost, 0 tied" in page
     assert "<strong>64 were wanted</strong>" not in page and "64 examples" in page
-    assert "has no card" in page
+    assert "not measured" in page
 
 
 def test_the_end_of_a_run_states_figures_and_what_the_judge_is_worth(summary: Summary) -> None:
-    lines = "\n".join(summary.headlines())
+    lines = "\n".join(headlines(summary))
     assert "100.0 %, 95 % interval" in lines
     assert "change -1.000" in lines
     assert "does not stand for people's preferences" in lines
@@ -121,7 +122,7 @@ def test_without_enough_verdicts_there_is_no_win_rate_and_that_is_said(tmp_path:
     told = json.loads((summary.folder / "run.json").read_text())["results"]
     assert told["win_rate"] is None and told["coverage"] == {"judged": 0, "prompts": 1, "minimum": 0.9}
     assert summary.score is None
-    for text in ("\n".join(summary.headlines()), (summary.folder / "report.html").read_text()):
+    for text in ("\n".join(headlines(summary)), (summary.folder / "report.html").read_text()):
         assert "No win rate: 0 of 1 prompts judged (0.0%, less than judge.min_coverage=0.9)" in text
 
 

@@ -13,7 +13,8 @@ import pytest
 from minilima.config.compose import load_config, to_dict
 from minilima.formats.files import write_jsonl
 from minilima.report import wandb
-from minilima.report.run_folder import Summary, source_files
+from minilima.report.run_folder import StageNote, source_files
+from minilima.report.summary import Summary
 from minilima.report.wandb_record import record
 from minilima.run.sources import resolve
 
@@ -97,7 +98,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stages.append({"role": name, "directory": path.name, "path": f"../../store/{path.name}", "metrics": metrics, "usage": {}})
         before = {name: path.name}
     found = resolve(load_config(["eval_set=minilima_100"]))
-    sources = json.loads(json.dumps([asdict(file) for file in source_files(found)]))
+    sources = json.loads(
+        json.dumps([asdict(file) for file in source_files(found, {"pool": StageNote(outcome="", files=("seeds",))})])
+    )
     interval = {"win_rate": {"value": 60.0, "low": 40.0, "high": 80.0}}
     for point in ("tracked-aaaa", "tracked-bbbb"):
         folder = outputs / "runs" / point

@@ -13,7 +13,7 @@ from minilima.run.graph import run_key
 from minilima.run.sources import resolve
 from minilima.store.job import Stage
 
-ALL = {"base", "pool", "dataset", "model", "reference_answers", "answers", "verdicts"}
+ALL = {"base", "pool", "dataset", "model", "base_answers", "answers", "verdicts"}
 
 
 def keys(*overrides: str) -> dict[str, str]:
@@ -27,7 +27,7 @@ def changed(*overrides: str) -> set[str]:
 
 
 def test_the_stages_of_a_run_in_order() -> None:
-    assert list(keys()) == ["base", "pool", "dataset", "model", "reference_answers", "answers", "verdicts"]
+    assert list(keys()) == ["base", "pool", "dataset", "model", "base_answers", "answers", "verdicts"]
 
 
 def test_embedded_models_are_converted_where_another_one_is_trained(tiny_model: Path) -> None:
@@ -73,8 +73,8 @@ def test_how_it_runs_changes_no_key(override: str) -> None:
         ("sft=lora", {"model", "answers", "verdicts"}),
         ("dataset.size=50", {"dataset", "model", "answers", "verdicts"}),
         ("judge.tie_margin=0.2", {"verdicts"}),
-        ("eval.max_tokens=9", {"reference_answers", "answers", "verdicts"}),
-        ("eval_set.size=7", {"reference_answers", "answers", "verdicts"}),
+        ("eval.max_tokens=9", {"base_answers", "answers", "verdicts"}),
+        ("eval_set.size=7", {"base_answers", "answers", "verdicts"}),
         ("data.instructions=5", {"pool", "dataset", "model", "answers", "verdicts"}),
         ("generator.temperature=0.1", {"pool", "dataset", "model", "answers", "verdicts"}),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STAND_INS = {
     "scontrol": 'printf "gpu01\\ngpu02\\n"',
     "srun": 'for machine in gpu01 gpu02; do "${@:2}"; done',  # what stands after --ntasks-per-node=1

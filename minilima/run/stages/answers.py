@@ -7,7 +7,7 @@ from typing import Any
 from minilima.config.choices import Until
 from minilima.config.schema import Config
 from minilima.formats.eval_sets import load_eval_set, read_references
-from minilima.formats.records import Tell
+from minilima.formats.records import OnProgress
 from minilima.run.dry_run import check_base
 from minilima.run.requests import count_prompts
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
@@ -54,10 +54,22 @@ def _outcome(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['answers']:,} answers, {metrics['mean_words']:.0f} words each, {metrics['truncated']:,} cut"
 
 
-def _build(job: Job, tell: Tell) -> Outcome:
+def _build(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.evaluate.answers import build_answers
 
-    return build_answers(job, tell)
+    return build_answers(job, on_progress)
+
+
+def _build_of_base(job: Job, on_progress: OnProgress) -> Outcome:
+    from minilima.evaluate.answers import build_base_answers
+
+    return build_base_answers(job, on_progress)
+
+
+def _build_of_others(job: Job, on_progress: OnProgress) -> Outcome:
+    from minilima.evaluate.answers import build_references
+
+    return build_references(job, on_progress)
 
 
 def _check(config: Config, sources: Sources) -> None:
@@ -96,22 +108,25 @@ ANSWERS = Spec(
     check=_check,
     planned_work=_planned,
     finished_work=_finished,
+    files=("eval_set",),
 )
 BASE_ANSWERS = replace(
     ANSWERS,
-    role="reference_answers",
+    kind="base_answers",
     recipe=_recipe_of_base,
+    build=_build_of_base,
     describe=lambda config, sources: _describe_as("base", config, sources),
 )
 REFERENCES = replace(
     ANSWERS,
-    kind="references",
+    kind="other_answers",
     stage="references",
-    role="reference_answers",
+    build=_build_of_others,
     version=1,
     recipe=_recipe_of_others,
     describe=_describe_others,
     check=_check_others,
     planned_work=lambda config, sources, inputs: work(1, "references"),
     finished_work=lambda manifest, inputs: work(1, "references"),
+    files=("eval_set", "reference"),
 )

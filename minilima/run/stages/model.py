@@ -10,7 +10,7 @@ from minilima.config.choices import Method, Pick, Until
 from minilima.config.schema import Config, SftConfig
 from minilima.console import count, say
 from minilima.errors import MinilimaError
-from minilima.formats.records import Tell
+from minilima.formats.records import OnProgress
 from minilima.run.dry_run import check_base
 from minilima.run.resources import weights_bytes
 from minilima.run.spec import Manifest, Manifests, Space, Spec, Work, work
@@ -48,10 +48,10 @@ def outcome(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['steps']:,} steps, loss {metrics['first_loss']:.2f} to {metrics['last_loss']:.2f}{lacking}{chosen}"
 
 
-def _build(job: Job, tell: Tell) -> Outcome:
+def _build(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.train.sft import build_model
 
-    return build_model(job, tell)
+    return build_model(job, on_progress)
 
 
 def _check(config: Config, sources: Sources) -> None:

@@ -1,0 +1,253 @@
+"""A store that several users and processes look at while others build: modes, permissions, listings and leftovers."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from minilima.__main__ import main
+from minilima.errors import MinilimaError, explain
+from minilima.formats.files import new_folder, write_atomic
+from minilima.store.debris import ABANDONED_SECONDS
+from minilima.store.entries import Store, checked_manifest, claimed
+from minilima.store.gc import list_entries
+from minilima.store.job import SCRATCH, Outcome, Stage
+
+NOBODY = 65534
+
+
+def stage(**recipe: object) -> Stage:
+    return Stage(name="pool", version=1, recipe=recipe)
+
+
+def build_private(work: Path) -> Outcome:
+    """As libraries do that write through a temporary file: only the owner may read what they leave."""
+    (work / "tokenizer").mkdir(mode=0o700)
+    for name in ("model.safetensors", "tokenizer/tokenizer.json"):
+        (work / name).write_text("weights")
+        (work / name).chmod(0o600)
+    return Outcome(metrics={})
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], int]]:
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize(("mask", "file", "folder"), [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)])
+def test_what_is_published_has_the_modes_of_the_umask(
+    tmp_path: Path, umask: Callable[[int], int], mask: int, file: int, folder: int
+) -> None:
+    umask(mask)
+    path = Store(tmp_path / "store").get_or_build(stage(), build_private).path
+    with new_folder(tmp_path / "export") as aside:
+        build_private(aside)
+    for root in (path, tmp_path / "export"):
+        files = [item for item in root.rglob("*") if item.is_file()]
+        assert {item.stat().st_mode & 0o777 for item in files} == {file} and len(files) >= 2
+        assert {item.stat().st_mode & 0o777 for item in (root, root / "tokenizer")} == {folder}
+
+
+def as_another_user(look: Callable[[], object]) -> str:
+    """What a user who is neither root nor the owner is told when looking."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        if os.getuid() == 0:
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        try:
+            look()
+            said = "nothing"
+        except Exception as error:
+            said = str(explain(error))
+        os.write(write, said.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as told:
+        return told.read()
+
+
+@pytest.mark.parametrize("closed", [".", "manifest.json", "model.safetensors", "tokenizer"])
+def test_an_entry_that_may_not_be_read_is_not_called_damaged(closed: str) -> None:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        folder.chmod(0o755)
+        path = Store(folder / "store").get_or_build(stage(), build_private).path
+        (path / closed).chmod(0)
+        said = as_another_user(lambda: Store(folder / "store").find(stage()))
+        assert "no permission to read" in said and "chmod -R a+rX" in said
+        assert "damaged" not in said and "rm -r" not in said
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_disk_that_does_not_answer_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Store(tmp_path).get_or_build(stage(), build_private).path
+
+    def fails(file: Path) -> str:
+        raise OSError(5, "Input/output error", str(file))
+
+    monkeypatch.setattr("minilima.store.entries.sha256_file", fails)
+    with pytest.raises(MinilimaError, match=r"cannot be read just now.*Input/output error") as caught:
+        checked_manifest(path)
+    assert "rm -r" not in str(caught.value)
+
+
+_BUILDS = """
+import sys
+from pathlib import Path
+from minilima.store.entries import Store
+from minilima.store.gc import remove
+from minilima.store.job import Outcome, Stage
+
+def fill(work):
+    (work / "text.txt").write_text("x")
+    return Outcome(metrics={})
+
+root = Path(sys.argv[1])
+print("ready", flush=True)
+number = 0
+while not (root / "enough").exists():
+    path = Store(root).get_or_build(Stage(name="pool", version=1, recipe={"n": number}), fill).path
+    if number % 2:
+        remove(root, path)
+    number += 1
+print((number + 1) // 2)
+"""
+
+
+def test_listing_and_verifying_beside_builds_and_removals_never_fails(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    root.mkdir()
+    other = subprocess.Popen([sys.executable, "-c", _BUILDS, str(root)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "ready\n"
+    for _ in range(100):
+        list_entries(tmp_path)
+    for _ in range(3):
+        assert main(["store", "verify", f"paths.outputs={tmp_path}"]) == 0
+    (root / "enough").touch()
+    kept = int(other.communicate()[0])
+    assert len(list_entries(tmp_path)) == kept > 0
+
+
+def test_what_a_killed_process_was_writing_aside_is_never_published(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    work = store.work(stage())
+    (work / "part").mkdir(parents=True)
+    (work / ".pool.jsonl.4711").write_text("half")
+    (work / "part" / ".x.json.12").write_text("half")
+
+    def fill(work: Path) -> Outcome:
+        assert not list(work.rglob(".*.*")), "cleared before the next build"
+        (work / ".late.json.99").write_text("half")
+        (work / "pool.jsonl").write_text("whole")
+        return Outcome(metrics={})
+
+    path = store.get_or_build(stage(), fill).path
+    assert sorted(json.loads((path / "manifest.json").read_text())["files"]) == ["pool.jsonl"]
+    assert sorted(item.name for item in path.iterdir()) == ["manifest.json", "part", "pool.jsonl"]
+
+
+def test_halves_of_dead_processes_are_cleared_beside_the_file_that_is_written_next(tmp_path: Path) -> None:
+    (tmp_path / ".memory.json.4711").write_text("half")
+    (tmp_path / ".other.json.4711").write_text("not of this file")
+    (tmp_path / ".export.4711").mkdir()
+    (tmp_path / ".export.4711" / "data.json").write_text("half")
+    write_atomic(tmp_path / "memory.json", "{}")
+    with new_folder(tmp_path / "export") as aside:
+        (aside / "data.json").write_text("[]")
+    assert sorted(item.name for item in tmp_path.iterdir()) == [".other.json.4711", "export", "memory.json"]
+
+
+def test_what_a_living_process_is_writing_aside_is_left_to_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from minilima.formats.files import new_folder\n"
+        "with new_folder(Path(sys.argv[1])) as aside:\n"
+        "    (aside / 'mine').touch(); print('ready', flush=True); sys.stdin.readline()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "export")]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "ready\n"
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "export"):
+        raise RuntimeError("fails")
+    assert other.communicate("\n")[0] == "" and other.returncode == 0
+    assert sorted(item.name for item in tmp_path.rglob("*")) == ["export", "mine"]
+
+
+def gc(outputs: Path, *options: str) -> int:
+    return main(["store", "gc", *options, f"paths.outputs={outputs}"])
+
+
+def interrupted(outputs: Path, name: str, age_seconds: float) -> Path:
+    work = outputs / "store" / ".work" / name
+    checkpoint = work / SCRATCH / "checkpoints" / "checkpoint-7"
+    checkpoint.mkdir(parents=True)
+    (work / SCRATCH / "job.json").write_text(json.dumps({"role": "model", "inputs": {}, "needs": []}))
+    (checkpoint / "weights").write_bytes(b"x" * 2_000_000)
+    for file in work.rglob("*"):
+        changed = file.stat().st_mtime - age_seconds
+        os.utime(file, (changed, changed))
+    return work
+
+
+def test_gc_shows_and_frees_what_the_killed_left(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    root = tmp_path / "store"
+    old = interrupted(tmp_path, "model-0123456789abcdef", ABANDONED_SECONDS + 10)
+    young = interrupted(tmp_path, "model-fedcba9876543210", 3_700)
+    (root / ".removed-pool-1").mkdir()
+    (root / ".reserved").mkdir()
+    (root / ".reserved" / "host-1-ab.lock").touch()
+    (root / ".locks").mkdir()
+    (root / ".locks" / "pool-1.lock").touch()
+    assert gc(tmp_path) == 0
+    said = " ".join(capfd.readouterr().out.split())
+    assert ".work/model-0123456789abcdef an interrupted build, 1 checkpoint 2.0 MB 7 d" in said
+    assert ".work/model-fedcba9876543210 an interrupted build, 1 checkpoint 2.0 MB 1 h" in said
+    assert "4 leftovers, 2.0 MB, could be freed; nothing was removed" in said
+    assert old.is_dir() and (root / ".removed-pool-1").is_dir()
+    assert gc(tmp_path, "--yes") == 0
+    assert not old.exists() and young.is_dir()
+    assert not (root / ".removed-pool-1").exists()
+    assert sorted(file.name for file in root.rglob("*.lock")) == ["removing.lock"]
+    assert gc(tmp_path, "--yes", "--unfinished") == 0
+    assert not young.exists()
+
+
+def test_gc_keeps_a_build_that_somebody_goes_on_with(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    work = interrupted(tmp_path, "model-0123456789abcdef", 2 * ABANDONED_SECONDS)
+    with claimed(tmp_path / "store", work.name):
+        assert gc(tmp_path, "--yes", "--unfinished") == 0
+    assert work.is_dir()
+
+
+def test_reservations_are_listed_while_experiments_come_and_go(tmp_path: Path) -> None:
+    from minilima.store.entries import reservations, reserved
+
+    stop = threading.Event()
+
+    def experiments() -> None:
+        while not stop.is_set():
+            with reserved(tmp_path, ["pool-1"]):
+                pass
+
+    other = threading.Thread(target=experiments)
+    other.start()
+    try:
+        for _ in range(200):
+            assert set().union(*reservations(tmp_path).values()) <= {"pool-1"}
+    finally:
+        stop.set()
+        other.join()
