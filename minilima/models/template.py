@@ -150,7 +150,7 @@ def _locate(
         raise MinilimaError(
             f"The chat template is not consistent{_of(row)}.",
             "With the answer added, the text before it changes: the model would be trained on other prompts than it is asked.",
-            "Use a model whose template has a fixed generation prompt, or model.thinking=off where it opens reasoning.",
+            "Use a model whose template has a fixed generation prompt, or model.thinking=off where it opens a block of thought.",
         )
     block = None if EMPTY_BLOCK.match(answer) else EMPTY_BLOCK.match(text, start)
     begin = block.end() if block else start
