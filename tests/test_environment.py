@@ -8,7 +8,7 @@ import pytest
 from minilima import environment, plan
 from minilima.config.compose import load_config
 from minilima.environment import network_filesystem
-from minilima.models.cache import open_database
+from minilima.models.database import open_database
 
 
 @pytest.fixture

@@ -1,168 +1,55 @@
-"""The verb `compare`: reads its arguments, compares finished runs and shows them as a table or for other programs."""
+"""The verb `compare`: finished runs beside each other, as a table, a page or data for other programs."""
 
-import argparse
-import csv
-import io
-import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from minilima import console
-from minilima.errors import MinilimaError
-from minilima.report.compare import ComparedRun, Table, choose, notes, records, tabulate
-from minilima.report.runs import FIX, FinishedRun, read_points
+from minilima.cli.options import Parser
+
+if TYPE_CHECKING:
+    import argparse
+
+_FORMATS = ("table", "markdown", "csv", "json")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise MinilimaError("This comparison cannot be made.", f"{message[:1].upper()}{message[1:]}.", FIX)
+def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
+    parser = verbs.add_parser(
+        "compare",
+        summary="show finished runs beside each other, with their intervals",
+        description="Compares finished runs: win rates with intervals, paired differences, costs.",
+        examples=("compare outputs/runs", "compare outputs/runs --html sweep.html"),
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run, or a folder that holds runs")
+    parser.add_argument("--against", metavar="POINT", help="the run that all others are compared with: its name or settings")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with figures too, and those as SVG and PNG files")
+    parser.add_argument(
+        "--format", choices=_FORMATS, default="table", metavar="|".join(_FORMATS), help="what is printed (default: table)"
+    )
+    parser.set_defaults(handler=handle)
 
 
-def run_compare(arguments: Sequence[str]) -> None:
-    """Compares the runs in the folders named in the arguments.
+def handle(*, folders: list[Path], against: str | None, html: Path | None, format: str) -> int:
+    """Compares the runs in the folders.
 
     Raises:
-        MinilimaError: an argument cannot be read, or a folder is not a finished run.
+        MinilimaError: a folder is not a finished run, or `against` names none of them.
     """
-    parser = _Parser(prog="minilima compare", add_help=False, allow_abbrev=False)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--against")
-    parser.add_argument("--html", type=Path)
-    parser.add_argument("--format", choices=("table", *FORMATS), default="table")
-    asked = parser.parse_args(list(arguments))
-    found = read_points(asked.folders)
-    for reason in found.skipped:
-        console.warn(f"Left out: {reason}")
-    chosen = choose(asked.against, found.points)
-    table = tabulate(found.points, chosen)
-    if asked.html is not None:
+    from minilima.cli.compare_table import FORMATS, show
+    from minilima.report.compare import choose, tabulate
+    from minilima.report.runs import read_points
+
+    points = read_points(folders)
+    for reason in points.skipped:
+        console.warn(f"Excluded: {reason}")
+    chosen = choose(against, points.points)
+    table = tabulate(points.points, chosen)
+    if html is not None:
         from minilima.report.sweep_page import pictures_folder, write_points
 
-        write_points(found, asked.html, chosen)
-        console.warn(f"Wrote {asked.html}, with its pictures in {pictures_folder(asked.html)}.")
-    if asked.format == "table":
-        headings, rows, dropped = _fitting(table, console.width())
-        console.show_table(headings, rows)
-        for line in notes(table):
-            console.say(line, style="dim")
-        if dropped:
-            console.say(f"No room here for: {', '.join(dropped)}; a wider terminal or --format markdown shows all.", style="dim")
+        write_points(points, html, chosen)
+        console.warn(f"Wrote {html}, with its figures in {pictures_folder(html)}.")
+    if format == "table":
+        show(table)
     else:
-        console.say_raw(FORMATS[asked.format](table))
-
-
-_GAP = 2
-_DROPPED_FIRST = ("judged", "tokens", "loss change", "USD", "seconds", "p (McNemar)", "detectable", "length-controlled")
-
-
-def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[str]]:
-    """The table with as many columns as `room` characters hold without a break, and the names of the others.
-
-    Points are told apart by their settings, or by their names where that many settings have no room.
-    """
-    headings, rows = _cells(table)
-    rows = [[cell.replace("paired: ", "paired:\n") for cell in row] for row in rows]
-    shown = _narrow(headings)
-    widths = [max(len(line) for cell in column for line in cell.split("\n")) + _GAP for column in zip(shown, *rows, strict=True)]
-
-    # A win rate over part of the prompts is never shown without saying so.
-    whole = all(row.point.results.coverage.judged == row.point.results.coverage.prompts for row in table.rows)
-
-    def stays(heading: str, dropped: Sequence[str]) -> bool:
-        return heading not in dropped or (heading == "judged" and not whole)
-
-    def fits(dropped: Sequence[str]) -> bool:
-        return sum(width for heading, width in zip(headings, widths, strict=True) if stays(heading, dropped)) - _GAP <= room
-
-    by_settings = bool(table.settings) and fits(["point", *_DROPPED_FIRST])
-    spare = [*_DROPPED_FIRST[:2], *(["point"] if by_settings else table.settings), *_DROPPED_FIRST[2:]]
-    for number in [0, 1, *range(2 if by_settings else 2 + len(table.settings), len(spare) + 1)]:
-        if fits(spare[:number]):
-            break
-    kept = [place for place, heading in enumerate(headings) if stays(heading, spare[:number])]
-    gone = [heading for heading in spare[:number] if heading in headings and not stays(heading, spare[:number])]
-    dropped = [heading for heading in gone if heading not in table.settings]
-    if spare[:number] and set(table.settings) & set(spare[:number]):
-        dropped.insert(0, f"the {len(table.settings)} settings that differ")
-    return [shown[place] for place in kept], [[row[place] for place in kept] for row in rows], dropped
-
-
-def _narrow(headings: Sequence[str]) -> list[str]:
-    """Names of settings, broken where a reader would."""
-    return [heading.replace(".", ".\n").replace("_", "_\n").replace(" (", "\n(") for heading in headings]
-
-
-def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
-    paired = any(row.against for row in table.rows)
-    controlled = any(row.point.length_controlled for row in table.rows)
-    headings = ["", "point", *table.settings, "win rate", *(["length-controlled"] if controlled else [])]
-    headings += [
-        "judged",
-        "loss change",
-        "tokens",
-        "USD",
-        "seconds",
-        *(["difference", "detectable", "p (Holm)", "p (McNemar)", ""] if paired else []),
-    ]
-    rows = [_line(row, table, paired, controlled) for row in table.rows]
-    if paired and not any(row[-1] for row in rows):
-        headings, rows = headings[:-1], [row[:-1] for row in rows]
-    return headings, rows
-
-
-def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool) -> list[str]:
-    point, rate, loss = row.point, row.point.results.win_rate, row.point.results.loss_change
-    cells = [
-        "*" * row.best + "+" * row.pareto,
-        point.name,
-        *(str(point.settings.get(name)) for name in table.settings),
-        rate.win_rate.text(brief=True) if rate else "not known",
-        *([_controlled(point)] if controlled else []),
-        f"{point.results.coverage.judged}/{point.results.coverage.prompts}",
-        loss.change.text("+.3f", brief=True) if loss else "not known",
-        f"{point.tokens:,}",
-        "not known" if point.usd is None else f"{point.usd:.2f}",
-        f"{point.seconds:,.0f}",
-    ]
-    if not paired:
-        return cells
-    if row.against is None:
-        return [*cells, "compared with", "", "", "", ""]
-    if (found := row.against.paired) is None:
-        return [*cells, row.against.note, "", "", "", ""]
-    detectable = f"{found.minimum_detectable:.1f}" if found.prompts > 1 else "not known"
-    figures = [detectable, f"{found.p_holm:.4f}", f"{found.p_mcnemar:.4f}"]
-    return [*cells, found.difference.text("+.1f", brief=True), *figures, row.against.note]
-
-
-def _controlled(point: FinishedRun) -> str:
-    if point.length_controlled is None:
-        return "not known"
-    value, interval = point.length_controlled
-    return interval.text(brief=True) if interval else f"{value:.1f}"
-
-
-def _markdown(table: Table) -> str:
-    headings, rows = _cells(table)
-    lines = [headings, ["---"] * len(headings), *rows]
-    # A bar in a setting's value would open another column.
-    text = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
-    return "\n".join([*text, "", *notes(table)])
-
-
-def _csv(table: Table) -> str:
-    rows = records(table)
-    written = io.StringIO()
-    writer = csv.DictWriter(written, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return written.getvalue().rstrip("\n")
-
-
-def _json(table: Table) -> str:
-    told = {"settings": table.settings, "cost": table.cost, "comparable": table.comparable, "points": records(table)}
-    return json.dumps(told, indent=2, ensure_ascii=False)
-
-
-FORMATS: dict[str, Callable[[Table], str]] = {"markdown": _markdown, "csv": _csv, "json": _json}
+        console.say_raw(FORMATS[format](table))
+    return 0

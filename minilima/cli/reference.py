@@ -3,41 +3,36 @@
     python -m minilima.cli.reference            # or: make reference
     python -m minilima.cli.reference --check    # exit status 1 where the files differ from the code; a test does the same
 
-Meanings come from the attribute docstrings of `config.py`, ranges from `compose.py`, defaults from conf/ as it composes
-without overrides, options from the first lines of conf/<group>/<option>.yaml.
+Meanings, ranges and units come from the fields of `config/schema.py`, defaults from conf/ as it composes without overrides,
+options from the first lines of conf/<group>/<option>.yaml, commands from the parsers in `cli/`.
 """
 
 import ast
 import inspect
 import re
 import sys
-import types
 import typing
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from minilima.cli.commands import build
 from minilima.config.compose import load_config
 from minilima.config.groups import CONF, groups
-from minilima.config.schema import Config
+from minilima.config.settings import Setting, section_at, settings
 from minilima.config.validate import range_of
 from minilima.environment import ROOT
 from minilima.formats.files import write_atomic
 
 FOLDER = ROOT / "docs" / "reference"
 
-_UNITS = {
-    "seconds": "seconds", "minutes": "minutes", "tokens": "tokens", "words": "words", "usd": "USD", "epochs": "passes",
-    "bytes": "bytes", "gigabytes": "GB", "processes": "processes", "requests": "requests",
-}  # fmt: skip
-"""Last word of a setting's name -> its unit."""
 _TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Line:
     """One line of the reference. `valid` is its type, unit and range in words."""
 
     name: str
@@ -46,30 +41,19 @@ class Setting:
     meaning: str
 
 
-def settings() -> dict[str, list[Setting]]:
+def lines_of_settings() -> dict[str, list[Line]]:
     """Every setting by its section: `{"": top level, "sft": […], …}`; nested ones stand in their section."""
-    found: dict[str, list[Setting]] = {}
-    for name, kind, meaning, default in _walk(Config, load_config([]), ""):
-        section = name.partition(".")[0] if "." in name else ""
-        found.setdefault(section, []).append(
-            # On the command line and in YAML files, None is written null.
-            Setting(name=name, valid=_valid(name, kind), default=_value(default), meaning=re.sub(r"\bNone\b", "null", meaning))
-        )
-    return found
+    sections: dict[str, list[Line]] = {}
+    defaults = load_config([])
+    for name, setting in settings().items():
+        # On the command line and in YAML files, None is written null.
+        meaning = re.sub(r"\bNone\b", "null", docstrings(setting.section)[name.rpartition(".")[2]])
+        line = Line(name=name, valid=_valid(setting), default=_value(setting.of(defaults)), meaning=meaning)
+        sections.setdefault(name.partition(".")[0] if "." in name else "", []).append(line)
+    return sections
 
 
-def _walk(owner: type, values: Any, prefix: str) -> Iterator[tuple[str, Any, str, Any]]:
-    meanings = docstrings(owner)
-    hints = typing.get_type_hints(owner)
-    for item in fields(owner):
-        kind, value = hints[item.name], getattr(values, item.name)
-        if is_dataclass(kind):
-            assert isinstance(kind, type)
-            yield from _walk(kind, value, f"{prefix}{item.name}.")
-        else:
-            yield prefix + item.name, kind, meanings[item.name], value
-
-
+@cache
 def docstrings(owner: type) -> dict[str, str]:
     """The strings below the fields of a dataclass, each as one line.
 
@@ -86,20 +70,16 @@ def docstrings(owner: type) -> dict[str, str]:
     return found
 
 
-def _valid(name: str, kind: Any) -> str:
-    optional = isinstance(kind, types.UnionType) and type(None) in kind.__args__
-    if optional:
-        kind = next(item for item in kind.__args__ if item is not type(None))
+def _valid(setting: Setting) -> str:
+    kind = setting.kind
     if isinstance(kind, type) and issubclass(kind, StrEnum):
-        said = ", ".join(f"`{item.value}`" for item in kind)
+        values = ", ".join(f"`{item.value}`" for item in kind)
     elif typing.get_origin(kind) is list:
-        said = f"list of {_TYPES[typing.get_args(kind)[0]]}s"
+        values = f"list of {_TYPES[typing.get_args(kind)[0]]}s"
     else:
-        said = _TYPES[kind]
-    words = name.rpartition(".")[2].split("_")
-    unit = _UNITS.get("usd" if "usd" in words else words[-1]) if kind in (int, float) else None
-    parts = [said, f"in {unit}" if unit else "", range_of(name) or "", "or null" if optional else ""]
-    return ", ".join(filter(None, parts))
+        values = _TYPES[kind]
+    unit = f"in {setting.unit}" if setting.unit else ""
+    return ", ".join(filter(None, [values, unit, range_of(setting.name), "or null" if setting.optional else ""]))
 
 
 def _value(value: Any) -> str:
@@ -116,14 +96,13 @@ def settings_page() -> str:
         _HEAD.format(title="Every setting"),
         "Any of them can be given on the command line (`sft.epochs=2`), swept (`-m sft.epochs=1,2`), or written into a file of",
         "`conf/`. Defaults are those of a run without overrides; choosing another option of a group changes them",
-        "([options](options.md)). `python -m minilima --cfg job` shows all settings of an experiment as they are.",
+        "([options](options.md)). `minilima --cfg job` shows all settings of an experiment as they are.",
         "",
     ]
-    for section, found in settings().items():
+    for section, found in lines_of_settings().items():
         lines += [f"## {section or 'Top level'}", ""]
         if section:
-            owner = typing.get_type_hints(Config)[section]
-            lines += [str(inspect.getdoc(owner)), ""]
+            lines += [str(inspect.getdoc(section_at(section))), ""]
         lines += ["| setting | valid | default | meaning |", "|---|---|---|---|"]
         lines += [f"| `{one.name}` | {_cell(one.valid)} | `{one.default}` | {_cell(one.meaning)} |" for one in found]
         lines.append("")
@@ -148,24 +127,32 @@ def options_page() -> str:
 
 def commands_page() -> str:
     """docs/reference/commands.md."""
-    from minilima.__main__ import VERBS
-
+    verbs = build()
     lines = [
         _HEAD.format(title="Commands"),
-        "`python -m minilima COMMAND overrides…`; after an installation, `minilima COMMAND` is the same. Exit status: 0; 1 for",
-        "what you can mend, explained in one paragraph; 130 after Ctrl-C.",
+        "`minilima COMMAND …`; without a command it is `run`. `python -m minilima` does the same where the command minilima is",
+        "not on the path. Exit status: 0; 1 for what you can fix, explained in one paragraph; 130 after Ctrl-C.",
         "",
         "| command | what it does |",
         "|---|---|",
-        *(f"| `{verb}` | {_cell(meaning[:1].upper() + meaning[1:])} |" for verb, meaning in VERBS.items()),
+        *(f"| [`{verb}`](#{verb}) | {_cell(_sentence(parser.summary))} |" for verb, parser in verbs.items()),
         "",
     ]
+    for verb, parser in verbs.items():
+        lines += [f"## {verb}", "", parser.about, ""]
+        lines += ["| written | meaning |", "|---|---|"] if parser.rows() else []
+        lines += [f"| `{_cell(name)}` | {_cell(meaning)} |" for name, meaning in parser.rows()]
+        lines += ["", "```bash", *parser.examples, "```", ""]
     return "\n".join(lines)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 PAGES = {"settings.md": settings_page, "options.md": options_page, "commands.md": commands_page}
 
-_HEAD = "# {title}\n\n<!-- Written by `make reference`; changes belong into the code. -->\n"
+_HEAD = "# {title}\n\n<!-- Written by `make reference`; changes belong in the code. -->\n"
 
 
 def _first_comment(file: Path) -> str:

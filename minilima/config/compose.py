@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from minilima.config.choices import Engine, GeneratorKind
 from minilima.config.explain import explain_composition
-from minilima.config.groups import CONF
+from minilima.config.groups import CONF, existing
 from minilima.config.renames import settings_of
 from minilima.config.schema import Config
 from minilima.config.settings import settings
@@ -38,11 +38,20 @@ def load_config(overrides: Sequence[str] = (), *, config_dir: str | None = None)
     Raises:
         MinilimaError: a key, value or option does not exist or has the wrong type; the valid ones are named.
     """
+    return finished(check_composes(overrides, config_dir))
+
+
+def check_composes(overrides: Sequence[str], config_dir: str | None = None) -> Config:
+    """The overrides composed, with valid names and types; values may still be out of their range.
+
+    Raises:
+        MinilimaError: a key, value or option does not exist or has the wrong type; the valid ones are named.
+    """
     try:
         with composing():
-            return strict(compose("config", overrides=[*overrides, *searchpath(config_dir)]))
+            return typed(compose("config", overrides=[*overrides, *searchpath(config_dir)]))
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain_composition(error, overrides) from None
+        raise explain_composition(error, overrides, config_dir) from None
 
 
 @contextmanager
@@ -56,8 +65,12 @@ def composing() -> Iterator[None]:
 
 
 def searchpath(config_dir: str | None) -> list[str]:
-    """The override with which Hydra finds the user's own groups too."""
-    return [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    """The override with which Hydra finds the user's own groups too.
+
+    Raises:
+        MinilimaError: there is no such folder.
+    """
+    return [f"hydra.searchpath=[file://{Path(existing(config_dir)).resolve()}]"] if config_dir else []
 
 
 def strict(composed: DictConfig) -> Config:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigKeyError, ValidationError
@@ -13,43 +13,44 @@ from minilima.config.settings import members, section_at
 from minilima.errors import MinilimaError, options
 
 
-def explain_composition(error: Exception, overrides: Sequence[str]) -> MinilimaError:
-    """Hydra's or OmegaConf's error as one paragraph that names the valid choices."""
+def explain_composition(error: Exception, overrides: Sequence[str], config_dir: str | None = None) -> MinilimaError:
+    """Hydra's or OmegaConf's error as one paragraph that names the valid choices, those of the user's own folder too."""
+    known = groups(config_dir)
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
     for link in chain:
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
-            return _unknown_option(str(link.missing_cfg_file))
+            return _unknown_option(str(link.missing_cfg_file), known)
         if isinstance(link, OverrideParseException):
             return MinilimaError(
                 f"The override {link.override!r} cannot be read.",
                 "An override is written key=value; a value with commas, brackets or spaces needs quotes.",
-                f"For example {options(['sft.epochs=2', '+experiment=quickstart'])}; `python -m minilima --help` lists the rest.",
+                f"For example {options(['sft.epochs=2', '+experiment=quickstart'])}; `minilima --help` lists the rest.",
             )
     for link in reversed(chain):
         if isinstance(link, ConfigKeyError):
             return _unknown_key(str(link.full_key or link.key))
         if isinstance(link, ValidationError):
             return _wrong_type(link, str(error))
-    return _no_such_group(error, overrides)
+    return _no_such_group(error, overrides, known)
 
 
 _EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "optuna"}
 """Which of our extras brings a launcher or sweeper."""
 
 
-def _unknown_option(missing: str) -> MinilimaError:
+def _unknown_option(missing: str, known: Mapping[str, Sequence[str]]) -> MinilimaError:
     group, _, option = missing.removesuffix(".yaml").rpartition("/")
-    known = groups().get(group, [])
+    names = known.get(group, [])
     if group in ("hydra/launcher", "hydra/sweeper"):
         extra = _EXTRAS.get(option)
         fix = f"Install it: pip install 'minilima[{extra}]'" if extra else f"Choose one of {options(_EXTRAS)}, or leave it out."
         return MinilimaError(f"There is no {group}={option} here.", "Launchers and sweepers are plugins of Hydra.", fix)
     return MinilimaError(
         f"There is no {group}={option}.",
-        f"The options of {group} are: {options(known)}." if known else f"conf/ has no group {group!r}: {options(groups())}.",
-        _closest(option, known, "{}") or f"Choose one of them, or put {option}.yaml into conf/{group}/ or --config-dir.",
+        f"The options of {group} are: {options(names)}." if names else f"conf/ has no group {group!r}: {options(known)}.",
+        _closest(option, names, "{}") or f"Choose one of them, or put {option}.yaml into conf/{group}/ or --config-dir.",
     )
 
 
@@ -58,7 +59,7 @@ def _unknown_key(key: str) -> MinilimaError:
         return MinilimaError(
             f"There is no setting {key} here.",
             "What hydra.launcher and hydra.sweeper have depends on which is chosen (hydra/launcher=joblib).",
-            f"This shows it: python -m minilima --cfg hydra --package {'.'.join(key.split('.')[:2])} hydra/launcher=joblib",
+            f"This shows it: minilima --cfg hydra --package {'.'.join(key.split('.')[:2])} hydra/launcher=joblib",
         )
     if (new := new_name(key)) is not None:
         return MinilimaError(f"{key} is now {new}.", "Settings stand with the stage that they belong to.", f"Write {new}=…")
@@ -78,7 +79,7 @@ def _wrong_type(error: ValidationError, context: str) -> MinilimaError:
     return MinilimaError(
         f"{error.full_key or (named and named.group(1)) or 'A setting'} has a value of the wrong kind.",
         _expected(str(error).splitlines()[0].rstrip(".")),
-        "Correct the value; `python -m minilima --cfg job` shows all settings as they are.",
+        "Correct the value; `minilima --cfg job` shows all settings as they are.",
     )
 
 
@@ -101,24 +102,24 @@ def _expected(reason: str) -> str:
     return next((said for part, said in _SAID.items() if part in reason), f"{reason}.")
 
 
-def _no_such_group(error: Exception, overrides: Sequence[str]) -> MinilimaError:
+def _no_such_group(error: Exception, overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> MinilimaError:
     text = " ".join(str(error).split())
     if several := re.search(r"Ambiguous value for argument '(.+?)' 1\.", text):
         return MinilimaError(
             f"{several.group(1)} gives several values.",
             "A run takes one; a sweep takes them all, a run for each.",
-            "For a sweep add -m: python -m minilima -m …; a value that has commas itself needs quotes.",
+            "For a sweep add -m: minilima -m …; a value that has commas itself needs quotes.",
         )
     if named := re.search(r"Could not override '([^']+)'", text):
         group = named.group(1)
-        if group in groups():
+        if group in known:
             wrong = next((item for item in overrides if item.lstrip("+~").startswith(f"{group}=")), f"{group}=…")
             return MinilimaError(
                 f"{wrong} cannot replace anything.", f"No {group} is chosen by default.", f"Add it instead: +{wrong.lstrip('+~')}"
             )
         if "." in group:
             return _unknown_key(group)
-        top = [*groups(), *members("")]
+        top = [*known, *members("")]
         return MinilimaError(
             f"There is no group or setting {group}.",
             f"There are: {options(set(top))}.",

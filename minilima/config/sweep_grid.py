@@ -80,7 +80,7 @@ def expand(overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
             choices = whole.hydra.runtime.choices
             launcher, named = str(choices["hydra/launcher"]), choices.get("sweep")
         except (HydraException, OmegaConfBaseException) as error:
-            raise explain_composition(error, overrides) from None
+            raise explain_composition(error, overrides, config_dir) from None
         points = () if searches else _points(axes, config_dir)
         plain = tuple(str(item.input_line) for item in parsed if not _is_hydras(item) and not item.is_sweep_override())
         base = load_config(plain, config_dir=config_dir) if searches else points[0].config

@@ -21,10 +21,8 @@ from minilima.formats.files import new_folder, read_jsonl, sizes, write_atomic, 
 from minilima.formats.llamafactory import FILE_NAME
 from minilima.formats.records import Example
 from minilima.models.packaged import PACKAGED
-from minilima.pipeline import stages
 from minilima.report.dataset_card import CardFacts, Origin, card_text
-from minilima.run.sources import resolve
-from minilima.store.entries import Store
+from minilima.store.entries import Artifact
 from minilima.store.sources import Sources
 
 
@@ -37,42 +35,29 @@ class Exported:
     examples: int
 
 
-def export_data(config: Config, folder: Path, build_command: str) -> Exported:
+def export_data(config: Config, sources: Sources, dataset: Artifact, pool: Artifact | None, folder: Path) -> Exported:
     """Writes the experiment's data set into a new folder.
 
     Args:
         config: the experiment.
+        sources: what its inputs are.
+        dataset: its data set.
+        pool: what the data set was chosen from, where that is still in the store.
         folder: must not be there yet, or be empty.
-        build_command: what to type where the data set is not built; part of the error.
 
     Raises:
-        MinilimaError: the data set is not in the store, or the folder holds something.
+        MinilimaError: the folder holds something.
     """
-    facts = _facts(config, build_command)
-    with new_folder(folder) as aside:
-        _write(aside, facts)
-    return Exported(folder=folder, files=sizes(folder), examples=len(facts.examples))
-
-
-def _facts(config: Config, build_command: str) -> CardFacts:
-    sources = resolve(config)
-    graph = stages(config, sources)
-    store = Store(Path(config.paths.outputs) / "store")
-    dataset, pool = store.find(graph["dataset"]), store.find(graph["pool"])
-    if dataset is None:
-        missing = f"; {' and '.join(sources.missing())} could not be identified" if sources.missing() else ""
-        raise MinilimaError(
-            "The data set of this experiment is not built yet.",
-            f"There is no {graph['dataset'].directory} in {store.root}{missing}.",
-            f"Build it: {build_command}",
-        )
-    return CardFacts(
+    facts = CardFacts(
         name=config.name,
         examples=[Example(**row) for row in read_jsonl(dataset.path / "dataset.jsonl")],
         dataset=dataset.manifest,
         pool=pool.manifest if pool else None,
         origin=_origin(config, sources),
     )
+    with new_folder(folder) as aside:
+        _write(aside, facts)
+    return Exported(folder=folder, files=sizes(folder), examples=len(facts.examples))
 
 
 def _origin(config: Config, sources: Sources) -> Origin:

@@ -12,46 +12,36 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from minilima.config.schema import Config
-from minilima.errors import MinilimaError
-from minilima.evaluate.judged import opponent
 from minilima.formats.files import new_folder, sizes, write_atomic
-from minilima.pipeline import stages
-from minilima.run.sources import resolve
-from minilima.store.entries import Store
+from minilima.store.entries import Artifact
 
 
-def export_model(config: Config, folder: Path, build_command: str) -> dict[str, int]:
+def export_model(
+    config: Config, model: Artifact, answers: Artifact | None, reference_answers: Artifact | None, folder: Path
+) -> dict[str, int]:
     """Writes the experiment's model config into a new folder.
 
     Args:
         config: the experiment.
+        model: the tuned model.
+        answers: its answers, where they are built.
+        reference_answers: those that they are judged against, where they are built.
         folder: must not be there yet, or be empty. configs.yaml names it: it cannot be moved.
-        build_command: what to type where the model is not built; part of the error.
 
     Returns:
         The files written, with their sizes in bytes.
 
     Raises:
-        MinilimaError: the model is not in the store, or the folder holds something.
+        MinilimaError: the folder holds something.
     """
-    graph = stages(config, resolve(config))
-    store = Store(Path(config.paths.outputs) / "store")
-    model = store.find(graph["model"])
-    if model is None:
-        raise MinilimaError(
-            "The model of this experiment is not built yet.",
-            f"There is no {graph['model'].directory} in {store.root}.",
-            f"Build it: {build_command}",
-        )
     location = model.path.resolve()
     with new_folder(folder) as aside:
         write_atomic(aside / "prompt.txt", prompt_template(str(location)))
         settings = {location.name: model_settings(config, location, folder.absolute() / "prompt.txt")}
         write_atomic(aside / "configs.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
-        other = opponent(graph.by_role()).stage
-        for stage, name in ((graph["answers"], "model_outputs.json"), (other, "reference_outputs.json")):
-            if (answers := store.find(stage)) is not None:
-                shutil.copyfile(answers.path / "model_outputs.json", aside / name)
+        for artifact, name in ((answers, "model_outputs.json"), (reference_answers, "reference_outputs.json")):
+            if artifact is not None:
+                shutil.copyfile(artifact.path / "model_outputs.json", aside / name)
     return sizes(folder)
 
 

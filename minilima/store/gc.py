@@ -1,4 +1,4 @@
-"""What the store holds, who uses it, and how to free space: `python -m minilima store ls|gc|verify`.
+"""What the store holds, who uses it, and how an entry is removed; `minilima store` shows it.
 
     runs/*/run.json, .work/*/scratch/job.json, .reserved/*.json ─> directories in use ─> with their inputs ─> the rest is free
 An interrupted build counts as a run: what it has finished so far is kept for the command that goes on. A run that goes on
@@ -6,7 +6,6 @@ has reserved its stages, so gc may run beside it.
 """
 
 import json
-import math
 import re
 import shlex
 import shutil
@@ -16,9 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilima import console
 from minilima.errors import MinilimaError
-from minilima.formats.files import remove_unheld, size_text
+from minilima.formats.files import remove_unheld
 from minilima.store.debris import (
     ABANDONED_SECONDS,
     Leftover,
@@ -29,16 +27,9 @@ from minilima.store.debris import (
     size_of,
     unfinished,
 )
-from minilima.store.entries import checked_manifest, claimed, removing, reservations
+from minilima.store.entries import claimed, reservations
 from minilima.store.job import SCRATCH, needs_of
 
-ACTIONS = ("ls", "gc", "verify")
-_GC_OPTIONS = ("--yes", "--unfinished")
-
-_ROWS = 20
-"""Leftovers that are shown one by one."""
-_WIDE = 130
-"""Columns of a terminal that has room for what an entry was made from."""
 _ENTRY = re.compile(r"\w+-[0-9a-f]{16}")
 """Stage and key."""
 
@@ -52,30 +43,6 @@ class Entry:
     age_seconds: float
     inputs: tuple[str, ...]
     users: tuple[str, ...]
-
-
-def run_store(arguments: Sequence[str], config_dir: str | None = None) -> int:
-    """`store ls|gc|verify [--yes] overrides…`; returns the exit status: 1 where an entry is damaged."""
-    from minilima.config.compose import load_config
-
-    action, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
-    strange = [item for item in rest if item.startswith("-") and not (action == "gc" and item in _GC_OPTIONS)]
-    if action not in ACTIONS or strange:
-        raise MinilimaError(
-            f"This store command cannot be read: {' '.join(arguments) or 'nothing was given'}.",
-            f"The commands are {', '.join(ACTIONS)}; gc has the options {' and '.join(_GC_OPTIONS)}.",
-            "Write: python -m minilima store ls",
-        )
-    config = load_config([item for item in rest if item not in _GC_OPTIONS], config_dir=config_dir)
-    outputs = Path(config.paths.outputs)
-    if action == "verify":
-        return _verify(outputs / "store")
-    if action == "ls":
-        _show(list_entries(outputs))
-        return 0
-    with removing(outputs / "store"):
-        _collect(outputs, really="--yes" in rest, all_builds="--unfinished" in rest)
-    return 0
 
 
 def list_entries(outputs: Path, without: Collection[str] = ()) -> list[Entry]:
@@ -160,68 +127,41 @@ def _with_inputs(used: Iterable[str], inputs: Mapping[str, Sequence[str]]) -> se
     return reached
 
 
-def _show(entries: Sequence[Entry]) -> None:
-    wide = console.width() >= _WIDE
-    rows = []
-    for entry in entries:
-        row = (entry.directory, size_text(entry.size_bytes), _age(entry.age_seconds), "\n".join(entry.users) or "none")
-        rows.append((*row, "\n".join(entry.inputs)) if wide else row)
-    console.show_table(("entry", "size", "age", "used by", *(["made from"] if wide else [])), rows)
-    console.say(f"{_count(entries)}, {size_text(sum(entry.size_bytes for entry in entries))}.")
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """What may be freed: entries that no run uses and what killed processes left; `kept` are builds that can still go on."""
+
+    entries: tuple[Entry, ...]
+    leftovers: tuple[Leftover, ...]
+    kept: tuple[Leftover, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.entries) + sum(item.size_bytes for item in self.leftovers)
 
 
-def _count(entries: Sequence[object]) -> str:
-    return "1 entry" if len(entries) == 1 else f"{len(entries):,} entries"
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _collect(outputs: Path, *, really: bool, all_builds: bool) -> None:
-    """Frees what no run uses, what killed processes left, and builds that were interrupted a week ago, or all of them."""
+def find_garbage(outputs: Path, *, all_builds: bool) -> Garbage:
+    """What may be freed by whoever is `removing` from the store; `all_builds`: also those interrupted less than a week ago."""
     root = outputs / "store"
     builds = interrupted(root)
     freed = [build for build in builds if all_builds or build.age_seconds >= ABANDONED_SECONDS]
-    leftovers = [*find_debris(root), *freed]
-    free = [entry for entry in list_entries(outputs, {build.path.name for build in freed}) if not entry.users]
-    _show_free(root, free, leftovers, [build for build in builds if build not in freed])
-    if not (free or leftovers):
-        console.say("Every entry is used: there is nothing to free.")
-        return
-    total = size_text(sum(entry.size_bytes for entry in free) + sum(item.size_bytes for item in leftovers))
-    count = " and ".join(filter(None, [_count(free) if free else "", _leftovers(len(leftovers))]))
-    if not really:
-        console.say(f"{count}, {total}, could be freed; nothing was removed. With --yes it is.")
-        return
-    kept = [item.path.name for item in leftovers if not remove_leftover(root, item.path)]
-    # Looked at again: what a build needs is free only if the build could be removed.
-    kept += [entry.directory for entry in list_entries(outputs) if not entry.users and not remove(root, root / entry.directory)]
-    for directory in kept:
-        console.say(f"{directory} is in use and was kept.")
-    console.say(f"Removed the others of {count}." if kept else f"Removed {count}.")
-
-
-def _show_free(root: Path, free: Sequence[Entry], leftovers: Sequence[Leftover], kept: Sequence[Leftover]) -> None:
-    if free:
-        rows = [(entry.directory, size_text(entry.size_bytes)) for entry in free]
-        console.show_table(("entry that no run uses", "size"), rows)
+    without = {build.path.name for build in freed}
     # Large ones first: among many, the locks of nobody are the least.
-    leftovers = sorted(leftovers, key=lambda item: -item.size_bytes)
-    for title, items in (("left by killed processes", leftovers), ("can go on and is kept without --unfinished", kept)):
-        shown = [
-            (str(item.path.relative_to(root)), item.holds, size_text(item.size_bytes), _age(item.age_seconds)) for item in items
-        ]
-        if shown:
-            more = [(f"… {len(shown) - _ROWS:,} more", "", "", "")] if len(shown) > _ROWS else []
-            console.show_table((title, "holds", "size", "untouched for"), [*shown[:_ROWS], *more])
+    leftovers = sorted([*find_debris(root), *freed], key=lambda item: -item.size_bytes)
+    return Garbage(
+        entries=tuple(entry for entry in list_entries(outputs, without) if not entry.users),
+        leftovers=tuple(leftovers),
+        kept=tuple(build for build in builds if build not in freed),
+    )
 
 
-def _leftovers(count: int) -> str:
-    return {0: "", 1: "1 leftover"}.get(count, f"{count:,} leftovers")
+def collect(outputs: Path, garbage: Garbage) -> list[str]:
+    """Removes it; returns the names of what somebody has begun to use, which is kept."""
+    root = outputs / "store"
+    kept = [item.path.name for item in garbage.leftovers if not remove_leftover(root, item.path)]
+    # Looked at again: what a build needs is free only if the build could be removed.
+    unused = [entry.directory for entry in list_entries(outputs) if not entry.users]
+    return kept + [directory for directory in unused if not remove(root, root / directory)]
 
 
 def remove(root: Path, path: Path) -> bool:
@@ -236,17 +176,3 @@ def remove(root: Path, path: Path) -> bool:
     if free:
         remove_unheld(root / ".locks" / f"{path.name}.lock")
     return free
-
-
-def _verify(root: Path) -> int:
-    damaged = 0
-    paths = directories(root)
-    for path in paths:
-        try:
-            checked_manifest(path, math.inf)
-        except MinilimaError as error:
-            if path.is_dir():  # else it was removed meanwhile
-                damaged += 1
-                console.complain(error)
-    console.say(f"{_count(paths)} hashed, {damaged:,} damaged.")
-    return 1 if damaged else 0

@@ -128,7 +128,7 @@ def test_the_reference_of_settings_says_what_the_code_says() -> None:
 
 
 def test_the_reference_tells_range_unit_and_default_of_a_setting() -> None:
-    found = {setting.name: setting for section in reference.settings().values() for setting in section}
+    found = {setting.name: setting for section in reference.lines_of_settings().values() for setting in section}
     assert found["judge.min_coverage"].valid == "number, between 0 and 1"
     assert found["compute.checkpoint_seconds"].valid == "number, in seconds, at least 0"
     assert found["sft.method"].valid == "`full`, `lora`"

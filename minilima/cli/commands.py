@@ -1,0 +1,93 @@
+"""The grammar of the command line: a sub-parser for each verb, each declared by the verb's own module.
+
+minilima VERB words and options ─> the verb's parser ─> the verb's handle(…) ─> exit status
+minilima words and options      ─> the same for `run`
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from minilima import __version__, console
+from minilima.cli import agreement, compare, completion, doctor, export, fetch, plan, run, score, store
+from minilima.cli.mistakes import unknown_word
+from minilima.cli.options import PROGRAM, Parser, own_folder
+from minilima.config.groups import groups
+
+_MODULES = (run, plan, doctor, compare, export, store, agreement, score, fetch, completion)
+
+_INTRODUCTION = """\
+minilima: from seed tasks to an aligned model and a win rate, in one command.
+
+  minilima +experiment=quickstart                            everything, on a laptop, without network or keys
+  minilima plan +experiment=lima_1k                          what would be built and cost, before anything is done
+  minilima -m +experiment=lima_1k dataset.size=100,300       a sweep: every combination; any setting can be overridden
+  minilima +sweep=size_lr +experiment=lima_1k                a sweep whose axes stand in conf/sweep/; also with plan
+  minilima compare outputs/runs                              finished runs beside each other, with their intervals
+  minilima compare outputs/runs --html sweep.html            the same as a page with figures, also as SVG and PNG files
+  minilima doctor +experiment=lima_1k                        can this machine run it, and if not, what to fix
+
+`python -m minilima …` does the same where the command minilima is not on the path.
+"""
+
+
+@cache
+def build() -> Mapping[str, Parser]:
+    """The parser of each verb, in the order in which help shows them."""
+    verbs = Parser(prog=PROGRAM).add_subparsers(parser_class=Parser, prog=PROGRAM)
+    for module in _MODULES:
+        module.declare(verbs)
+    _declare_help(verbs)
+    return dict(verbs.choices)
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Runs one command; returns its exit status.
+
+    Raises:
+        MinilimaError: something typed is wrong, or something that the user can remove stands in the way.
+    """
+    verbs, rest = build(), list(arguments)
+    verb = rest.pop(0) if rest and "=" not in rest[0] and not rest[0].startswith(("-", "+", "~")) else None
+    if verb is not None and verb not in verbs:
+        raise unknown_word(verb, verbs, groups(own_folder(rest)), first=True)
+    if not arguments or {"-h", "--help"} & set(rest):
+        return show_help(verb)
+    if rest and rest[0] == "--version":
+        console.say_raw(f"minilima {__version__}")
+        return 0
+    values = verbs[verb or "run"].read(rest, verbs)
+    status: int = values.pop("handler")(**values)
+    return status
+
+
+def _declare_help(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "help",
+        summary="show this overview, or the options of one command",
+        description="Shows an overview of commands and groups, or the options of one command, like minilima COMMAND --help.",
+        examples=("help", "help compare"),
+    )
+    names = sorted([*verbs.choices])
+    parser.add_argument("command", nargs="?", choices=names, metavar="COMMAND", help="one of the commands")
+    parser.set_defaults(handler=show_help)
+
+
+def show_help(command: str | None = None) -> int:
+    """Prints the overview, or the help of one verb."""
+    console.say_raw((overview() if command is None else build()[command].format_help()).rstrip())
+    return 0
+
+
+def overview() -> str:
+    """What `minilima --help` shows."""
+    lines = [_INTRODUCTION, "commands (minilima COMMAND --help shows the options of each, with examples)"]
+    lines += [f"  {verb:<12}{parser.summary}" for verb, parser in build().items()]
+    lines += ["", "groups (choose with group=option; experiments and sweeps are added: +experiment=…, +sweep=…)"]
+    lines += [f"  {group:<12}{'  '.join(names)}" for group, names in groups().items()]
+    lines += [
+        "",
+        "Every setting with its meaning, unit, range and default: docs/reference/settings.md, and conf/<group>/<option>.yaml.",
+        "An experiment's settings as they are: minilima --cfg job +experiment=quickstart",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,136 @@
+"""Compared runs as a table that fits the terminal, as Markdown, CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+
+from minilima import console
+from minilima.report.compare import ComparedRun, Table, notes, records
+from minilima.report.runs import FinishedRun
+
+
+def show(table: Table) -> None:
+    """Shows the table in as much room as the terminal has, and below it what must be known to read it."""
+    headings, rows, dropped = _fitting(table, console.width())
+    console.show_table(headings, rows)
+    for line in notes(table):
+        console.say(line, style="dim")
+    if dropped:
+        console.say(f"No room here for: {', '.join(dropped)}; a wider terminal or --format markdown shows all.", style="dim")
+
+
+_GAP = 2
+_DROPPED_FIRST = ("judged", "tokens", "loss change", "USD", "seconds", "p (McNemar)", "detectable", "length-controlled")
+
+
+def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[str]]:
+    """The table with as many columns as `room` characters hold without a break, and the names of the others.
+
+    Points are told apart by their settings, or by their names where that many settings have no room.
+    """
+    headings, rows = _cells(table)
+    rows = [[cell.replace("paired: ", "paired:\n") for cell in row] for row in rows]
+    shown = _narrow(headings)
+    widths = [max(len(line) for cell in column for line in cell.split("\n")) + _GAP for column in zip(shown, *rows, strict=True)]
+
+    # A win rate over part of the prompts is never shown without saying so.
+    whole = all(row.point.results.coverage.judged == row.point.results.coverage.prompts for row in table.rows)
+
+    def stays(heading: str, dropped: Sequence[str]) -> bool:
+        return heading not in dropped or (heading == "judged" and not whole)
+
+    def fits(dropped: Sequence[str]) -> bool:
+        return sum(width for heading, width in zip(headings, widths, strict=True) if stays(heading, dropped)) - _GAP <= room
+
+    by_settings = bool(table.settings) and fits(["point", *_DROPPED_FIRST])
+    spare = [*_DROPPED_FIRST[:2], *(["point"] if by_settings else table.settings), *_DROPPED_FIRST[2:]]
+    for number in [0, 1, *range(2 if by_settings else 2 + len(table.settings), len(spare) + 1)]:
+        if fits(spare[:number]):
+            break
+    kept = [place for place, heading in enumerate(headings) if stays(heading, spare[:number])]
+    gone = [heading for heading in spare[:number] if heading in headings and not stays(heading, spare[:number])]
+    dropped = [heading for heading in gone if heading not in table.settings]
+    if spare[:number] and set(table.settings) & set(spare[:number]):
+        dropped.insert(0, f"the {len(table.settings)} settings that differ")
+    return [shown[place] for place in kept], [[row[place] for place in kept] for row in rows], dropped
+
+
+def _narrow(headings: Sequence[str]) -> list[str]:
+    """Names of settings, broken where a reader would."""
+    return [heading.replace(".", ".\n").replace("_", "_\n").replace(" (", "\n(") for heading in headings]
+
+
+def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    paired = any(row.against for row in table.rows)
+    controlled = any(row.point.length_controlled for row in table.rows)
+    headings = ["", "point", *table.settings, "win rate", *(["length-controlled"] if controlled else [])]
+    headings += [
+        "judged",
+        "loss change",
+        "tokens",
+        "USD",
+        "seconds",
+        *(["difference", "detectable", "p (Holm)", "p (McNemar)", ""] if paired else []),
+    ]
+    rows = [_line(row, table, paired, controlled) for row in table.rows]
+    if paired and not any(row[-1] for row in rows):
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    return headings, rows
+
+
+def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool) -> list[str]:
+    point, rate, loss = row.point, row.point.results.win_rate, row.point.results.loss_change
+    cells = [
+        "*" * row.best + "+" * row.pareto,
+        point.name,
+        *(str(point.settings.get(name)) for name in table.settings),
+        rate.win_rate.text(brief=True) if rate else "not known",
+        *([_controlled(point)] if controlled else []),
+        f"{point.results.coverage.judged}/{point.results.coverage.prompts}",
+        loss.change.text("+.3f", brief=True) if loss else "not known",
+        f"{point.tokens:,}",
+        "not known" if point.usd is None else f"{point.usd:.2f}",
+        f"{point.seconds:,.0f}",
+    ]
+    if not paired:
+        return cells
+    if row.against is None:
+        return [*cells, "compared with", "", "", "", ""]
+    if (found := row.against.paired) is None:
+        return [*cells, row.against.note, "", "", "", ""]
+    detectable = f"{found.minimum_detectable:.1f}" if found.prompts > 1 else "not known"
+    figures = [detectable, f"{found.p_holm:.4f}", f"{found.p_mcnemar:.4f}"]
+    return [*cells, found.difference.text("+.1f", brief=True), *figures, row.against.note]
+
+
+def _controlled(point: FinishedRun) -> str:
+    if point.length_controlled is None:
+        return "not known"
+    value, interval = point.length_controlled
+    return interval.text(brief=True) if interval else f"{value:.1f}"
+
+
+def _markdown(table: Table) -> str:
+    headings, rows = _cells(table)
+    lines = [headings, ["---"] * len(headings), *rows]
+    # A bar in a setting's value would open another column.
+    text = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
+    return "\n".join([*text, "", *notes(table)])
+
+
+def _csv(table: Table) -> str:
+    rows = records(table)
+    written = io.StringIO()
+    writer = csv.DictWriter(written, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return written.getvalue().rstrip("\n")
+
+
+def _json(table: Table) -> str:
+    told = {"settings": table.settings, "cost": table.cost, "comparable": table.comparable, "points": records(table)}
+    return json.dumps(told, indent=2, ensure_ascii=False)
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {"markdown": _markdown, "csv": _csv, "json": _json}
