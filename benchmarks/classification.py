@@ -3,8 +3,8 @@
     python benchmarks/classification.py --json benchmarks/results/classification.json
 
 The seeds are divided into two halves by their ids. The model judges each half after demonstrations from the other one, on which
-the limit is set too. `told` is what it answers in words, as large models are asked; `weighed` is by probabilities, as small ones
-are. Nothing is taken from the reply cache.
+the limit is set too. `answered` is what it answers in words, as large models are asked; `weighed` is by probabilities, as
+small ones are. Nothing is taken from the reply cache.
 """
 
 import sys
@@ -20,9 +20,9 @@ from minilima.config.compose import load_config
 from minilima.formats.files import DATA, sha256_text
 from minilima.formats.records import SeedTask
 from minilima.formats.seeds import load_seeds
-from minilima.generate.instances import Steps
+from minilima.generate.instances import Instances
 from minilima.generate.instructions import Instruction
-from minilima.generate.prompting import Asker
+from minilima.generate.prompting import Prompter
 from minilima.models.cache import CachedModel
 from minilima.models.local import LocalModel
 from minilima.pipeline import stages
@@ -34,7 +34,7 @@ SEEDS = (0,)
 """Of experiments: they draw the demonstrations. Figures are means over them."""
 
 
-def judged(steps: Steps, asked: Sequence[SeedTask]) -> dict[str, list[bool]]:
+def judged(writer: Instances, asked: Sequence[SeedTask]) -> dict[str, list[bool]]:
     """For each way to ask: whether the model takes each of the tasks for a classification."""
     tasks = [
         Instruction(
@@ -42,7 +42,7 @@ def judged(steps: Steps, asked: Sequence[SeedTask]) -> dict[str, list[bool]]:
         )
         for task in asked
     ]  # fmt: skip
-    ways = {"told": steps.kinds_told, "weighed": steps.kinds_weighed}
+    ways = {"answered": writer.kinds_answered, "weighed": writer.kinds_weighed}
     return {name: [bool(kind) for kind in way(tasks)] for name, way in ways.items()}
 
 
@@ -50,18 +50,21 @@ def main() -> None:
     tasks = sorted(load_seeds(DATA / "minilima_175.jsonl"), key=lambda task: sha256_text(task.id))
     halves = (tasks[::2], tasks[1::2])
     arguments = parser(__doc__).parse_args()
-    counts = {name: [0, 0, 0, 0] for name in ("told", "weighed")}
+    counts = {name: [0, 0, 0, 0] for name in ("answered", "weighed")}
     with tempfile.TemporaryDirectory() as folder:
         config = load_config(["+experiment=embedded_200", f"paths.outputs={folder}"])
         sources = resolve(config)
         base = stages(config, sources).by_role()["base"]
         location = get_or_build(base, config, sources, Store(Path(folder) / "store")).path
         local = LocalModel(str(location), "packaged", device=DeviceKind.cpu, batch=None)
-        model, asker = CachedModel(local, Path(folder) / "replies.sqlite"), Asker(generator=config.generator, data=config.data)
+        model, prompter = (
+            CachedModel(local, Path(folder) / "replies.sqlite"),
+            Prompter(generator=config.generator, data=config.data),
+        )
         for seed in SEEDS:
             for known, asked in (halves, halves[::-1]):
-                steps = Steps(known, model, asker, seed, lambda progress: None)
-                for name, kinds in judged(steps, asked).items():
+                writer = Instances(known, model, prompter, seed, lambda progress: None)
+                for name, kinds in judged(writer, asked).items():
                     for kind, task in zip(kinds, asked, strict=True):
                         counts[name][2 * task.is_classification + kind] += 1
     figures: dict[str, tuple[float | None, str]] = {

@@ -141,7 +141,7 @@ def main() -> None:
     tokens = chosen.beside_tokens or chosen.tokens
     figures: Figures = {}
 
-    def tell() -> None:
+    def on_progress() -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -158,7 +158,7 @@ def main() -> None:
     figures["batch"] = (local.batch, "replies")
     for case in chosen.cases:
         measure_minilima(local, case, requests_of(case, texts, chosen.tokens), figures)
-        tell()
+        on_progress()
     if torch.cuda.is_available():
         figures["minilima_peak_gib"] = (round(torch.cuda.max_memory_allocated() / 2**30, 2), "GiB")
     model, tokenizer = local.model, local.tokenizer
@@ -173,7 +173,7 @@ def main() -> None:
         ours, theirs = figures[f"minilima_{chosen.cases[0]}"][0], figures[engine][0]
         assert ours is not None and theirs is not None
         figures[f"times_{engine}"] = (round(ours / theirs, 1), "times")
-        tell()
+        on_progress()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def plan(config: "Config") -> "Plan":
 
 
 def results(*folders: str | PathLike[str]) -> list[dict[str, Any]]:
-    """Finished runs as flat records, best win rate first: what `python -m minilima compare --format json` lists.
+    """Finished runs as flat records, best win rate first: what `minilima compare --format json` lists.
 
     Args:
         folders: folders of runs, or folders that hold them (`outputs/runs`).
@@ -67,7 +67,7 @@ def to_frame(records: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: `python -m minilima --help` and the workers need neither.
+    # Imported when asked for: `minilima --help` and the workers need neither.
     if name == "load_config":
         from minilima.config.compose import load_config
 

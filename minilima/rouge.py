@@ -101,7 +101,11 @@ class RougeIndex:
 
 
 def first_near_duplicates(
-    texts: Sequence[str], limit: float, *, tokenizer: Tokenizer = Tokenizer.rouge, tell: Callable[[int], None] = lambda done: None
+    texts: Sequence[str],
+    limit: float,
+    *,
+    tokenizer: Tokenizer = Tokenizer.rouge,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[tuple[int, float] | None]:
     """Which texts a greedy pass leaves out: for each, the kept earlier text nearest to it and the score, where above `limit`.
 
@@ -126,7 +130,7 @@ def first_near_duplicates(
                 fresh.add(place)
         kept += [start + place for place in sorted(fresh)]
         kept_texts += [block[place] for place in sorted(fresh)]
-        tell(len(found))
+        on_progress(len(found))
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from benchmarks import embedded_data
-from minilima.__main__ import VERBS
+from minilima.cli.commands import build
 from minilima.config.sweep_grid import expand
 
 ROOT = Path(__file__).parent.parent
@@ -20,11 +20,11 @@ _PLACEHOLDERS = {"overrides…", "…", "COMMAND"}
 
 
 def commands(page: Path) -> Iterator[str]:
-    """What is typed: lines of code blocks, and code in the text, that begin with `python -m minilima`."""
+    """What is typed: lines of code blocks, and code in the text, that begin with `minilima` or `python -m minilima`."""
     text = page.read_text(encoding="utf-8")
     blocks = re.findall(r"^```(?:\w*)[^\n]*\n(.*?)^```", text, flags=re.M | re.S)
     typed = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    typed += re.findall(r"`(python -m minilima[^`\n]*)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    typed += re.findall(r"`((?:python -m )?minilima [^`\n]*)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
     for line in typed:
         for start in ("python -m minilima", ".venv/bin/python -m minilima", "minilima "):
             if line.strip().startswith(start):
@@ -48,16 +48,15 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(("page", "command"), ALL)
 def test_every_command_in_the_documentation_composes(page: str, command: str, written: Path) -> None:
     words = shlex.split(command)
-    module, *words = words[words.index("-m") + 1 :] if "-m" in words[:2] else words
+    module, *words = words if words[0] == "minilima" else words[words.index("-m") + 1 :]
     if module != "minilima":
         assert importlib.util.find_spec(module), f"{page}: there is no module {module}"
         return
     words = [word for word in words if word not in _PLACEHOLDERS]
-    verb = words.pop(0) if words and words[0] in VERBS else "run"
-    assert (
-        not words or "=" in words[0] or words[0].startswith("-") or verb in ("compare", "score", "store", "export", "completion")
-    )
-    if verb in ("compare", "score", "completion", "fetch"):
+    verb = words.pop(0) if words and words[0] in build() else "run"
+    without_settings = ("compare", "score", "completion", "fetch", "help")
+    assert not words or "=" in words[0] or words[0].startswith("-") or verb in (*without_settings, "store", "export")
+    if verb in without_settings:
         return
     config_dir = words[words.index("--config-dir") + 1] if "--config-dir" in words else None
     overrides = [word for word in words if "=" in word and not word.startswith("-")]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from minilima import console
-from minilima.cli.mistakes import ADDED
+from minilima.cli.mistakes import ADDED, shown_choices
 from minilima.cli.options import Parser, own_folder
 from minilima.config.groups import groups
 from minilima.config.settings import members, section_at, settings
@@ -88,7 +88,7 @@ def _after(parser: Parser, typed: Sequence[str], word: str, known: Mapping[str, 
     """What may follow the words and options `typed` after a verb."""
     shown = parser.options
     if typed and (option := shown.get(typed[-1])) is not None and option.nargs != 0:
-        yield from (str(item) for item in option.choices or () if str(item).startswith(word))
+        yield from (item for item in shown_choices(option) if item.startswith(word))
     elif word.startswith("-"):
         yield from (name for name in shown if name.startswith(word) and (name.startswith("--") or word == "-"))
     else:
@@ -98,7 +98,7 @@ def _after(parser: Parser, typed: Sequence[str], word: str, known: Mapping[str, 
         if expected is not None and expected.dest == "overrides":
             yield from _overrides(word, known)
         elif expected is not None and position < len(words):
-            yield from sorted(str(item) for item in expected.choices or () if str(item).startswith(word) and item != _QUERY)
+            yield from sorted(item for item in shown_choices(expected) if item.startswith(word))
 
 
 def _bare(parser: Parser, typed: Sequence[str]) -> list[str]:

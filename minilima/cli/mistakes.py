@@ -5,12 +5,13 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 from minilima.config.groups import groups
+from minilima.config.settings import settings
 from minilima.errors import MinilimaError, options
 
 ADDED = ("experiment", "sweep")
 """Groups without a default: their option is added with `+`."""
-_OTHER_NAMES = {"--dry-run": "plan", "--dryrun": "plan", "--dry_run": "plan", "--check": "plan"}
-"""What other programs call one of our verbs."""
+_DRY_RUN = ("--dry-run", "--dryrun", "--dry_run", "--check")
+"""What other programs call the verb plan."""
 
 
 def choice_text(group: str, option: str) -> str:
@@ -31,6 +32,8 @@ def _meant(word: str, verbs: Sequence[str], known: Mapping[str, Sequence[str]], 
     bare = word.lstrip("+")
     if bare in known:
         return f"Write {choice_text(bare, known[bare][0])}; the options of {bare} are: {options(known[bare])}."
+    if bare in settings():
+        return f"Write {bare}=…, with a value."
     if not first and bare in verbs:
         return f"A command comes first: minilima {bare} …"
     every = {option for names in known.values() for option in names}
@@ -44,37 +47,50 @@ def _meant(word: str, verbs: Sequence[str], known: Mapping[str, Sequence[str]], 
 
 
 def unknown_option(
-    item: str, verb: str, known: Mapping[str, argparse.Action], arguments: Sequence[str], config_dir: str | None
+    item: str,
+    verb: str,
+    known: Mapping[str, argparse.Action],
+    arguments: Sequence[str],
+    config_dir: str | None,
+    owners: Sequence[str],
 ) -> MinilimaError:
-    """An option that the verb does not have, with the option, setting or verb that was meant."""
-    from minilima.config.settings import members
-
+    """An option that the verb does not have, with what was meant; `owners` are the verbs that have it."""
     name, _, value = item.partition("=")
     setting = name.lstrip("-").replace("-", "_")
     following = arguments[arguments.index(item) + 1 :]
     value = value or (following[0] if following and "=" not in following[0] and not following[0].startswith("-") else "")
     why = f"Its options are {options(name for name in known if name.startswith('--'))}."
-    if name in _OTHER_NAMES:
+    takes_settings, value = "--config-dir" in known, value or "…"
+    meant = [path for path in settings() if setting in (path, path.replace(".", "_"), path.rpartition(".")[2])]
+    if name in _DRY_RUN and verb == "run":
         others = " ".join(word for word in arguments if word != item)
-        fix = f"To see what would be done: minilima {_OTHER_NAMES[name]} {others or '+experiment=quickstart'}"
-    elif setting in groups(config_dir):
-        fix = f"Did you mean {choice_text(setting, value or '…')}?"
-    elif setting.partition(".")[0] in members(""):
-        fix = f"Settings have no dashes: {setting}={value or '…'}"
+        fix = f"To see what would be done: minilima plan {others or '+experiment=quickstart'}"
+    elif owners:
+        fix = f"It is an option of: {options(owners)}; minilima {owners[0]} --help explains it."
+    elif takes_settings and setting in groups(config_dir):
+        fix = f"Did you mean {choice_text(setting, value)}?"
+    elif takes_settings and meant:
+        fix = f"Settings have no dashes: {' or '.join(f'{path}={value}' for path in meant[:3])}"
     elif near := difflib.get_close_matches(name, known, n=1):
         fix = f"Did you mean {near[0]}?"
     else:
-        fix = f"All are explained by: minilima {verb} --help"
+        fix = f"minilima {verb} --help explains them all."
     return MinilimaError(f"This {verb} command cannot be read: {verb} has no option {name}.", why, fix)
+
+
+def shown_choices(action: argparse.Action) -> list[str]:
+    """The words that may stand there, as help shows them: what only our own scripts write is left out."""
+    listed = str(action.metavar).split("|")
+    return listed if len(listed) > 1 else [str(choice) for choice in action.choices or ()]
 
 
 def unknown_choice(value: str, verb: str, action: argparse.Action) -> MinilimaError:
     """A word or value that is not in a list."""
-    choices = [str(choice) for choice in action.choices or ()]
+    choices = shown_choices(action)
     near = difflib.get_close_matches(value, choices, n=1)
     where = action.option_strings[-1] if action.option_strings else verb
     return MinilimaError(
-        f"This {verb} command cannot be read: {where} {value} does not exist.",
+        f"This {verb} command cannot be read: there is no {where} {value}.",
         f"After {where} comes one of: {options(choices)}.",
-        f"Did you mean {where} {near[0]}?" if near else f"More is said by: minilima {verb} --help",
+        f"Did you mean {where} {near[0]}?" if near else f"minilima {verb} --help explains them all.",
     )

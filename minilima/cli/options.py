@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +17,7 @@ from minilima.config.groups import existing, groups
 from minilima.errors import MinilimaError
 
 PROGRAM = "minilima"
+_OVERRIDES = "key=value"
 
 
 def _lacking(name: str) -> str:
@@ -54,23 +55,15 @@ class Parser(argparse.ArgumentParser):
     @property
     def words(self) -> list[argparse.Action]:
         """What is written without dashes, in order."""
-        return [item for item in self._actions if not item.option_strings]
+        return [item for item in self._actions if not item.option_strings and item.help != argparse.SUPPRESS]
 
     def rows(self) -> list[tuple[str, str]]:
-        """Each word and option as it is written, with its meaning, for the reference."""
-        shown = [
-            item
-            for item in [*self.words, *dict.fromkeys(self.options.values())]
-            if item.help != argparse.SUPPRESS and item.dest != "help"
-        ]
-        rows = []
-        for item in shown:
-            value = item.metavar or (item.dest if not item.option_strings else "")
-            names = ", ".join(item.option_strings)
-            rows.append((f"{names} {value}".strip(), str(item.help)))
-        return rows
+        """Each word and option as it is written, but for --help, with its meaning."""
+        shown = [item for item in [*self.words, *dict.fromkeys(self.options.values())] if item.dest != "help"]
+        written = [(", ".join(item.option_strings), item.metavar or ("" if item.option_strings else item.dest)) for item in shown]
+        return [(f"{names} {value}".strip(), str(item.help)) for (names, value), item in zip(written, shown, strict=True)]
 
-    def read(self, arguments: Sequence[str], verbs: Iterable[str]) -> dict[str, Any]:
+    def read(self, arguments: Sequence[str], verbs: "Mapping[str, Parser]") -> dict[str, Any]:
         """The values of all options and words by name, the verb's handler among them.
 
         Raises:
@@ -78,9 +71,10 @@ class Parser(argparse.ArgumentParser):
         """
         values, rest = self.parse_known_intermixed_args(list(arguments))
         if strange := [item for item in rest if item.startswith("-")]:
-            raise unknown_option(strange[0], self.verb, self.options, arguments, own_folder(arguments))
+            owners = [verb for verb, parser in verbs.items() if strange[0].partition("=")[0] in parser.options]
+            raise unknown_option(strange[0], self.verb, self.options, arguments, own_folder(arguments), owners)
         if rest:
-            self.error(f"{rest[0]} is one word too many")
+            self.error(f"{rest[0]!r} is one word too many")
         found = vars(values)
         for word in found.get("overrides", ()):
             if "=" not in word and not word.startswith("~"):
@@ -93,12 +87,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """A MinilimaError instead of argparse's usage text and exit status 2."""
         if missing := re.fullmatch(r"the following arguments are required: (.*)", message):
-            message = f"it was given {' and '.join(_lacking(name) for name in missing[1].split(', '))}"
+            message = f"it was given {' and '.join(_lacking(name) for name in missing[1].split(', ') if name != _OVERRIDES)}"
         elif named := re.fullmatch(r"argument (\S+?): expected (?:one|at least one) argument", message):
-            option = named[1].rpartition("/")[2]
+            option = max(named[1].split("/"), key=len)
             message = f"{option} names no {str(self.options[option].metavar or 'value').lower()}"
-        elif wrong := re.fullmatch(r"argument (\S+): invalid \w+ value: (.*)", message):
-            message = f"{wrong[1]} cannot be {wrong[2]}"
+        elif wrong := re.fullmatch(r"argument (\S+): invalid int value: (.*)", message):
+            message = f"{wrong[1]} must be a whole number, not {wrong[2]}"
         raise MinilimaError(
             f"This {self.verb} command cannot be read.",
             f"{message[:1].upper()}{message[1:]}.",
@@ -113,10 +107,10 @@ class Parser(argparse.ArgumentParser):
 def add_overrides(parser: Parser) -> None:
     """The settings of an experiment, and where groups of the user's own are."""
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings, and options of groups: +experiment=quickstart"
+        "overrides", nargs="*", metavar=_OVERRIDES, help="settings, and options of groups: +experiment=quickstart"
     )
     parser.add_argument(
-        "-cd", "--config-dir", type=existing, metavar="FOLDER", help="a folder with groups of your own, laid out like conf/"
+        "--config-dir", "-cd", type=existing, metavar="FOLDER", help="a folder with groups of your own, laid out like conf/"
     )
 
 

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minilima.cli.options import Parser, add_multirun, add_overrides, add_yes, command_line, is_sweep
+from minilima.errors import MinilimaError
 
 if TYPE_CHECKING:
     import argparse
-
-    from omegaconf import DictConfig
 
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -38,7 +37,7 @@ def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
 def handle(*, overrides: list[str], config_dir: str | None, multirun: bool, confirmed: bool, **hydra: Any) -> int:
     """Runs one experiment or a sweep, or shows what Hydra's options ask for; returns the exit status."""
     if any(hydra.values()):
-        return _hydra([*_flags(hydra), *(["--multirun"] if multirun else [])], overrides, config_dir)
+        return _show(overrides, config_dir, multirun=multirun, **hydra)
     if multirun or is_sweep(overrides):
         from minilima.cli.sweep import run_sweep
 
@@ -51,29 +50,35 @@ def handle(*, overrides: list[str], config_dir: str | None, multirun: bool, conf
     return 0
 
 
-def _flags(hydra: dict[str, Any]) -> list[str]:
-    """Hydra's options as it reads them."""
-    words: list[str] = []
-    for name, value in hydra.items():
-        option = f"--{name.replace('_', '-')}"
-        words += [option] if value is True else [option, str(value)] if value else []
-    return words
-
-
-def _hydra(flags: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
+def _show(overrides: Sequence[str], config_dir: str | None, *, multirun: bool, **options: Any) -> int:
+    """What Hydra shows of itself and of the settings that it composes; what is wrong is said before, in our own words."""
     import hydra
 
-    from minilima.config.compose import check_composes, strict
+    from minilima.config.compose import check_composes, check_part
     from minilima.config.groups import CONF
 
-    def task(composed: "DictConfig") -> float | None:
-        from minilima.pipeline import run
-
-        return run(strict(composed)).score
-
-    # What is wrong is said in our words, before Hydra says it in its own and ends the process.
+    _check_together(multirun=multirun, **options)
     check_composes(overrides, config_dir)
+    if (part := options["package"]) is not None:
+        check_part(part, overrides, config_dir)
+    flags: list[str] = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        flags += [option] if value is True else [option, str(value)] if value else []
     sys.argv = [sys.argv[0], *(["--config-dir", config_dir] if config_dir else []), *flags, *overrides]
-    entry: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
+    entry: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda _: None)
     entry()
     return 0
+
+
+def _check_together(*, multirun: bool, cfg: str | None, info: str | None, package: str | None, resolve: bool, **_: bool) -> None:
+    """Refuses options of which Hydra takes one at a time, or would ignore one."""
+    given = {"--cfg": cfg, "--info": info, "--multirun": multirun}
+    several = [name for name, value in given.items() if value]
+    if len(several) > 1:
+        why = f"{' and '.join(several)} do not go together."
+    elif (package is not None or resolve) and cfg is None:
+        why = f"{'--resolve' if package is None else '--package'} belongs to --cfg."
+    else:
+        return
+    raise MinilimaError("This run command cannot be read.", why, "For example: minilima --cfg job +experiment=quickstart")

@@ -287,7 +287,7 @@ def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, st
         console.say_raw(command)  # in one line, to be copied
     console.say_raw(f"Sweep: {folder}")
     if any(entry.win_rate for entry in entries):
-        console.say_raw(f"Compare: python -m minilima compare {shlex.quote(str(folder))}")
+        console.say_raw(f"Compare: minilima compare {shlex.quote(str(folder))}")
         if line := show_workspace(sweep.base.tracking, folder.name, sweep.varied):
             console.say(line)
         console.say_raw(f"Report: {_report(folder)}")

@@ -68,6 +68,14 @@ class Tokenizer(StrEnum):
     unicode = "unicode"
 
 
+class Thinking(StrEnum):
+    """What becomes of the reasoning that a model writes before its answer."""
+
+    off = "off"
+    on = "on"
+    keep = "keep"
+
+
 class Method(StrEnum):
     full = "full"
     lora = "lora"

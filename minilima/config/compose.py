@@ -22,6 +22,7 @@ from minilima.config.renames import settings_of
 from minilima.config.schema import Config
 from minilima.config.settings import settings
 from minilima.config.validate import check_ranges
+from minilima.errors import MinilimaError, options
 
 ConfigStore.instance().store("schema", node=Config)
 
@@ -50,6 +51,17 @@ def check_composes(overrides: Sequence[str], config_dir: str | None = None) -> C
             return typed(compose("config", overrides=[*overrides, *searchpath(config_dir)]))
     except COMPOSITION_ERRORS as error:
         raise explain_composition(error, overrides, config_dir) from None
+
+
+def check_part(path: str, overrides: Sequence[str], config_dir: str | None = None) -> None:
+    """Refuses the dotted path of a part that the composed settings, Hydra's own among them, do not have."""
+    with composing():
+        whole = compose("config", overrides=[*overrides, *searchpath(config_dir)], return_hydra_config=True)
+    if OmegaConf.select(whole, path) is None:
+        sections = [str(name) for name, value in whole.items_ex(resolve=False) if OmegaConf.is_config(value)]
+        raise MinilimaError(
+            f"There is no part {path}, or it is null.", f"The parts are: {options(sections)}.", "Name one of them."
+        )
 
 
 @contextmanager

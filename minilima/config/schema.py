@@ -25,6 +25,7 @@ from minilima.config.choices import (
     Schedule,
     Select,
     Style,
+    Thinking,
     Tokenizer,
     TrackingMode,
     Until,
@@ -219,6 +220,10 @@ class ModelConfig:
     """Branch, tag or commit on the hub; resolved to a commit before anything runs."""
     path: str | None = None
     """A folder with safetensors, tokenizer and config."""
+    thinking: Thinking | None = None
+    """What becomes of reasoning, where the chat template or the data has any: off, asked for none, and left out of the data; on:
+    asked for, kept in the reply cache, neither judged nor trained on; keep: judged and trained on like the rest of the answer.
+    None: as off, but data that holds reasoning is refused."""
 
 
 @dataclass(kw_only=True)

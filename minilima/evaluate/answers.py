@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from minilima.config.choices import Thinking
 from minilima.config.schema import ComputeConfig, Config
 from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set, read_references
 from minilima.formats.files import read_jsonl, write_atomic, write_jsonl
-from minilima.formats.records import Answer, EvalPrompt, Progress, ReferenceLoss, Tell
+from minilima.formats.records import Answer, EvalPrompt, OnProgress, Progress, ReferenceLoss
 from minilima.models.cache import CachedModel
 from minilima.models.chat import FAILED, ChatModel, Request, Sampling, ask, counted
 from minilima.models.engines import find_served, load_writer
@@ -23,36 +24,37 @@ from minilima.store.job import Job, Outcome
 from minilima.store.sources import answers_beside
 
 
-def build_answers(job: Job, tell: Tell) -> Outcome:
+def build_answers(job: Job, on_progress: OnProgress) -> Outcome:
     """The tuned model's: answers.jsonl, model_outputs.json and, where the set has reference answers, reference_loss.jsonl."""
     name = job.inputs["model"].name
-    return _answers_of(job, str(job.inputs["model"]), name, name, tell)
+    return _answers_of(job, str(job.inputs["model"]), name, name, on_progress)
 
 
-def build_base_answers(job: Job, tell: Tell) -> Outcome:
+def build_base_answers(job: Job, on_progress: OnProgress) -> Outcome:
     """The same files, of the base model."""
     location = job.model_location(job.sources.base, "model")
-    return _answers_of(job, location, job.sources.base.identity, Path(location).name, tell)
+    return _answers_of(job, location, job.sources.base.identity, Path(location).name, on_progress)
 
 
-def _answers_of(job: Job, location: str, name: str, generator: str, tell: Tell) -> Outcome:
+def _answers_of(job: Job, location: str, name: str, generator: str, on_progress: OnProgress) -> Outcome:
     """`name` identifies the model in the reply cache, `generator` in what is written."""
     config = job.config
     prompts = load_eval_set(job.sources.eval_set.local_path, config.eval_set.size)
     writer = _writer(job, location, name)
     model = CachedModel(writer, job.cache)
-    answers = answer_prompts(prompts, model, config, generator, tell)
-    metrics = write_answers(job, prompts, answers, lambda: _for_losses(writer, location, name, config.compute), tell)
+    answers = answer_prompts(prompts, model, config, generator, on_progress)
+    metrics = write_answers(job, prompts, answers, lambda: _for_losses(writer, location, name, config.compute), on_progress)
     return Outcome(metrics=metrics, usage=model.usage)
 
 
 def write_answers(
-    job: Job, prompts: list[EvalPrompt], answers: list[Answer], model: Callable[[], LocalModel], tell: Tell
+    job: Job, prompts: list[EvalPrompt], answers: list[Answer], model: Callable[[], LocalModel], on_progress: OnProgress
 ) -> dict[str, Any]:
     """Writes the stage's files, the loss on the reference answers by `model` last; returns its metrics."""
     write_jsonl(job.work / "answers.jsonl", answers)
     _write_model_outputs(job, prompts, answers)
-    losses = _reference_losses(prompts, model(), tell) if any(prompt.output for prompt in prompts) else []
+    thinking = job.config.model.thinking
+    losses = _reference_losses(prompts, model(), thinking, on_progress) if any(prompt.output for prompt in prompts) else []
     write_jsonl(job.work / "reference_loss.jsonl", losses)
     return {
         "answers": len(answers),
@@ -85,7 +87,9 @@ def _for_losses(writer: ChatModel, location: str, name: str, compute: ComputeCon
     return LocalModel(location, name, device=compute.device, batch=compute.generation_batch)
 
 
-def answer_prompts(prompts: Sequence[EvalPrompt], model: CachedModel, config: Config, generator: str, tell: Tell) -> list[Answer]:
+def answer_prompts(
+    prompts: Sequence[EvalPrompt], model: CachedModel, config: Config, generator: str, on_progress: OnProgress
+) -> list[Answer]:
     """One answer to each prompt, sampled as the experiment's `eval` says; `generator` names the model in them."""
     sampling = Sampling(
         temperature=config.eval.temperature,
@@ -93,8 +97,11 @@ def answer_prompts(prompts: Sequence[EvalPrompt], model: CachedModel, config: Co
         max_tokens=config.eval.max_tokens,
         repetition_penalty=config.eval.repetition_penalty,
     )
-    requests = [Request(messages=ask(prompt.instruction), sampling=sampling, sample=config.seed) for prompt in prompts]
-    replies = model.reply_many(requests, counted(tell, len(requests), "answers"))
+    thinking = config.model.thinking
+    requests = [
+        Request(messages=ask(prompt.instruction), sampling=sampling, sample=config.seed, thinking=thinking) for prompt in prompts
+    ]
+    replies = model.reply_many(requests, counted(on_progress, len(requests), "answers"))
     if failed := sum(reply.finish == FAILED for reply in replies):
         raise MinilimaError(
             f"{failed:,} of {len(replies):,} answers did not come.",
@@ -123,23 +130,25 @@ def _write_model_outputs(job: Job, prompts: list[EvalPrompt], answers: list[Answ
     write_atomic(job.work / "model_outputs.json", json.dumps(rows, indent=1, ensure_ascii=False))
 
 
-def _reference_losses(prompts: list[EvalPrompt], model: LocalModel, tell: Tell) -> list[ReferenceLoss]:
+def _reference_losses(
+    prompts: list[EvalPrompt], model: LocalModel, thinking: Thinking | None, on_progress: OnProgress
+) -> list[ReferenceLoss]:
     """The model's loss on the set's reference answers, where it has any."""
     asked = [(prompt.id, prompt.instruction, prompt.output) for prompt in prompts if prompt.output]
     losses = []
-    for loss in model.reference_losses(asked):
+    for loss in model.reference_losses(asked, thinking):
         losses.append(loss)
-        tell(Progress(done=len(losses), total=len(asked), unit="reference answers"))
+        on_progress(Progress(done=len(losses), total=len(asked), unit="reference answers"))
     return losses
 
 
-def build_references(job: Job, tell: Tell) -> Outcome:
+def build_references(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes answers.jsonl, model_outputs.json and reference_loss.jsonl, as `build_answers` does."""
     assert job.sources.reference is not None, "the stage is only there with a reference"
     path, name = job.sources.reference.local_path, job.sources.reference.name
     prompts = load_eval_set(job.sources.eval_set.local_path, job.config.eval_set.size)
     answers = _with_lengths(read_references(path, name, prompts), path)
-    return Outcome(metrics=write_answers(job, prompts, answers, lambda: load_base(job), tell))
+    return Outcome(metrics=write_answers(job, prompts, answers, lambda: load_base(job), on_progress))
 
 
 def _with_lengths(answers: list[Answer], outputs: Path) -> list[Answer]:

@@ -14,24 +14,24 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import JudgeForm, Letters, check_form, form_named
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.records import Answer, Progress, Tell, Usage, Verdict
+from minilima.formats.records import TIE, Answer, OnProgress, Progress, Usage, Verdict
 from minilima.models.cache import CachedModel
 from minilima.models.chat import FAILED, Message, OnReply, Reply, Request, ask, counted
 from minilima.prompts import render
 from minilima.store.job import Job, Outcome
 
-REFERENCE_WINS, TIE, TUNED_WINS = 1.0, 1.5, 2.0
+REFERENCE_WINS, TUNED_WINS = 1.0, 2.0
 
 Pair = tuple[Answer, Answer]
 """(reference model's answer, tuned model's answer) to one prompt."""
 
 
-def build_verdicts(job: Job, tell: Tell) -> Outcome:
+def build_verdicts(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes verdicts.jsonl."""
     tuned = {row["id"]: Answer(**row) for row in read_jsonl(job.inputs["answers"] / "answers.jsonl")}
     pairs = [(Answer(**row), tuned[row["id"]]) for row in read_jsonl(job.inputs["reference"] / "answers.jsonl")]
     references = {prompt.id: prompt.output for prompt in load_eval_set(job.sources.eval_set.local_path, job.config.eval_set.size)}
-    verdicts, usage = judge_pairs(job, pairs, references, tell)
+    verdicts, usage = judge_pairs(job, pairs, references, on_progress)
     write_jsonl(job.work / "verdicts.jsonl", verdicts)
     return Outcome(metrics=counts(verdicts), usage=usage)
 
@@ -48,30 +48,34 @@ def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
     }
 
 
-def judge_pairs(job: Job, pairs: Sequence[Pair], references: Mapping[str, str | None], tell: Tell) -> tuple[list[Verdict], Usage]:
+def judge_pairs(
+    job: Job, pairs: Sequence[Pair], references: Mapping[str, str | None], on_progress: OnProgress
+) -> tuple[list[Verdict], Usage]:
     """The verdicts of the job's judge, in the order of the pairs.
 
     Args:
         job: names the judge, and how it is reached.
         pairs: whose ids differ.
         references: the reference answer of each pair's id, for a judge that compares with it.
-        tell: called with how far it is.
+        on_progress: called with how far it is.
     """
     check_form(job.config.judge)
     kind = job.config.judge.kind
     if kind == JudgeKind.reference:
-        return _by_reference(job, pairs, references, tell), Usage()
+        return _by_reference(job, pairs, references, on_progress), Usage()
     if kind == JudgeKind.local:
         letters = form_named(job.config.judge.prompt).letters
-        return _by_log_odds(job, letters, pairs, tell) if letters else _by_words(job, pairs, tell)
+        return _by_log_odds(job, letters, pairs, on_progress) if letters else _by_words(job, pairs, on_progress)
     if kind == JudgeKind.alpaca_eval:
         from minilima.evaluate.judge_alpaca_eval import judge_with_alpaca_eval
 
-        return judge_with_alpaca_eval(job, pairs, tell)
-    return _by_endpoint(job, pairs, tell)
+        return judge_with_alpaca_eval(job, pairs, on_progress)
+    return _by_endpoint(job, pairs, on_progress)
 
 
-def _by_reference(job: Job, pairs: Sequence[Pair], references: Mapping[str, str | None], tell: Tell) -> list[Verdict]:
+def _by_reference(
+    job: Job, pairs: Sequence[Pair], references: Mapping[str, str | None], on_progress: OnProgress
+) -> list[Verdict]:
     from minilima.evaluate.judge_reference import Closeness
 
     config = job.config
@@ -91,11 +95,11 @@ def _by_reference(job: Job, pairs: Sequence[Pair], references: Mapping[str, str 
         preference = TIE if abs(gain) <= config.judge.tie_margin else TUNED_WINS if gain > 0 else REFERENCE_WINS
         words = f"closeness to the reference answer: tuned {of_tuned}, base {of_base}"
         verdicts.append(Verdict(id=tuned.id, preference=preference, explanation=words))
-        tell(Progress(done=len(verdicts), total=len(pairs), unit="verdicts"))
+        on_progress(Progress(done=len(verdicts), total=len(pairs), unit="verdicts"))
     return verdicts
 
 
-def _by_log_odds(job: Job, letters: Letters, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
+def _by_log_odds(job: Job, letters: Letters, pairs: Sequence[Pair], on_progress: OnProgress) -> tuple[list[Verdict], Usage]:
     shown = [(pair, swapped) for pair in pairs for swapped in _orders(job.config.judge.orders, pair)]
     form = form_named(job.config.judge.prompt)
     requests = [
@@ -103,7 +107,7 @@ def _by_log_odds(job: Job, letters: Letters, pairs: Sequence[Pair], tell: Tell) 
         for pair, swapped in shown
     ]
     model = CachedModel(_LogOdds(job, letters), job.cache)
-    replies = model.reply_many(requests, counted(tell, len(requests), "replies"))
+    replies = model.reply_many(requests, counted(on_progress, len(requests), "replies"))
     by_prompt: dict[str, list[float]] = {}
     for (pair, swapped), reply in zip(shown, replies, strict=True):
         assert reply.logprobs is not None, "it was asked for them"
@@ -144,37 +148,39 @@ class _LogOdds:
         return replies
 
 
-def _by_endpoint(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
+def _by_endpoint(job: Job, pairs: Sequence[Pair], on_progress: OnProgress) -> tuple[list[Verdict], Usage]:
     from minilima.models.endpoint import connect
 
     judge, endpoint = job.config.judge, job.config.endpoints.judge
     model = connect("judge.model", judge.model, endpoint, job.cache, job.key)
-    return _by_replies(model, judge, pairs, tell, alone=0 if endpoint.batch else 1)
+    return _by_replies(model, judge, pairs, on_progress, alone=0 if endpoint.batch else 1)
 
 
-def _by_words(job: Job, pairs: Sequence[Pair], tell: Tell) -> tuple[list[Verdict], Usage]:
+def _by_words(job: Job, pairs: Sequence[Pair], on_progress: OnProgress) -> tuple[list[Verdict], Usage]:
     """A local model that writes its reasons and its choice, which are read as an endpoint's are."""
     from minilima.models.engines import load_writer
 
     source = job.sources.judge or job.sources.base
     writer = load_writer(job.model_location(source, "judge"), source.identity, job.config.compute)
-    return _by_replies(CachedModel(writer, job.cache), job.config.judge, pairs, tell)
+    return _by_replies(CachedModel(writer, job.cache), job.config.judge, pairs, on_progress)
 
 
 def _by_replies(
-    model: CachedModel, judge: JudgeConfig, pairs: Sequence[Pair], tell: Tell, *, alone: int = 0
+    model: CachedModel, judge: JudgeConfig, pairs: Sequence[Pair], on_progress: OnProgress, *, alone: int = 0
 ) -> tuple[list[Verdict], Usage]:
     form = form_named(judge.prompt)
     sampling = form.sampling(judge)
     shown = [(pair, swapped) for pair in pairs if not _equal(pair) for swapped in _orders(judge.orders, pair)]
     requests = [Request(messages=_question(form, pair, swapped), sampling=sampling) for pair, swapped in shown]
     by_prompt: dict[str, list[tuple[Reply, bool]]] = {}
-    for (pair, swapped), reply in zip(shown, _ask_all(model, requests, judge, tell, alone=alone), strict=True):
+    for (pair, swapped), reply in zip(shown, _ask_all(model, requests, judge, on_progress, alone=alone), strict=True):
         by_prompt.setdefault(pair[1].id, []).append((reply, swapped))
     return [_combine(pair[1].id, by_prompt.get(pair[1].id, []), form) for pair in pairs], model.usage
 
 
-def _ask_all(model: CachedModel, requests: Sequence[Request], judge: JudgeConfig, tell: Tell, *, alone: int) -> list[Reply]:
+def _ask_all(
+    model: CachedModel, requests: Sequence[Request], judge: JudgeConfig, on_progress: OnProgress, *, alone: int
+) -> list[Reply]:
     """All replies. The first `alone` are waited for before the others: a wrong key, model or setting costs few requests."""
     form, asks_endpoint = form_named(judge.prompt), judge.kind == JudgeKind.openai
 
@@ -184,7 +190,7 @@ def _ask_all(model: CachedModel, requests: Sequence[Request], judge: JudgeConfig
         # An endpoint that gave no log-probabilities will not do so when it is asked again.
         return (form.needs_logprobs and reply.logprobs is None) or form.read(reply) is not None
 
-    on_reply = counted(tell, len(requests), "replies")
+    on_reply = counted(on_progress, len(requests), "replies")
     first = model.reply_many(requests[:alone], on_reply, usable)
     if form.needs_logprobs and any(reply.logprobs is None and reply.finish != FAILED for reply in first):
         raise MinilimaError(

@@ -19,7 +19,7 @@ from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.formats.alpaca_judges import OPENAI, read_annotators
 from minilima.formats.files import remembered, write_atomic
-from minilima.formats.records import Answer, Progress, Tell, Usage, Verdict
+from minilima.formats.records import Answer, OnProgress, Progress, Usage, Verdict
 from minilima.models.openai_api import explain
 from minilima.store.job import Job
 
@@ -27,7 +27,9 @@ _MISSING = -1
 """How its cache marks a pair whose reply had no verdict; such pairs are asked about again."""
 
 
-def judge_with_alpaca_eval(job: Job, pairs: Sequence[tuple[Answer, Answer]], tell: Tell) -> tuple[list[Verdict], Usage]:
+def judge_with_alpaca_eval(
+    job: Job, pairs: Sequence[tuple[Answer, Answer]], on_progress: OnProgress
+) -> tuple[list[Verdict], Usage]:
     """Has the package judge (reference model's, tuned model's) answers.
 
     Raises:
@@ -47,7 +49,7 @@ def judge_with_alpaca_eval(job: Job, pairs: Sequence[tuple[Answer, Answer]], tel
             base, tuned = ([_row(pair[side]) for pair in chunk] for side in (0, 1))
             judged = {row["instruction"]: row for row in annotator.annotate_head2head(outputs_1=base, outputs_2=tuned)}
             verdicts += [_verdict(pair[1], judged[pair[1].instruction]) for pair in chunk]
-            tell(Progress(done=len(verdicts), total=len(pairs), unit="verdicts"))
+            on_progress(Progress(done=len(verdicts), total=len(pairs), unit="verdicts"))
     except openai.OpenAIError as error:
         raise explain(error, job.config.judge.model or "of the annotators_config", job.config.endpoints.judge) from None
     except Exception as error:

@@ -1,6 +1,6 @@
 """Judge cards: how well a judge agrees with people, beside the rule "the longer answer is better" that costs nothing.
 
-    python -m minilima agreement ─> outputs/judges/<identity>.json ─┐
+    minilima agreement ─> outputs/judges/<identity>.json ─┐
     benchmarks/judge_cards.py    ─> minilima/data/judge_cards.json ─┴─> every run of that judge shows its card
 A card belongs to a judge's identity: all that enters the key of its verdicts but the data. For a judge that nobody has
 measured, what was published for the form it follows is shown, and that it was another model and another wording.
@@ -166,7 +166,7 @@ def read_card(path: Path) -> JudgeCard:
         raise MinilimaError(
             f"The judge card {path} cannot be read.",
             f"{type(error).__name__}: {error}.",
-            "Delete it, or measure the judge again with: python -m minilima agreement",
+            "Delete it, or measure the judge again with: minilima agreement",
         ) from None
 
 

@@ -1,6 +1,6 @@
 """Scores annotations files: the figures of each run, and a paired comparison of every two that can be compared.
 
-Reads files and returns values; `python -m minilima score` prints them as tables, or as JSON for other programs.
+Reads files and returns values; `minilima score` prints them as tables, or as JSON for other programs.
 """
 
 from collections import Counter

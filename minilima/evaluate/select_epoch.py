@@ -22,11 +22,11 @@ import torch
 from minilima.config.choices import Pick
 from minilima.errors import MinilimaError
 from minilima.evaluate.answers import answer_prompts
-from minilima.evaluate.judge import TIE, judge_pairs
+from minilima.evaluate.judge import judge_pairs
 from minilima.evaluate.results import Coverage
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.records import Answer, EvalPrompt, Progress, Tell, Usage
+from minilima.formats.records import TIE, Answer, EvalPrompt, OnProgress, Progress, Usage
 from minilima.models.cache import CachedModel
 from minilima.models.local import LocalModel
 from minilima.rouge import RougeIndex
@@ -46,21 +46,21 @@ class EpochScore:
     preference: float | None = None
 
 
-def choose_epoch(job: Job, tell: Tell) -> Outcome:
+def choose_epoch(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes the chosen epoch's files, dev_curve.jsonl and, where a judge was asked, dev_answers.jsonl."""
     trained = job.inputs["epochs"]
     folders = sorted((trained / "epochs").iterdir())
     prompts, left_out = clean_prompts(job)
     scores, answers = [], []
     for number, folder in enumerate(folders, start=1):
-        tell(Progress(done=number - 1, total=len(folders), unit="epochs"))
+        on_progress(Progress(done=number - 1, total=len(folders), unit="epochs"))
         loss, written = _ask_epoch(job, folder, prompts)
         perplexity = None if loss is None else math.exp(loss)
         scores.append(EpochScore(epoch=number, dev_loss=loss, perplexity=perplexity))
         answers.append(written)
     usage = Usage()
     if job.config.epoch.select == Pick.judge:
-        preferences, usage = _judge(job, prompts, answers, tell)
+        preferences, usage = _judge(job, prompts, answers, on_progress)
         scores = [EpochScore(**{**vars(score), "preference": mean}) for score, mean in zip(scores, preferences, strict=True)]
         rows = [{"epoch": epoch, **vars(answer)} for epoch, written in enumerate(answers, start=1) for answer in written]
         write_jsonl(job.work / "dev_answers.jsonl", rows)
@@ -110,7 +110,8 @@ def _ask_epoch(job: Job, folder: Path, prompts: Sequence[EvalPrompt]) -> tuple[f
     compute = job.config.compute
     name = f"{job.inputs['epochs'].name}/{folder.name}"
     local = LocalModel(str(folder), name, device=compute.device, batch=compute.generation_batch)
-    losses = list(local.reference_losses([(prompt.id, prompt.instruction, prompt.output) for prompt in prompts if prompt.output]))
+    asked = [(prompt.id, prompt.instruction, prompt.output) for prompt in prompts if prompt.output]
+    losses = list(local.reference_losses(asked, job.config.model.thinking))
     answers = []
     if job.config.epoch.select == Pick.judge:
         answers = answer_prompts(prompts, CachedModel(local, job.cache), job.config, name, lambda progress: None)
@@ -121,14 +122,16 @@ def _ask_epoch(job: Job, folder: Path, prompts: Sequence[EvalPrompt]) -> tuple[f
     return (sum(loss.nats for loss in losses) / sum(loss.tokens for loss in losses) if losses else None), answers
 
 
-def _judge(job: Job, prompts: Sequence[EvalPrompt], answers: Sequence[Sequence[Answer]], tell: Tell) -> tuple[list[float], Usage]:
+def _judge(
+    job: Job, prompts: Sequence[EvalPrompt], answers: Sequence[Sequence[Answer]], on_progress: OnProgress
+) -> tuple[list[float], Usage]:
     """The mean preference for each epoch over the last, and what asking took."""
     pairs = [(last, other) for epoch in answers[:-1] for last, other in zip(answers[-1], epoch, strict=True)]
     references = {prompt.id: prompt.output for prompt in prompts}
     preferences: list[float] = []
     usage = Usage()
     for start in range(0, len(pairs), len(prompts)):
-        verdicts, took = judge_pairs(job, pairs[start : start + len(prompts)], references, tell)
+        verdicts, took = judge_pairs(job, pairs[start : start + len(prompts)], references, on_progress)
         usage += took
         read = [verdict.preference for verdict in verdicts if verdict.preference is not None]
         coverage = Coverage(judged=len(read), prompts=len(prompts), minimum=job.config.judge.min_coverage)

@@ -119,6 +119,10 @@ class ReferenceLoss:
     tokens: int
 
 
+TIE = 1.5
+"""The preference between 1 (the reference model wins) and 2 (the tuned model wins)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """A judge's comparison of the tuned model's answer with the reference model's.
@@ -157,7 +161,7 @@ class Usage:
             faults=dict(Counter(self.faults) + Counter(other.faults)),
         )
 
-    def told(self) -> str:
+    def text(self) -> str:
         """`192 replies, 2,880 tokens, 0.0012 USD; on the way: 19 busy, 7 malformed`; empty where no model was asked."""
         if not (self.calls or self.cached):
             return ""
@@ -181,5 +185,5 @@ class Progress:
     """An example to show once, in pieces of text, each with whether it has loss."""
 
 
-Tell = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 """What a stage calls to report progress."""

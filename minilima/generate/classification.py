@@ -1,4 +1,4 @@
-"""What models say of classification tasks: yes or no, how sure they are, the labels, and how these are spread. Pure."""
+"""What models reply about classification tasks: yes or no, with which odds, which labels, and how evenly these occur. Pure."""
 
 import math
 import re
@@ -15,11 +15,14 @@ KINDS = {True: "classification", False: "generation"}
 LABELS_SCHEMA = list_schema("labels", {"type": "string"})
 
 _FEWEST_LABELS, _MOST_LABELS, _LABEL_WORDS = 2, 12, 6
-"""A shorter or longer list, or a longer line, is no list of labels."""
+"""Fewer or more items, or an item of more words, make a reply no list of labels."""
 
 
 def odds(logprobs: Mapping[str, float]) -> float:
-    """Log-odds of the word for classification tasks against the other; one that is not listed is as likely as the last listed."""
+    """Log-odds of the word for classification against the other.
+
+    A word that is not among the listed tokens gets the log-probability of the least likely listed one.
+    """
     least = min(logprobs.values(), default=0.0)
     yes, no = (
         max((value for token, value in logprobs.items() if token.strip() and word.startswith(token.strip())), default=least)
@@ -42,9 +45,9 @@ def says_yes(text: str) -> bool | None:
 
 
 def parse_labels(text: str) -> list[str]:
-    """The labels of a list, one a line or divided by commas; empty where it is no such list."""
+    """The labels of a list, one per line or divided by commas; empty if the text is no such list."""
     listed = json_items(text, "labels")
-    # A line that ends in a colon is the list's heading.
+    # A line that ends in a colon is a heading.
     lines = [line for line in text.strip().splitlines() if line.strip(" *") and not line.rstrip(" *").endswith(":")]
     if listed is not None:
         lines = [str(item) for item in listed]
@@ -56,12 +59,12 @@ def parse_labels(text: str) -> list[str]:
 
 
 def label_in_turn(labels: Sequence[str], identity: str, number: int) -> str:
-    """The label of a task's instance: tasks begin at different labels, and go through them in turn."""
+    """The label of an instance: each task starts at a label of its own and goes through them in turn."""
     return labels[(int(sha256_text(identity)[:8], 16) + number) % len(labels)] if labels else ""
 
 
 def label_balance(examples: Sequence[Example]) -> dict[str, object]:
-    """How the labels of classification examples are spread: the most frequent ones, and the share of the first."""
+    """The most frequent labels of classification examples, and the share of the first."""
     counts = Counter(example.output.lower() for example in examples if example.is_classification)
     total = sum(counts.values())
     if not total:

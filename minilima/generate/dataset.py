@@ -1,4 +1,4 @@
-"""Step 4: from the pool to the data set: duplicates and contamination out, then a nested choice of `dataset.size` rows."""
+"""Step 4: the data set: the pool without duplicates and contamination, then a nested choice of `dataset.size` rows."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,19 +9,19 @@ from minilima.config.schema import Config, DataConfig, DatasetConfig
 from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.records import EvalPrompt, Example, Rejected, SeedTask, Tell, Usage, user_text
+from minilima.formats.records import EvalPrompt, Example, OnProgress, Rejected, SeedTask, Usage, user_text
 from minilima.formats.seeds import load_seeds
 from minilima.generate.dataset_statistics import describe
 from minilima.generate.layouts import encode
 from minilima.generate.pool import connect_generator, reasons
-from minilima.generate.prompting import Asker
+from minilima.generate.prompting import Prompter
 from minilima.generate.quality import rate
 from minilima.generate.selection import Vectors, arrange
 from minilima.rouge import RougeIndex
 from minilima.store.job import Job, Outcome
 
 
-def build_dataset(job: Job, tell: Tell) -> Outcome:
+def build_dataset(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes dataset.jsonl and rejected.jsonl."""
     config, dataset = job.config, job.config.dataset
     pool = [Example(**row) for row in read_jsonl(job.inputs["pool"] / "instances.jsonl")]
@@ -29,10 +29,10 @@ def build_dataset(job: Job, tell: Tell) -> Outcome:
     if dataset.include_seeds:
         assert job.sources.seeds is not None and job.sources.seeds.path is not None
         seeds = [_as_example(task) for task in load_seeds(job.sources.seeds.path)]
-    # All prompts, not only the first eval_set.size: a quick look must not let the others in.
+    # All prompts, not only the first eval_set.size: a smaller evaluation must not let the other prompts in.
     prompts = load_eval_set(job.sources.eval_set.local_path, None) if dataset.decontaminate else []
     kept, rejected = sift([*seeds, *pool], prompts, config.data, dataset)
-    ordered, usage = _arranged(job, kept, tell)
+    ordered, usage = _arranged(job, kept, on_progress)
     chosen = [_encoded(example, config) for example in ordered[: dataset.size]]
     if not chosen:
         raise MinilimaError(
@@ -88,11 +88,11 @@ def _left_out(example: Example, reason: str, nearest_id: str | None, nearest_rou
 
 
 def _asked(example: Example) -> list[str]:
-    """The texts of an example by which it may resemble a prompt."""
+    """The texts of an example that are compared with evaluation prompts."""
     return [example.instruction, user_text(example.instruction, example.input), *(user for user, _ in example.history)]
 
 
-def _arranged(job: Job, kept: Sequence[Example], tell: Tell) -> tuple[list[Example], Usage]:
+def _arranged(job: Job, kept: Sequence[Example], on_progress: OnProgress) -> tuple[list[Example], Usage]:
     config, usage = job.config, Usage()
 
     def embed(texts: Sequence[str]) -> Vectors:
@@ -103,7 +103,7 @@ def _arranged(job: Job, kept: Sequence[Example], tell: Tell) -> tuple[list[Examp
     def rating(examples: Sequence[Example]) -> list[float | None]:
         nonlocal usage
         model = connect_generator(job)
-        scores = rate(examples, model, Asker(generator=config.generator, data=config.data), tell)
+        scores = rate(examples, model, Prompter(generator=config.generator, data=config.data), on_progress)
         usage = model.usage
         return scores
 

@@ -1,33 +1,33 @@
-"""Steps 2 and 3: is a task a classification, and worked instances of each.
+"""Steps 2 and 3: is a task a classification, and examples with answers of each.
 
-For classification tasks the possible labels are asked for first, then an input that fits one of them, the labels taking
-turns; for all others the input first and then the answer. Otherwise models write inputs for one label only (Self-Instruct,
-section 2.2). Each half is one request, after worked seed tasks of the same kind.
+For a classification task the model lists the labels first and then writes an input for one of them, the labels taking turns:
+if the input came first, models would write inputs for one label only (Self-Instruct, section 2.2). For any other task the
+input comes first and then the answer. Each half is one request, with seed tasks of the same kind as demonstrations.
 """
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from minilima.formats.records import Example, Rejected, SeedTask, Tell
+from minilima.formats.records import Example, OnProgress, Rejected, SeedTask
 from minilima.formats.seeds import short_tasks
 from minilima.generate.classification import KINDS, LABELS_SCHEMA, best_limit, label_in_turn, odds, parse_labels, says_yes
 from minilima.generate.filters import instance_fault
 from minilima.generate.instructions import Instruction
 from minilima.generate.methods import no_input
-from minilima.generate.prompting import Asker, Demonstration
+from minilima.generate.prompting import Demonstration, Prompter
 from minilima.models.cache import CachedModel
 from minilima.models.chat import FAILED, Reply, Request, Sampling, counted
 
 CLASSIFICATION_DEMONSTRATIONS = 4
 """Seed tasks shown before the question, half of them classification tasks."""
 KIND_DEMONSTRATIONS = 8
-"""Seed tasks of each kind shown where probabilities decide."""
+"""Seed tasks of each kind in the prompt where probabilities decide."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classified:
-    """An instruction and whether its answer is one label out of a small set; None: the model did not say."""
+    """An instruction, and whether its answer is one label out of a small set; None: the model's reply was unclear."""
 
     id: str
     instruction: str
@@ -36,7 +36,7 @@ class Classified:
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One worked instance before it is checked."""
+    """One example with its answer, before it is checked."""
 
     task: Instruction
     number: int
@@ -48,8 +48,8 @@ class Instance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
-    """Where an answer is to be written: a task and one of its inputs."""
+class _Unanswered:
+    """A task with one of its inputs, before the answer is written."""
 
     task: Instruction
     number: int
@@ -57,28 +57,30 @@ class _Place:
     replies: tuple[Reply, ...] = ()
 
 
-class Steps:
-    """Steps 2 and 3 with one model. `shown` seeds stand before every question of a kind."""
+class Instances:
+    """Steps 2 and 3 with one model: is each task a classification, and its examples with answers."""
 
-    def __init__(self, seeds: Sequence[SeedTask], model: CachedModel, asker: Asker, seed: int, tell: Tell) -> None:
-        self.seeds, self.model, self.asker, self.seed, self.tell = seeds, model, asker, seed, tell
-        self.sampling = asker.instance_sampling()
+    def __init__(
+        self, seeds: Sequence[SeedTask], model: CachedModel, prompter: Prompter, seed: int, on_progress: OnProgress
+    ) -> None:
+        self.seeds, self.model, self.prompter, self.seed, self.on_progress = seeds, model, prompter, seed, on_progress
+        self.sampling = prompter.instance_sampling()
 
     def classify(self, tasks: Sequence[Instruction]) -> list[Classified]:
         """Asks of each instruction whether it is a classification task."""
-        if self.asker.data.classification_only:
+        if self.prompter.data.classification_only:
             return [Classified(id=task.id, instruction=task.instruction, is_classification=True) for task in tasks]
         both = {task.is_classification for task in self.seeds} == {True, False}
-        kinds = self.kinds_weighed(tasks) if self.asker.weighs_kinds and both else self.kinds_told(tasks)
+        kinds = self.kinds_weighed(tasks) if self.prompter.weighs_kinds and both else self.kinds_answered(tasks)
         return [
             Classified(id=task.id, instruction=task.instruction, is_classification=kind)
             for task, kind in zip(tasks, kinds, strict=True)
         ]
 
     def kinds_weighed(self, tasks: Sequence[Instruction]) -> list[bool | None]:
-        """By the odds of the word for each kind, after worked seeds; the seeds that are left tell which odds mean what.
+        """By the odds of the word for each kind, after seed tasks with their kind; the other seeds set the threshold.
 
-        Small models say no to nearly everything, but less surely where yes is right (Zhao et al. 2021 on such biases).
+        Small models answer no to nearly everything, but with less confidence where yes is right (biases: Zhao et al. 2021).
         """
         rng = random.Random(f"kinds:{self.seed}")
         drawn = {kind: _short(self.seeds, rng, len(self.seeds), is_classification=kind) for kind in (True, False)}
@@ -89,13 +91,13 @@ class Steps:
         rng.shuffle(shown)
         known = [task for kind, seeds in drawn.items() for task in seeds[cuts[kind] :]]
         texts = [task.instruction for task in known] + [task.instruction for task in tasks]
-        requests = [self.asker.weigh("kind", shown, instruction=text) for text in texts]
+        requests = [self.prompter.weigh("kind", shown, instruction=text) for text in texts]
         weighed = [odds(reply.logprobs or {}) for reply in self._ask(requests, "classified")]
         limit = best_limit([(value, task.is_classification) for value, task in zip(weighed, known, strict=False)])
         return [value > limit for value in weighed[len(known) :]]
 
-    def kinds_told(self, tasks: Sequence[Instruction]) -> list[bool | None]:
-        """By what the model answers in words; None where that is neither yes nor no."""
+    def kinds_answered(self, tasks: Sequence[Instruction]) -> list[bool | None]:
+        """By the model's answer in words; None where it is neither yes nor no."""
         rng = random.Random(f"classification:{self.seed}")
         yes = _short(self.seeds, rng, CLASSIFICATION_DEMONSTRATIONS // 2, is_classification=True)
         no = _short(self.seeds, rng, CLASSIFICATION_DEMONSTRATIONS - len(yes), is_classification=False)
@@ -103,25 +105,25 @@ class Steps:
         shown += [({"instruction": task.instruction}, "No") for task in no]
         rng.shuffle(shown)
         sampling = Sampling(temperature=0.0, max_tokens=3)
-        requests = [self.asker.request("classification", shown, sampling, instruction=task.instruction) for task in tasks]
+        requests = [self.prompter.request("classification", shown, sampling, instruction=task.instruction) for task in tasks]
         replies = self._ask(requests, "classified", lambda reply: says_yes(reply.text) is not None)
         return [says_yes(reply.text) for reply in replies]
 
     def instances(self, tasks: Sequence[Instruction], classified: Sequence[Classified]) -> list[Instance]:
-        """`data.instances_per_task` worked instances of each task."""
+        """`data.instances_per_task` examples with answers of each task."""
         kinds = {item.id: item.is_classification for item in classified}
         labels = self._labels([task for task in tasks if kinds[task.id]])
-        if not self.asker.data.classification_only:
-            # What has no labels was taken for a classification by mistake: it is answered like the others.
+        if not self.prompter.data.classification_only:
+            # A task without labels is no classification after all: it is answered like the others.
             labels = {identity: reply for identity, reply in labels.items() if parse_labels(reply.text)}
             kinds = {identity: kind and (True if identity in labels else None) for identity, kind in kinds.items()}
         by_label = self._by_label([task for task in tasks if kinds[task.id]], labels)
         by_input = self._by_input([task for task in tasks if not kinds[task.id]], kinds)
-        places = {task.id: place for place, task in enumerate(tasks)}
-        return sorted((*by_label, *by_input), key=lambda item: (places[item.task.id], item.number))
+        positions = {task.id: position for position, task in enumerate(tasks)}
+        return sorted((*by_label, *by_input), key=lambda item: (positions[item.task.id], item.number))
 
     def answers(self, tasks: Sequence[Instruction]) -> list[Instance]:
-        """Answers to tasks that are complete as they are."""
+        """Answers to tasks that have their input, or need none."""
         requests = [self._answer(task, task.input, [], 0) for task in tasks]
         replies = self._ask(requests, "answers")
         return [
@@ -133,47 +135,51 @@ class Steps:
         ]  # fmt: skip
 
     def _by_input(self, tasks: Sequence[Instruction], kinds: Mapping[str, bool | None]) -> list[Instance]:
-        """Also for tasks of which it is not known what they are: their rows say so."""
+        """Input first, then the answer; also for tasks whose kind is unknown (`is_classification` stays None)."""
         shown = self._shown(is_classification=False)
         answers: list[Demonstration] = [({**_worked(task), "words": None}, task.output) for task in shown]
-        places = [_Place(task=task, number=0, input=task.input) for task in tasks if task.complete]
-        places += self._inputs([task for task in tasks if not task.complete], shown)
-        requests = [self._answer(place.task, place.input, answers, place.number) for place in places]
+        pending = [_Unanswered(task=task, number=0, input=task.input) for task in tasks if task.complete]
+        pending += self._inputs([task for task in tasks if not task.complete], shown)
+        requests = [self._answer(each.task, each.input, answers, each.number) for each in pending]
         return [
             Instance(
-                task=place.task, number=place.number, is_classification=kinds[place.task.id], input=place.input,
-                output=reply.text, replies=(*place.replies, reply), request=reply.key,
+                task=each.task, number=each.number, is_classification=kinds[each.task.id], input=each.input,
+                output=reply.text, replies=(*each.replies, reply), request=reply.key,
             )
-            for place, reply in zip(places, self._ask(requests, "instances"), strict=True)
+            for each, reply in zip(pending, self._ask(requests, "instances"), strict=True)
         ]  # fmt: skip
 
-    def _inputs(self, tasks: Sequence[Instruction], seeds: Sequence[SeedTask]) -> list["_Place"]:
-        """Inputs for tasks where the model is to make them up, each after those before it; one place where none is needed."""
+    def _inputs(self, tasks: Sequence[Instruction], seeds: Sequence[SeedTask]) -> list["_Unanswered"]:
+        """Inputs that the model makes up, each after the earlier ones; a single empty one for a task that needs none."""
         shown: list[Demonstration] = [({"instruction": task.instruction}, task.input or "None") for task in seeds]
-        found: dict[str, list[_Place]] = {task.id: [] for task in tasks}
-        for number in range(self.asker.data.instances_per_task):
-            going = [task for task in tasks if all(place.input for place in found[task.id])]
+        pending: dict[str, list[_Unanswered]] = {task.id: [] for task in tasks}
+        for number in range(self.prompter.data.instances_per_task):
+            going = [task for task in tasks if all(each.input for each in pending[task.id])]
             requests = [
-                self.asker.request(
+                self.prompter.request(
                     "input", shown, self.sampling, number,
-                    instruction=task.instruction, earlier=[place.input for place in found[task.id]],
+                    instruction=task.instruction, earlier=[each.input for each in pending[task.id]],
                 )
                 for task in going
             ]  # fmt: skip
             for task, reply in zip(going, self._ask(requests, "inputs"), strict=True):
                 given = no_input(reply.text)
-                if given or not number:  # that there is no other input is no instance
-                    found[task.id].append(_Place(task=task, number=number, input=given, replies=(reply,)))
-        return [place for places in found.values() for place in places]
+                if given or not number:  # "no further input" is not an instance
+                    pending[task.id].append(_Unanswered(task=task, number=number, input=given, replies=(reply,)))
+        return [each for of_task in pending.values() for each in of_task]
 
     def _answer(self, task: Instruction, given: str, shown: Sequence[Demonstration], number: int) -> Request:
-        words = self.asker.data.answer_words
-        return self.asker.request("answer", shown, self.sampling, number, instruction=task.instruction, input=given, words=words)
+        words = self.prompter.data.answer_words
+        return self.prompter.request(
+            "answer", shown, self.sampling, number, instruction=task.instruction, input=given, words=words
+        )
 
     def _labels(self, tasks: Sequence[Instruction]) -> dict[str, Reply]:
         """The replies to the question for each task's labels, by its id."""
-        schema = LABELS_SCHEMA if self.asker.wants_json else None
-        asked = [self.asker.request("labels", [], self.sampling, instruction=task.instruction, schema=schema) for task in tasks]
+        schema = LABELS_SCHEMA if self.prompter.wants_json else None
+        asked = [
+            self.prompter.request("labels", [], self.sampling, instruction=task.instruction, schema=schema) for task in tasks
+        ]
         replies = self._ask(asked, "label lists", lambda reply: bool(parse_labels(reply.text)))
         return {task.id: reply for task, reply in zip(tasks, replies, strict=True)}
 
@@ -184,10 +190,10 @@ class Steps:
         ]
         labels = {task.id: parse_labels(lists[task.id].text) for task in tasks}
         made: dict[str, list[Instance]] = {task.id: [] for task in tasks}
-        for number in range(self.asker.data.instances_per_task):
+        for number in range(self.prompter.data.instances_per_task):
             turn = {task.id: label_in_turn(labels[task.id], task.id, number) for task in tasks}
             requests = [
-                self.asker.request(
+                self.prompter.request(
                     "labelled_input", shown, self.sampling, number, instruction=task.instruction, label=turn[task.id],
                     earlier=[item.input for item in made[task.id] if item.output == turn[task.id] and item.input],
                 )
@@ -205,14 +211,14 @@ class Steps:
 
     def _shown(self, *, is_classification: bool) -> list[SeedTask]:
         rng = random.Random(f"instances:{self.seed}:{is_classification}")
-        return _short(self.seeds, rng, self.asker.data.instance_demonstrations, is_classification=is_classification)
+        return _short(self.seeds, rng, self.prompter.data.instance_demonstrations, is_classification=is_classification)
 
     def _ask(self, requests: Sequence[Request], unit: str, usable: Callable[[Reply], bool] = lambda reply: True) -> list[Reply]:
-        return self.model.reply_many(requests, counted(self.tell, len(requests), unit), usable)
+        return self.model.reply_many(requests, counted(self.on_progress, len(requests), unit), usable)
 
 
 def check(instances: Sequence[Instance]) -> tuple[list[Example], list[Rejected]]:
-    """Examples out of instances; what is cut, empty, contradictory or otherwise unfit is rejected with its reason."""
+    """Examples out of instances; cut, empty, contradictory or otherwise faulty ones are rejected with a reason."""
     examples, rejected = [], []
     contradicted = _contradicted(instances)
     for item in instances:
@@ -259,7 +265,7 @@ def _contradicted(instances: Sequence[Instance]) -> set[tuple[str, str]]:
     for item in instances:
         if item.input:
             outputs.setdefault((item.task.id, item.input), set()).add(item.output.strip())
-    return {place for place, found in outputs.items() if len(found) > 1}
+    return {key for key, distinct in outputs.items() if len(distinct) > 1}
 
 
 def _worked(task: SeedTask) -> dict[str, str]:

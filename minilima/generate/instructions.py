@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 
 from minilima.config.choices import DataKind
 from minilima.config.schema import BudgetConfig, DataConfig
-from minilima.formats.records import Example, Progress, Rejected, SeedTask, Tell, user_text
+from minilima.formats.records import Example, OnProgress, Progress, Rejected, SeedTask, user_text
 from minilima.formats.seeds import short_tasks
 from minilima.generate.filters import asks, instruction_fault, points_to_an_input
-from minilima.generate.methods import Demo, Draft, Writer
+from minilima.generate.methods import Candidate, Demo, Method
 from minilima.models.budget import Spend, covers
 from minilima.models.cache import UNUSABLE, CachedModel
 from minilima.models.chat import FAILED, Reply
@@ -25,12 +25,12 @@ from minilima.rouge import Nearest, RougeIndex
 SATURATED_ROUNDS = 3
 
 _REQUESTS_A_TASK = {DataKind.self_instruct: 4, DataKind.magpie: 1}
-"""Classification or not, labels that there may turn out to be none of, and the two halves of an instance; an answer. Alpaca's
-examples come whole."""
+"""Requests that each accepted task still needs. self_instruct: is it a classification task, its labels, an input, an output;
+magpie: an answer; alpaca: none."""
 _PROMPT_TOKENS = 2000
-"""What the prompt of one of them takes at most, for the question whether a budget covers them."""
+"""Upper bound for the prompt of one such request, to decide whether a budget covers all of them."""
 _SHOWN = 200
-"""Characters of a reply that stand in rejected.jsonl where no task could be read in it."""
+"""Characters of a reply without a readable task that rejected.jsonl shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,9 @@ class Instruction:
     instruction: str
     input: str = ""
     output: str | None = None
-    """Where the writer gave whole examples."""
+    """Set where the model wrote the whole example in one reply."""
     complete: bool = False
-    """Whether it gave the input too, also where that is empty."""
+    """Whether the input was written too, even if it is empty."""
     round: int
     parents: tuple[str, ...]
     """Ids of the demonstrations in its prompt."""
@@ -59,32 +59,32 @@ class Instruction:
 
 @dataclass(kw_only=True)
 class Growth:
-    """The pool while it grows: accepted and rejected candidates and the yield of each round."""
+    """The pool while it grows: accepted and rejected candidates, and what each round yielded."""
 
     accepted: list[Instruction] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     rounds: list[dict[str, int]] = field(default_factory=list)
     spent: Spend = field(default_factory=Spend)
-    """What all replies so far took, from the cache or not: the same in an interrupted run as in a whole one."""
+    """Cost of all replies so far, cached ones included, so that a resumed run stops where an uninterrupted one does."""
     stopped: str = "target"
 
 
 def grow(
     seeds: Sequence[SeedTask],
     model: CachedModel,
-    writer: Writer,
+    method: Method,
     data: DataConfig,
     seed: int,
-    tell: Tell,
+    on_progress: OnProgress,
     budget: BudgetConfig | None = None,
 ) -> Growth:
-    """Asks for new tasks until the target is met or a reason to stop is: saturation, budget, minutes, or rounds."""
+    """Asks for new tasks until there are enough, or saturation, the budget, `max_minutes` or `max_rounds` stops it."""
     growth = Growth()
     index = RougeIndex(data.tokenizer)
     for task in seeds:
         index.add(task.id, task.instruction)
     shown_seeds = [task for task in seeds if task.is_classification or not data.classification_only]
-    if writer.whole:
+    if method.whole:
         shown_seeds = short_tasks(shown_seeds)
     started = time.monotonic()
     for number in range(data.max_rounds):
@@ -92,9 +92,9 @@ def grow(
         if most <= len(growth.accepted):
             growth.stopped = "budget"
             return growth
-        _round(number, shown_seeds, growth, index, model, writer, replace(data, instructions=most), seed)
+        _round(number, shown_seeds, growth, index, model, method, replace(data, instructions=most), seed)
         note = f"round {number + 1}, {len(growth.rejected):,} rejected"
-        tell(Progress(done=len(growth.accepted), total=data.instructions, unit="instructions", note=note))
+        on_progress(Progress(done=len(growth.accepted), total=data.instructions, unit="instructions", note=note))
         if len(growth.accepted) >= data.instructions:
             return growth
         if _saturated(growth.rounds, data.saturation):
@@ -113,43 +113,43 @@ def _round(
     growth: Growth,
     index: RougeIndex,
     model: CachedModel,
-    writer: Writer,
+    method: Method,
     data: DataConfig,
     seed: int,
 ) -> None:
     slots = range(data.requests_per_round)
-    drawn = [_draw(seeds, growth.accepted, writer.demonstrations, data, f"{seed}:{number}:{slot}") for slot in slots]
-    requests = [writer.request(shown, number * data.requests_per_round + slot) for slot, shown in enumerate(drawn)]
+    drawn = [_draw(seeds, growth.accepted, method.demonstrations, data, f"{seed}:{number}:{slot}") for slot in slots]
+    requests = [method.request(shown, number * data.requests_per_round + slot) for slot, shown in enumerate(drawn)]
     asked_before = model.usage.faults.get(UNUSABLE, 0)
-    replies = model.reply_many(requests, usable=lambda reply: bool(writer.parse(reply)))
+    replies = model.reply_many(requests, usable=lambda reply: bool(method.parse(reply)))
     growth.spent += Spend(requests=model.usage.faults.get(UNUSABLE, 0) - asked_before)
-    before, candidates = len(growth.accepted), 0
+    before, written = len(growth.accepted), 0
     for slot, (shown, request, reply) in enumerate(zip(drawn, requests, replies, strict=True)):
-        drafts = writer.parse(reply)
+        candidates = method.parse(reply)
         parents = tuple(task.id for task in shown)
-        candidates += len(drafts)
-        place, key = f"r{number}.{slot}", reply.key or request.key(model.name)
-        _accept(drafts, growth, index, data, place, number, parents, key)
-        if (fault := _reply_fault(reply, drafts)) is not None:
-            # What was cut off stood last, what could not be read is known by its beginning.
+        written += len(candidates)
+        identity, key = f"r{number}.{slot}", reply.key or request.key(model.name)
+        _accept(candidates, growth, index, data, identity, number, parents, key)
+        if (fault := _reply_fault(reply, candidates)) is not None:
+            # A cut reply is shown by its end, an unreadable one by its beginning.
             text = reply.text.strip()[-_SHOWN:] if fault == "truncated" else reply.text.strip()[:_SHOWN]
-            growth.rejected.append(Rejected(id=place, text=text, reason=fault, request=key))
+            growth.rejected.append(Rejected(id=identity, text=text, reason=fault, request=key))
         growth.spent = _after(growth.spent, reply)
-    growth.rounds.append({"round": number, "candidates": candidates, "accepted": len(growth.accepted) - before})
+    growth.rounds.append({"round": number, "candidates": written, "accepted": len(growth.accepted) - before})
 
 
-def _reply_fault(reply: Reply, drafts: Sequence[Draft]) -> str | None:
-    """What is lost of a reply, so that nothing is missing silently: all of it, or the task in which it was cut."""
+def _reply_fault(reply: Reply, candidates: Sequence[Candidate]) -> str | None:
+    """What was lost of a reply (all of it, or the task in which it was cut), so that rejected.jsonl lists it; None: nothing."""
     if reply.finish == FAILED:
         return "no_reply"
     if reply.finish == "length":
         return "truncated"
-    return None if drafts else "unreadable"
+    return None if candidates else "unreadable"
 
 
-def _draw(seeds: Sequence[SeedTask], machine: Sequence[Instruction], wanted: int, data: DataConfig, place: str) -> list[Demo]:
+def _draw(seeds: Sequence[SeedTask], machine: Sequence[Instruction], wanted: int, data: DataConfig, drawn_for: str) -> list[Demo]:
     """The demonstrations of one prompt: some machine-written ones if there are any, the rest seeds, shuffled."""
-    rng = random.Random(f"instructions:{place}")
+    rng = random.Random(f"instructions:{drawn_for}")
     written = rng.sample(machine, min(data.machine_demonstrations, wanted // 2, len(machine)))
     drawn: list[Demo] = [_as_example(item) for item in written]
     drawn += rng.sample(seeds, min(wanted - len(written), len(seeds)))
@@ -162,7 +162,7 @@ def _as_example(item: Instruction) -> Example:
 
 
 def _accept(
-    drafts: Sequence[Draft],
+    candidates: Sequence[Candidate],
     growth: Growth,
     index: RougeIndex,
     data: DataConfig,
@@ -171,16 +171,16 @@ def _accept(
     parents: tuple[str, ...],
     request: str,
 ) -> None:
-    for place, draft in enumerate(drafts):
+    for position, candidate in enumerate(candidates):
         if len(growth.accepted) >= data.instructions:
             return
-        identity, text = f"{prefix}.{place}", draft.instruction
+        identity, text = f"{prefix}.{position}", candidate.instruction
         if data.must_ask and not points_to_an_input(text):
-            draft = replace(draft, input="")
+            candidate = replace(candidate, input="")
         nearest = index.nearest(text)
-        if (fault := _fault(draft, nearest, data)) is not None:
+        if (fault := _fault(candidate, nearest, data)) is not None:
             near = {"nearest_id": nearest.id, "nearest_rouge": round(nearest.rouge, 4)} if nearest else {}
-            whole = {"input": draft.input or None, "output": draft.output, "request": request}
+            whole = {"input": candidate.input or None, "output": candidate.output, "request": request}
             growth.rejected.append(Rejected(id=identity, text=text, reason=fault, **near, **whole))  # type: ignore[arg-type]
             continue
         index.add(identity, text)
@@ -188,9 +188,9 @@ def _accept(
             Instruction(
                 id=identity,
                 instruction=text,
-                input=draft.input,
-                output=draft.output,
-                complete=draft.complete,
+                input=candidate.input,
+                output=candidate.output,
+                complete=candidate.complete,
                 round=number,
                 parents=parents,
                 request=request,
@@ -202,9 +202,9 @@ def _accept(
         )
 
 
-def _fault(draft: Draft, nearest: Nearest | None, data: DataConfig) -> str | None:
-    fault = instruction_fault(draft.instruction, data)
-    if fault is None and data.must_ask and not asks(user_text(draft.instruction, draft.input)):
+def _fault(candidate: Candidate, nearest: Nearest | None, data: DataConfig) -> str | None:
+    fault = instruction_fault(candidate.instruction, data)
+    if fault is None and data.must_ask and not asks(user_text(candidate.instruction, candidate.input)):
         return "asks_nothing"
     if fault is None and nearest is not None and nearest.rouge > data.max_similarity:
         return "near_duplicate"
@@ -212,9 +212,9 @@ def _fault(draft: Draft, nearest: Nearest | None, data: DataConfig) -> str | Non
 
 
 def _affordable(budget: BudgetConfig, growth: Growth, data: DataConfig) -> int:
-    """How many tasks there may be after another round, so that the caps cover the instances of all of them in the worst case."""
+    """How many tasks the pool may have after another round if the caps are to cover the instances of all of them, at worst."""
     a_round = data.requests_per_round
-    # Without a price there is no cap in USD; with one, the mean price a token so far is the best guess there is.
+    # A cap in USD needs a price; with one, the mean price per token so far is the best estimate.
     usd_a_token = growth.spent.usd / growth.spent.tokens if growth.spent.tokens else 0.0
     whole = data.instructions_per_request * data.instance_tokens if data.kind == DataKind.alpaca else 0
     round_tokens = a_round * (_PROMPT_TOKENS + data.instruction_tokens + whole)

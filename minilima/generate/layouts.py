@@ -24,9 +24,9 @@ _WITHOUT_INPUT = (
 )
 
 
-def encode(instruction: str, given: str, place: str) -> str:
-    """One layout, chosen by `place` (the example's id and the seed) alone."""
-    rng = random.Random(f"encoding:{place}")
+def encode(instruction: str, given: str, seed: str) -> str:
+    """One layout, drawn by `seed` alone (the run's seed and the example's id)."""
+    rng = random.Random(f"encoding:{seed}")
     layout = rng.choice(_WITH_INPUT if given else _WITHOUT_INPUT)
     # Not str.format: an instruction may hold braces.
     return layout.replace("{instruction}", instruction).replace("{input}", given)

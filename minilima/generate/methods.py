@@ -1,6 +1,6 @@
 """The ways to ask for new tasks: Self-Instruct's lists, Alpaca's whole examples, Magpie's empty user turn.
 
-Each turns demonstrations into a request, and a reply into drafts. Pure.
+Each method turns demonstrations into a request, and a reply into candidates. Pure.
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minilima.formats.records import Example, SeedTask, user_text
-from minilima.generate.prompting import Asker
+from minilima.generate.prompting import Prompter
 from minilima.models.chat import Message, Reply, Request, continue_text
 
 _TEXT = {"type": "string"}
@@ -33,85 +33,85 @@ Demo = SeedTask | Example
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
-    """A task as it was written; input and output where the writer gives whole examples."""
+class Candidate:
+    """A task as the model wrote it, before any filter; with input and output where the method asks for whole examples."""
 
     instruction: str
     input: str = ""
     output: str | None = None
     complete: bool = False
-    """Whether the writer gave the input too, also where it is empty: none is asked for later."""
+    """Whether the input was written too, even if it is empty: then none is asked for later."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writer:
-    """How to ask and how to read. `demonstrations` are shown in each request; `whole` says that their answers are too."""
+class Method:
+    """How to ask for tasks and how to read the reply. Each request shows `demonstrations` tasks; `whole`: with their answers."""
 
     demonstrations: int
     whole: bool = False
     request: Callable[[Sequence[Demo], int], Request]
-    parse: Callable[[Reply], list[Draft]]
+    parse: Callable[[Reply], list[Candidate]]
 
 
-def list_writer(asker: Asker) -> Writer:
+def list_method(prompter: Prompter) -> Method:
     """Self-Instruct: a list of instructions (section 2.2); instances are asked for later."""
-    data = asker.data
+    data = prompter.data
 
     def request(shown: Sequence[Demo], sample: int) -> Request:
         tasks = [_one_line(task.instruction) for task in shown]
-        return asker.list_request(
+        return prompter.list_request(
             "instructions", sample, data.instruction_tokens, "1.", TASKS_SCHEMA,
             tasks=tasks, wanted=data.instructions_per_request, classification=data.classification_only,
         )  # fmt: skip
 
-    def parse(reply: Reply) -> list[Draft]:
-        # A completion goes on after the number that ends the prompt.
-        text = reply.text if asker.is_chat else f"1. {reply.text}"
-        return [Draft(instruction=item) for item in parse_list(text, cut=reply.finish == "length")]
+    def parse(reply: Reply) -> list[Candidate]:
+        # A completion continues after the number that ends the prompt.
+        text = reply.text if prompter.is_chat else f"1. {reply.text}"
+        return [Candidate(instruction=item) for item in parse_list(text, cut=reply.finish == "length")]
 
-    return Writer(demonstrations=data.demonstrations, request=request, parse=parse)
+    return Method(demonstrations=data.demonstrations, request=request, parse=parse)
 
 
-def example_writer(asker: Asker) -> Writer:
+def example_method(prompter: Prompter) -> Method:
     """Alpaca: instruction, input and output in one reply, several of them (Taori et al. 2023)."""
-    data = asker.data
+    data = prompter.data
 
     def request(shown: Sequence[Demo], sample: int) -> Request:
         tokens = data.instruction_tokens + data.instructions_per_request * data.instance_tokens
-        return asker.list_request(
+        return prompter.list_request(
             "examples", sample, tokens, "1. Instruction:", EXAMPLES_SCHEMA,
             tasks=shown, wanted=data.instructions_per_request, words=data.answer_words,
         )  # fmt: skip
 
-    def parse(reply: Reply) -> list[Draft]:
-        text = reply.text if asker.is_chat else f"1. Instruction: {reply.text}"
+    def parse(reply: Reply) -> list[Candidate]:
+        text = reply.text if prompter.is_chat else f"1. Instruction: {reply.text}"
         return parse_examples(text, cut=reply.finish == "length")
 
-    return Writer(demonstrations=min(3, data.demonstrations), request=request, parse=parse)
+    return Method(demonstrations=min(3, data.demonstrations), request=request, parse=parse)
 
 
-def turn_writer(asker: Asker, open_user_turn: Callable[[Sequence[Message]], str], demonstrations: int) -> Writer:
+def turn_method(prompter: Prompter, open_user_turn: Callable[[Sequence[Message]], str], demonstrations: int) -> Method:
     """An instruct model continues a conversation where the user speaks next, one task a reply.
 
     Without demonstrations this is Magpie (Xu et al. 2024, section 2). With them, each an earlier turn with its answer, it is
     Self-Instruct's prompt in the form that a small model knows best.
     """
-    # A penalty on tokens already written is for long answers; here it would push a short text off its topic.
-    sampling = replace(asker.sampling(asker.data.instruction_tokens), repetition_penalty=None)
+    # A penalty on repeated tokens is meant for long answers; here it would push a short text off its topic.
+    sampling = replace(prompter.sampling(prompter.data.instruction_tokens), repetition_penalty=None)
 
     def request(shown: Sequence[Demo], sample: int) -> Request:
         turns = [turn for task in shown for turn in _turns(task)]
         return Request(messages=continue_text(open_user_turn(turns)), sampling=sampling, sample=sample)
 
-    def parse(reply: Reply) -> list[Draft]:
+    def parse(reply: Reply) -> list[Candidate]:
         text = reply.text.strip()
         if reply.finish != "stop" or not text:
             return []
-        # With demonstrations a turn has their form, in which an input stands below the instruction.
+        # A turn has the form of the demonstrations: the input stands below the instruction.
         instruction, _, given = text.partition("\n\n") if demonstrations else (text, "", "")
-        return [Draft(instruction=instruction.strip(), input=given.strip(), complete=True)]
+        return [Candidate(instruction=instruction.strip(), input=given.strip(), complete=True)]
 
-    return Writer(demonstrations=demonstrations, whole=True, request=request, parse=parse)
+    return Method(demonstrations=demonstrations, whole=True, request=request, parse=parse)
 
 
 def _turns(task: Demo) -> list[Message]:
@@ -129,24 +129,23 @@ def parse_list(text: str, *, cut: bool = False) -> list[str]:
     """The items of a JSON or numbered list. Double numbers (`1. 1. …`) count once; an item that was cut is dropped."""
     items = json_items(text, "tasks")
     if items is not None:
-        # The prompt speaks of a numbered list, and some models number also what the schema keeps apart.
+        # The prompt asks for a numbered list, so some models number the strings of a JSON list too.
         return [_one_line(_NUMBER.sub("", task)) for task in items if isinstance(task, str)]
-    found = _ITEM.split(text)[1:]
-    if cut and found:
-        found = found[:-1]
-    return [_DECORATION.sub(r"\2", _one_line(item)).strip() for item in found]
+    listed = _ITEM.split(text)[1:]
+    whole = listed[:-1] if cut else listed
+    return [_DECORATION.sub(r"\2", _one_line(item)).strip() for item in whole]
 
 
 def json_items(text: str, name: str) -> list[Any] | None:
-    """The items of `{name: […]}` that are whole, also where the reply was cut after them; None where there is no such list."""
+    """The complete items of `{name: […]}`, also from a reply that was cut; None if the text has no such list."""
     begin = re.search(rf'\{{\s*"{name}"\s*:\s*\[', text)
     if begin is None:
         return None
-    items, place, decoder = [], begin.end(), json.JSONDecoder()
-    while (separator := re.compile(r"[\s,]*").match(text, place)) is not None:
+    items, position, decoder = [], begin.end(), json.JSONDecoder()
+    while (separator := re.compile(r"[\s,]*").match(text, position)) is not None:
         try:
-            item, place = decoder.raw_decode(text, separator.end())
-        except ValueError:  # the end of the list, or of what there is of it
+            item, position = decoder.raw_decode(text, separator.end())
+        except ValueError:  # the end of the list, or the point where the reply was cut
             break
         items.append(item)
     return items
@@ -161,29 +160,29 @@ _FIELDS = re.compile(
 _NO_INPUT = re.compile(r"^\W*(none|n/?a|no input( needed| required)?|nothing|not needed|empty)\W*$", re.IGNORECASE)
 
 
-def parse_examples(text: str, *, cut: bool = False) -> list[Draft]:
+def parse_examples(text: str, *, cut: bool = False) -> list[Candidate]:
     """Whole examples out of numbered Instruction/Input/Output lines; one that was cut is dropped."""
     items = json_items(text, "tasks")
     if items is not None:
-        return [draft for item in items if (draft := _draft(item)) is not None]
-    found = [
-        Draft(
+        return [candidate for item in items if (candidate := _candidate(item)) is not None]
+    candidates = [
+        Candidate(
             instruction=_one_line(match["instruction"]),
             input=no_input(match["input"]),
             output=match["output"].strip().rstrip("#").strip(),
         )
         for match in _FIELDS.finditer(text)
     ]
-    return found[:-1] if cut else found
+    return candidates[:-1] if cut else candidates
 
 
-def _draft(item: object) -> Draft | None:
+def _candidate(item: object) -> Candidate | None:
     """A whole example out of JSON; None where it is something else."""
     parts = [item.get(name) for name in ("instruction", "input", "output")] if isinstance(item, dict) else []
     if not parts or not all(isinstance(part, str) for part in parts):
         return None
     instruction, given, output = (str(part) for part in parts)
-    return Draft(instruction=_one_line(_NUMBER.sub("", instruction)), input=no_input(given), output=output.strip())
+    return Candidate(instruction=_one_line(_NUMBER.sub("", instruction)), input=no_input(given), output=output.strip())
 
 
 def no_input(text: str) -> str:

@@ -32,7 +32,11 @@ Floats = NDArray[np.float64]
 
 
 def first_near_duplicates(
-    texts: Sequence[str], limit: float, *, tokenizer: Tokenizer = Tokenizer.rouge, tell: Callable[[int], None] = lambda done: None
+    texts: Sequence[str],
+    limit: float,
+    *,
+    tokenizer: Tokenizer = Tokenizer.rouge,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[tuple[int, float] | None]:
     """The same as `rouge.first_near_duplicates`, from an index."""
     vocabulary = Vocabulary(tokenizer)
@@ -46,7 +50,7 @@ def first_near_duplicates(
         near = [*corpus.pairs(block, entries), *corpus.pairs(block, own)]
         found += _choose(block, near, kept)
         entries = entries.merged(corpus.entries(block[kept[block]]))
-        tell(len(found))
+        on_progress(len(found))
     return found
 
 

@@ -1,7 +1,7 @@
 """The pool: everything the generator wrote, step by step, for a person to read.
 
     seeds ─> instructions.jsonl ─> classification.jsonl ─> instances.jsonl      rejected.jsonl: the rest, with reasons
-An existing data set is imported as instances.jsonl (imports.py), with its unanswered prompts in rejected.jsonl.
+An existing data set is imported as instances.jsonl (import_pool.py), its unanswered prompts as rejected.jsonl.
 """
 
 from collections import Counter
@@ -13,41 +13,41 @@ from minilima.config.schema import BudgetConfig, Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import write_jsonl
 from minilima.formats.imports import read_tasks
-from minilima.formats.records import Example, Rejected, SeedTask, Tell
+from minilima.formats.records import Example, OnProgress, Rejected, SeedTask
 from minilima.formats.seeds import load_seeds
 from minilima.generate.classification import label_balance
 from minilima.generate.import_pool import import_pool
-from minilima.generate.instances import Classified, Instance, Steps, check
+from minilima.generate.instances import Classified, Instance, Instances, check
 from minilima.generate.instructions import Growth, Instruction, grow
-from minilima.generate.methods import Writer, example_writer, list_writer, turn_writer
-from minilima.generate.prompting import Asker
+from minilima.generate.methods import Method, example_method, list_method, turn_method
+from minilima.generate.prompting import Prompter
 from minilima.models.cache import CachedModel
 from minilima.models.engines import load_writer
 from minilima.store.job import Job, Outcome
 
 
-def build_pool(job: Job, tell: Tell) -> Outcome:
+def build_pool(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes the pool's files into the job's work directory."""
     data, config = job.config.data, job.config
     if data.kind == DataKind.file:
         return import_pool(job)
-    model, asker = connect_generator(job), Asker(generator=config.generator, data=data)
+    model, prompter = connect_generator(job), Prompter(generator=config.generator, data=data)
     seeds = load_seeds(job.sources.seeds.path) if job.sources.seeds is not None and job.sources.seeds.path is not None else []
-    steps = Steps(seeds, model, asker, config.seed, tell)
+    writer = Instances(seeds, model, prompter, config.seed, on_progress)
     growth, classified = Growth(), list[Classified]()
     if data.kind == DataKind.answers:
         growth.accepted = _given_tasks(job, seeds)
     else:
-        growth = grow(seeds, model, _writer(model, asker), data, config.seed, tell, _caps(config))
+        growth = grow(seeds, model, _method(model, prompter), data, config.seed, on_progress, _caps(config))
     write_jsonl(job.work / "instructions.jsonl", growth.accepted)
     if data.kind == DataKind.self_instruct:
-        classified = steps.classify(growth.accepted)
+        classified = writer.classify(growth.accepted)
         write_jsonl(job.work / "classification.jsonl", classified)
-        instances = steps.instances(growth.accepted, classified)
+        instances = writer.instances(growth.accepted, classified)
     elif data.kind == DataKind.alpaca:
         instances = [_whole(task) for task in growth.accepted]
     else:
-        instances = steps.answers(growth.accepted)
+        instances = writer.answers(growth.accepted)
     examples, faulty = check(instances)
     write_jsonl(job.work / "instances.jsonl", examples)
     rejected = [*growth.rejected, *faulty]
@@ -71,24 +71,24 @@ def _metrics(
     }
 
 
-def _writer(model: CachedModel, asker: Asker) -> Writer:
-    data, turns = asker.data, asker.generator.style == Style.turns
+def _method(model: CachedModel, prompter: Prompter) -> Method:
+    data, turns = prompter.data, prompter.generator.style == Style.turns
     if data.kind == DataKind.alpaca:
-        return example_writer(asker)
+        return example_method(prompter)
     if data.kind == DataKind.self_instruct and not turns:
-        return list_writer(asker)
+        return list_method(prompter)
     demonstrations = data.demonstrations if data.kind == DataKind.self_instruct else 0
     open_user_turn = getattr(model.model, "open_user_turn", None)
     if data.magpie_prefix is not None and not demonstrations:
         prefix = data.magpie_prefix
-        return turn_writer(asker, lambda turns: prefix, 0)
+        return turn_method(prompter, lambda turns: prefix, 0)
     if open_user_turn is None:
         raise MinilimaError(
             "data.magpie_prefix is not set." if not demonstrations else "generator.style=turns needs a local model.",
-            "An instruct model is to continue its template where a user speaks, and an endpoint does not tell its template.",
-            "Use generator=local, or for data=magpie set the template's beginning: data.magpie_prefix='<|im_start|>user\n'.",
+            "The model continues its chat template at the user's turn, and an endpoint does not show its template.",
+            "Use generator=local, or with data=magpie set the template's beginning: data.magpie_prefix='<|im_start|>user\n'.",
         )
-    return turn_writer(asker, open_user_turn, demonstrations)
+    return turn_method(prompter, open_user_turn, demonstrations)
 
 
 def _caps(config: Config) -> BudgetConfig | None:

@@ -1,6 +1,6 @@
-"""How the generator is asked, for chat models and for base models: the one place that knows of both.
+"""How the generator is asked; the only module that tells chat models from base models.
 
-    step (a prompt file), worked demonstrations, the task at hand ─> messages
+    step (a prompt file), demonstrations with answers, the task at hand ─> messages
 A chat model sees each demonstration as an earlier turn of the conversation; a base model continues one document.
 """
 
@@ -17,14 +17,14 @@ BLOCK_END = "\n###"
 """Ends a block of a completion prompt, and thereby the reply."""
 
 _WEIGHED = 20
-"""First tokens whose probabilities are looked at."""
+"""How many of the likeliest first tokens are read."""
 
 Demonstration = tuple[Mapping[str, Any], str]
-"""The fields of a worked task, and what was to be said to it."""
+"""The fields of a task, and its right reply."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asker:
+class Prompter:
     """What the requests of one pool have in common."""
 
     generator: GeneratorConfig
@@ -36,12 +36,12 @@ class Asker:
 
     @property
     def wants_json(self) -> bool:
-        """Whether lists are asked for by a JSON schema; the prompts are the same, for endpoints that have none."""
+        """Whether lists are requested by a JSON schema. The prompts are the same, since some endpoints ignore a schema."""
         return self.generator.json_schema and self.is_chat
 
     @property
     def weighs_kinds(self) -> bool:
-        """Whether a model that is not asked as an assistant says by probabilities what kind of task it sees, not in words."""
+        """Whether the kind of a task is read from token probabilities, as for local models that do not answer as an assistant."""
         return self.generator.kind == GeneratorKind.local and self.generator.style != Style.chat
 
     @property
@@ -50,7 +50,7 @@ class Asker:
         return "pool/chat" if self.is_chat else "pool/completion"
 
     def sampling(self, max_tokens: int, *, temperature: float | None = None) -> Sampling:
-        """The generator's sampling; settings that only one kind of model has are left out for the other."""
+        """The generator's sampling, without the settings that this kind of model does not have."""
         generator, local = self.generator, self.generator.kind == GeneratorKind.local
         return Sampling(
             temperature=generator.temperature if temperature is None else temperature,
@@ -65,13 +65,13 @@ class Asker:
         return self.sampling(self.data.instance_tokens, temperature=self.data.instance_temperature)
 
     def weigh(self, step: str, shown: Sequence[Demonstration], **fields: Any) -> Request:
-        """A request for the likeliest first tokens after a document of worked tasks."""
+        """A request for the likeliest first tokens after a document of tasks with their kind."""
         text = render(f"pool/completion/{step}", shown=[{**demo, "answer": answer} for demo, answer in shown], **fields)
         sampling = Sampling(temperature=0.0, max_tokens=1, top_logprobs=_WEIGHED)
         return Request(messages=continue_text(text), sampling=sampling)
 
     def list_request(self, step: str, sample: int, max_tokens: int, begin: str, schema: str, **fields: Any) -> Request:
-        """A request for a list, by `schema` or numbered; then `begin` is how the reply of a local chat model is made to begin."""
+        """A request for a list, by `schema` or numbered; a local chat model's numbered reply is made to begin with `begin`."""
         text = render(f"{self.prompts}/{step}", **fields)
         sampling = self.sampling(max_tokens)
         if not self.is_chat:
@@ -90,7 +90,7 @@ class Asker:
         schema: str | None = None,
         **fields: Any,
     ) -> Request:
-        """A request for one reply to the task with these fields, after worked demonstrations of the same step."""
+        """A request for one reply to the task with these fields, after demonstrations of the same step."""
         messages = self._messages(step, shown, fields)
         if not self.is_chat:
             sampling = replace(sampling, stop=(BLOCK_END,))

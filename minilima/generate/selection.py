@@ -37,7 +37,7 @@ def arrange(examples: Sequence[Example], dataset: DatasetConfig, seed: int, *, e
         return shuffled
     vectors = embed([user_text(example.instruction, example.input) for example in shuffled])
     order = farthest_first(vectors) if dataset.select == Select.diverse else topics_in_turn(vectors, dataset.topics, seed)
-    return [shuffled[place] for place in order]
+    return [shuffled[index] for index in order]
 
 
 def shuffle(examples: Sequence[Example], seed: int) -> list[Example]:
@@ -46,7 +46,7 @@ def shuffle(examples: Sequence[Example], seed: int) -> list[Example]:
 
 
 def farthest_first(vectors: Vectors) -> list[int]:
-    """Places in max-min order: the first vector, then always the one farthest from all before it (Gonzalez 1985).
+    """Indices in max-min order: the first vector, then always the one farthest from all before it (Gonzalez 1985).
 
     Args:
         vectors: unit vectors, shape (n, d); distances are cosine distances. Takes O(n² d) time and O(n d) memory.
@@ -55,18 +55,18 @@ def farthest_first(vectors: Vectors) -> list[int]:
     nearest = vectors @ vectors[0]
     nearest[0] = np.inf
     for _ in range(len(vectors) - 1):
-        place = int(nearest.argmin())
-        order.append(place)
-        nearest = np.maximum(nearest, vectors @ vectors[place])
-        nearest[place] = np.inf
+        index = int(nearest.argmin())
+        order.append(index)
+        nearest = np.maximum(nearest, vectors @ vectors[index])
+        nearest[index] = np.inf
     return order
 
 
 def topics_in_turn(vectors: Vectors, topics: int, seed: int) -> list[int]:
-    """Places so that clusters (k-means on unit vectors) take turns, larger ones first, each in the given order."""
+    """Indices so that clusters (k-means on unit vectors) take turns, larger ones first, each in the given order."""
     wanted = min(topics, len(np.unique(vectors, axis=0)))
     labels = KMeans(n_clusters=wanted, n_init=4, random_state=seed).fit_predict(vectors)
     members = [list(np.flatnonzero(labels == label)) for label in range(wanted)]
-    members.sort(key=lambda places: (-len(places), places[0]))
-    turns = max(len(places) for places in members)
-    return [int(places[turn]) for turn in range(turns) for places in members if turn < len(places)]
+    members.sort(key=lambda member: (-len(member), member[0]))
+    turns = max(len(member) for member in members)
+    return [int(member[turn]) for turn in range(turns) for member in members if turn < len(member)]

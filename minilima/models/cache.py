@@ -91,8 +91,10 @@ class CachedModel:
         return found
 
     def _store(self, key: str, reply: Reply) -> None:
-        if (reply.text.strip() or reply.logprobs) and reply.finish not in ("content_filter", FAILED):
+        if (reply.text.strip() or reply.logprobs or reply.reasoning) and reply.finish not in ("content_filter", FAILED):
             values = {name: value for name, value in asdict(reply).items() if name not in ("faults", "key")}
+            if values["reasoning"] is None:
+                del values["reasoning"]
             row = (key, json.dumps(values, ensure_ascii=False))
             self._database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", row)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from minilima.formats.files import canonical_json, sha256_text
-from minilima.formats.records import Progress, Tell, Usage
+from minilima.formats.records import OnProgress, Progress, Usage
 
 TEXT = "text"
 """Role of a message that is a document to continue."""
@@ -46,6 +46,8 @@ class Request:
     """How a local model's reply is made to begin; the reply's text includes it. Endpoints ignore it."""
     schema: str | None = None
     """JSON schema of the reply, as JSON text; sent to endpoints that can hold to it."""
+    thinking: str | None = None
+    """`model.thinking`, for the template of a model on this machine; enters keys."""
     attempt: int | None = None
     """Counts how often the same was asked before, where the earlier replies could not be used."""
 
@@ -67,6 +69,8 @@ class Reply:
     """What went wrong before it came."""
     logprobs: dict[str, float] | None = None
     """Natural logarithms of the probabilities of the likeliest first tokens, where they were asked for and given."""
+    reasoning: str | None = None
+    """What the model wrote before its answer, where it is apart from `text`; never judged or trained on."""
     key: str | None = None
     """Under which the reply stands in the cache, where it went through one."""
 
@@ -87,10 +91,10 @@ OnReply = Callable[[int, Reply], None]
 """Called with the request's position as soon as its reply is there."""
 
 
-def counted(tell: Tell, total: int, unit: str) -> OnReply:
+def counted(on_progress: OnProgress, total: int, unit: str) -> OnReply:
     """What to call with each of `total` replies, so that progress is told in `unit`."""
     numbers = itertools.count(1)
-    return lambda index, reply: tell(Progress(done=next(numbers), total=total, unit=unit))
+    return lambda index, reply: on_progress(Progress(done=next(numbers), total=total, unit=unit))
 
 
 class ChatModel(Protocol):

@@ -121,7 +121,7 @@ def unusable(file: Path, error: sqlite3.Error) -> MinilimaError:
 
 
 def _broken(file: Path, why: str) -> MinilimaError:
-    command = f"python -m minilima doctor --repair paths.outputs={shlex.quote(str(file.parent.parent))}"
+    command = f"minilima doctor --repair paths.outputs={shlex.quote(str(file.parent.parent))}"
     return MinilimaError(
         f"The reply cache {file} cannot be used: it is damaged, or not one of minilima's.",
         f"{why[0].upper()}{why[1:]}.",

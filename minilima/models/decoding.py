@@ -16,11 +16,13 @@ from transformers import DynamicCache, StaticCache
 
 from minilima.models.chat import Sampling
 from minilima.models.sampling import penalise, sample
+from minilima.models.weights import context_of
 
 LEAST_STEPS = 4
 """Recording takes three steps."""
 _PREFILL_TOKENS = 32_768
 """Prompt tokens of all rows that pass through the model at once; keeps the memory of long prompts bounded."""
+_UNLIMITED = 2**31
 _STEPS_UNSEEN = 16
 """Steps that a GPU takes before the host looks at what was written, which makes both wait for each other."""
 
@@ -71,7 +73,7 @@ class Batch:
         self.fixed = fixed
         self._graph: Any = None
         self._length = 0
-        self._last_position = model.config.max_position_embeddings - 1
+        self._last_position = (context_of(model) or _UNLIMITED) - 1
         rows, vocabulary = shape.rows, model.get_output_embeddings().weight.shape[0]
         self._cache = StaticCache(config=model.config, max_cache_len=shape.slots) if fixed else DynamicCache(config=model.config)
         self._shown = torch.ones(rows, shape.slots, dtype=torch.long, device=self.device)

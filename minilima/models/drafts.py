@@ -5,9 +5,13 @@ from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from minilima.models.chat import Reply, Request, Sampling
+from minilima.models.chat import TEXT, Reply, Request, Sampling
 from minilima.models.decoding import Row
+from minilima.models.reasoning import OPEN, without_reasoning
 from minilima.models.sampling import draws
+
+_LAST_TOKENS = 12
+"""Enough for a mark of reasoning that the tokenizer does not know as one token."""
 
 
 @dataclass(kw_only=True)
@@ -60,12 +64,13 @@ class Draft:
 
     def reply(self) -> Reply:
         text = self._text()
-        return Reply(
-            text=(self.request.prefill or "") + text[: self._stop()],
-            finish=self.finish,
-            prompt_tokens=len(self.prompt),
-            completion_tokens=len(self.written),
-        )
+        whole = (self.request.prefill or "") + text[: self._stop()]
+        reply = Reply(text=whole, finish=self.finish, prompt_tokens=len(self.prompt), completion_tokens=len(self.written))
+        return reply if self.request.messages[0].role == TEXT else without_reasoning(reply, self.request, opened=self._opened())
+
+    def _opened(self) -> bool:
+        """Whether the prompt ends with an open block of reasoning."""
+        return str(self.tokenizer.decode(self.prompt[-_LAST_TOKENS:])).rstrip().endswith(OPEN)
 
     def _text(self) -> str:
         ends = bool(self.written) and self.written[-1] in self.end_ids

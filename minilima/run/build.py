@@ -40,6 +40,6 @@ def get_or_build(node: Node, config: Config, sources: Sources, store: Store, *, 
         artifact = store.get_or_build(stage, build, line.wait_for)
     seconds = artifact.manifest["seconds"]
     console.say(f"{node.role:<18} {artifact.how} in {seconds:.0f} s: {node.spec.outcome(artifact.metrics)}")
-    if used := Usage(**artifact.manifest["usage"]).told():
+    if used := Usage(**artifact.manifest["usage"]).text():
         console.say(f"{'':<18} {used}")
     return artifact

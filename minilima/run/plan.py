@@ -1,6 +1,6 @@
 """What a run would do, before it does it: each stage, reused or built, and what stands in the way. Never imports torch.
 
-python -m minilima plan +experiment=lima_1k
+minilima plan +experiment=lima_1k
 """
 
 from collections.abc import Sequence

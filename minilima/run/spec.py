@@ -11,7 +11,7 @@ from typing import Any
 from minilima.config.choices import Until
 from minilima.config.schema import Config
 from minilima.formats.files import canonical_json
-from minilima.formats.records import Tell
+from minilima.formats.records import OnProgress
 from minilima.run.requests import Requests
 from minilima.store.job import Job, Outcome
 from minilima.store.sources import Sources
@@ -70,7 +70,7 @@ class Spec:
     """What it will do, in a few words."""
     outcome: Callable[[Mapping[str, Any]], str]
     """What came out, in a few words, from the metrics of its manifest."""
-    build: Callable[[Job, Tell], Outcome]
+    build: Callable[[Job, OnProgress], Outcome]
     """Imports its builder inside, so that a worker loads only what it needs."""
     role: str = ""
     """Its place in an experiment; empty = its kind."""

@@ -11,14 +11,14 @@ from typing import Any
 
 from minilima.config.choices import DeviceKind
 from minilima.config.schema import ComputeConfig, Config
-from minilima.environment import gpus
+from minilima.environment import cpu_multiplies_bfloat16, gpus
 from minilima.run.gpus import visible_gpus
 from minilima.run.graph import Graph
 from minilima.run.hosts import machines
 from minilima.run.requests import TOKENS_A_WORD
 from minilima.store.entries import Store
 from minilima.store.sources import ModelSource, Sources
-from minilima.train.memory import GIB, USABLE, Device, Fit, fit, fitting_settings, uses_bf16
+from minilima.train.memory import GIB, USABLE, Device, MemoryLayout, fit, fitting_settings, uses_bf16
 from minilima.train.shape import H100_FLOPS, ModelShape, nominal_flops, published_shape, shape_of, training_flops
 
 ASSUMED_MFU = 0.4
@@ -64,10 +64,8 @@ def device_here(compute: ComputeConfig) -> Device:
     """What each training process would compute on, as nvidia-smi and the kernel tell it."""
     listed = [] if compute.device == DeviceKind.cpu or not visible_gpus() else gpus() or []
     if not listed:
-        flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-        hardware = "avx512_bf16" in flags or "amx_bf16" in flags
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return Device(bytes=installed, bf16=uses_bf16(compute, hardware), processes=_processes(compute, 1))
+        return Device(bytes=installed, bf16=uses_bf16(compute, cpu_multiplies_bfloat16()), processes=_processes(compute, 1))
     name, size, *_ = (part.strip() for part in listed[0].split(","))
     return Device(
         bytes=int(float(size.removesuffix("MiB")) * 2**20),
@@ -102,7 +100,7 @@ def _config_file(source: ModelSource, graph: Graph, store: Store) -> Path | None
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _table(laid_out: Fit, device: Device) -> tuple[tuple[str, str], ...]:
+def _table(laid_out: MemoryLayout, device: Device) -> tuple[tuple[str, str], ...]:
     parts = laid_out.memory
     rows = {
         "weights": parts.weights,
@@ -120,7 +118,7 @@ def _table(laid_out: Fit, device: Device) -> tuple[tuple[str, str], ...]:
     return tuple((name, f"{value / GIB:,.1f}") for name, value in rows.items() if value)
 
 
-def _layout(shape: ModelShape, config: Config, device: Device, laid_out: Fit) -> str:
+def _layout(shape: ModelShape, config: Config, device: Device, laid_out: MemoryLayout) -> str:
     blocks = "activation checkpointing" if laid_out.checkpointing else "no activation checkpointing"
     text = f"Training {shape.parameters / 1e6:,.0f} M weights on {device.processes} x {device.name}: rows of "
     text += f"{laid_out.row_tokens:,} tokens, {blocks}."

@@ -17,16 +17,7 @@ from pathlib import Path
 
 from minilima.errors import MinilimaError
 from minilima.formats.files import remove_unheld
-from minilima.store.debris import (
-    ABANDONED_SECONDS,
-    Leftover,
-    find_debris,
-    folders,
-    interrupted,
-    remove_leftover,
-    size_of,
-    unfinished,
-)
+from minilima.store.debris import folders, size_of, unfinished
 from minilima.store.entries import claimed, reservations
 from minilima.store.job import SCRATCH, needs_of
 
@@ -125,43 +116,6 @@ def _with_inputs(used: Iterable[str], inputs: Mapping[str, Sequence[str]]) -> se
             reached.add(directory)
             waiting.extend(inputs.get(directory, ()))
     return reached
-
-
-@dataclass(frozen=True, kw_only=True)
-class Garbage:
-    """What may be freed: entries that no run uses and what killed processes left; `kept` are builds that can still go on."""
-
-    entries: tuple[Entry, ...]
-    leftovers: tuple[Leftover, ...]
-    kept: tuple[Leftover, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(entry.size_bytes for entry in self.entries) + sum(item.size_bytes for item in self.leftovers)
-
-
-def find_garbage(outputs: Path, *, all_builds: bool) -> Garbage:
-    """What may be freed by whoever is `removing` from the store; `all_builds`: also those interrupted less than a week ago."""
-    root = outputs / "store"
-    builds = interrupted(root)
-    freed = [build for build in builds if all_builds or build.age_seconds >= ABANDONED_SECONDS]
-    without = {build.path.name for build in freed}
-    # Large ones first: among many, the locks of nobody are the least.
-    leftovers = sorted([*find_debris(root), *freed], key=lambda item: -item.size_bytes)
-    return Garbage(
-        entries=tuple(entry for entry in list_entries(outputs, without) if not entry.users),
-        leftovers=tuple(leftovers),
-        kept=tuple(build for build in builds if build not in freed),
-    )
-
-
-def collect(outputs: Path, garbage: Garbage) -> list[str]:
-    """Removes it; returns the names of what somebody has begun to use, which is kept."""
-    root = outputs / "store"
-    kept = [item.path.name for item in garbage.leftovers if not remove_leftover(root, item.path)]
-    # Looked at again: what a build needs is free only if the build could be removed.
-    unused = [entry.directory for entry in list_entries(outputs) if not entry.users]
-    return kept + [directory for directory in unused if not remove(root, root / directory)]
 
 
 def remove(root: Path, path: Path) -> bool:

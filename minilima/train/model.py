@@ -4,12 +4,13 @@ import os
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 
 from minilima.config.choices import Method
 from minilima.config.schema import Config, SftConfig
-from minilima.models.local import load_model, pick_device, split_location
+from minilima.models.local import pick_device
 from minilima.models.packaged import user_cache
+from minilima.models.weights import load_model
 from minilima.train import attention
 from minilima.train.adapters import fuse_adapters
 from minilima.train.arguments import has_masters, training_dtype
@@ -28,11 +29,7 @@ def load_base(location: str, config: Config) -> Any:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
     place = int(os.environ.get("LOCAL_RANK", "0")) if device.type == "cuda" else "cpu"
-    name, revision = split_location(location)
-    return AutoModelForCausalLM.from_pretrained(
-        name, revision=revision, dtype=dtype, quantization_config=quantised, device_map={"": place}, use_safetensors=True,
-        trust_remote_code=False,
-    )  # fmt: skip
+    return load_model(location, dtype, device, quantization_config=quantised, device_map={"": place})
 
 
 def prepared(model: Any, config: Config, *, checkpointing: bool | None = None) -> Any:

@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from minilima.config.choices import Method
+from minilima.config.choices import Method, Thinking
 from minilima.config.schema import SftConfig
 from minilima.errors import MinilimaError
-from minilima.models.local import load_model
+from minilima.models.template import turn_end
+from minilima.models.tokenizer import without_thinking
+from minilima.models.weights import load_model
 from minilima.train.model import with_adapters
 from minilima.train.trainer import SftTrainer
 
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 LOGITS_APART = 1e-3
 """Largest difference of merged and unmerged logits in float32, as a share of the largest logit."""
 
@@ -41,13 +45,38 @@ def save_model(trainer: SftTrainer, tokenizer: Any, folder: Path, location: str,
         with _undivided(trainer.args):
             model = merged(location, trainer.sft, weights, probe)
         weights = model.state_dict()
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    _set_generation(model, tokenizer)
     kept = model.config.use_cache, model.config.dtype
     model.config.use_cache, model.config.dtype = True, torch.bfloat16
     model.save_pretrained(folder, state_dict={name: tensor.to(torch.bfloat16) for name, tensor in weights.items()})
     model.config.use_cache, model.config.dtype = kept
+    _save_tokenizer(tokenizer, trainer.thinking, folder)
+
+
+def _save_tokenizer(tokenizer: Any, thinking: Thinking | None, folder: Path) -> None:
+    """The tokenizer and its template, which asks for no reasoning by itself where none was trained."""
+    template = tokenizer.chat_template
+    if thinking in (None, Thinking.off):
+        tokenizer.chat_template = without_thinking(template)
     tokenizer.save_pretrained(folder)
+    tokenizer.chat_template = template
+
+
+def _set_generation(model: Any, tokenizer: Any) -> None:
+    """How the saved model is sampled and where it stops. What a base model says of sampling may be invalid together
+    (a temperature without do_sample), and transformers would refuse to write it."""
+    generation = model.generation_config
+    if generation.do_sample is not True and any(getattr(generation, name, None) is not None for name in _SAMPLING):
+        generation.do_sample = True
+    ends = sorted({token for token in (turn_end(tokenizer), tokenizer.eos_token_id) if token is not None})
+    generation.eos_token_id = ends[0] if len(ends) == 1 else ends
+    generation.pad_token_id = tokenizer.pad_token_id
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        model.generation_config = GenerationConfig(
+            eos_token_id=generation.eos_token_id, bos_token_id=generation.bos_token_id, pad_token_id=generation.pad_token_id
+        )
 
 
 @contextmanager

@@ -7,52 +7,58 @@ weights are in the optimizer: ours (`masters.py`), or DeepSpeed's. (bfloat16 wei
 updates at LIMA's learning rate.)
 """
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, set_seed
+from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.records import Example, Progress, Tell
-from minilima.models.local import load_tokenizer, split_location
+from minilima.formats.records import Example, OnProgress, Progress
+from minilima.models.checkpoint import context_tokens, read_config
+from minilima.models.template import turn_end
+from minilima.models.tokenizer import load_tokenizer, split_location
 from minilima.store.job import Job, Outcome
 from minilima.train.arguments import this_device, training_arguments
 from minilima.train.callbacks import KeepEpochs, Reporter, newest_checkpoint
-from minilima.train.memory import GIB, Device, Fit, assumed_fit, check_states, fit, next_settings
+from minilima.train.memory import GIB, Device, MemoryLayout, assumed_fit, check_states, fit, next_settings
 from minilima.train.metrics import Meter, peak_gib
 from minilima.train.model import load_base, prepared
 from minilima.train.packing import Packer
 from minilima.train.saving import save_model
 from minilima.train.shape import ModelShape, shape_of
-from minilima.train.tokenize import IGNORED, TokenizedExample, check_tokens, check_trained_ends, masked_text, tokenize_example
+from minilima.train.tokenize import (
+    IGNORED,
+    TokenizedExample,
+    check_tokens,
+    check_trained,
+    check_trained_ends,
+    masked_text,
+    tokenize_example,
+)
 from minilima.train.trainer import SftTrainer
 
 
-def build_model(job: Job, tell: Tell) -> Outcome:
+def build_model(job: Job, on_progress: OnProgress) -> Outcome:
     """Trains and saves the model; runs in every training process alike."""
     config = job.config
     set_seed(config.seed)
     location = job.model_location(job.sources.base, "base")
-    tokenizer = load_tokenizer(location)
+    tokenizer, told = load_tokenizer(location), _config_of(location)
     rows = read_jsonl(job.inputs["dataset"] / "dataset.jsonl")
-    examples = [
-        tokenize_example(Example(**row), tokenizer, config.sft.max_tokens, train_on_prompt=config.sft.train_on_prompt)
-        for row in rows
-    ]
-    check_tokens(examples, tokenizer)
-    ends = check_trained_ends(examples, tokenizer.eos_token_id, config.sft.max_tokens)
+    examples, counts = _tokenized(config, [Example(**row) for row in rows], tokenizer, context_tokens(told))
     device = this_device(config.compute)
-    shape = _shape(location)
+    shape = shape_of(told)
     laid_out = _lay_out(shape, examples, config, device)
-    tell(Progress(done=0, total=None, unit="steps", note="loading", shown=masked_text(examples[0], tokenizer)))
+    on_progress(Progress(done=0, total=None, unit="steps", note="loading", shown=masked_text(examples[0], tokenizer)))
     try:
-        trainer, seconds = _train(job, tell, examples, location, tokenizer, laid_out, Meter.of(examples, shape, config, device))
+        trainer, seconds = _train(
+            job, on_progress, examples, location, tokenizer, laid_out, Meter.of(examples, shape, config, device)
+        )
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error, config, device, laid_out) from None
     if job.role == "model":
@@ -66,7 +72,7 @@ def build_model(job: Job, tell: Tell) -> Outcome:
         "last_loss": history[-1]["loss"],
         "tokens_per_epoch": sum(len(example.input_ids) for example in examples),
         "trained_tokens_per_epoch": sum(label != IGNORED for example in examples for label in example.labels),
-        "examples_with_end_of_turn": ends,
+        **counts,
         "processes": trainer.args.world_size,
         "row_tokens": laid_out.row_tokens,
         "predicted_gib": round(laid_out.memory.total / GIB, 2) if shape is not None else None,
@@ -76,8 +82,29 @@ def build_model(job: Job, tell: Tell) -> Outcome:
     return Outcome(metrics={name: value for name, value in metrics.items() if value is not None})
 
 
+def _tokenized(
+    config: Config, rows: list[Example], tokenizer: PreTrainedTokenizerBase, context: int | None
+) -> tuple[list[TokenizedExample], dict[str, int]]:
+    """The examples in tokens, no longer than the model can read, and how many of them keep their end or have no loss."""
+    longest = min(config.sft.max_tokens, context or config.sft.max_tokens)
+    examples = [
+        tokenize_example(row, tokenizer, longest, train_on_prompt=config.sft.train_on_prompt, thinking=config.model.thinking)
+        for row in rows
+    ]
+    check_tokens(examples, tokenizer)
+    untrained = check_trained(examples, longest)
+    ends = check_trained_ends(examples, turn_end(tokenizer), longest)
+    return examples, {"examples_with_end_of_turn": ends, "examples_without_loss": untrained, "longest_tokens": longest}
+
+
 def _train(
-    job: Job, tell: Tell, examples: list[TokenizedExample], location: str, tokenizer: Any, laid_out: Fit, meter: Meter
+    job: Job,
+    on_progress: OnProgress,
+    examples: list[TokenizedExample],
+    location: str,
+    tokenizer: Any,
+    laid_out: MemoryLayout,
+    meter: Meter,
 ) -> tuple[SftTrainer, float]:
     """The trainer after its last step, and how many seconds the steps took."""
     config = job.config
@@ -89,7 +116,7 @@ def _train(
         args=arguments,
         train_dataset=[{name: np.array(ids) for name, ids in vars(example).items()} for example in examples],
         data_collator=Packer(row_tokens=laid_out.row_tokens, rank=arguments.process_index, world=arguments.world_size),
-        callbacks=[Reporter(tell, config.compute.checkpoint_seconds)],
+        callbacks=[Reporter(on_progress, config.compute.checkpoint_seconds)],
         config=config,
         meter=meter,
     )
@@ -108,14 +135,16 @@ def _probe(examples: list[TokenizedExample]) -> list[int]:
     return examples[0].input_ids[:64]
 
 
-def _shape(location: str) -> ModelShape | None:
+def _config_of(location: str) -> dict[str, Any]:
     name, revision = split_location(location)
     file = Path(name) / "config.json"
-    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return shape_of(told or AutoConfig.from_pretrained(name, revision=revision).to_dict())
+    if file.is_file():
+        return read_config(file.parent)
+    settings: dict[str, Any] = AutoConfig.from_pretrained(name, revision=revision).to_dict()
+    return settings
 
 
-def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config: Config, device: Device) -> Fit:
+def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config: Config, device: Device) -> MemoryLayout:
     """Row length and checkpointing for these examples on this device.
 
     Raises:
@@ -130,7 +159,7 @@ def _lay_out(shape: ModelShape | None, examples: list[TokenizedExample], config:
     return laid_out
 
 
-def _out_of_memory(error: Exception, config: Config, device: Device, laid_out: Fit) -> MinilimaError:
+def _out_of_memory(error: Exception, config: Config, device: Device, laid_out: MemoryLayout) -> MinilimaError:
     first, *others = next_settings(config.sft, config.compute, device, laid_out)
     return MinilimaError(
         f"The memory of {device.name} was full while training with rows of {laid_out.row_tokens:,} tokens.",

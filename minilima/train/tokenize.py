@@ -1,21 +1,24 @@
-"""From examples to token ids and labels: one chat template, loss on answers and their end-of-turn tokens only. Pure.
+"""From examples to token ids and labels: loss on answers and their end-of-turn tokens only. Pure.
 
-The prompt part is exactly what the model sees when it is asked later (`add_generation_prompt=True`), so that training and
-answering cannot differ; this is checked for every example.
+Which tokens those are is read from the conversation as the chat template renders it (`models/template.py`), as it is for the
+loss on reference answers and for what the model is asked with later.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from minilima.config.choices import Thinking
 from minilima.errors import MinilimaError
 from minilima.formats.records import Example
+from minilima.models.template import render
 
 IGNORED = -100
 """Label of tokens without loss (torch's cross_entropy)."""
+UNTRAINED = 0.05
+"""Largest share of the examples that may have no token to learn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,22 +30,27 @@ class TokenizedExample:
 
 
 def tokenize_example(
-    example: Example, tokenizer: PreTrainedTokenizerBase, max_tokens: int, *, train_on_prompt: bool = False
+    example: Example,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    *,
+    train_on_prompt: bool = False,
+    thinking: Thinking | None = None,
 ) -> TokenizedExample:
     """Applies the chat template and masks what the user said; every answer of a conversation has loss.
 
     Args:
         example: what to learn.
-        tokenizer: with a chat template and an eos_token that ends a turn.
+        tokenizer: with a chat template that ends every turn with a token of its own.
         max_tokens: longer examples are cut at the end.
         train_on_prompt: whether the prompts have loss too.
+        thinking: `model.thinking`.
 
     Raises:
-        MinilimaError: the template renders a conversation differently with and without its answers.
+        MinilimaError: the template does not render the conversation as it is.
     """
-    turns = example.messages()
-    whole = _ids(tokenizer, turns, add_generation_prompt=False)
-    answers = _answers(turns, whole, tokenizer)
+    rendered = render(tokenizer, example.messages(), thinking, f"row {example.id}")
+    whole, answers = rendered.ids, rendered.answers
     length = min(answers[-1][1], max_tokens)
     labels = whole[:length] if train_on_prompt else [IGNORED] * length
     for start, end in answers:
@@ -50,62 +58,12 @@ def tokenize_example(
     return TokenizedExample(input_ids=whole[:length], labels=labels)
 
 
-def _answers(turns: list[dict[str, str]], whole: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, int]]:
-    """Where in `whole` each answer starts, and where it ends with its end-of-turn token included."""
-    places = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
-    prompts = [_ids(tokenizer, turns[:place], add_generation_prompt=True) for place in places]
-    if any(list(whole[: len(prompt)]) != prompt for prompt in prompts):
-        raise MinilimaError(
-            "The chat template is not consistent.",
-            "With the answer added, the tokens before it change: the model would be trained on other prompts than it is asked.",
-            "Use a model whose template has a fixed generation prompt.",
-        )
-    starts = [len(prompt) for prompt in prompts]
-    spans = []
-    for place, start, limit in zip(places, starts, [*starts[1:], len(whole)], strict=True):
-        # The answer may itself hold the token, and a template may render an answer shorter once others follow (Qwen3
-        # keeps a block of reasoning in the last one only): counting the tokens is right for both.
-        count = _ids(tokenizer, turns[: place + 1], add_generation_prompt=False)[start:].count(tokenizer.eos_token_id)
-        spans.append((start, _end_of_turn(whole[:limit], start, count, tokenizer)))
-    return spans
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> list[int]:
-    try:
-        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, return_dict=False)
-    except TemplateError as error:
-        raise MinilimaError(
-            "The model's chat template refuses a conversation.",
-            f"It says: {error}. The roles are: {', '.join(turn['role'] for turn in turns)}.",
-            "Use a model whose template takes these roles, or take that conversation out of the data.",
-        ) from None
-    return list(ids)
-
-
-def _end_of_turn(ids: Sequence[int], start: int, count: int, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Position after the answer's end-of-turn token; what the template adds behind it is never generated."""
-    ends = [place for place in range(start, len(ids)) if ids[place] == tokenizer.eos_token_id]
-    if not 0 < count <= len(ends):
-        raise MinilimaError(
-            "The chat template does not end a turn with the tokenizer's eos_token.",
-            "The model would never learn to stop.",
-            f"Set eos_token to the token that ends a turn in this template (it is {tokenizer.eos_token!r}).",
-        )
-    return ends[count - 1] + 1
-
-
 def check_tokens(examples: Sequence[TokenizedExample], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuses two mistakes that spoil a training silently.
+    """Refuses a mistake that spoils a training silently.
 
     Raises:
-        MinilimaError: padding is the end of a turn, or examples begin with two tokens that begin a text.
+        MinilimaError: examples begin with two tokens that begin a text.
     """
-    if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise MinilimaError(
-            f"The tokenizer pads with {tokenizer.eos_token!r}, which ends a turn.",
-            "Where padding has no loss, the model would never learn to stop.",
-            "Give it a pad_token of its own in tokenizer_config.json.",
-        )
     begin = tokenizer.bos_token_id
     if begin is not None and any(example.input_ids[:2] == [begin, begin] for example in examples):
         raise MinilimaError(
@@ -124,7 +82,7 @@ def masked_text(example: TokenizedExample, tokenizer: PreTrainedTokenizerBase) -
     return tuple(pieces)
 
 
-def check_trained_ends(examples: Sequence[TokenizedExample], end_id: int, max_tokens: int) -> int:
+def check_trained_ends(examples: Sequence[TokenizedExample], end_id: int | None, max_tokens: int) -> int:
     """How many examples train the end-of-turn token; the others were cut at `max_tokens`.
 
     Raises:
@@ -138,3 +96,19 @@ def check_trained_ends(examples: Sequence[TokenizedExample], end_id: int, max_to
             "Raise sft.max_tokens.",
         )
     return trained
+
+
+def check_trained(examples: Sequence[TokenizedExample], max_tokens: int) -> int:
+    """How many examples have no token to learn, since they were cut at `max_tokens` before their answer.
+
+    Raises:
+        MinilimaError: more than UNTRAINED of them, so the model would learn from another data set than was named.
+    """
+    untrained = sum(all(label == IGNORED for label in example.labels[1:]) for example in examples)
+    if untrained > UNTRAINED * len(examples):
+        raise MinilimaError(
+            f"{untrained:,} of {len(examples):,} examples have nothing to learn.",
+            f"Their prompts alone take sft.max_tokens={max_tokens:,} or more, so the answers are cut off.",
+            "Raise sft.max_tokens, or take long prompts out of the data.",
+        )
+    return untrained

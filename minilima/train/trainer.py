@@ -32,7 +32,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, *, config: Config, meter: Meter | None = None, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.meter = meter
-        self.sft = config.sft
+        self.sft, self.thinking = config.sft, config.model.thinking
         own = has_masters(config.compute)
         self.by_masters = own and config.sft.weights == Rounding.masters
         self.by_chance = own and config.sft.weights == Rounding.stochastic

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from minilima.__main__ import VERBS, main
+from minilima.__main__ import main
+from minilima.cli.commands import build
 from minilima.cli.completion import SCRIPTS, complete
 
 
@@ -27,16 +28,26 @@ from minilima.cli.completion import SCRIPTS, complete
         ("minilima compare out", []),
         ("minilima sft.no_such.", []),
         ("minilima sft.epochs=", []),
+        ("minilima plan --js", ["--json"]),
+        ("minilima compare outputs/runs --format ", ["table", "markdown", "csv", "json"]),
+        ("minilima compare outputs/runs --ht", ["--html"]),
+        ("minilima export data out sft=l", ["sft=lima", "sft=lora"]),
+        ("minilima export data ", []),
+        ("minilima store gc --yes paths.out", ["paths.outputs="]),
+        ("minilima --cf", ["--cfg"]),
+        ("minilima --cfg ", ["job", "hydra", "all"]),
+        ("minilima help comp", ["compare", "completion"]),
+        ("minilima completion ", ["bash", "fish", "zsh"]),
     ],
 )
 def test_a_line_is_completed(line: str, expected: list[str]) -> None:
-    assert complete(line, list(VERBS)) == expected
+    assert complete(line, build()) == expected
 
 
 def test_an_empty_line_offers_commands_groups_and_sections() -> None:
-    found = complete("minilima ", list(VERBS))
-    assert {*VERBS, "judge=", "judge.", "+experiment=", "seed="} <= set(found)
-    assert not {"plan", "run"} & set(complete("minilima plan ", list(VERBS))), "one command is enough"
+    found = complete("minilima ", build())
+    assert {*build(), "judge=", "judge.", "+experiment=", "seed="} <= set(found)
+    assert not {"plan", "run"} & set(complete("minilima plan ", build())), "one command is enough"
 
 
 def test_bash_shows_what_is_missing_behind_the_equals_sign(tmp_path: Path) -> None:

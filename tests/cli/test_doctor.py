@@ -11,7 +11,7 @@ import pytest
 
 from minilima import environment
 from minilima.__main__ import main
-from minilima.cli.doctor import (
+from minilima.cli.doctor_checks import (
     check_devices,
     check_disk,
     check_endpoint,

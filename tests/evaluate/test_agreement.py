@@ -10,13 +10,21 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from minilima.cli.agreement import run_agreement
+from minilima.cli.commands import build
 from minilima.errors import MinilimaError
 from minilima.evaluate.agreement import kappa, measure, people, rank
-from minilima.evaluate.judge_cards import Measured
+from minilima.evaluate.judge_cards import JudgeCard, Measured
 from minilima.formats.files import write_jsonl
 from minilima.formats.preferences import LabelledPair, LabelSet
 from minilima.formats.records import Verdict
 from tests.server import VALID_KEY, ModelServer
+
+
+def measured_by(arguments: Sequence[str]) -> JudgeCard:
+    """The card that `minilima agreement …` shows and writes."""
+    values = build()["agreement"].read(arguments, build())
+    del values["handler"]
+    return run_agreement(**values)
 
 
 def labelled(rows: Sequence[tuple[str, str, float]], model: str | None = None) -> LabelSet:
@@ -117,7 +125,7 @@ def test_a_judge_at_an_endpoint_is_measured_its_card_kept_and_nothing_asked_twic
         f"paths.outputs={tmp_path / 'out'}",
         "--labels", str(tmp_path / "people.jsonl"), "--annotations", str(tmp_path / "theirs.json"),
     ]  # fmt: skip
-    card = run_agreement([*asked, "--json"])
+    card = measured_by([*asked, "--json"])
     assert json.loads(capsys.readouterr().out)["identity"] == card.identity
     assert (tmp_path / "out" / "judges" / f"{card.identity}.json").is_file()
     by_people, by_judge = card.measured
@@ -125,7 +133,7 @@ def test_a_judge_at_an_endpoint_is_measured_its_card_kept_and_nothing_asked_twic
     assert by_people.longest.value == pytest.approx((0.5 * 2 + 0 * 4) / 6), "a third is as long, the rest shorter"
     assert card.above_floor and card.ranking is None
     assert len(server.requests) == 12, "both sets hold the same pairs: they were asked about once, in both orders"
-    again = run_agreement(asked)
+    again = measured_by(asked)
     assert len(server.requests) == 12 and len(again.measured) == 2
 
 
@@ -133,11 +141,11 @@ def test_the_reference_judge_is_measured_where_references_are_given(tmp_path: Pa
     rows = [{**ROWS[0], "instruction": f"Question {n}", "reference": "right"} for n in range(3)]
     write_jsonl(tmp_path / "people.jsonl", rows)
     settings = ["judge=reference", "judge.embedding_weight=0", f"paths.outputs={tmp_path / 'out'}"]
-    card = run_agreement([*settings, "--labels", str(tmp_path / "people.jsonl")])
+    card = measured_by([*settings, "--labels", str(tmp_path / "people.jsonl")])
     assert card.measured[0].agreement.value == 1.0
     write_jsonl(tmp_path / "without.jsonl", ROWS)
     with pytest.raises(MinilimaError, match="6 of 6 prompts have no reference answer"):
-        run_agreement([*settings, "--labels", str(tmp_path / "without.jsonl")])
+        measured_by([*settings, "--labels", str(tmp_path / "without.jsonl")])
 
 
 @pytest.mark.parametrize(
@@ -146,11 +154,11 @@ def test_the_reference_judge_is_measured_where_references_are_given(tmp_path: Pa
 )
 def test_a_mistake_is_named(arguments: list[str], named: str) -> None:
     with pytest.raises(MinilimaError) as raised:
-        run_agreement(arguments)
+        measured_by(arguments)
     assert named in f"{raised.value.what} {raised.value.why}"
 
 
 def test_without_a_key_nothing_is_sent(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "people.jsonl", ROWS)
     with pytest.raises(MinilimaError, match="No API key"):
-        run_agreement(["judge=cot", "--labels", str(tmp_path / "people.jsonl"), f"paths.outputs={tmp_path / 'out'}"])
+        measured_by(["judge=cot", "--labels", str(tmp_path / "people.jsonl"), f"paths.outputs={tmp_path / 'out'}"])

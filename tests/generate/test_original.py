@@ -41,7 +41,7 @@ from minilima.models.chat import Request, Sampling, ask
 from minilima.pipeline import stages
 from minilima.rouge import RougeIndex
 from minilima.run.sources import resolve
-from tests.generate.test_pool import contents, job, tell, writer
+from tests.generate.test_pool import contents, job, on_progress, writer
 from tests.server import VALID_KEY, ModelServer
 
 
@@ -53,7 +53,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_whole_in_a_cut_json_list_is_kept() -> None:
     assert parse_list('{"tasks": ["Explain rain", "Name a river, th', cut=True) == ["Explain rain"]
     example = '{"instruction": "Add.", "input": "1 2", "output": "3"}'
-    assert [draft.output for draft in parse_examples(f'{{"tasks": [{example}, {example[:-5]}', cut=True)] == ["3"]
+    assert [candidate.output for candidate in parse_examples(f'{{"tasks": [{example}, {example[:-5]}', cut=True)] == ["3"]
 
 
 def test_a_cut_and_an_unreadable_list_are_told(tmp_path: Path, server: ModelServer) -> None:
@@ -62,7 +62,7 @@ def test_a_cut_and_an_unreadable_list_are_told(tmp_path: Path, server: ModelServ
         return "I would rather not." if first else writer(body)
 
     server.answer, server.faults = answer, ["truncated"]
-    outcome = build_pool(job(tmp_path, server, "data.requests_per_round=1", "endpoints.generator.concurrency=1"), tell)
+    outcome = build_pool(job(tmp_path, server, "data.requests_per_round=1", "endpoints.generator.concurrency=1"), on_progress)
     assert outcome.metrics["reasons"] == {"unreadable": 1} and outcome.usage.faults["unusable"] == 3
     (row,) = read_jsonl(tmp_path / "work" / "rejected.jsonl")
     assert row["text"] == "I would rather not." and len(row["request"]) == 64
@@ -71,13 +71,13 @@ def test_a_cut_and_an_unreadable_list_are_told(tmp_path: Path, server: ModelServ
 
 def test_no_text_is_a_reason_to_stop(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
-    build_pool(job(tmp_path / "chat", server), tell)
+    build_pool(job(tmp_path / "chat", server), on_progress)
     assert not any("stop" in body for body in server.requests)
 
 
 def test_a_task_that_could_not_be_classified_is_no_plain_no(tmp_path: Path, server: ModelServer) -> None:
     server.answer = lambda body: "Perhaps" if "Answer Yes or No" in body["messages"][-1]["content"] else writer(body)
-    outcome = build_pool(job(tmp_path, server), tell)
+    outcome = build_pool(job(tmp_path, server), on_progress)
     assert outcome.metrics["not_classified"] == 12 and outcome.metrics["classification"] == 0
     assert not any("is_classification" in row for row in read_jsonl(tmp_path / "work" / "instances.jsonl"))
 
@@ -107,9 +107,9 @@ def test_the_steps_of_two_models_are_kept_apart(tmp_path: Path, server: ModelSer
     jobs = [job(tmp_path / name, server, f"generator.model={name}") for name in ("writer-small", "writer-large")]
     keys = {stages(item.config, resolve(item.config))["pool"].key for item in jobs}
     assert len(keys) == 2
-    build_pool(jobs[0], tell)
+    build_pool(jobs[0], on_progress)
     asked = len(server.requests)
-    build_pool(replace(jobs[1], cache=jobs[0].cache), tell)
+    build_pool(replace(jobs[1], cache=jobs[0].cache), on_progress)
     assert len(server.requests) == 2 * asked, "no reply of the other is taken for its own"
 
 
@@ -166,7 +166,7 @@ def test_each_text_is_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_hold_no_prompt_and_no_raw_reply(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
-    build_pool(job(tmp_path, server), tell)
+    build_pool(job(tmp_path, server), on_progress)
     files = contents(tmp_path / "work")
     assert all("numbered list" not in text for text in files.values()), "the prompt"
     second = [row["instruction"] for row in read_jsonl(tmp_path / "work" / "instructions.jsonl")][1]
@@ -175,7 +175,7 @@ def test_rows_hold_no_prompt_and_no_raw_reply(tmp_path: Path, server: ModelServe
 
 def test_words_are_blocked_by_a_setting_and_what_they_left_out_can_be_read(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
-    outcome = build_pool(job(tmp_path, server, "data.blocked_words=[sketch]", "data.instructions=20"), tell)
+    outcome = build_pool(job(tmp_path, server, "data.blocked_words=[sketch]", "data.instructions=20"), on_progress)
     left_out = [row for row in read_jsonl(tmp_path / "work" / "rejected.jsonl") if row["reason"] == "blocked_word:sketch"]
     assert left_out and len(left_out) == outcome.metrics["reasons"]["blocked_word:sketch"]
     assert all("Sketch" in row["text"] and row["nearest_id"] and row["nearest_rouge"] >= 0 for row in left_out)

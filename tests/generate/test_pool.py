@@ -20,11 +20,11 @@ from minilima.formats.files import DATA, read_jsonl, sha256_text
 from minilima.formats.records import EvalPrompt, Example, Progress
 from minilima.formats.seeds import load_seeds
 from minilima.generate.dataset import build_dataset, sift
-from minilima.generate.instances import Classified, Steps
+from minilima.generate.instances import Classified, Instances
 from minilima.generate.instructions import Instruction
 from minilima.generate.layouts import encode
 from minilima.generate.pool import build_pool, connect_generator
-from minilima.generate.prompting import Asker
+from minilima.generate.prompting import Prompter
 from minilima.generate.selection import Vectors, arrange, shuffle
 from minilima.models.cache import CachedModel
 from minilima.models.chat import OnReply, Reply, Request
@@ -66,7 +66,7 @@ def job(tmp_path: Path, server: ModelServer, *overrides: str, role: str = "pool"
     return Job(kind=role, role=role, key="k", work=work, inputs=inputs or {}, config=config, sources=resolve(config), cache=cache)
 
 
-def tell(progress: Progress) -> None:
+def on_progress(progress: Progress) -> None:
     """Nobody listens."""
 
 
@@ -81,7 +81,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_the_four_steps_lie_open(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
-    outcome = build_pool(job(tmp_path, server), tell)
+    outcome = build_pool(job(tmp_path, server), on_progress)
     files = contents(tmp_path / "work")
     assert list(files) == ["classification.jsonl", "instances.jsonl", "instructions.jsonl", "rejected.jsonl"]
     instructions = read_jsonl(tmp_path / "work" / "instructions.jsonl")
@@ -97,13 +97,13 @@ def test_the_four_steps_lie_open(tmp_path: Path, server: ModelServer) -> None:
 def test_the_result_does_not_depend_on_concurrency(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
     for name, concurrency in (("one", 1), ("many", 16)):
-        build_pool(job(tmp_path / name, server, f"endpoints.generator.concurrency={concurrency}"), tell)
+        build_pool(job(tmp_path / name, server, f"endpoints.generator.concurrency={concurrency}"), on_progress)
     assert contents(tmp_path / "one" / "work") == contents(tmp_path / "many" / "work")
 
 
 def test_an_interrupted_pool_goes_on_without_asking_again(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
-    build_pool(job(tmp_path / "whole", server), tell)
+    build_pool(job(tmp_path / "whole", server), on_progress)
     whole = len(server.requests)
     server.requests.clear()
 
@@ -114,16 +114,16 @@ def test_an_interrupted_pool_goes_on_without_asking_again(tmp_path: Path, server
 
     server.answer = dies
     with pytest.raises(MinilimaError, match="refuses the request"):
-        build_pool(job(tmp_path / "killed", server), tell)
+        build_pool(job(tmp_path / "killed", server), on_progress)
     server.faults, server.answer = [], writer
-    build_pool(job(tmp_path / "killed", server), tell)
+    build_pool(job(tmp_path / "killed", server), on_progress)
     assert contents(tmp_path / "killed" / "work") == contents(tmp_path / "whole" / "work")
     assert len(server.requests) == whole, "every answered request was paid once"
 
 
 def test_a_writer_that_repeats_itself_does_not_run_for_ever(tmp_path: Path, server: ModelServer) -> None:
     server.answer = lambda body: "1. Always the very same task." if "numbered list" in body["messages"][-1]["content"] else "No"
-    outcome = build_pool(job(tmp_path, server), tell)
+    outcome = build_pool(job(tmp_path, server), on_progress)
     assert outcome.metrics["stopped_by"] == "saturation"
     assert outcome.metrics["instructions"] == 1
     assert outcome.metrics["reasons"]["near_duplicate"] > 0
@@ -134,19 +134,19 @@ def test_a_writer_that_repeats_itself_does_not_run_for_ever(tmp_path: Path, serv
 def test_an_alpaca_file_is_imported_and_selected(tmp_path: Path, server: ModelServer) -> None:
     rows = [{"instruction": f"Task number {n}", "input": "", "output": f"Answer {n}"} for n in range(9)]
     (tmp_path / "mine.json").write_text(json.dumps(rows))
-    build_pool(job(tmp_path, server, "data=file", f"data.path={tmp_path / 'mine.json'}"), tell)
+    build_pool(job(tmp_path, server, "data=file", f"data.path={tmp_path / 'mine.json'}"), on_progress)
     dataset = job(
         tmp_path / "d", server, "data=file", f"data.path={tmp_path / 'mine.json'}", "dataset.size=4",
         role="dataset", inputs={"pool": tmp_path / "work"},
     )  # fmt: skip
-    outcome = build_dataset(dataset, tell)
+    outcome = build_dataset(dataset, on_progress)
     assert (outcome.metrics["examples"], outcome.metrics["available"]) == (4, 9)
 
 
 def test_a_bad_row_of_an_imported_file_is_named(tmp_path: Path, server: ModelServer) -> None:
     (tmp_path / "mine.json").write_text(json.dumps([{"instruction": "Do", "output": ""}]))
     with pytest.raises(MinilimaError, match="Row 1"):
-        build_pool(job(tmp_path, server, "data=file", f"data.path={tmp_path / 'mine.json'}"), tell)
+        build_pool(job(tmp_path, server, "data=file", f"data.path={tmp_path / 'mine.json'}"), on_progress)
 
 
 def example(identity: str, instruction: str, given: str = "") -> Example:
@@ -187,7 +187,7 @@ def test_classification_tasks_take_their_labels_in_turn(tmp_path: Path, server: 
         return f"Text {sha256_text(prompt)[:8]}" if "Make up a short input" in prompt else writer(body)
 
     server.answer = answer
-    outcome = build_pool(job(tmp_path, server, "data.classification_only=true", "data.instances_per_task=2"), tell)
+    outcome = build_pool(job(tmp_path, server, "data.classification_only=true", "data.instances_per_task=2"), on_progress)
     assert outcome.metrics["labels"] == {"good": 12, "bad": 12}
     rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
     assert {row["is_classification"] for row in rows} == {True}
@@ -204,11 +204,11 @@ def test_a_task_without_labels_is_answered_like_the_others(tmp_path: Path, serve
         return "Yes" if "Answer Yes or No" in prompt else writer(body)
 
     server.answer = answer
-    outcome = build_pool(job(tmp_path / "all", server), tell)
+    outcome = build_pool(job(tmp_path / "all", server), on_progress)
     rows = read_jsonl(tmp_path / "all" / "work" / "instances.jsonl")
     assert outcome.metrics["classification"] == len(rows) == 12, "no task is lost"
     assert all(row["output"].startswith("Result") and "is_classification" not in row for row in rows)
-    only = build_pool(job(tmp_path / "only", server, "data.classification_only=true"), tell)
+    only = build_pool(job(tmp_path / "only", server, "data.classification_only=true"), on_progress)
     assert only.metrics["tasks"] == 0 and only.metrics["reasons"]["empty_output"] == 12, "where nothing else is wanted"
 
 
@@ -222,7 +222,7 @@ def test_several_instances_are_written_and_contradictions_dropped(tmp_path: Path
         return f"Answer {len(server.requests)}" if "always the same text" in prompt else writer(body)
 
     server.answer = answer
-    outcome = build_pool(job(tmp_path, server, "data.instances_per_task=2", "data.instructions=3"), tell)
+    outcome = build_pool(job(tmp_path, server, "data.instances_per_task=2", "data.instructions=3"), on_progress)
     assert outcome.metrics["reasons"]["contradictory_outputs"] == 6
 
 
@@ -255,17 +255,17 @@ def test_a_small_model_tells_kinds_by_odds_measured_on_the_seeds(tmp_path: Path)
     config = load_config([])
     seeds = load_seeds(DATA / "minilima_175.jsonl")
     model = Biased()
-    asker = Asker(generator=config.generator, data=config.data)
-    steps = Steps(seeds, CachedModel(model, tmp_path / "c.sqlite"), asker, 0, tell)
+    prompter = Prompter(generator=config.generator, data=config.data)
+    writer = Instances(seeds, CachedModel(model, tmp_path / "c.sqlite"), prompter, 0, on_progress)
     texts = ("Classify the tone of this note.", "Write a haiku about rain.")
     tasks = [
         Instruction(id=text, instruction=text, round=0, parents=(), request="", nearest_id=None, nearest_rouge=None)
         for text in texts
     ]
-    assert [item.is_classification for item in steps.classify(tasks)] == [True, False], "though it never says classification"
+    assert [item.is_classification for item in writer.classify(tasks)] == [True, False], "though it never says classification"
     assert all(text.count("Kind: classification") == text.count("Kind: generation") == 8 for text in model.asked)
     large = replace(config.generator, style=Style.chat)
-    assert not Asker(generator=large, data=config.data).weighs_kinds, "a model that can be asked is asked"
+    assert not Prompter(generator=large, data=config.data).weighs_kinds, "a model that can be asked is asked"
 
 
 def test_further_instances_are_asked_for_after_the_ones_before(tmp_path: Path, server: ModelServer) -> None:
@@ -283,7 +283,7 @@ def test_further_instances_are_asked_for_after_the_ones_before(tmp_path: Path, s
         return writer(body)
 
     server.answer = answer
-    build_pool(job(tmp_path, server, "data.instances_per_task=3", "generator.temperature=0", "data.instructions=36"), tell)
+    build_pool(job(tmp_path, server, "data.instances_per_task=3", "generator.temperature=0", "data.instructions=36"), on_progress)
     inputs: dict[str, list[str]] = {}
     for row in read_jsonl(tmp_path / "work" / "instances.jsonl"):
         inputs.setdefault(row["instruction"].split()[0], []).append(row["input"])
@@ -309,9 +309,9 @@ def test_labels_and_whole_examples_can_come_as_json(tmp_path: Path, server: Mode
 
     server.answer = answer
     wanted = ("generator.json_schema=true", "data.instructions=3", "data.max_similarity=0.99")
-    outcome = build_pool(job(tmp_path / "labels", server, *wanted, "data.classification_only=true"), tell)
+    outcome = build_pool(job(tmp_path / "labels", server, *wanted, "data.classification_only=true"), on_progress)
     assert set(outcome.metrics["labels"]) <= {"short", "long"} and outcome.metrics["tasks"] == 3
-    build_pool(job(tmp_path / "whole", server, *wanted, "data=alpaca"), tell)
+    build_pool(job(tmp_path / "whole", server, *wanted, "data=alpaca"), on_progress)
     assert {row["output"][:5] for row in read_jsonl(tmp_path / "whole" / "work" / "instances.jsonl")} == {"Voilà"}
 
 
@@ -326,7 +326,7 @@ EXAMPLES = """1. Instruction: Say {n} in French.
 
 def test_whole_examples_come_from_one_call(tmp_path: Path, server: ModelServer) -> None:
     server.answer = lambda body: EXAMPLES.replace("{n}", sha256_text(json.dumps(body["messages"]))[:6])
-    outcome = build_pool(job(tmp_path, server, "data=alpaca", "data.instructions=4", "data.max_similarity=0.95"), tell)
+    outcome = build_pool(job(tmp_path, server, "data=alpaca", "data.instructions=4", "data.max_similarity=0.95"), on_progress)
     rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
     assert len(rows) == 4 and outcome.usage.calls == len(server.requests) == 3
     assert rows[1]["input"] and rows[0]["output"].startswith("Voilà")
@@ -335,7 +335,7 @@ def test_whole_examples_come_from_one_call(tmp_path: Path, server: ModelServer) 
 
 def test_the_seed_tasks_are_answered_at_length(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
-    build_pool(job(tmp_path, server, "data=answers"), tell)
+    build_pool(job(tmp_path, server, "data=answers"), on_progress)
     rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
     assert len(rows) > 150 and rows[0]["output"].startswith("Result")
     assert "about 260 words" in server.requests[0]["messages"][-1]["content"]
@@ -347,16 +347,16 @@ def test_a_model_may_open_the_conversation_itself(tmp_path: Path, server: ModelS
 
     server.answer = answer
     overrides = ("data=magpie", "data.magpie_prefix='<user>'", "data.instructions=5", "data.requests_per_round=5")
-    build_pool(job(tmp_path, server, *overrides, "data.max_similarity=0.99"), tell)
+    build_pool(job(tmp_path, server, *overrides, "data.max_similarity=0.99"), on_progress)
     rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
     assert len(rows) == 5 and rows[0]["output"] == "It is far away."
     with pytest.raises(MinilimaError, match="magpie_prefix"):
-        build_pool(job(tmp_path / "none", server, "data=magpie"), tell)
+        build_pool(job(tmp_path / "none", server, "data=magpie"), on_progress)
 
 
 def test_no_input_is_asked_for_where_the_writer_gave_one(tmp_path: Path, server: ModelServer) -> None:
     at = job(tmp_path, server)
-    model, asker = connect_generator(at), Asker(generator=at.config.generator, data=at.config.data)
+    model, prompter = connect_generator(at), Prompter(generator=at.config.generator, data=at.config.data)
     tasks = [
         Instruction(
             id=str(number), instruction="Sum it up.", input=text, complete=True, round=0, parents=(), request="",
@@ -365,7 +365,7 @@ def test_no_input_is_asked_for_where_the_writer_gave_one(tmp_path: Path, server:
         for number, text in enumerate(("A long text.", ""))
     ]  # fmt: skip
     classified = [Classified(id=task.id, instruction=task.instruction, is_classification=False) for task in tasks]
-    made = Steps([], model, asker, 0, tell).instances(tasks, classified)
+    made = Instances([], model, prompter, 0, on_progress).instances(tasks, classified)
     assert [item.input for item in made] == ["A long text.", ""]
     assert sorted(body["messages"][-1]["content"] for body in server.requests) == ["Sum it up.", "Sum it up.\n\nA long text."]
 
@@ -378,7 +378,9 @@ def test_base_models_continue_documents(tmp_path: Path, server: ModelServer) -> 
         return " No" if "Is the answer" in prompt else f" Result {number}"
 
     server.answer = answer
-    build_pool(job(tmp_path, server, "generator.style=completion", "data.instructions=4", "data.max_similarity=0.99"), tell)
+    build_pool(
+        job(tmp_path, server, "generator.style=completion", "data.instructions=4", "data.max_similarity=0.99"), on_progress
+    )
     assert all("prompt" in body and "messages" not in body for body in server.requests)
     assert any("\n###" in body.get("stop", []) for body in server.requests)
     rows = read_jsonl(tmp_path / "work" / "instances.jsonl")
@@ -393,7 +395,7 @@ def test_lists_can_come_as_json(tmp_path: Path, server: ModelServer) -> None:
         return json.dumps({"tasks": [f"Explain {number} to a child.", f"List what {number} is made of."]})
 
     server.answer = answer
-    build_pool(job(tmp_path, server, "data.instructions=4", "generator.json_schema=true"), tell)
+    build_pool(job(tmp_path, server, "data.instructions=4", "generator.json_schema=true"), on_progress)
     assert [row["instruction"].split()[0] for row in read_jsonl(tmp_path / "work" / "instructions.jsonl")][:2] == [
         "Explain",
         "List",
@@ -403,29 +405,29 @@ def test_lists_can_come_as_json(tmp_path: Path, server: ModelServer) -> None:
 def test_growth_stops_while_the_budget_still_covers_the_instances(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
     cap = "endpoints.generator.budget.requests=150"
-    outcome = build_pool(job(tmp_path, server, "data.instructions=500", cap), tell)
+    outcome = build_pool(job(tmp_path, server, "data.instructions=500", cap), on_progress)
     assert outcome.metrics["stopped_by"] == "budget"
     assert outcome.metrics["tasks"] > 30 and 100 < len(server.requests) <= 150, "most of it is used"
-    again = build_pool(job(tmp_path, server, "data.instructions=500", cap), tell)
+    again = build_pool(job(tmp_path, server, "data.instructions=500", cap), on_progress)
     assert again.metrics == outcome.metrics and again.usage.calls == 0
 
 
 def test_a_cap_below_a_round_still_yields_what_it_pays_for(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
     small = ("data.instructions=500", "data.requests_per_round=8", "data.instructions_per_request=8")
-    outcome = build_pool(job(tmp_path, server, *small, "endpoints.generator.budget.requests=100"), tell)
+    outcome = build_pool(job(tmp_path, server, *small, "endpoints.generator.budget.requests=100"), on_progress)
     assert (outcome.metrics["stopped_by"], outcome.metrics["instructions"]) == ("budget", (100 - 8) // 4)
     assert len(server.requests) <= 100
-    none = build_pool(job(tmp_path / "none", server, *small, "endpoints.generator.budget.requests=10"), tell)
+    none = build_pool(job(tmp_path / "none", server, *small, "endpoints.generator.budget.requests=10"), on_progress)
     assert none.metrics["instructions"] == 0 and none.usage.calls == 0, "a round that leads to nothing is not asked for"
 
 
 def test_with_a_higher_cap_nothing_is_asked_twice(tmp_path: Path, server: ModelServer) -> None:
     server.answer = writer
     caps = [f"endpoints.generator.budget.requests={cap}" for cap in (100, 150)]
-    first = build_pool(job(tmp_path, server, "data.instructions=500", caps[0]), tell)
+    first = build_pool(job(tmp_path, server, "data.instructions=500", caps[0]), on_progress)
     asked = len(server.requests)
-    second = build_pool(job(tmp_path, server, "data.instructions=500", caps[1]), tell)
+    second = build_pool(job(tmp_path, server, "data.instructions=500", caps[1]), on_progress)
     assert second.metrics["instructions"] > first.metrics["instructions"] and asked < len(server.requests) <= 150
     sent = [json.dumps(body["messages"]) + str(body) for body in server.requests]
     assert second.usage.cached >= 0.9 * asked and len(sent) == asked + second.usage.calls
@@ -434,7 +436,7 @@ def test_with_a_higher_cap_nothing_is_asked_twice(tmp_path: Path, server: ModelS
 def test_a_cap_reserves_no_more_than_the_way_of_asking_needs(tmp_path: Path, server: ModelServer) -> None:
     server.answer = lambda body: EXAMPLES.replace("{n}", sha256_text(json.dumps(body["messages"]))[:6])
     settings = ("data=alpaca", "data.instructions=4", "data.max_similarity=0.95", "endpoints.generator.budget.requests=3")
-    outcome = build_pool(job(tmp_path, server, *settings), tell)
+    outcome = build_pool(job(tmp_path, server, *settings), on_progress)
     assert (outcome.metrics["stopped_by"], outcome.metrics["tasks"], outcome.usage.calls) == ("target", 4, 3)
 
 
@@ -447,7 +449,7 @@ def test_a_row_names_the_reply_that_it_was_read_from(tmp_path: Path, server: Mod
         return "Not now." if said[prompt] == 1 and "as a numbered list" in prompt else writer(body)
 
     server.answer = answer
-    build_pool(job(tmp_path, server, "data.requests_per_round=2"), tell)
+    build_pool(job(tmp_path, server, "data.requests_per_round=2"), on_progress)
     database = sqlite3.connect(tmp_path / "cache.sqlite")
     for row in [row for name in ("instructions", "instances") for row in read_jsonl(tmp_path / "work" / f"{name}.jsonl")]:
         found = database.execute("SELECT reply FROM replies WHERE key = ?", (row["request"],)).fetchone()
@@ -457,7 +459,7 @@ def test_a_row_names_the_reply_that_it_was_read_from(tmp_path: Path, server: Mod
 
 def test_what_was_refused_stands_with_its_answer_and_its_neighbour(tmp_path: Path, server: ModelServer) -> None:
     server.answer = lambda body: "I'm sorry, but I cannot." if writer(body).startswith("Result") else writer(body)
-    outcome = build_pool(job(tmp_path, server), tell)
+    outcome = build_pool(job(tmp_path, server), on_progress)
     rows = read_jsonl(tmp_path / "work" / "rejected.jsonl")
     assert outcome.metrics["reasons"] == {"refusal": len(rows)} and rows
     assert all(row["output"] == "I'm sorry, but I cannot." and row["nearest_id"] and len(row["request"]) == 64 for row in rows)
@@ -477,7 +479,7 @@ def test_what_was_refused_stands_with_its_answer_and_its_neighbour(tmp_path: Pat
 def test_a_bad_task_to_be_answered_is_named(tmp_path: Path, server: ModelServer, content: str, named: str) -> None:
     (tmp_path / "tasks.json").write_text(content)
     with pytest.raises(MinilimaError, match=named):
-        build_pool(job(tmp_path, server, "data=answers", f"data.path={tmp_path / 'tasks.json'}"), tell)
+        build_pool(job(tmp_path, server, "data=answers", f"data.path={tmp_path / 'tasks.json'}"), on_progress)
 
 
 def test_examples_that_never_came_are_counted(tmp_path: Path, server: ModelServer) -> None:
@@ -485,7 +487,9 @@ def test_examples_that_never_came_are_counted(tmp_path: Path, server: ModelServe
         return "  " if "Answer Yes or No" not in str(body) and len(server.requests) % 4 == 0 else writer(body)
 
     server.answer = answer
-    outcome = build_pool(job(tmp_path, server, "endpoints.generator.max_retries=0", "endpoints.generator.concurrency=1"), tell)
+    outcome = build_pool(
+        job(tmp_path, server, "endpoints.generator.max_retries=0", "endpoints.generator.concurrency=1"), on_progress
+    )
     assert 0 < outcome.metrics["reasons"]["no_reply"] <= outcome.usage.faults["given_up"]
     ids = {name: {row["id"] for row in read_jsonl(tmp_path / "work" / f"{name}.jsonl")} for name in ("instances", "rejected")}
     written = {row["id"] for row in read_jsonl(tmp_path / "work" / "instructions.jsonl")}
@@ -530,8 +534,10 @@ def test_a_generator_rates_examples_for_the_data_set(tmp_path: Path, server: Mod
     rows = [{"instruction": f"Task number {n}", "input": "", "output": f"Answer {n}"} for n in range(9)]
     (tmp_path / "mine.json").write_text(json.dumps(rows))
     options = ("data=file", f"data.path={tmp_path / 'mine.json'}", "dataset.select=quality", "dataset.size=2")
-    build_pool(job(tmp_path, server, *options), tell)
-    outcome = build_dataset(job(tmp_path / "d", server, *options, role="dataset", inputs={"pool": tmp_path / "work"}), tell)
+    build_pool(job(tmp_path, server, *options), on_progress)
+    outcome = build_dataset(
+        job(tmp_path / "d", server, *options, role="dataset", inputs={"pool": tmp_path / "work"}), on_progress
+    )
     chosen = read_jsonl(tmp_path / "d" / "work" / "dataset.jsonl")
     assert [row["score"] for row in chosen] == [9.0, 3.0] and chosen[0]["instruction"] == "Task number 7"
     assert outcome.usage.calls == 9

@@ -10,8 +10,8 @@ from minilima.formats.seeds import load_seeds
 from minilima.generate.classification import best_limit, parse_labels, says_yes
 from minilima.generate.dataset_statistics import languages
 from minilima.generate.filters import asks, instance_fault, instruction_fault, is_repetitive, points_to_an_input
-from minilima.generate.methods import Draft, no_input, parse_examples, parse_list, turn_writer
-from minilima.generate.prompting import Asker
+from minilima.generate.methods import Candidate, no_input, parse_examples, parse_list, turn_method
+from minilima.generate.prompting import Prompter
 from minilima.models.chat import Reply
 
 
@@ -89,14 +89,16 @@ def test_instances_are_rejected_for_a_reason(given: str, output: str, truncated:
 
 
 def test_a_user_turn_holds_an_instruction_and_its_input() -> None:
-    asker = Asker(generator=GeneratorConfig(), data=DataConfig())
+    prompter = Prompter(generator=GeneratorConfig(), data=DataConfig())
     reply = Reply(
         text="Translate into French.\n\nThe cat sleeps.\n\nIt is old.", finish="stop", prompt_tokens=1, completion_tokens=9
     )
-    shown, opened = turn_writer(asker, lambda turns: "", 3), turn_writer(asker, lambda turns: "", 0)
+    shown, opened = turn_method(prompter, lambda turns: "", 3), turn_method(prompter, lambda turns: "", 0)
     text, given = "Translate into French.", "The cat sleeps.\n\nIt is old."
-    assert shown.parse(reply) == [Draft(instruction=text, input=given, complete=True)]
-    assert [draft.instruction for draft in opened.parse(reply)] == [reply.text], "without an example a turn has no such form"
+    assert shown.parse(reply) == [Candidate(instruction=text, input=given, complete=True)]
+    assert [candidate.instruction for candidate in opened.parse(reply)] == [reply.text], (
+        "without an example a turn has no such form"
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,14 +171,14 @@ and the Po.
 3. Input: none
 3. Output: It goes"""
     whole = [
-        Draft(instruction="Translate into French.", input="The cat sleeps.", output="Le chat dort."),
-        Draft(instruction="Name two rivers", input="", output="The Rhine\nand the Po."),
+        Candidate(instruction="Translate into French.", input="The cat sleeps.", output="Le chat dort."),
+        Candidate(instruction="Name two rivers", input="", output="The Rhine\nand the Po."),
     ]
     assert parse_examples(text, cut=True) == whole
     assert len(parse_examples(text)) == 3
     assert parse_examples("nothing of the kind") == []
     rows = [{"instruction": "1. Name two rivers", "input": "none", "output": " Rhine, Po "}, {"instruction": "No output"}, "text"]
-    assert parse_examples(json.dumps({"tasks": rows})) == [Draft(instruction="Name two rivers", input="", output="Rhine, Po")]
+    assert parse_examples(json.dumps({"tasks": rows})) == [Candidate(instruction="Name two rivers", input="", output="Rhine, Po")]
 
 
 @pytest.mark.parametrize(

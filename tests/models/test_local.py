@@ -12,7 +12,8 @@ from minilima.config.choices import DeviceKind
 from minilima.errors import MinilimaError
 from minilima.models import local
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
-from minilima.models.local import LocalModel, load_tokenizer
+from minilima.models.local import LocalModel
+from minilima.models.tokenizer import load_tokenizer
 
 
 @pytest.fixture(autouse=True)

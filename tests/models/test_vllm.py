@@ -9,7 +9,8 @@ import pytest
 
 from minilima.config.choices import DeviceKind
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
-from minilima.models.local import LocalModel, load_tokenizer
+from minilima.models.local import LocalModel
+from minilima.models.tokenizer import load_tokenizer
 
 pytest.importorskip("vllm")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from minilima.cli.compare import _fitting
+from minilima.cli.compare_table import _fitting
 from minilima.errors import MinilimaError
 from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate

@@ -16,7 +16,8 @@ import huggingface_hub
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from minilima import __main__ as command
+from minilima.__main__ import main
+from minilima.cli.export import data_of
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, write_jsonl
@@ -26,7 +27,7 @@ from minilima.formats.records import Example, user_text
 from minilima.pipeline import stages
 from minilima.report import export_dataset
 from minilima.report.dataset_card import CardFacts, Origin, card_text, code, fenced
-from minilima.report.export_dataset import Exported, check_repository, export_data, push
+from minilima.report.export_dataset import Exported, check_repository, push
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome
@@ -74,7 +75,7 @@ def store_with(tmp_path: Path, *rows: dict[str, Any], overrides: tuple[str, ...]
 
 
 def exported(tmp_path: Path, *rows: dict[str, Any], overrides: tuple[str, ...] = ()) -> Exported:
-    return export_data(load_config(store_with(tmp_path, *rows, overrides=overrides)), tmp_path / "out" / "set", "build it")
+    return data_of(load_config(store_with(tmp_path, *rows, overrides=overrides)), tmp_path / "out" / "set", "build it")
 
 
 def content(example: Example) -> tuple[Any, ...]:
@@ -218,7 +219,7 @@ def test_the_card_tells_where_the_rows_come_from_and_what_was_left_out(tmp_path:
     for told in (
         "# `mine`", "11 examples", "- `seed`: 11 rows", "`smollm2_135m`", "that model's licence is Apache-2.0",
         sources.seeds.sha256, sources.eval_set.sha256, "Decontaminated: 7 rows", "above `0.7`", "- `near_duplicate`: 1,234",
-        "1,236 left out", "- `duplicate`: 3", "- `max_words`: `150`", f"`dataset-{manifest['key']}`",
+        "1,236 rejected", "- `duplicate`: 3", "- `max_words`: `150`", f"`dataset-{manifest['key']}`",
         f"- Command: `{Path(sys.executable).name} ",
         "| the answer | 1 | 6 | 6 | 10 | 11 |", "| what the user says | 3 | 3 | 3 | 3 | 3 |", "The first 10 rows",
     ):  # fmt: skip
@@ -253,11 +254,11 @@ def test_an_export_writes_over_nothing_and_leaves_nothing_half_done(tmp_path: Pa
     (tmp_path / "file").write_text("mine")
     for place in (occupied, tmp_path / "file", occupied / "mine.txt"):
         with pytest.raises(MinilimaError, match="already there"):
-            export_data(config, place, "")
+            data_of(config, place, "")
     assert [item.name for item in occupied.iterdir()] == ["mine.txt"]
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert (export_data(config, empty, "").folder / "README.md").is_file()
+    assert (data_of(config, empty, "").folder / "README.md").is_file()
 
     def fails(facts: CardFacts) -> str:
         raise OSError(28, "No space left on device")
@@ -265,14 +266,14 @@ def test_an_export_writes_over_nothing_and_leaves_nothing_half_done(tmp_path: Pa
     monkeypatch.setattr(export_dataset, "card_text", fails)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(OSError, match="No space"):
-        export_data(config, tmp_path / "new", "")
+        data_of(config, tmp_path / "new", "")
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_data_set_that_is_not_built_is_refused_with_the_command_that_builds_it(tmp_path: Path) -> None:
     paragraph = refused(minilima("export", "data", "out", "name=a", "dataset.size=5", "until=report", cwd=tmp_path))
     assert "not built yet" in paragraph and list(tmp_path.iterdir()) == []
-    assert " ".join(paragraph.split()).endswith("python -m minilima name=a dataset.size=5 until=dataset")
+    assert " ".join(paragraph.split()).endswith("minilima name=a dataset.size=5 until=dataset")
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,7 @@ def test_an_export_that_cannot_be_read_is_refused(
     tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command.main(["export", *arguments]) == 1
+    assert main(["export", *arguments]) == 1
     printed = capsys.readouterr().err
     assert "cannot be read" in printed or "is no name on the hub" in printed
     assert list(tmp_path.iterdir()) == []

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from minilima.cli.export import model_of
 from minilima.config.choices import DeviceKind
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.models.chat import ask
-from minilima.models.local import LocalModel, load_tokenizer
+from minilima.models.local import LocalModel
+from minilima.models.tokenizer import load_tokenizer
 from minilima.pipeline import stages
-from minilima.report.export_model import export_model
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome
@@ -45,7 +46,7 @@ def test_alpaca_eval_reads_the_config_and_prompts_the_model_as_we_do(tmp_path: P
     import pandas
     from alpaca_eval import utils
 
-    files = export_model(load_config(built), tmp_path / "out", "build it")
+    files = model_of(load_config(built), tmp_path / "out", "build it")
     assert set(files) == {"configs.yaml", "prompt.txt", "reference_outputs.json"}
     ((name, settings),) = utils.load_configs(tmp_path / "out", relative_to=Path("/elsewhere")).items()
     arguments = settings["completions_kwargs"]
@@ -60,10 +61,10 @@ def test_alpaca_eval_reads_the_config_and_prompts_the_model_as_we_do(tmp_path: P
 
 def test_what_is_not_built_is_named_with_the_command_that_builds_it(tmp_path: Path) -> None:
     with pytest.raises(MinilimaError, match="not built yet"):
-        export_model(load_config([f"paths.outputs={tmp_path}"]), tmp_path / "out", "build it")
+        model_of(load_config([f"paths.outputs={tmp_path}"]), tmp_path / "out", "build it")
     assert not (tmp_path / "out").exists()
     paragraph = refused(minilima("export", "alpaca_eval", "out", "name=a", cwd=tmp_path))
-    assert " ".join(paragraph.split()).endswith("python -m minilima name=a until=model")
+    assert " ".join(paragraph.split()).endswith("minilima name=a until=model")
 
 
 def test_the_command_exports(tmp_path: Path, built: list[str]) -> None:
@@ -81,7 +82,7 @@ def test_alpaca_eval_generates_with_the_exported_model(tmp_path: Path, built: li
     seen = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True), backends=torch.backends, bfloat16=torch.bfloat16)
     monkeypatch.setattr(huggingface_local, "torch", seen)
     out = tmp_path / "out"
-    export_model(load_config(built), out, "build it")
+    model_of(load_config(built), out, "build it")
     judged: list[list[str]] = []
 
     class Judge:

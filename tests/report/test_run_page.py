@@ -99,7 +99,7 @@ def test_the_figures_of_the_run_stand_in_the_report(page: str) -> None:
     assert "100.0 %" in page and "-1.000" in page
     assert "1 won, 0 lost, 0 tied" in page
     assert "<strong>64 were wanted</strong>" not in page and "64 examples" in page
-    assert "has no card" in page
+    assert "not measured" in page
 
 
 def test_the_end_of_a_run_states_figures_and_what_the_judge_is_worth(summary: Summary) -> None:

@@ -60,14 +60,14 @@ def test_a_wait_is_told_and_too_many_are_refused() -> None:
     class ToldError(Exception):
         """Cuts the wait short."""
 
-    def tell() -> None:
+    def on_progress() -> None:
         raise ToldError
 
-    with leased(2, ["0", "1"]), pytest.raises(ToldError), leased(1, ["0", "1"], tell):
+    with leased(2, ["0", "1"]), pytest.raises(ToldError), leased(1, ["0", "1"], on_progress):
         pass
-    with leased(1, ["0"]), leased(1, ["0", "1"], tell) as other:
+    with leased(1, ["0"]), leased(1, ["0", "1"], on_progress) as other:
         assert other == ["1"]
-    with pytest.raises(MinilimaError, match=r"compute\.gpus=3 cannot be had"), leased(3, ["0", "1"]):
+    with pytest.raises(MinilimaError, match=r"compute\.gpus=3, but this process may use 2"), leased(3, ["0", "1"]):
         pass
 
 

@@ -110,7 +110,7 @@ def test_in_a_narrow_terminal_the_figures_stand_in_a_table_of_their_own(
     show_sweep("lima", points, many)
     text = " ".join(capfd.readouterr().out.split())
     assert "instructions and instances, written by" in text, "what a stage is, has room"
-    takes = text.partition("takes about")[2]
+    takes = text.partition("estimate")[2]
     assert f"{many.needs.usd:,.2f}" in takes and f"{many.needs.requests:,}" in takes
 
 
@@ -214,8 +214,8 @@ def test_what_a_stage_asked_and_why_it_stopped_is_told() -> None:
     used = Usage(
         calls=192, cached=3, prompt_tokens=2000, completion_tokens=880, usd=0.0012, faults={"busy": 9, "server_error": 7}
     )
-    assert used.told() == "192 replies, 3 kept from before, 2,880 tokens, 0.0012 USD; on the way: 9 busy, 7 server error"
-    assert Usage(calls=1, prompt_tokens=5).told() == "1 reply, 5 tokens" and Usage().told() == ""
+    assert used.text() == "192 replies, 3 kept from before, 2,880 tokens, 0.0012 USD; on the way: 9 busy, 7 server error"
+    assert Usage(calls=1, prompt_tokens=5).text() == "1 reply, 5 tokens" and Usage().text() == ""
     metrics = {"tasks": 56, "rejected": 4, "stopped_by": "max_rounds"}
     assert POOL.outcome(metrics) == "56 machine-written tasks, 4 rejected, stopped by max rounds"
     assert POOL.outcome({**metrics, "stopped_by": "target", "rejected": 0}) == "56 machine-written tasks"

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from minilima.config.choices import Method
 from minilima.config.schema import SftConfig
 from minilima.errors import MinilimaError
-from minilima.models.local import load_model
+from minilima.models.weights import load_model
 from minilima.train.model import with_adapters
 from minilima.train.saving import merged
 from tests.train.test_sft import losses, train

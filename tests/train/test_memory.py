@@ -13,7 +13,7 @@ from minilima.config.choices import Method, Offload, Rounding
 from minilima.config.schema import ComputeConfig, SftConfig
 from minilima.errors import MinilimaError
 from minilima.formats.records import Example
-from minilima.models.local import load_tokenizer
+from minilima.models.tokenizer import load_tokenizer
 from minilima.train.memory import GIB, Device, check_states, fit, fitting_settings, memory, next_settings
 from minilima.train.shape import ModelShape, nominal_flops, published_shape, shape_of, training_flops
 from minilima.train.tokenize import TokenizedExample, check_tokens, masked_text, tokenize_example

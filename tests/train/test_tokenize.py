@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from minilima.errors import MinilimaError
 from minilima.formats.records import Example
-from minilima.models.local import load_tokenizer
+from minilima.models.tokenizer import load_tokenizer
 from minilima.train.packing import make_row, plan_rows
 from minilima.train.tokenize import IGNORED, check_trained_ends, tokenize_example
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from minilima.config.schema import Config
 from minilima.console import count
-from minilima.formats.records import Tell
+from minilima.formats.records import OnProgress
 from minilima.run.graph import Node
 from minilima.run.spec import work
 from minilima.run.stages.verdicts import VERDICTS, describe, judge_recipe
@@ -18,10 +18,10 @@ def _outcome(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['judged']:,} of {count(metrics['prompts'], 'pair')} judged"
 
 
-def _build(job: Job, tell: Tell) -> Outcome:
+def _build(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.evaluate.agreement import build_agreement
 
-    return build_agreement(job, tell)
+    return build_agreement(job, on_progress)
 
 
 AGREEMENT = replace(

@@ -7,7 +7,7 @@ from typing import Any
 from minilima.config.choices import Until
 from minilima.config.schema import Config
 from minilima.formats.eval_sets import load_eval_set, read_references
-from minilima.formats.records import Tell
+from minilima.formats.records import OnProgress
 from minilima.run.requests import count_prompts
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
 from minilima.store.job import Job, Outcome
@@ -16,7 +16,8 @@ from minilima.store.sources import Sources
 
 def sampling(config: Config) -> dict[str, Any]:
     """How answers are sampled, wherever they are."""
-    return {name: value for name, value in vars(config.eval).items() if name != "reference"}
+    settings = {name: value for name, value in vars(config.eval).items() if name != "reference"}
+    return {**settings, "thinking": config.model.thinking}
 
 
 def prompts(config: Config, sources: Sources) -> dict[str, Any]:
@@ -34,7 +35,8 @@ def _recipe_of_base(config: Config, sources: Sources) -> dict[str, Any]:
 
 def _recipe_of_others(config: Config, sources: Sources) -> dict[str, Any]:
     assert sources.reference is not None, "resolved where other answers are named"
-    return {**prompts(config, sources), "reference": sources.reference.sha256, "model": sources.base.recipe()}
+    return {**prompts(config, sources), "reference": sources.reference.sha256, "model": sources.base.recipe(),
+            "thinking": config.model.thinking}  # fmt: skip
 
 
 def _describe_as(who: str, config: Config, sources: Sources) -> str:
@@ -51,22 +53,22 @@ def _outcome(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['answers']:,} answers, {metrics['mean_words']:.0f} words each, {metrics['truncated']:,} cut"
 
 
-def _build(job: Job, tell: Tell) -> Outcome:
+def _build(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.evaluate.answers import build_answers
 
-    return build_answers(job, tell)
+    return build_answers(job, on_progress)
 
 
-def _build_of_base(job: Job, tell: Tell) -> Outcome:
+def _build_of_base(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.evaluate.answers import build_base_answers
 
-    return build_base_answers(job, tell)
+    return build_base_answers(job, on_progress)
 
 
-def _build_of_others(job: Job, tell: Tell) -> Outcome:
+def _build_of_others(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.evaluate.answers import build_references
 
-    return build_references(job, tell)
+    return build_references(job, on_progress)
 
 
 def _check(config: Config, sources: Sources) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilima.config.schema import Config
-from minilima.formats.records import Tell
+from minilima.formats.records import OnProgress
 from minilima.models.packaged import PACKAGED
 from minilima.run.resources import weights_bytes
 from minilima.run.spec import Manifest, Manifests, Space, Spec, Work, work
@@ -12,10 +12,10 @@ from minilima.store.job import Job, Outcome
 from minilima.store.sources import Sources
 
 
-def _build(job: Job, tell: Tell) -> Outcome:
+def _build(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.train.convert import build_base
 
-    return build_base(job, tell)
+    return build_base(job, on_progress)
 
 
 def _outcome(metrics: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from minilima.config.choices import JudgeKind, Pick, Until
 from minilima.config.schema import Config
 from minilima.formats.eval_sets import load_eval_set
-from minilima.formats.records import Tell
+from minilima.formats.records import OnProgress
 from minilima.run.requests import Requests
 from minilima.run.spec import Manifest, Manifests, Space, Spec, Work, work
 from minilima.run.stages import answers, model, verdicts
@@ -40,10 +40,10 @@ def _describe(config: Config, sources: Sources) -> str:
     return f"the epoch, of {config.sft.epochs}, that {how} on {sources.dev_set.name}"
 
 
-def _build(job: Job, tell: Tell) -> Outcome:
+def _build(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.evaluate.select_epoch import choose_epoch
 
-    return choose_epoch(job, tell)
+    return choose_epoch(job, on_progress)
 
 
 def _check(config: Config, sources: Sources) -> None:

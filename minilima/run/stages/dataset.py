@@ -7,7 +7,7 @@ from typing import Any
 
 from minilima.config.choices import DataKind, GeneratorKind, Select, Until
 from minilima.config.schema import Config
-from minilima.formats.records import Example, Tell
+from minilima.formats.records import Example, OnProgress
 from minilima.generate.import_pool import read_source
 from minilima.run.requests import CHARACTERS_A_TOKEN, TEMPLATE_TOKENS, Guess, Requests, mean, priced, seed_tasks
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
@@ -52,10 +52,10 @@ def _outcome(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['examples']:,} examples ({metrics['seed']:,} seeds, {metrics['examples'] - metrics['seed']:,} other)"
 
 
-def _build(job: Job, tell: Tell) -> Outcome:
+def _build(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.generate.dataset import build_dataset
 
-    return build_dataset(job, tell)
+    return build_dataset(job, on_progress)
 
 
 def _asks(config: Config, sources: Sources) -> str | None:

@@ -10,7 +10,7 @@ from minilima.config.choices import Method, Pick, Until
 from minilima.config.schema import Config, SftConfig
 from minilima.console import count
 from minilima.errors import MinilimaError
-from minilima.formats.records import Tell
+from minilima.formats.records import OnProgress
 from minilima.run.resources import weights_bytes
 from minilima.run.spec import Manifest, Manifests, Space, Spec, Work, work
 from minilima.store.job import Job, Outcome
@@ -29,7 +29,7 @@ def recipe(config: Config, sources: Sources) -> dict[str, Any]:
     sft |= {name: None for name in _ADDED_LATER if sft[name] == getattr(default, name)}
     if config.sft.method != Method.lora:
         sft = {name: value for name, value in sft.items() if not name.startswith("lora_")}
-    return {"base": sources.base.recipe(), "seed": config.seed, **sft}
+    return {"base": sources.base.recipe(), "seed": config.seed, "thinking": config.model.thinking, **sft}
 
 
 def describe(config: Config, sources: Sources) -> str:
@@ -45,10 +45,10 @@ def outcome(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['steps']:,} steps, loss {metrics['first_loss']:.2f} to {metrics['last_loss']:.2f}{chosen}"
 
 
-def _build(job: Job, tell: Tell) -> Outcome:
+def _build(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.train.sft import build_model
 
-    return build_model(job, tell)
+    return build_model(job, on_progress)
 
 
 def _check(config: Config, sources: Sources) -> None:

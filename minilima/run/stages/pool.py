@@ -8,7 +8,7 @@ from minilima.config.choices import DataKind, GeneratorKind, Until
 from minilima.config.schema import Config
 from minilima.console import count
 from minilima.formats.imports import read_tasks
-from minilima.formats.records import Tell
+from minilima.formats.records import OnProgress
 from minilima.formats.seeds import load_seeds
 from minilima.run.requests import (
     ANSWER_TOKENS,
@@ -95,10 +95,10 @@ def _outcome(metrics: Mapping[str, Any]) -> str:
     return tasks + rejected + stopped
 
 
-def _build(job: Job, tell: Tell) -> Outcome:
+def _build(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.generate.pool import build_pool
 
-    return build_pool(job, tell)
+    return build_pool(job, on_progress)
 
 
 def _check(config: Config, sources: Sources) -> None:

@@ -9,7 +9,7 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import form_named
 from minilima.formats.eval_sets import load_eval_set, read_references
 from minilima.formats.files import canonical_json, sha256_text
-from minilima.formats.records import Tell
+from minilima.formats.records import OnProgress
 from minilima.models.packaged import PACKAGED
 from minilima.run.requests import ANSWER_TOKENS, CHARACTERS_A_TOKEN, Requests, count_prompts, prompt_lengths, requests_of_judge
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
@@ -66,10 +66,10 @@ def _outcome(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['judged']:,} of {metrics['prompts']:,} judged: {counts}"
 
 
-def _build(job: Job, tell: Tell) -> Outcome:
+def _build(job: Job, on_progress: OnProgress) -> Outcome:
     from minilima.evaluate.judge import build_verdicts
 
-    return build_verdicts(job, tell)
+    return build_verdicts(job, on_progress)
 
 
 def _check(config: Config, sources: Sources) -> None:
