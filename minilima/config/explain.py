@@ -3,18 +3,25 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf.errors import ConfigKeyError, ValidationError
+import yaml  # type: ignore[import-untyped]
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from minilima.config.groups import groups
 from minilima.config.renames import new_name
 from minilima.config.settings import members, section_at
 from minilima.errors import MinilimaError, options
 
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, RecursionError)
+"""What reading settings may end with."""
+
 
 def explain_composition(error: Exception, overrides: Sequence[str], config_dir: str | None = None) -> MinilimaError:
     """Hydra's or OmegaConf's error as one paragraph that names the valid choices, those of the user's own folder too."""
+    if (unreadable := _unreadable_file(config_dir)) is not None:
+        return unreadable
     known = groups(config_dir)
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
@@ -34,6 +41,21 @@ def explain_composition(error: Exception, overrides: Sequence[str], config_dir: 
         if isinstance(link, ValidationError):
             return _wrong_type(link, str(error))
     return _no_such_group(error, overrides, known)
+
+
+def _unreadable_file(config_dir: str | None) -> MinilimaError | None:
+    """The first file of the user's own folder that is no plain YAML: not UTF-8, with tags of a program's, or null bytes."""
+    for file in sorted(Path(config_dir).rglob("*.yaml")) if config_dir else []:
+        try:
+            yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            why = " ".join(str(error).split()) or "It is nested too deeply"
+            return MinilimaError(
+                f"{file} cannot be read as settings.",
+                f"{why[:300].rstrip('.')}.",
+                "It has to be plain YAML in UTF-8, without tags (!!…) and null bytes: correct the file and run again.",
+            )
+    return None
 
 
 _EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "optuna"}

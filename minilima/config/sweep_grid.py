@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from minilima.config.compose import composing, finished, load_config, searchpath, typed
-from minilima.config.explain import explain_composition
+from minilima.config.explain import COMPOSITION_ERRORS, explain_composition
 from minilima.config.schema import Config
 from minilima.config.settings import settings
 from minilima.errors import MinilimaError
@@ -79,7 +79,7 @@ def expand(overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
             axes = _axes([*_parse([f"{key}={value}" for key, value in own.items()]), *parsed], searches=searches)
             choices = whole.hydra.runtime.choices
             launcher, named = str(choices["hydra/launcher"]), choices.get("sweep")
-        except (HydraException, OmegaConfBaseException) as error:
+        except COMPOSITION_ERRORS as error:
             raise explain_composition(error, overrides, config_dir) from None
         points = () if searches else _points(axes, config_dir)
         plain = tuple(str(item.input_line) for item in parsed if not _is_hydras(item) and not item.is_sweep_override())
