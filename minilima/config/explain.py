@@ -155,13 +155,13 @@ def _wrong_mark(text: str, overrides: Sequence[str]) -> MinilimaError | None:
     """An override with `+` or `~` that does not belong there, or with a value that is no option of a group."""
     if named := re.search(r"An item is already at '([^']+)'", text):
         return MinilimaError(
-            f"{named[1]} is there already.", "'+' adds what is not there yet.", f"Write it without '+': {named[1]}=…"
+            f"{named[1]} is there already.", "'+' adds what is not there.", f"Write it without '+': {named[1]}=…"
         )
     if named := re.search(r"Could not delete from config\. '([^']+)'", text):
         return _unknown_key(named[1])
-    if named := re.search(r"Could not delete\. No match for '([^']+)'|Error merging override ~(\S+?)\.?$", text):
-        name = named[1] or named[2]
-        return MinilimaError(f"{name} cannot be taken out with '~'.", "Every setting has a value.", f"Leave ~{name} out.")
+    if named := re.search(r"Could not delete '([^']+)'\. No match|Error merging override ~(\S+?)\.?$", text):
+        name, why = named[1] or named[2], "It was not chosen." if named[1] else "Every setting has a value."
+        return MinilimaError(f"{name} cannot be taken out with '~'.", why, f"Leave ~{name} out.")
     if "Config group override" in text:
         wrong = next((item for item in overrides if item.lstrip("+~").partition("=")[0] in ("", *groups())), "This override")
         return MinilimaError(
