@@ -3,8 +3,8 @@
     python benchmarks/classification.py --json benchmarks/results/classification.json
 
 The seeds are divided into two halves by their ids. The model judges each half after demonstrations from the other one, on which
-the limit is set too. `answered` is what it answers in words, as large models are asked; `weighed` is by probabilities, as small
-ones are. Nothing is taken from the reply cache.
+the limit is set too. `answered` is what it answers in words, as large models are asked; `weighed` is by probabilities, as
+small ones are. Nothing is taken from the reply cache.
 """
 
 import sys

@@ -66,6 +66,13 @@ def gpus() -> list[str] | None:
     return [line.strip() for line in answer.splitlines() if line.strip()]
 
 
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16; without them it is many times slower than float32."""
+    path = Path("/proc/cpuinfo")
+    flags = path.read_text() if path.is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def torch_facts(*, deepspeed: bool) -> dict[str, Any]:
     """What torch and, if asked, DeepSpeed say of themselves, from a process of its own; `error` where it failed."""
     command = [sys.executable, "-m", "minilima.environment", *(["deepspeed"] if deepspeed else [])]

@@ -14,8 +14,8 @@ from minilima.evaluate.judge import Pair, counts, judge_pairs, orders_of
 from minilima.evaluate.judge_cards import Figure, Measured, Ranking
 from minilima.evaluate.statistics import Share, length_preference, positions, resamples, share
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.preferences import TIE, LabelledPair, LabelSet, majority, whole
-from minilima.formats.records import Answer, OnProgress, Verdict
+from minilima.formats.preferences import LabelledPair, LabelSet, majority, whole
+from minilima.formats.records import TIE, Answer, OnProgress, Verdict
 from minilima.store.job import Job, Outcome
 
 FEWEST_MODELS = 3

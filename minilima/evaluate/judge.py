@@ -14,13 +14,13 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import JudgeForm, Letters, check_form, form_named
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.records import Answer, OnProgress, Progress, Usage, Verdict
+from minilima.formats.records import TIE, Answer, OnProgress, Progress, Usage, Verdict
 from minilima.models.cache import CachedModel
 from minilima.models.chat import FAILED, Message, OnReply, Reply, Request, ask, counted
 from minilima.prompts import render
 from minilima.store.job import Job, Outcome
 
-REFERENCE_WINS, TIE, TUNED_WINS = 1.0, 1.5, 2.0
+REFERENCE_WINS, TUNED_WINS = 1.0, 2.0
 
 Pair = tuple[Answer, Answer]
 """(reference model's answer, tuned model's answer) to one prompt."""

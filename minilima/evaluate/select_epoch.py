@@ -22,11 +22,11 @@ import torch
 from minilima.config.choices import Pick
 from minilima.errors import MinilimaError
 from minilima.evaluate.answers import answer_prompts
-from minilima.evaluate.judge import TIE, judge_pairs
+from minilima.evaluate.judge import judge_pairs
 from minilima.evaluate.results import Coverage
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.records import Answer, EvalPrompt, OnProgress, Progress, Usage
+from minilima.formats.records import TIE, Answer, EvalPrompt, OnProgress, Progress, Usage
 from minilima.models.cache import CachedModel
 from minilima.models.local import LocalModel
 from minilima.rouge import RougeIndex

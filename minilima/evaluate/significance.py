@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 from minilima.evaluate.statistics import RESAMPLES, Estimate, Vector, resamples
+from minilima.formats.records import TIE
 
 LEVEL, POWER = 0.05, 0.8
 
@@ -61,7 +62,7 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Paired:
 
 def against_half(preferences: Sequence[float]) -> Paired:
     """A run's win rate compared with 50 %, as if the other side's answers were no better and no worse: same arguments."""
-    return compare(preferences, [1.5] * len(preferences))
+    return compare(preferences, [TIE] * len(preferences))
 
 
 def _bootstrap(difference: Vector) -> tuple[Estimate, float]:
@@ -80,7 +81,7 @@ def _bootstrap(difference: Vector) -> tuple[Estimate, float]:
 
 def _discordant(first: Vector, second: Vector) -> tuple[int, int]:
     """Prompts on which the first run did better, and on which the second did, in whole verdicts."""
-    better = np.sign(first - 1.5) - np.sign(second - 1.5)
+    better = np.sign(first - TIE) - np.sign(second - TIE)
     return int((better > 0).sum()), int((better < 0).sum())
 
 

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from minilima.formats.records import TIE
+
 RESAMPLES = 10_000
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -74,9 +76,9 @@ def win_rate(preferences: Sequence[float | None]) -> WinRate | None:
     return WinRate(
         win_rate=_bootstrap_ratio(points, np.ones_like(points)),
         standard_error=spread,
-        wins=int((read > 1.5).sum()),
-        losses=int((read < 1.5).sum()),
-        ties=int((read == 1.5).sum()),
+        wins=int((read > TIE).sum()),
+        losses=int((read < TIE).sum()),
+        ties=int((read == TIE).sum()),
         judged=len(read),
         prompts=len(preferences),
     )
@@ -143,9 +145,9 @@ def length_preference(lengths: Sequence[tuple[int, int]], preferences: Sequence[
         None where no pair decides it.
     """
     longer = [
-        float((preference > 1.5) == (second > first))
+        float((preference > TIE) == (second > first))
         for (first, second), preference in zip(lengths, preferences, strict=True)
-        if preference is not None and preference != 1.5 and first != second
+        if preference is not None and preference != TIE and first != second
     ]
     return share([(hit, 1.0) for hit in longer])
 
@@ -166,7 +168,7 @@ def positions(orders: Sequence[Sequence[float]]) -> Positions:
     Args:
         orders: as for `position_preference`; a prompt that was asked about in one order has one entry.
     """
-    agreed = [float(np.sign(pair[0] - 1.5) == np.sign(pair[1] - 1.5)) for pair in orders if len(pair) == 2]
+    agreed = [float(np.sign(pair[0] - TIE) == np.sign(pair[1] - TIE)) for pair in orders if len(pair) == 2]
     return Positions(consistency=share([(hit, 1.0) for hit in agreed]), first_wins=position_preference(orders))
 
 
@@ -179,7 +181,7 @@ def position_preference(orders: Sequence[Sequence[float]]) -> Share | None:
     """
     prompts = []
     for pair in orders:
-        decided = [float((preference < 1.5) == (order == 0)) for order, preference in enumerate(pair) if preference != 1.5]
+        decided = [float((preference < TIE) == (order == 0)) for order, preference in enumerate(pair) if preference != TIE]
         prompts.append((sum(decided), float(len(decided))))
     return share(prompts)
 

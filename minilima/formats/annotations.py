@@ -19,8 +19,7 @@ from typing import Any
 
 from minilima.errors import MinilimaError
 from minilima.formats.files import write_atomic
-
-TIE = 1.5
+from minilima.formats.records import TIE
 
 
 @dataclass(frozen=True, kw_only=True)

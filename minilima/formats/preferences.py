@@ -17,8 +17,8 @@ from pathlib import Path
 from minilima.errors import MinilimaError
 from minilima.formats.annotations import read_annotations
 from minilima.formats.files import canonical_json, parse_rows, sha256_text
+from minilima.formats.records import TIE
 
-TIE = 1.5
 _AUTO_J = {0: 1.0, 1: 2.0, 2: TIE}
 
 

@@ -119,6 +119,10 @@ class ReferenceLoss:
     tokens: int
 
 
+TIE = 1.5
+"""The preference between 1 (the reference model wins) and 2 (the tuned model wins)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """A judge's comparison of the tuned model's answer with the reference model's.

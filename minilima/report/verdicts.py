@@ -3,7 +3,7 @@
 from typing import Any
 
 from minilima.evaluate.judged import Judged
-from minilima.formats.records import Answer, Verdict
+from minilima.formats.records import TIE, Answer, Verdict
 
 
 def verdict_rows(judged: Judged | None) -> list[dict[str, Any]]:
@@ -27,12 +27,12 @@ def verdict_rows(judged: Judged | None) -> list[dict[str, Any]]:
 def _outcome(preference: float | None) -> str:
     if preference is None:
         return "unread"
-    return "won" if preference > 1.5 else "lost" if preference < 1.5 else "tied"
+    return "won" if preference > TIE else "lost" if preference < TIE else "tied"
 
 
 def is_flipped(verdict: Verdict) -> bool:
     """Whether the two orders of presentation led to different winners: the judge followed the position, not the answer."""
-    sides = {(order > 1.5) - (order < 1.5) for order in verdict.orders}
+    sides = {(order > TIE) - (order < TIE) for order in verdict.orders}
     return len(sides) > 1
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from minilima.config.choices import DeviceKind
 from minilima.config.schema import ComputeConfig, Config
-from minilima.environment import gpus
+from minilima.environment import cpu_multiplies_bfloat16, gpus
 from minilima.run.gpus import visible_gpus
 from minilima.run.graph import Graph
 from minilima.run.hosts import machines
@@ -64,10 +64,8 @@ def device_here(compute: ComputeConfig) -> Device:
     """What each training process would compute on, as nvidia-smi and the kernel tell it."""
     listed = [] if compute.device == DeviceKind.cpu or not visible_gpus() else gpus() or []
     if not listed:
-        flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-        hardware = "avx512_bf16" in flags or "amx_bf16" in flags
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return Device(bytes=installed, bf16=uses_bf16(compute, hardware), processes=_processes(compute, 1))
+        return Device(bytes=installed, bf16=uses_bf16(compute, cpu_multiplies_bfloat16()), processes=_processes(compute, 1))
     name, size, *_ = (part.strip() for part in listed[0].split(","))
     return Device(
         bytes=int(float(size.removesuffix("MiB")) * 2**20),
