@@ -136,7 +136,7 @@ def _no_such_group(error: Exception, overrides: Sequence[str], known: Mapping[st
             f"Leave one of them out, or write {group}=option without '+'.",
         )
     return (
-        _wrong_mark(text, overrides)
+        _wrong_mark(text, overrides, known)
         or _wrong_reference(text)
         or MinilimaError("The configuration cannot be composed.", f"{text.rstrip('.')}.", "Correct it and run again.")
     )
@@ -151,7 +151,7 @@ def _no_such_name(name: str, known: Mapping[str, Sequence[str]]) -> MinilimaErro
     )
 
 
-def _wrong_mark(text: str, overrides: Sequence[str]) -> MinilimaError | None:
+def _wrong_mark(text: str, overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> MinilimaError | None:
     """An override with `+` or `~` that does not belong there, or with a value that is no option of a group."""
     if named := re.search(r"An item is already at '([^']+)'", text):
         return MinilimaError(
@@ -163,7 +163,7 @@ def _wrong_mark(text: str, overrides: Sequence[str]) -> MinilimaError | None:
         name, why = named[1] or named[2], "It was not chosen." if named[1] else "Every setting has a value."
         return MinilimaError(f"{name} cannot be taken out with '~'.", why, f"Leave ~{name} out.")
     if "Config group override" in text:
-        wrong = next((item for item in overrides if item.lstrip("+~").partition("=")[0] in ("", *groups())), "This override")
+        wrong = next((item for item in overrides if item.lstrip("+~").partition("=")[0] in ("", *known)), "This override")
         return MinilimaError(
             f"{wrong} cannot be read.", "A group takes the name of one option.", "Write group=option, for example sft=lora"
         )

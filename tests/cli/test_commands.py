@@ -12,8 +12,10 @@ import pytest
 
 from minilima import results, to_frame
 from minilima.__main__ import main
-from minilima.cli.commands import build, execute
+from minilima.cli import commands
+from minilima.cli.commands import build, execute, overview
 from minilima.config.compose import load_config
+from minilima.config.groups import CONF
 from minilima.errors import MinilimaError
 from minilima.pipeline import stages
 from minilima.run.sources import resolve
@@ -69,6 +71,12 @@ def test_the_overview_lists_every_verb_and_is_what_help_and_no_arguments_show(ca
     assert len(set(shown)) == 1
     assert all(f"  {verb:<12}{parser.summary}\n" in shown[0] for verb, parser in build().items())
     assert shown[0].count("python -m minilima") == 1
+
+
+def test_help_names_only_files_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "docs/reference/settings.md" in overview()
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    assert "docs/" not in overview() and f"{CONF}/<group>/<option>.yaml" in overview()
 
 
 MISTAKES = [
