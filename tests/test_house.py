@@ -27,13 +27,22 @@ def rooms() -> dict[str, list[Path]]:
     return found
 
 
+ROOMS = {name for floor in FLOORS for name in floor}
+
+
+def names_of(node: ast.ImportFrom) -> list[str]:
+    """What is imported, but for the version, which every room may ask for."""
+    return [item.name for item in node.names if item.name != "__version__"]
+
+
 def imports_of(file: Path) -> set[str]:
     """The rooms that a module imports from, wherever in it."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         if isinstance(node, ast.ImportFrom) and node.module == "minilima":
-            names = [f"minilima.{item.name}" for item in node.names if not item.name.startswith("__")]
+            # A name that is no room is defined in __init__, which stands on the top floor.
+            names = [f"minilima.{name}" if name in ROOMS else "minilima.__init__" for name in names_of(node)]
         if isinstance(node, ast.Import):
             names = [item.name for item in node.names]
         found |= {name.split(".")[1] for name in names if name.startswith("minilima.")}
