@@ -158,7 +158,7 @@ def _base(overrides: Sequence[str], config_dir: str | None) -> Config | None:
     try:
         composed = compose("config", overrides=[*overrides, *searchpath(config_dir)])
         return None if _interpolates(composed) else typed(composed)
-    except REFUSALS:
+    except COMPOSITION_ERRORS:
         return None
 
 
