@@ -187,7 +187,7 @@ def _ask_all(
     def usable(reply: Reply) -> bool:
         if not asks_endpoint and judge.temperature == 0:
             return True  # it would write the same again
-        if reply.finish == "length":
+        if reply.finish == "length" and not form.needs_logprobs:
             return True  # it is no verdict, and would be cut again
         # An endpoint that gave no log-probabilities will not do so when it is asked again.
         return (form.needs_logprobs and reply.logprobs is None) or form.read(reply) is not None
