@@ -1,6 +1,6 @@
 """Each family is right end to end: what is trained, what is asked, what is saved and what is measured are one rendering."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cache
 from itertools import groupby
@@ -126,8 +126,11 @@ def first_loss(folder: Path, base: Path, *overrides: str) -> tuple[float, bool]:
     return outcome.metrics["first_loss"], outcome.metrics["packed"]
 
 
-def test_packed_examples_have_the_loss_of_each_alone(folder: Path, tmp_path: Path) -> None:
-    together, _ = first_loss(tmp_path / "packed", folder)
+def test_packed_examples_have_the_loss_of_each_alone(
+    folder: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    together, packed = first_loss(tmp_path / "packed", folder)
+    record_property("cell", "yes" if packed else "one a row")
     alone, _ = first_loss(tmp_path / "alone", folder, "compute.micro_batch_tokens=1")
     model = LocalModel(str(folder), "tiny", device=DeviceKind.cpu, batch=2)
     losses = list(model.reference_losses([(item.id, item.instruction, item.output) for item in EXAMPLES]))
@@ -150,7 +153,10 @@ def test_a_trained_model_says_its_answers_without_debris_and_stops(family: Famil
     assert end in (written if isinstance(written, list) else [written]), "other programs stop there too"
 
 
-def test_merged_adapters_give_the_logits_of_the_model_with_adapters(family: Family, folder: Path, tmp_path: Path) -> None:
+def test_merged_adapters_give_the_logits_of_the_model_with_adapters(
+    family: Family, folder: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("cell", "yes" if family.adapters else "no adapters in peft")
     job = job_of(folder, tmp_path / "run", "sft=lora", "sft.epochs=10", "sft.learning_rate=1e-2", "sft.batch_size=3",
                  "sft.lora_dropout=0")  # fmt: skip
     if not family.adapters:

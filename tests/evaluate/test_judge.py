@@ -19,7 +19,7 @@ import pytest
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge import build_verdicts, is_switched
-from minilima.evaluate.judge_forms import check_form, parse_choice, weigh
+from minilima.evaluate.judge_forms import check_form, form_named, parse_choice, weigh
 from minilima.evaluate.judged import read_judged
 from minilima.evaluate.results import compute_results
 from minilima.formats.eval_sets import load_eval_set
@@ -386,3 +386,21 @@ def test_a_bad_evaluation_set_is_named(tmp_path: Path, content: str, named: str)
     path.write_text(content)
     with pytest.raises(MinilimaError, match=named):
         load_eval_set(path, None)
+
+
+@pytest.mark.usefixtures("key")
+def test_a_cut_reply_is_no_verdict_and_is_not_asked_for_again(tmp_path: Path, server: ModelServer) -> None:
+    for finish, preference in (("length", None), ("stop", 1.0)):
+        reply = Reply(text="Output (a)", finish=finish, prompt_tokens=1, completion_tokens=1)
+        assert form_named("choose").read(reply) == preference
+    server.faults = ["truncated", "truncated"]
+    assert judge_server(tmp_path, server, [("x", "y"), ("p", "q")], "judge.orders=random") == [None, None]
+    assert len(server.requests) == 0 and server.received == 2
+
+
+@pytest.mark.usefixtures("key")
+def test_a_judges_reasoning_is_no_verdict(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda body: "<think>Output (a) is shorter.</think>Output (b)"
+    assert judge_server(tmp_path, server, [("x", "y")], "judge.orders=random", "judge.max_tokens=64") in ([2.0], [1.0])
+    server.answer = lambda body: "<think>Output (a) is shorter, so it is Output (a)"
+    assert judge_server(tmp_path / "unclosed", server, [("x", "z")], "judge.orders=random") == [None]
