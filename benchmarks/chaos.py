@@ -202,7 +202,7 @@ def faults(case: Case) -> None:
 
 def batch(case: Case) -> None:
     case.settings = (*case.settings, "endpoints.generator.batch=true", "endpoints.generator.poll_seconds=0.02")
-    case.server.batch_faults = [case.rng.choice([429, 500, 503, "drop", "lost"]) for _ in range(case.rng.randrange(4))]
+    case.server.batch_faults = case.rng.choices([429, 500, 503, "drop", "lost"], k=case.rng.randrange(4))
     process = case.start()
     while process.poll() is None and len(case.server.batches) < case.rng.randrange(1, 5):
         time.sleep(0.002)
@@ -337,7 +337,7 @@ def _results(outputs: Path) -> dict[str, str]:
 def _timeless(manifest: dict[str, Any]) -> dict[str, Any]:
     files = {
         name: told for name, told in dict(manifest["files"]).items() if name not in ("training_log.jsonl", "training_args.bin")
-    }  # type: ignore[call-overload]
+    }
     # How long and how fast the training was, and how it was cut into runs.
     metrics = {} if manifest["stage"] == "model" else manifest["metrics"]
     return {**manifest, "files": files, "metrics": metrics}

@@ -32,7 +32,7 @@ class ModelServer:
         """The likeliest first tokens with their log-probabilities, for requests that ask for them; None = told to nobody."""
         self.faults: list[int | str] = []
         self.fault_share = 0.0
-        self.fault_kinds = FAULTS
+        self.fault_kinds: tuple[str, ...] = FAULTS
         self.latency = latency
         self.hang_seconds = 3.0
         self.hold_after: int | None = None
@@ -111,8 +111,7 @@ class ModelServer:
         body = json.loads(content)
         self.received += 1
         if self.hold_after is not None and self.received > self.hold_after:
-            while self.hold_after is not None:
-                await asyncio.sleep(0.005)
+            await self._released()
             return None
         if self.latency:
             await asyncio.sleep(self.latency)
@@ -127,6 +126,10 @@ class ModelServer:
             return _response(400, {"error": {"message": "response_format is not supported"}})
         self.requests.append(body)
         return self._completion(self.answer(body), body=body)
+
+    async def _released(self) -> None:
+        while self.hold_after is not None:
+            await asyncio.sleep(0.005)
 
     def _spoiled_batch(self, method: str, path: str, content: bytes) -> bytes | None:
         if not ("/files" in path or "/batches" in path) or not self.batch_faults:
