@@ -32,8 +32,11 @@ class ModelServer:
         """The likeliest first tokens with their log-probabilities, for requests that ask for them; None = told to nobody."""
         self.faults: list[int | str] = []
         self.fault_share = 0.0
+        self.fault_kinds: tuple[str, ...] = FAULTS
         self.latency = latency
         self.hang_seconds = 3.0
+        self.hold_after: int | None = None
+        """Requests after so many wait until this is None again, and are dropped then: whoever asks cannot end before that."""
         self.requests: list[dict[str, Any]] = []
         self.received = 0
         self.injected: Counter[str] = Counter()
@@ -107,6 +110,9 @@ class ModelServer:
             return _response(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
         body = json.loads(content)
         self.received += 1
+        if self.hold_after is not None and self.received > self.hold_after:
+            await self._released()
+            return None
         if self.latency:
             await asyncio.sleep(self.latency)
         fault = self._fault()
@@ -120,6 +126,10 @@ class ModelServer:
             return _response(400, {"error": {"message": "response_format is not supported"}})
         self.requests.append(body)
         return self._completion(self.answer(body), body=body)
+
+    async def _released(self) -> None:
+        while self.hold_after is not None:
+            await asyncio.sleep(0.005)
 
     def _spoiled_batch(self, method: str, path: str, content: bytes) -> bytes | None:
         if not ("/files" in path or "/batches" in path) or not self.batch_faults:
@@ -187,7 +197,7 @@ class ModelServer:
     def _fault(self) -> str | None:
         if self.faults:
             return str(self.faults.pop(0))
-        return self._rng.choice(FAULTS) if self.fault_share and self._rng.random() < self.fault_share else None
+        return self._rng.choice(self.fault_kinds) if self.fault_share and self._rng.random() < self.fault_share else None
 
     async def _spoiled(self, fault: str) -> bytes | None:
         self.injected[fault] += 1

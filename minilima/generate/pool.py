@@ -52,7 +52,8 @@ def build_pool(job: Job, on_progress: OnProgress) -> Outcome:
     write_jsonl(job.work / "instances.jsonl", examples)
     rejected = [*growth.rejected, *faulty]
     write_jsonl(job.work / "rejected.jsonl", rejected)
-    return Outcome(metrics=_metrics(growth, classified, examples, rejected), usage=model.usage)
+    metrics = {**_metrics(growth, classified, examples, rejected), **model.arithmetic}
+    return Outcome(metrics=metrics, usage=model.usage)
 
 
 def _metrics(

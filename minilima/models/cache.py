@@ -38,6 +38,12 @@ class CachedModel:
     def name(self) -> str:
         return self.model.name
 
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """For a manifest: under `arithmetic` what the digits of a local model's replies depend on; empty for others."""
+        known = getattr(self.model, "arithmetic", None)
+        return {"arithmetic": known} if known is not None else {}
+
     def reply_many(
         self,
         requests: Sequence[Request],

@@ -278,12 +278,12 @@ def test_a_kill_loses_no_judged_pair_and_changes_no_verdict(tmp_path: Path, serv
     needed = Counter(body["messages"][-1]["content"] for body in server.requests)
     assert set(needed.values()) == {1} and len(needed) == 80
     server.requests.clear()
-    server.latency = 0.01
     killed = job(tmp_path / "killed", pairs, *settings)
     (tmp_path / "job.json").write_text(killed.to_json())
     for moment in (1, 40, 79, None):
         kept = kept_replies(killed.cache)
         seen = len(server.requests)
+        server.hold_after = None if moment is None else server.received + moment - len(kept)
         process = subprocess.Popen(
             [sys.executable, "-m", "minilima.run.worker", str(tmp_path / "job.json")],
             stdin=subprocess.PIPE,
@@ -293,6 +293,7 @@ def test_a_kill_loses_no_judged_pair_and_changes_no_verdict(tmp_path: Path, serv
             time.sleep(0.001)
         process.kill()
         assert process.wait() == (0 if moment is None else -signal.SIGKILL)
+        server.hold_after = None
         asked = {sha256_text(body["messages"][-1]["content"]) for body in server.requests[seen:]}
         assert not asked & kept, "a judged pair was asked about again"
     assert len(kept_replies(killed.cache)) == 80

@@ -1,7 +1,6 @@
 """The endpoint client against a real HTTP server: faults are retried, refusals explained, replies kept."""
 
 import json
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,11 +229,17 @@ def test_a_batch_is_sent_collected_and_its_failures_sent_again(server: ModelServ
     assert again.reply_many(requests(7)) == [replace(reply, faults=()) for reply in replies]
 
 
-def test_a_batch_on_its_way_is_collected_by_another_process(server: ModelServer, tmp_path: Path) -> None:
+def test_a_batch_on_its_way_is_collected_by_another_process(
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.batch_polls = 10_000
-    impatient = cached(server, tmp_path, batch=True, poll_seconds=60.0)
-    with pytest.raises(TimeoutError):
-        _interrupted_after(0.5, impatient, requests(2))
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as waits, pytest.raises(KeyboardInterrupt):
+        waits.setattr("minilima.models.batch.time.sleep", interrupted)
+        cached(server, tmp_path, batch=True, poll_seconds=60.0).reply_many(requests(2))
     server.batches[0] = (server.batches[0][0], 0)
     later = cached(server, tmp_path, batch=True, poll_seconds=0.01)
     assert [reply.finish for reply in later.reply_many(requests(2))] == ["stop", "stop"]
@@ -260,19 +265,6 @@ def test_texts_to_be_continued_go_in_batches_too(server: ModelServer, tmp_path: 
     (sent,) = (json.loads(file) for name, file in server.files.items() if name.startswith("file"))
     assert sent["url"] == "/v1/completions"
     assert server.batch_addresses == ["/v1/completions"]
-
-
-def _interrupted_after(seconds: float, model: CachedModel, asked: list[Request]) -> None:
-    def stop(number: int, frame: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        model.reply_many(asked)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_batch_that_the_budget_does_not_cover_is_not_sent(server: ModelServer, tmp_path: Path) -> None:
