@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 def change(file: Path, **values: Any) -> None:
     told = json.loads(file.read_text())
     file.write_text(json.dumps({**told, **values}))
+
+
+def quantise(method: str, folder: Path) -> None:
+    change(folder / "config.json", quantization_config={"quant_method": method})
 
 
 def drop_tensor(folder: Path) -> None:
@@ -96,10 +101,7 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
         "wrapper for pictures",
     ),
     **{
-        method: (
-            lambda folder, method=method: change(folder / "config.json", quantization_config={"quant_method": method}),
-            rf"quantised \({method}\)",
-        )
+        method: (partial(quantise, method), rf"quantised \({method}\)")
         for method in ("gptq", "awq", "bitsandbytes", "compressed-tensors")
     },
 }
