@@ -17,6 +17,7 @@ from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.records import TIE, Answer, OnProgress, Progress, Usage, Verdict
 from minilima.models.cache import CachedModel
 from minilima.models.chat import FAILED, Message, OnReply, Reply, Request, ask, counted
+from minilima.models.openai_api import extra_fields
 from minilima.prompts import render
 from minilima.store.job import Job, Outcome
 
@@ -152,7 +153,7 @@ def _by_endpoint(job: Job, pairs: Sequence[Pair], on_progress: OnProgress) -> tu
     from minilima.models.endpoint import connect
 
     judge, endpoint = job.config.judge, job.config.endpoints.judge
-    model = connect("judge.model", judge.model, endpoint, job.cache, job.key)
+    model = connect("judge.model", judge.model, endpoint, job.cache, job.key, extra_fields(judge))
     return _by_replies(model, judge, pairs, on_progress, alone=0 if endpoint.batch else 1)
 
 

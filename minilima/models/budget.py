@@ -109,6 +109,10 @@ class Budget:
         row = self.database.execute("SELECT requests, tokens, usd FROM accounts WHERE scope = ?", (self._scope,)).fetchone()
         return Spend(requests=row[0], tokens=row[1], usd=row[2])
 
+    @property
+    def is_capped(self) -> bool:
+        return any(cap is not None for cap in (self.caps.usd, self.caps.tokens, self.caps.requests))
+
     def reserve(self, worst: Spend) -> int | None:
         """A ticket for a request that takes at most `worst`; None where a cap could be passed."""
         tickets = self.reserve_all([worst])
