@@ -1,4 +1,4 @@
-"""What only a GPU can show of the families: rows by boundaries train as examples alone, and recorded steps answer as a CPU does."""
+"""What only a GPU can show of the families: packed rows train as examples alone, recorded steps answer as a CPU does."""
 
 from pathlib import Path
 
