@@ -234,6 +234,9 @@ def check_trial(config: Config, sources: Sources) -> list[Finding]:
     except MinilimaError as error:
         return [_refusal("model trial", error)]
     fix = "raise sft.max_tokens, or leave it: the run counts them"
+    if not notes and sources.base.kind != "packaged" and sources.base.missing is None:
+        says = "tokenizer, template, tensors, and every prompt and row that is known"
+        return [Finding(name="model trial", level=Level.ok, says=says)]
     return [Finding(name="model trial", level=Level.warn, says=note, fix=fix) for note in notes]
 
 

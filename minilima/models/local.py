@@ -254,6 +254,11 @@ class LocalModel:
             self._tensors.write([draft.row(steps) for draft in drafts])
         except torch.OutOfMemoryError:
             self._tensors = self._shape = None
+        except RuntimeError as error:
+            if not (self.fixed and "capture" in str(error)):
+                raise
+            self.fixed, self._tensors, self._shape = False, None, None  # steps of this model cannot be recorded (ALiBi)
+            return self._write(drafts, tokens)
         if self._tensors is None:
             torch.cuda.empty_cache()
         return self._tensors is not None

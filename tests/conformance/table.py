@@ -18,6 +18,7 @@ COLUMNS = {
     "test_the_model_is_asked_with_the_prompt_it_was_trained_on": "asked as trained",
     "test_the_reference_loss_is_the_loss_of_the_same_text_in_training": "reference loss = training loss",
     "test_packed_examples_have_the_loss_of_each_alone": "packed = alone",
+    "test_answers_in_a_batch_are_those_of_a_model_that_reads_everything_again": "batched answers = alone",
     "test_a_trained_model_says_its_answers_without_debris_and_stops": "saved model answers and stops",
     "test_merged_adapters_give_the_logits_of_the_model_with_adapters": "merged adapters",
     "test_no_date_and_no_chance_changes_a_rendering": "template stands still",

@@ -17,6 +17,7 @@ from minilima.formats.files import write_jsonl
 from minilima.formats.records import Example
 from minilima.models import local
 from minilima.models.chat import Request, Sampling, ask
+from minilima.models.decoding import reread
 from minilima.models.local import LocalModel
 from minilima.models.tokenizer import load_tokenizer
 from minilima.models.weights import load_model
@@ -124,6 +125,23 @@ def test_the_reference_loss_is_the_loss_of_the_same_text_in_training(folder: Pat
 def first_loss(folder: Path, base: Path, *overrides: str) -> tuple[float, bool]:
     outcome = build_model(job_of(base, folder, "sft.epochs=1", "sft.learning_rate=1e-6", *overrides), lambda progress: None)
     return outcome.metrics["first_loss"], outcome.metrics["packed"]
+
+
+def test_answers_in_a_batch_are_those_of_a_model_that_reads_everything_again(folder: Path) -> None:
+    asked = [Request(messages=ask("word " * n + "?"), sampling=Sampling(temperature=0.0, max_tokens=10)) for n in (1, 12, 4)]
+    model = LocalModel(str(folder), "tiny", device=DeviceKind.cpu, batch=4)
+    replies = model.reply_many(asked, lambda index, reply: None)
+    for request, reply in zip(asked, replies, strict=True):
+        ids = model._prompt_ids(request.messages)
+        begin = len(ids)
+        while len(ids) < begin + 10 and (len(ids) == begin or ids[-1] not in model.end_ids):
+            ids.append(int(reread(model.model, torch.tensor([ids])).argmax()))
+        assert reply.completion_tokens == len(ids) - begin
+        assert reply.text == model.tokenizer.decode(ids[begin:], skip_special_tokens=True)
+    if model.cached:
+        recordable = LocalModel(str(folder), "tiny", device=DeviceKind.cpu, batch=4)
+        recordable.fixed = True  # the form that a GPU records
+        assert recordable.reply_many(asked, lambda index, reply: None) == replies
 
 
 def test_packed_examples_have_the_loss_of_each_alone(
