@@ -35,6 +35,7 @@ from minilima.config.ranges import (
     AT_LEAST_ONE,
     AT_LEAST_ZERO,
     BELOW_ONE,
+    NUCLEUS,
     PENALTY,
     RANDOM_SEED,
     SHARE,
@@ -101,7 +102,7 @@ class GeneratorConfig:
     """Model name at the endpoint; for kind=local a folder or hub name, None = the experiment's base model."""
     temperature: float = setting(0.7, AT_LEAST_ZERO)
     """Sampling temperature for new instructions and instances, 0 or more."""
-    top_p: float = setting(0.9, SHARE)
+    top_p: float = setting(0.9, NUCLEUS)
     """Nucleus sampling, 0 to 1."""
     repetition_penalty: float | None = setting(None, ABOVE_ZERO)
     """Divides the scores of tokens already written; 1.1 to 1.3 keeps small models from looping. Local models only."""
@@ -256,13 +257,13 @@ class SftConfig:
     """Examples are cut to this many tokens, template included."""
     train_on_prompt: bool = False
     """Whether the loss covers the prompt too; by default only the answer and its end-of-turn token."""
-    residual_dropout: float = setting(0.0, SHARE)
+    residual_dropout: float = setting(0.0, BELOW_ONE)
     """Dropout on the residual branches at the top layer, rising linearly from 0 at the bottom (LIMA, section 3)."""
     lora_rank: int = setting(16, AT_LEAST_ONE)
     """Rank of the adapters (method=lora)."""
     lora_alpha: int = setting(32, AT_LEAST_ONE)
     """Scale of the adapters: updates are multiplied by lora_alpha / lora_rank."""
-    lora_dropout: float = setting(0.0, SHARE)
+    lora_dropout: float = setting(0.0, BELOW_ONE)
     """Dropout before the adapters, 0 to 1."""
     lora_dora: bool = False
     """Whether adapters learn direction and magnitude apart (DoRA, Liu et al. 2024)."""
@@ -354,7 +355,7 @@ class EvalConfig:
 
     temperature: float = setting(0.7, AT_LEAST_ZERO)
     """Sampling temperature; 0 = greedy."""
-    top_p: float = setting(0.9, SHARE)
+    top_p: float = setting(0.9, NUCLEUS)
     """Nucleus sampling, 0 to 1."""
     repetition_penalty: float | None = setting(None, ABOVE_ZERO)
     """Divides the scores of tokens already written (LIMA: 1.2)."""

@@ -68,6 +68,12 @@ def _check_sft(sft: SftConfig) -> None:
             "DoRA is a kind of adapter; weights in 4 bits cannot be trained themselves.",
             "Choose sft=lora, or leave the setting out.",
         )
+    if sft.final_learning_rate > sft.learning_rate:
+        raise MinilimaError(
+            f"sft.final_learning_rate={sft.final_learning_rate:g} is above sft.learning_rate={sft.learning_rate:g}.",
+            "The rate falls from the one to the other.",
+            "Give a smaller final rate, or sft.schedule=constant.",
+        )
     if sft.weights == Rounding.stochastic and sft.method != Method.full:
         raise MinilimaError(
             "sft.weights=stochastic is for full fine-tuning.",

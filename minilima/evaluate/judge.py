@@ -187,6 +187,8 @@ def _ask_all(
     def usable(reply: Reply) -> bool:
         if not asks_endpoint and judge.temperature == 0:
             return True  # it would write the same again
+        if reply.finish == "length" and not form.needs_logprobs:
+            return True  # it is no verdict, and would be cut again
         # An endpoint that gave no log-probabilities will not do so when it is asked again.
         return (form.needs_logprobs and reply.logprobs is None) or form.read(reply) is not None
 
@@ -210,14 +212,21 @@ def _combine(identity: str, replies: Sequence[tuple[Reply, bool]], form: JudgeFo
         # Unswapped, the reference model's answer is shown first and the tuned model's second.
         preference = form.read(reply)
         if preference is None:
-            words = "no reply came, after all tries" if reply.finish == FAILED else f"could not be read: {reply.text[:200]}"
-            return Verdict(id=identity, preference=None, explanation=words)
+            return Verdict(id=identity, preference=None, explanation=_unread(reply))
         preferences.append(REFERENCE_WINS + TUNED_WINS - preference if swapped else preference)
     words = "\n\n".join(reply.text.strip() for reply, _ in replies)
     if form.needs_logprobs:
         words = "probability of the tuned answer: " + ", ".join(f"{preference - 1:.3f}" for preference in preferences)
     orders = tuple(preferences) if len(preferences) > 1 else ()
     return Verdict(id=identity, preference=sum(preferences) / len(preferences), orders=orders, explanation=words)
+
+
+def _unread(reply: Reply) -> str:
+    """Why a reply is no verdict."""
+    if reply.finish == FAILED:
+        return "no reply came, after all tries"
+    how = "was cut at judge.max_tokens" if reply.finish == "length" else "could not be read"
+    return f"{how}: {reply.text[:200]}"
 
 
 def _equal(pair: Pair) -> bool:

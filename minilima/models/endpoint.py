@@ -123,7 +123,7 @@ class EndpointModel:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
                 # Not chat.completions.create: it takes a third more CPU to check what we send and to model what comes back.
                 content = await client.post(path, body=body, cast_to=str)
-            return parse_completion(content, self.budget.price), None
+            return parse_completion(content, self.budget.price, request), None
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             return None, error
 

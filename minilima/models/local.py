@@ -23,7 +23,7 @@ from minilima.environment import cpu_multiplies_bfloat16
 from minilima.errors import MinilimaError
 from minilima.formats.records import ReferenceLoss
 from minilima.models.chat import TEXT, Message, OnReply, Reply, Request, Sampling
-from minilima.models.decoding import LEAST_STEPS, Batch, Shape
+from minilima.models.decoding import LEAST_STEPS, Batch, Shape, keeps_cache
 from minilima.models.drafts import Draft
 from minilima.models.template import prompt_ids, prompt_text, render, turn_end
 from minilima.models.tokenizer import load_tokenizer
@@ -116,8 +116,10 @@ class LocalModel:
         self.tokenizer = load_tokenizer(location)
         self.model = load_model(location, inference_dtype(self.device), self.device).eval()
         self.context = context_of(self.model)
-        self._keeps_logits = "logits_to_keep" in signature(self.model.forward).parameters
-        self.fixed = self.device.type == "cuda"
+        self._takes = set(signature(self.model.forward).parameters)
+        self.cached = keeps_cache(self.model)
+        self.batch = self.batch if self.cached else 1
+        self.fixed = self.cached and self.device.type == "cuda"
         self._tensors: Batch | None = None
         self._shape: Shape | None = None
         """What the tensors of the present group are made for, whether they are there or its first batches were all kept."""
@@ -176,7 +178,8 @@ class LocalModel:
             return
         prompts = [self._prompt_ids(request.messages, request.prefill, request.thinking) for request in requests]
         columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
-        shared = sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)) if len(prompts) > 1 else 0
+        many = len(prompts) > 1 and self.cached
+        shared = sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)) if many else 0
         read = None
         if shared:
             ids = torch.tensor([prompts[0][:shared]], device=self.device)
@@ -186,8 +189,8 @@ class LocalModel:
                 continue
             ids = torch.tensor([prompt[shared:]], device=self.device)
             # A copy, since a cache grows while it is used, and not every kind can be cut again.
-            logits = self.model(input_ids=ids, past_key_values=copy.deepcopy(read), logits_to_keep=1).logits
-            best = logits[0, -1].float().log_softmax(-1).topk(request.sampling.top_logprobs or 1)
+            again = {"past_key_values": copy.deepcopy(read)} if self.cached else {}
+            best = self._logits(ids, 1, **again)[-1].log_softmax(-1).topk(request.sampling.top_logprobs or 1)
             # Rounded: the last digits depend on how much was read together.
             tops = {self.tokenizer.decode([int(token)]): round(float(value), 4) for value, token in zip(*best, strict=True)}
             reply = Reply(text=next(iter(tops)), finish="length", prompt_tokens=len(prompt), completion_tokens=1, logprobs=tops)
@@ -294,9 +297,10 @@ class LocalModel:
             nats = torch.nn.functional.cross_entropy(logits, target, reduction="sum")
             yield ReferenceLoss(id=identity, nats=float(nats), tokens=len(target))
 
-    def _logits(self, ids: torch.Tensor, last: int) -> torch.Tensor:
-        """The logits (tokens, vocabulary) at the last so many places of one row."""
-        output = self.model(input_ids=ids, use_cache=False, **({"logits_to_keep": last} if self._keeps_logits else {}))
+    def _logits(self, ids: torch.Tensor, last: int, **cache: Any) -> torch.Tensor:
+        """The logits (tokens, vocabulary) at the last so many places of one row, after what a cache holds."""
+        given = {"input_ids": ids, "use_cache": bool(cache), "logits_to_keep": last, **cache}
+        output = self.model(**{name: value for name, value in given.items() if name in self._takes})
         logits: torch.Tensor = output.logits[0, -last:].float()
         return logits
 

@@ -2,14 +2,17 @@
 
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 import openai
 
+from minilima.config.choices import Thinking
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError, options
 from minilima.models.budget import Price
 from minilima.models.chat import TEXT, Reply, Request
+from minilima.models.reasoning import CLOSE, OPEN, without_reasoning
 
 
 def chat_call(model: str, request: Request, *, with_schema: bool = True) -> tuple[str, dict[str, Any]]:
@@ -27,12 +30,15 @@ def chat_call(model: str, request: Request, *, with_schema: bool = True) -> tupl
     if request.schema is not None and with_schema:
         schema = {"name": "reply", "strict": True, "schema": json.loads(request.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if request.thinking is not None:
+        # vLLM's and SGLang's way to reach a chat template; only servers of our own models are told.
+        body["chat_template_kwargs"] = {"enable_thinking": request.thinking != Thinking.off}
     body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
     return "/chat/completions", {**body, "max_completion_tokens": sampling.max_tokens}
 
 
-def parse_completion(content: str, price: Price | None) -> Reply:
-    """The reply in a chat completion's JSON.
+def parse_completion(content: str, price: Price | None, request: Request | None = None) -> Reply:
+    """The reply in a chat completion's JSON; reasoning, which servers give apart or in the text, is apart in it.
 
     Raises:
         ValueError: it is not a chat completion.
@@ -40,10 +46,12 @@ def parse_completion(content: str, price: Price | None) -> Reply:
     try:
         body = json.loads(content)
         choice = body["choices"][0]
-        text = choice["text"] if "text" in choice else choice["message"].get("content") or ""
+        message = {} if "text" in choice else choice["message"]
+        text = choice["text"] if "text" in choice else message.get("content") or ""
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
         usage = body.get("usage") or {}
         prompt, completion = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
-        return Reply(
+        reply = Reply(
             # JSON can name half of a character (a lone surrogate), which no file, database or tokenizer takes.
             text=str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
             finish=str(choice.get("finish_reason")),
@@ -51,9 +59,20 @@ def parse_completion(content: str, price: Price | None) -> Reply:
             completion_tokens=completion,
             usd=price.usd(prompt, completion) if price else None,
             logprobs=_first_token(choice.get("logprobs")),
+            reasoning=str(reasoning) if reasoning else None,
         )
+        return reply if "text" in choice else sorted_reply(reply, request)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not a chat completion: {error!r}") from None
+
+
+def sorted_reply(reply: Reply, request: Request | None) -> Reply:
+    """The reply with reasoning apart, or where the request keeps it, in the text as a model on this machine would write it."""
+    if request is None or request.thinking != Thinking.keep:
+        return without_reasoning(reply, request)
+    if reply.reasoning is None:
+        return reply
+    return replace(reply, text=f"{OPEN}\n{reply.reasoning}\n{CLOSE}\n\n{reply.text}", reasoning=None)
 
 
 def _first_token(logprobs: Any) -> dict[str, float] | None:

@@ -6,6 +6,7 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import check_form
 from minilima.models.budget import missing_key
 from minilima.models.engines import check_engine
+from minilima.run.dry_run import check_source
 from minilima.run.graph import Graph
 from minilima.run.plan import Plan
 from minilima.store.entries import Store
@@ -63,6 +64,9 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
             raise MinilimaError(f"{who}.model is not set.", "The endpoint has to be told which model.", f"Add {who}.model=…")
     if missing:
         check_engine(config)
+    for source in (sources.generator, sources.judge) if missing else ():
+        if source is not None:
+            check_source(source, trained=False)
     for node in missing:
         node.spec.check(config, sources)
     if missing and sources.missing():

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
+from minilima.config.choices import Pick
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, write_jsonl
@@ -41,6 +42,7 @@ from minilima.train.tokenize import (
     tokenize_example,
 )
 from minilima.train.trainer import SftTrainer
+from minilima.train.traits import probe
 
 
 def build_model(job: Job, on_progress: OnProgress) -> Outcome:
@@ -57,11 +59,18 @@ def build_model(job: Job, on_progress: OnProgress) -> Outcome:
     on_progress(Progress(done=0, total=None, unit="steps", note="loading", shown=masked_text(examples[0], tokenizer)))
     try:
         trainer, seconds = _train(
-            job, on_progress, examples, location, tokenizer, laid_out, Meter.of(examples, shape, config, device)
+            job,
+            on_progress,
+            examples,
+            [row["id"] for row in rows],
+            location,
+            tokenizer,
+            laid_out,
+            Meter.of(examples, shape, config, device),
         )
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error, config, device, laid_out) from None
-    if job.role == "model":
+    if config.epoch.select == Pick.last:
         save_model(trainer, tokenizer, job.work, location, _probe(examples))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     if trainer.is_world_process_zero():
@@ -75,6 +84,7 @@ def build_model(job: Job, on_progress: OnProgress) -> Outcome:
         **counts,
         "processes": trainer.args.world_size,
         "row_tokens": laid_out.row_tokens,
+        "packed": trainer.traits.packs,
         "predicted_gib": round(laid_out.memory.total / GIB, 2) if shape is not None else None,
         "peak_gib": peak_gib(),
         "train_seconds": round(seconds, 1),
@@ -101,26 +111,38 @@ def _train(
     job: Job,
     on_progress: OnProgress,
     examples: list[TokenizedExample],
+    names: list[str],
     location: str,
     tokenizer: Any,
     laid_out: MemoryLayout,
     meter: Meter,
-) -> tuple[SftTrainer, float]:
+) -> tuple[SftTrainer, float]:  # fmt: skip
     """The trainer after its last step, and how many seconds the steps took."""
     config = job.config
     # Before the arguments: once they exist, transformers divides ZeRO-3 weights while reading them, which fails on CPUs.
-    model = prepared(load_base(location, config), config, checkpointing=laid_out.checkpointing)
+    base = load_base(location, config)
+    traits = probe(base, [example.input_ids for example in examples])
+    if not traits.packs:
+        on_progress(Progress(done=0, total=None, unit="steps", note="one example a row: this model would mix those of one row"))
+    model = prepared(base, config, checkpointing=laid_out.checkpointing)
     arguments = training_arguments(config, job.scratch)
     trainer = SftTrainer(
         model=model,
         args=arguments,
-        train_dataset=[{name: np.array(ids) for name, ids in vars(example).items()} for example in examples],
-        data_collator=Packer(row_tokens=laid_out.row_tokens, rank=arguments.process_index, world=arguments.world_size),
+        train_dataset=[
+            {**{name: np.array(ids) for name, ids in vars(example).items()}, "number": np.array([number])}
+            for number, example in enumerate(examples)
+        ],
+        data_collator=Packer(
+            row_tokens=laid_out.row_tokens if traits.packs else 1, rank=arguments.process_index, world=arguments.world_size
+        ),
         callbacks=[Reporter(on_progress, config.compute.checkpoint_seconds)],
         config=config,
         meter=meter,
+        traits=traits,
+        names=names,
     )
-    if job.role == "epochs":
+    if config.epoch.select != Pick.last:
 
         def keep(epoch: int) -> None:
             save_model(trainer, tokenizer, job.work / "epochs" / f"epoch-{epoch:03d}", location, _probe(examples))

@@ -45,6 +45,17 @@ needs_embedding = pytest.mark.skipif(not is_fetched("all_minilm_l6_v2"), reason=
         ("Both Output (a) and Output (b) are fine.", None),
         ("I cannot decide.", None),
         ("", None),
+        ("I prefer the first output because it is right.", "a"),
+        ("Neither output answers the question, so it is a tie.", None),
+        ("The second answer is better.", "b"),
+        ("Output (a) is better than Output (b).", "a"),
+        ("Output (a) is better because it does not ramble.", "a"),
+        ("Output (a) is not better.", None),
+        ("Output (a) is wrong.", None),
+        ("It is the best output a person could want.", None),
+        ("Outputs are equal; I would choose output a.", None),
+        ("My choice: Output (b)", "b"),
+        ("Output b is better", "b"),
     ],
 )
 def test_a_choice_is_read_or_not_at_all(text: str, choice: str | None) -> None:
