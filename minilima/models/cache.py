@@ -83,7 +83,7 @@ class CachedModel:
 
         fresh: dict[int, Reply] = {}
         first: dict[str, Reply] = {}
-        if missing and isinstance(self.model, BatchedModel):
+        if replies and missing and isinstance(self.model, BatchedModel):
             kept = {index: replies[key] for index, key in enumerate(keys) if key in replies}
             fresh = dict(enumerate(self.model.reply_beside(requests, kept, keep)))
         elif missing:
