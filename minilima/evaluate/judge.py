@@ -201,6 +201,12 @@ def _ask_all(
             f"judge.prompt={form.name} reads them; the endpoint or the model does not send any.",
             "Name another model with judge.model=…, or use a judge whose text is read: judge=chatgpt or judge=cot.",
         )
+    if asks_endpoint and first and all(reply.finish == "length" and form.read(reply) is None for reply in first):
+        raise MinilimaError(
+            f"The first reply of {model.name} was cut at judge.max_tokens={judge.max_tokens}, before its choice.",
+            f"It began: {(first[0].text or first[0].reasoning or 'nothing was written')[:200]}",
+            "Raise judge.max_tokens; a model that thinks first needs some thousand. What was answered is kept.",
+        )
     return first + model.reply_many(requests[alone:], on_reply, usable)
 
 

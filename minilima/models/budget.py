@@ -210,6 +210,18 @@ def covers(caps: BudgetConfig, spent: Spend) -> bool:
     return all(cap is None or amount <= cap for amount, cap in limits)
 
 
+def key_problem(endpoint: EndpointConfig) -> str | None:
+    """What is wrong with the form of the key, in words that do not show it; None where it can be sent."""
+    key = os.environ.get(endpoint.api_key_env, "")
+    if key != key.strip():
+        return "it begins or ends with a space or a line break"
+    if key[:1] in "\"'“”„‘’«»" and key:
+        return "it begins with a quotation mark"
+    if not key.isascii() or any(not character.isprintable() or character == " " for character in key):
+        return "it holds a character that no key has: a space, a typographic quotation mark, or one that cannot be seen"
+    return None
+
+
 def missing_key(endpoint: EndpointConfig) -> bool:
     """True where the endpoint needs a key (OpenAI's own does) and the named variable is empty."""
     own_server = endpoint.base_url or os.environ.get("OPENAI_BASE_URL")

@@ -196,7 +196,7 @@ def test_a_model_without_log_probabilities_is_refused_after_one_request(tmp_path
 
 
 @pytest.mark.usefixtures("key")
-@pytest.mark.parametrize(("status", "named"), [(401, "refuses the key"), (404, "has no model"), (400, "log-probabilities")])
+@pytest.mark.parametrize(("status", "named"), [(401, "refuses the key"), (404, "answers 404"), (400, "log-probabilities")])
 def test_what_is_refused_is_refused_once(tmp_path: Path, server: ModelServer, status: int, named: str) -> None:
     server.faults = [status] * 4
     with pytest.raises(MinilimaError, match=named):
@@ -396,9 +396,11 @@ def test_a_cut_reply_is_no_verdict_and_is_not_asked_for_again(tmp_path: Path, se
     for finish, preference in (("length", None), ("stop", 1.0)):
         reply = Reply(text="Output (a)", finish=finish, prompt_tokens=1, completion_tokens=1)
         assert form_named("choose").read(reply) == preference
-    server.faults = ["truncated", "truncated"]
-    assert judge_server(tmp_path, server, [("x", "y"), ("p", "q")], "judge.orders=random") == [None, None]
-    assert len(server.requests) == 0 and server.received == 2
+    written = iter(["Output (a)", "<think>Output (a) is", "<think>Output (b) is"])
+    server.answer = lambda body: next(written)
+    pairs = [("a", "b"), ("x", "y"), ("p", "q")]
+    assert judge_server(tmp_path, server, pairs, "judge.orders=random")[1:] == [None, None]
+    assert server.received == 3
 
 
 @pytest.mark.usefixtures("key")
@@ -406,4 +408,13 @@ def test_a_judges_reasoning_is_no_verdict(tmp_path: Path, server: ModelServer) -
     server.answer = lambda body: "<think>Output (a) is shorter.</think>Output (b)"
     assert judge_server(tmp_path, server, [("x", "y")], "judge.orders=random", "judge.max_tokens=64") in ([2.0], [1.0])
     server.answer = lambda body: "<think>Output (a) is shorter, so it is Output (a)"
-    assert judge_server(tmp_path / "unclosed", server, [("x", "z")], "judge.orders=random") == [None]
+    with pytest.raises(MinilimaError, match=r"cut at judge\.max_tokens"):
+        judge_server(tmp_path / "unclosed", server, [("x", "z")], "judge.orders=random")
+
+
+def test_a_judge_whose_first_reply_is_cut_stops_there_and_names_the_setting(tmp_path: Path, server: ModelServer) -> None:
+    server.faults = ["truncated"] * 99
+    settings = ["judge=cot", "judge.model=writer-large", f"endpoints.judge.base_url={server.url}"]
+    with pytest.raises(MinilimaError, match=r"judge\.max_tokens"):
+        build_verdicts(job(tmp_path, [(f"base {n}", f"tuned {n}") for n in range(5)], *settings), lambda progress: None)
+    assert server.received == 1

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from minilima.cli.doctor_checks import check_endpoint
 from minilima.config.schema import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
-from minilima.models.budget import Budget, Price
+from minilima.models.budget import Budget, Price, key_problem
 from minilima.models.chat import Reply, Request, Sampling, ask
 from minilima.models.endpoint import EndpointModel, connect
 from minilima.models.openai_api import NoCompletionError, address_of, parse_completion
@@ -344,3 +345,20 @@ def test_an_address_that_was_copied_whole_is_understood(given: str, base: str, q
 def test_a_query_in_the_address_goes_with_each_request(server: ModelServer) -> None:
     client(server, base_url=f"{server.url}/chat/completions?api-version=2024-10-21").reply_many(requests(1), ignore)
     assert server.paths == ["/v1/chat/completions?api-version=2024-10-21"]
+
+
+@pytest.mark.parametrize("key", ["“sk-1234”", "sk-1234\n", " sk-1234", "sk-12\u200b34", '"sk-1234"', "sk 1234"])
+def test_a_key_with_a_quote_or_a_line_break_is_found_before_it_is_sent(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = EndpointConfig(base_url="http://127.0.0.1:1/v1", api_key_env="TEST_KEY")
+    assert key_problem(endpoint) is None
+    monkeypatch.setenv("TEST_KEY", key)
+    assert key_problem(endpoint) and key.strip() not in str(key_problem(endpoint))
+    assert check_endpoint("judge", endpoint, "m", [], None).level == "fail"
+
+
+def test_doctor_names_a_socks_proxy_and_an_organisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = EndpointConfig(base_url="http://127.0.0.1:1/v1", api_key_env="TEST_KEY")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    assert "OPENAI_ORG_ID" in check_endpoint("judge", endpoint, "m", [], "HTTP status 401").says
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    assert "SOCKS" in check_endpoint("judge", endpoint, "m", ["m"], None).says
