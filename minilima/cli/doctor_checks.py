@@ -194,9 +194,9 @@ def _models(config: Config, sources: Sources) -> dict[str, ModelSource]:
     return {role: source for role, source in named.items() if source is not None}
 
 
-def check_model(role: str, source: ModelSource) -> Finding:
+def check_model(whose: str, source: ModelSource) -> Finding:
     """Whether the weights are here, are safetensors, and have a tokenizer."""
-    name = f"{role} weights"
+    name = f"{whose} weights"
     if source.kind == "packaged":
         size = f"{source.location}, {PACKAGED[source.location].megabytes} MB"
         if is_fetched(source.location):
@@ -208,7 +208,7 @@ def check_model(role: str, source: ModelSource) -> Finding:
             fix = "`hf download` where there is a network, then copy $HF_HOME; or model=smollm2_135m"
             return Finding(name=name, level=Level.fail, says=f"not here: {source.missing}", fix=fix)
         return Finding(name=name, level=Level.ok, says=f"{source.location} of the hub")
-    return _check_folder(name, Path(source.location), trained=role == "model")
+    return _check_folder(name, Path(source.location), trained=whose == "model")
 
 
 def _check_folder(name: str, folder: Path, *, trained: bool) -> Finding:

@@ -13,12 +13,10 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from minilima.config.choices import Engine, GeneratorKind
-from minilima.config.explain import explain_composition
+from minilima.config.explain import COMPOSITION_ERRORS, explain_composition
 from minilima.config.groups import CONF, existing
 from minilima.config.renames import settings_of
 from minilima.config.schema import Config
@@ -51,7 +49,7 @@ def check_composes(overrides: Sequence[str], config_dir: str | None = None) -> C
     try:
         with composing():
             return typed(compose("config", overrides=[*overrides, *searchpath(config_dir)]))
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSITION_ERRORS as error:
         raise explain_composition(error, overrides, config_dir) from None
 
 

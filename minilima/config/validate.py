@@ -21,6 +21,8 @@ def check_ranges(config: Config) -> None:
     """
     for setting in settings().values():
         value = setting.of(config)
+        if isinstance(value, str) and "\0" in value:
+            raise _out_of_range(setting.name, value, "a text without null bytes")
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
         if not math.isfinite(value):

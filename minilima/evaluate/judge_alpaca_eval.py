@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.formats.alpaca_judges import OPENAI, read_annotators
-from minilima.formats.files import write_atomic
+from minilima.formats.files import remembered, write_atomic
 from minilima.formats.records import Answer, OnProgress, Progress, Usage, Verdict
 from minilima.models.openai_api import explain
 from minilima.store.job import Job
@@ -119,8 +119,9 @@ def _connection(endpoint: EndpointConfig) -> dict[str, Any]:
 
 def _forget_missing(cache: Path) -> None:
     if cache.is_file():
-        rows = json.loads(cache.read_text(encoding="utf-8"))
-        write_atomic(cache, json.dumps([row for row in rows if row["preference"] not in (None, _MISSING)]))
+        # The package writes it in place: a kill may leave half of it, and the package reads nothing but a whole one.
+        rows = remembered(cache, lambda rows: [row for row in rows if row["preference"] not in (None, _MISSING)])
+        write_atomic(cache, json.dumps(rows or []))
 
 
 def _row(answer: Answer) -> dict[str, str]:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from minilima.environment import PACKAGE
 from minilima.errors import MinilimaError
 
+Value = TypeVar("Value")
 Json = None | bool | int | float | str | list["Json"] | Mapping[str, "Json"]
 
 
@@ -162,6 +163,26 @@ def new_folder(folder: Path) -> Iterator[Path]:
             sync(item)
         aside.rename(folder)
         sync(folder.absolute().parent)
+
+
+def remembered(path: Path, parse: Callable[[Any], Value]) -> Value | None:
+    """What a file of ours holds that can be made again; None where it is not there or damaged, so that it is."""
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def recorded(path: Path, parse: Callable[[Any], Value], fix: str) -> Value:
+    """What a file of ours holds that only its command can write again.
+
+    Raises:
+        MinilimaError: it is not there or damaged; `fix` says what to type.
+    """
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise MinilimaError(f"{path} cannot be read.", f"{type(error).__name__}: {error}.".replace("\n", " "), fix) from None
 
 
 def sizes(folder: Path) -> dict[str, int]:

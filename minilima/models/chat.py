@@ -2,9 +2,9 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import OnProgress, Progress, Usage
@@ -110,6 +110,14 @@ class ChatModel(Protocol):
         Raises:
             MinilimaError: the model cannot answer; replies already passed to `on_reply` are not lost.
         """
+
+
+@runtime_checkable
+class BatchedModel(ChatModel, Protocol):
+    """A model whose replies depend, in the last digits of its arithmetic, on what is computed with them."""
+
+    def reply_beside(self, requests: Sequence[Request], kept: Mapping[int, Reply], on_reply: OnReply) -> list[Reply]:
+        """Answers the requests that are not `kept` (by index) as it would have beside those; returns all replies."""
 
 
 def ask(*texts: str) -> tuple[Message, ...]:

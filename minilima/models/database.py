@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.environment import network_filesystem
-from minilima.errors import MinilimaError, explain
+from minilima.errors import MinilimaError, disk_full
 
 VERSION = 0
 """PRAGMA user_version of the file; raised by hand when an earlier minilima could not read it any more."""
@@ -104,9 +104,7 @@ def unusable(file: Path, error: sqlite3.Error) -> MinilimaError:
     """What SQLite's refusal means for the reply cache, and what to type next."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        full = explain(OSError(28, "No space left on device", str(file)))
-        assert full is not None
-        return full
+        return disk_full(str(file))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
         return MinilimaError(
             f"The reply cache {file} is locked by another process, for more than {WAIT_SECONDS:.0f} seconds.",

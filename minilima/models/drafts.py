@@ -28,6 +28,9 @@ class Draft:
     end_ids: frozenset[int]
     written: list[int] = field(default_factory=list)
     finish: str = ""
+    kept: int | None = None
+    """Tokens of a reply that is there already. Its row only takes its place, so that its neighbours are computed as they were
+    beside it; what stands in it does not matter to them."""
 
     @property
     def way(self) -> Sampling:
@@ -47,6 +50,10 @@ class Draft:
         """Adds tokens up to the end of the turn, a text to stop at, or the limit; whether more are wanted."""
         if self.finish:
             return False
+        if self.kept is not None:
+            self.written.extend(tokens[: self.kept - len(self.written)])
+            self.finish = "kept" if len(self.written) >= self.kept else ""
+            return not self.finish
         fresh = tokens[: self.limit - len(self.written)]
         if self.request.sampling.stop is None and self.end_ids.isdisjoint(fresh):
             self.written.extend(fresh)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
+from minilima.config.choices import Pick
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, write_jsonl
@@ -69,7 +70,7 @@ def build_model(job: Job, on_progress: OnProgress) -> Outcome:
         )
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error, config, device, laid_out) from None
-    if job.role == "model":
+    if config.epoch.select == Pick.last:
         save_model(trainer, tokenizer, job.work, location, _probe(examples))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     if trainer.is_world_process_zero():
@@ -141,7 +142,7 @@ def _train(
         traits=traits,
         names=names,
     )
-    if job.role == "epochs":
+    if config.epoch.select != Pick.last:
 
         def keep(epoch: int) -> None:
             save_model(trainer, tokenizer, job.work / "epochs" / f"epoch-{epoch:03d}", location, _probe(examples))

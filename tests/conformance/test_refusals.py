@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,10 @@ def no_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
+def quantise(method: str, folder: Path) -> None:
+    change(folder / "config.json", quantization_config={"quant_method": method})
+
+
 SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "a Git LFS pointer": (point, "Git LFS pointer"),
     "a cut download": (cut, "is not whole"),
@@ -96,10 +101,7 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
         "wrapper for pictures",
     ),
     **{
-        method: (
-            lambda folder, method=method: change(folder / "config.json", quantization_config={"quant_method": method}),
-            rf"quantised \({method}\)",
-        )
+        method: (partial(quantise, method), rf"quantised \({method}\)")
         for method in ("gptq", "awq", "bitsandbytes", "compressed-tensors")
     },
 }

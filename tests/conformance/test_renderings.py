@@ -178,7 +178,7 @@ def test_written_reasoning_is_kept_apart_and_an_unclosed_block_counts_as_cut(
 
     def write(most: int, thinking: str) -> Any:
         request = Request(messages=ask("How much?"), sampling=Sampling(temperature=0.0, max_tokens=most), thinking=thinking)
-        draft = model._draft(0, request)
+        draft = model._draft(0, request, None)
         draft.take(script)
         return draft.reply()
 

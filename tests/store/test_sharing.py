@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from minilima import console
 from minilima.__main__ import main
 from minilima.errors import MinilimaError, explain
 from minilima.formats.files import new_folder, write_atomic
@@ -203,7 +204,7 @@ def interrupted(outputs: Path, name: str, age_seconds: float) -> Path:
 def test_gc_shows_and_frees_what_the_killed_left(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console._out, "width", 200)
     root = tmp_path / "store"
     old = interrupted(tmp_path, "model-0123456789abcdef", ABANDONED_SECONDS + 10)
     young = interrupted(tmp_path, "model-fedcba9876543210", 3_700)
