@@ -87,7 +87,7 @@ def _stay_apart(packed: torch.Tensor, alone: Sequence[torch.Tensor]) -> bool:
     if packed.shape[0] != len(first) + len(second):
         return False
     scale = float(second.abs().max())
-    parts = (packed[: len(first)], packed[len(first) :])
+    parts = packed[: len(first)], packed[len(first) :]
     noise, leak = (float((part - own).abs().max()) for part, own in zip(parts, alone, strict=True))
     return leak <= min(max(_EXACT * scale, _NOISE * noise), _ROUNDED * scale)
 
