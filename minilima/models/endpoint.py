@@ -7,6 +7,7 @@ endpoint at which nothing succeeds any more stops the run. An error lets what is
 
 import asyncio
 import email.utils
+import math
 import os
 import random
 import time
@@ -28,6 +29,8 @@ _FAILURES_IN_A_ROW = 3
 """So many requests that failed for good, with no success between them: the endpoint is down."""
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 60.0
+_LONGEST_RETRY_AFTER_SECONDS = 366 * 86_400.0
+"""No later day is told."""
 
 
 class EndpointModel:
@@ -114,7 +117,11 @@ class EndpointModel:
             if attempt < self.endpoint.max_retries:
                 if fault in ("busy", "timeout"):
                     self._throttle.busy(time.monotonic())
-                await asyncio.sleep(_pause(error, attempt))
+                pause = _pause(error, attempt)
+                if pause > self.endpoint.longest_wait_seconds and isinstance(error, openai.APIStatusError):
+                    self._fatal = self._asks_to_wait(pause)
+                    return None
+                await asyncio.sleep(pause)
         return self._give_up(error, faults)
 
     async def _try(self, client: openai.AsyncOpenAI, request: Request) -> tuple[Reply | None, Exception | None]:
@@ -126,6 +133,14 @@ class EndpointModel:
             return parse_completion(content, self.budget.price, request), None
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             return None, error
+
+    def _asks_to_wait(self, pause: float) -> MinilimaError:
+        until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + pause))
+        return MinilimaError(
+            f"{self.endpoint.base_url or 'OpenAI'} asks to wait {pause:,.0f} seconds, until {until}.",
+            f"Its Retry-After is longer than longest_wait_seconds={self.endpoint.longest_wait_seconds:,.0f} of the endpoint.",
+            "Run the same command again then: every reply that arrived is kept. To wait within the run, raise that setting.",
+        )
 
     def _drops_schema(self, request: Request, error: openai.BadRequestError) -> bool:
         """True where the endpoint has no JSON schemas: from now on requests go without; their text is parsed as well."""
@@ -213,7 +228,7 @@ def _pause(error: Exception | None, attempt: int) -> float:
     if isinstance(error, openai.APIStatusError):
         header = error.response.headers.get("retry-after")
         if header is not None:
-            return min(_LONGEST_PAUSE_SECONDS, max(0.0, _seconds(header)))
+            return max(0.0, _seconds(header))
     grown: float = _FIRST_PAUSE_SECONDS * 2**attempt
     return min(_LONGEST_PAUSE_SECONDS, grown) * random.uniform(0.5, 1.0)
 
@@ -221,12 +236,13 @@ def _pause(error: Exception | None, attempt: int) -> float:
 def _seconds(header: str) -> float:
     """Retry-After in seconds: it is a number or an HTTP date (RFC 9110, section 10.2.3)."""
     try:
-        return float(header)
+        seconds = float(header)
     except ValueError:
         try:
-            return email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, OverflowError):
             return _FIRST_PAUSE_SECONDS
+    return min(seconds, _LONGEST_RETRY_AFTER_SECONDS) if not math.isnan(seconds) else _FIRST_PAUSE_SECONDS
 
 
 _CUT = 0.5

@@ -10,7 +10,7 @@ import openai
 from minilima.config.choices import Thinking
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError, options
-from minilima.models.budget import Price
+from minilima.models.budget import COUNTABLE, Price
 from minilima.models.chat import TEXT, Reply, Request
 from minilima.models.reasoning import CLOSE, OPEN, without_reasoning
 
@@ -50,7 +50,7 @@ def parse_completion(content: str, price: Price | None, request: Request | None 
         text = choice["text"] if "text" in choice else message.get("content") or ""
         reasoning = message.get("reasoning_content") or message.get("reasoning")
         usage = body.get("usage") or {}
-        prompt, completion = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
+        prompt, completion = _amount(usage.get("prompt_tokens")), _amount(usage.get("completion_tokens"))
         reply = Reply(
             # JSON can name half of a character (a lone surrogate), which no file, database or tokenizer takes.
             text=str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
@@ -73,6 +73,11 @@ def sorted_reply(reply: Reply, request: Request | None) -> Reply:
     if reply.reasoning is None:
         return reply
     return replace(reply, text=f"{OPEN}\n{reply.reasoning}\n{CLOSE}\n\n{reply.text}", reasoning=None)
+
+
+def _amount(value: object) -> int:
+    """A count of tokens; 0 = not known, where it is none: negative, endless, or more than any request can take."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < COUNTABLE else 0
 
 
 def _first_token(logprobs: Any) -> dict[str, float] | None:
