@@ -35,6 +35,7 @@ class ModelServer:
         self.fault_kinds: tuple[str, ...] = FAULTS
         self.latency = latency
         self.hang_seconds = 3.0
+        self.retry_after = "0.2"
         self.hold_after: int | None = None
         """Requests after so many wait until this is None again, and are dropped then: whoever asks cannot end before that."""
         self.requests: list[dict[str, Any]] = []
@@ -227,7 +228,7 @@ class ModelServer:
             await asyncio.sleep(self.hang_seconds)
             return None
         if fault == "429-after":
-            return _response(429, {"error": {"message": "slow down"}}, "Retry-After: 0.2\r\n")
+            return _response(429, {"error": {"message": "slow down"}}, f"Retry-After: {self.retry_after}\r\n")
         if fault.isdigit():
             return _response(int(fault), {"error": {"message": "injected"}})
         if fault == "malformed":

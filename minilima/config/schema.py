@@ -75,6 +75,8 @@ class EndpointConfig:
     """Longest wait for one reply, in seconds."""
     max_retries: int = setting(6, AT_LEAST_ZERO)
     """Tries again after 429, 5xx, broken connections and empty replies, with growing pauses; Retry-After is honoured."""
+    longest_wait_seconds: float = setting(600.0, AT_LEAST_ZERO, "seconds")
+    """A pause that the endpoint asks for (Retry-After) is kept up to this length, in seconds; a longer one stops the run."""
     batch: bool = False
     """Whether requests go through the Batch API: half the price, replies within a day, collected also after a restart."""
     poll_seconds: float = setting(30.0, ABOVE_ZERO, "seconds")

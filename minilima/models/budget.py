@@ -26,7 +26,7 @@ _BATCH_SHARE = 0.5
 """Batches cost half."""
 _TOKENS_A_MESSAGE = 16
 """Tokens that a chat template adds around a message, at most."""
-_COUNTABLE = 2**53
+COUNTABLE = 2**53
 """No request takes so many tokens or USD; a larger number would not fit into the database either."""
 
 
@@ -142,7 +142,7 @@ class Budget:
 
     def settle(self, ticket: int, worst: Spend, actual: Spend) -> None:
         """Replaces a reservation by what was billed, unless what the endpoint says of it is no amount (negative, 10^30)."""
-        known = all(0 <= amount < _COUNTABLE for amount in (actual.tokens, actual.usd))
+        known = all(0 <= amount < COUNTABLE for amount in (actual.tokens, actual.usd))
         billed = actual if known else worst
         row = (billed.requests, billed.tokens, billed.usd, ticket)
         self.database.execute("UPDATE spent SET requests = ?, tokens = ?, usd = ?, settled = 1 WHERE ticket = ?", row)

@@ -7,6 +7,7 @@ endpoint at which nothing succeeds any more stops the run. An error lets what is
 
 import asyncio
 import email.utils
+import math
 import os
 import random
 import time
@@ -33,6 +34,8 @@ _REFUSALS_IN_A_ROW = 8
 """So many prompts that were refused before any was answered: it is not the prompts."""
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 60.0
+_LONGEST_RETRY_AFTER_SECONDS = 366 * 86_400.0
+"""No later day is told."""
 
 
 class EndpointModel:
@@ -129,7 +132,11 @@ class EndpointModel:
                 return None
             if fault in ("busy", "timeout"):
                 self._throttle.busy(time.monotonic())
-            await asyncio.sleep(_pause(error, attempt))
+            pause = _pause(error, attempt)
+            if pause > self.endpoint.longest_wait_seconds and isinstance(error, openai.APIStatusError):
+                self._fatal = self._asks_to_wait(pause)
+                return None
+            await asyncio.sleep(pause)
             attempt += 1
 
     def _answered(self) -> None:
@@ -162,6 +169,14 @@ class EndpointModel:
         worst = worst_case(request, self.budget.price)
         usd = self.budget.price.usd(0, self._excess) if self.budget.price else 0.0
         return worst + Spend(tokens=self._excess, usd=usd)
+
+    def _asks_to_wait(self, pause: float) -> MinilimaError:
+        until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + pause))
+        return MinilimaError(
+            f"{self.endpoint.base_url or 'OpenAI'} asks to wait {pause:,.0f} seconds, until {until}.",
+            f"Its Retry-After is longer than longest_wait_seconds={self.endpoint.longest_wait_seconds:,.0f} of the endpoint.",
+            "Run the same command again then: every reply that arrived is kept. To wait within the run, raise that setting.",
+        )
 
     async def _reserve(self, worst: Spend) -> int | None:
         """A ticket of the budget; waits where requests in flight may turn out cheaper than reserved.
@@ -259,7 +274,7 @@ def _pause(error: Exception | None, attempt: int) -> float:
     if isinstance(error, openai.APIStatusError):
         header = error.response.headers.get("retry-after")
         if header is not None:
-            return min(_LONGEST_PAUSE_SECONDS, max(0.0, _seconds(header)))
+            return max(0.0, _seconds(header))
     grown: float = _FIRST_PAUSE_SECONDS * 2**attempt
     return min(_LONGEST_PAUSE_SECONDS, grown) * random.uniform(0.5, 1.0)
 
@@ -267,12 +282,13 @@ def _pause(error: Exception | None, attempt: int) -> float:
 def _seconds(header: str) -> float:
     """Retry-After in seconds: it is a number or an HTTP date (RFC 9110, section 10.2.3)."""
     try:
-        return float(header)
+        seconds = float(header)
     except ValueError:
         try:
-            return email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, OverflowError):
             return _FIRST_PAUSE_SECONDS
+    return min(seconds, _LONGEST_RETRY_AFTER_SECONDS) if not math.isnan(seconds) else _FIRST_PAUSE_SECONDS
 
 
 _CUT = 0.5

@@ -13,7 +13,7 @@ import openai
 from minilima.config.choices import Thinking
 from minilima.config.schema import EndpointConfig, GeneratorConfig, JudgeConfig
 from minilima.formats.files import canonical_json
-from minilima.models.budget import Price
+from minilima.models.budget import COUNTABLE, Price
 from minilima.models.chat import REFUSAL, TEXT, UNKNOWN_USAGE, Reply, Request
 from minilima.models.reasoning import CLOSE, OPEN, without_reasoning
 
@@ -21,8 +21,6 @@ _CUT = {"length", "max_tokens", "max_output_tokens", "max_completion_tokens", "m
 _FILTERED = {"content_filter", "content-filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "sensitive"}
 _ENDED = {"stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "complete", "completed", "normal", "none", ""}
 """How servers call the ends of replies, in lower case."""
-_COUNTABLE = 2**53
-"""No reply has so many tokens."""
 
 
 class NoCompletionError(ValueError):
@@ -126,7 +124,7 @@ def _tokens_of(usage: object) -> tuple[int, int] | None:
     if not isinstance(usage, Mapping):
         return None
     counts = (usage.get("prompt_tokens"), usage.get("completion_tokens", 0))
-    if not all(isinstance(count, int | float) and not isinstance(count, bool) and 0 <= count < _COUNTABLE for count in counts):
+    if not all(isinstance(count, int | float) and not isinstance(count, bool) and 0 <= count < COUNTABLE for count in counts):
         return None
     return int(counts[0]), int(counts[1])  # type: ignore[arg-type]
 

@@ -82,10 +82,6 @@ def no_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
-def quantise(method: str, folder: Path) -> None:
-    change(folder / "config.json", quantization_config={"quant_method": method})
-
-
 SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "a Git LFS pointer": (point, "Git LFS pointer"),
     "a cut download": (cut, "is not whole"),

@@ -144,6 +144,28 @@ def test_every_kind_of_fault_is_survived_and_counted(server: ModelServer, tmp_pa
     assert again.usage.calls == 0, "all of them were kept"
 
 
+@pytest.mark.parametrize("header", ["7200", "Fri, 31 Dec 2100 23:59:59 GMT", "inf", "1e30"])
+def test_a_pause_longer_than_the_setting_stops_the_run_and_says_until_when(server: ModelServer, header: str) -> None:
+    server.faults, server.retry_after = ["429-after"], header
+    with pytest.raises(MinilimaError, match=r"asks to wait [\d,]+ seconds, until \d{4}-.*longest_wait_seconds=600"):
+        plain(server).reply_many(requests(1), ignore)
+    assert server.received == 1
+
+
+@pytest.mark.parametrize("header", ["0", "-5", "nan", "soon", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_a_pause_that_is_over_or_no_pause_is_no_reason_to_stop(server: ModelServer, header: str) -> None:
+    server.faults, server.retry_after = ["429-after"], header
+    assert plain(server).reply_many(requests(1), ignore)[0].finish == "stop"
+
+
+@pytest.mark.parametrize("tokens", [-7, 10**30, float("inf")])
+def test_a_usage_that_is_no_amount_counts_as_not_known(server: ModelServer, tmp_path: Path, tokens: float) -> None:
+    server.tokens = (tokens, tokens)  # type: ignore[assignment]
+    model = cached(server, tmp_path, budget=BudgetConfig(tokens=10_000))
+    assert model.reply_many(requests(1))[0].prompt_tokens == 0
+    assert model.model.budget.spent.tokens > 5, "the worst case is booked"  # type: ignore[attr-defined]
+
+
 def test_one_request_that_always_fails_is_marked_and_counted(server: ModelServer) -> None:
     server.faults = ["drop"]
     model = plain(server, concurrency=1, max_retries=0)
