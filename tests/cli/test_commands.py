@@ -120,7 +120,7 @@ MISTAKES = [
     (["plan", "-m", "sft.epochs=glob(*)"], "sft.epochs is no group"),
     (["plan", "sft.epochs=choice(1,2)"], "gives several values"),
     (["plan", "name=${sed}"], "Did you mean ${seed}?"),
-    (["plan", "name=${oc.env:NO_SUCH_NAME}"], "export NO_SUCH_NAME=…"),
+    (["plan", "name=${oc.env:NO_SUCH_NAME}"], "name reads the environment"),
     (["store"], "none of ls, gc, verify"),
     (["store", "verfy"], "Did you mean store verify?"),
     (["store", "ls", "--yes"], "--yes belongs to gc"),

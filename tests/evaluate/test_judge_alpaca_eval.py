@@ -106,7 +106,7 @@ def test_what_was_judged_before_a_stage_stopped_is_not_asked_again(tmp_path: Pat
 
     server.answer = then_retires
     made = job(tmp_path, PAIRS, *settings(server, "chatgpt"), "endpoints.judge.concurrency=1")
-    with pytest.raises(MinilimaError, match="has no model"):
+    with pytest.raises(MinilimaError, match="answers 404"):
         build_verdicts(made, lambda progress: None)
     server.answer, server.faults = lambda body: "Output (a)", []
     assert build_verdicts(made, lambda progress: None).metrics["judged"] == 4

@@ -109,11 +109,11 @@ def test_an_interrupted_pool_goes_on_without_asking_again(tmp_path: Path, server
 
     def dies(body: dict[str, Any]) -> str:
         if len(server.requests) > 20:
-            server.faults = [400] * 100
+            server.faults = [401] * 100
         return writer(body)
 
     server.answer = dies
-    with pytest.raises(MinilimaError, match="refuses the request"):
+    with pytest.raises(MinilimaError, match="refuses the key"):
         build_pool(job(tmp_path / "killed", server), on_progress)
     server.faults, server.answer = [], writer
     build_pool(job(tmp_path / "killed", server), on_progress)
