@@ -35,6 +35,7 @@ from minilima.train.shape import ModelShape, shape_of
 from minilima.train.tokenize import (
     IGNORED,
     TokenizedExample,
+    check_embeddings,
     check_tokens,
     check_trained,
     check_trained_ends,
@@ -121,6 +122,7 @@ def _train(
     config = job.config
     # Before the arguments: once they exist, transformers divides ZeRO-3 weights while reading them, which fails on CPUs.
     base = load_base(location, config)
+    check_embeddings(examples, base.get_input_embeddings().weight.shape[0], tokenizer)
     traits = probe(base, [example.input_ids for example in examples])
     if not traits.packs:
         on_progress(Progress(done=0, total=None, unit="steps", note="one example a row: this model would mix those of one row"))
