@@ -124,10 +124,26 @@ def clear_aside(folder: Path) -> None:
             _remove(path)
 
 
-def share(folder: Path) -> None:
-    """Lets others read and write what is below `folder` as far as the umask does: some libraries create files for one user."""
+def owner(path: Path) -> str:
+    """The name of the user whose file it is; `another user` where that is not known here."""
+    try:
+        while not path.exists():
+            path = path.parent
+        return path.owner()
+    except (OSError, KeyError):
+        return "another user"
+
+
+def umask() -> int:
+    """The bits that new files of this process lack."""
     mask = os.umask(0o077)
     os.umask(mask)
+    return mask
+
+
+def share(folder: Path) -> None:
+    """Lets others read and write what is below `folder` as far as the umask does: some libraries create files for one user."""
+    mask = umask()
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             mode = stat.S_IMODE(path.stat().st_mode)

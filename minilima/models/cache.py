@@ -38,6 +38,12 @@ class CachedModel:
     def name(self) -> str:
         return self.model.name
 
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """For a manifest: under `arithmetic` what the digits of a local model's replies depend on; empty for others."""
+        known = getattr(self.model, "arithmetic", None)
+        return {"arithmetic": known} if known is not None else {}
+
     def reply_many(
         self,
         requests: Sequence[Request],
@@ -77,7 +83,7 @@ class CachedModel:
 
         fresh: dict[int, Reply] = {}
         first: dict[str, Reply] = {}
-        if missing and isinstance(self.model, BatchedModel):
+        if replies and missing and isinstance(self.model, BatchedModel):
             kept = {index: replies[key] for index, key in enumerate(keys) if key in replies}
             fresh = dict(enumerate(self.model.reply_beside(requests, kept, keep)))
         elif missing:

@@ -68,6 +68,8 @@ def open_database(file: Path) -> Database:
         MinilimaError: the file is no such database, or one of a newer minilima.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    if str(file) != ":memory:":
+        file.touch()  # with the umask's mode: SQLite itself gives nobody but the owner the right to write
     try:
         database = sqlite3.connect(file, timeout=WAIT_SECONDS, isolation_level=None, factory=Database)
     except sqlite3.Error as error:

@@ -195,9 +195,9 @@ class Batch:
         sampling = self.shape.sampling
         if sampling.repetition_penalty is not None:
             scores = penalise(scores, self._written, sampling.repetition_penalty)
-        if sampling.temperature > 0:
+        if sampling.temperature:
             drawn = self._draws.index_select(1, self._step_number)
-            chosen = sample(scores, sampling.temperature, sampling.top_p, drawn)
+            chosen = sample(scores, sampling.temperature, 1.0 if sampling.top_p is None else sampling.top_p, drawn)
         else:
             chosen = scores.argmax(dim=-1, keepdim=True)
         self._token.copy_(chosen)

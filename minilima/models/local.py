@@ -81,6 +81,14 @@ class LocalModel:
         """What the tensors of the present group are made for, whether they are there or its first batches were all kept."""
         self._end_ids: list[int] | None = None
 
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """All that the last digits of its arithmetic depend on, beside the requests: the same gives the same replies."""
+        gpu = self.device.type == "cuda"
+        device = torch.cuda.get_device_name(self.device) if gpu else f"CPU, {torch.get_num_threads()} threads"
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return {"device": device, "dtype": dtype, "batch": self.batch, "group": self.group, "torch": torch.__version__}
+
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
         """Answers all requests; each reply is passed on when the piece that ends it is written.
 

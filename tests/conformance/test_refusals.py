@@ -43,6 +43,10 @@ def change(file: Path, **values: Any) -> None:
     file.write_text(json.dumps({**told, **values}))
 
 
+def quantise(method: str, folder: Path) -> None:
+    change(folder / "config.json", quantization_config={"quant_method": method})
+
+
 def drop_tensor(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
@@ -76,10 +80,6 @@ def only_pickles(folder: Path) -> None:
 
 def no_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
-
-
-def quantise(method: str, folder: Path) -> None:
-    change(folder / "config.json", quantization_config={"quant_method": method})
 
 
 SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
