@@ -216,7 +216,7 @@ def _check_length(ids: Sequence[int], context: int | None, identity: str) -> Non
 
 
 def _check_rows(request: Mapping[str, Any], tokenizer: Any, context: int | None, vocabulary: int) -> list[str]:
-    from minilima.train.tokenize import IGNORED, check_tokens, check_trained, tokenize_example
+    from minilima.train.tokenize import IGNORED, check_embeddings, check_tokens, check_trained, tokenize_example
 
     sft = request["sft"]
     thinking = Thinking(request["thinking"]) if request.get("thinking") else None
@@ -225,8 +225,7 @@ def _check_rows(request: Mapping[str, Any], tokenizer: Any, context: int | None,
         tokenize_example(Example(**row), tokenizer, longest, train_on_prompt=sft["train_on_prompt"], thinking=thinking)
         for row in request.get("rows", ())
     ]
-    for example in examples:
-        _check_ids(example.input_ids, vocabulary, tokenizer, "the data")
+    check_embeddings(examples, vocabulary, tokenizer)
     check_tokens(examples, tokenizer)
     untrained, cut = check_trained(examples, longest), sum(len(example.input_ids) >= longest for example in examples)
     notes = []

@@ -44,6 +44,7 @@ def outcome(metrics: Mapping[str, Any]) -> str:
     """Steps and loss, and the epoch where one was chosen."""
     untrained = metrics.get("examples_without_loss")
     lacking = f", {untrained:,} examples without a token to learn" if untrained else ""
+    lacking += ", one example a row" if metrics.get("packed") is False else ""
     chosen = f", epoch {metrics['chosen_epoch']} of {metrics['epochs']} chosen" if "chosen_epoch" in metrics else ""
     return f"{metrics['steps']:,} steps, loss {metrics['first_loss']:.2f} to {metrics['last_loss']:.2f}{lacking}{chosen}"
 
