@@ -46,6 +46,17 @@ class ModelServer:
         self.billed = [0, 0]
         """Prompt and completion tokens of all replies sent with usage."""
         self.refuses_schema = False
+        self.refuse: Callable[[dict[str, Any]], tuple[int, object] | None] = lambda body: None
+        """What a request is refused with, by its body: a status and the body of the refusal."""
+        self.counts: Callable[[dict[str, Any], str], tuple[int, int]] | None = None
+        """Prompt and completion tokens by request and text; None = `tokens`."""
+        self.raw: bytes | None = None
+        """The body of every reply, whatever was asked."""
+        self.raw_once: list[bytes] = []
+        """The bodies of the next replies."""
+        self.broken: list[bytes] = []
+        """What the next connections are sent in place of an HTTP reply; each is closed after it."""
+        self.paths: list[str] = []
         self.files: dict[str, bytes] = {}
         self.batches: list[tuple[str, int]] = []
         self.batch_addresses: list[str] = []
@@ -97,6 +108,11 @@ class ModelServer:
                     self.in_flight -= 1
                 if reply is None:
                     break
+                self.paths += [path] if method == "POST" else []
+                if self.broken and method == "POST":
+                    writer.write(self.broken.pop(0))
+                    await writer.drain()
+                    break
                 writer.write(reply)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -119,6 +135,8 @@ class ModelServer:
         fault = self._fault()
         if fault is not None:
             return await self._spoiled(fault)
+        if (refusal := self.refuse(body)) is not None:
+            return _response(*refusal)
         if headers.get("authorization") != f"Bearer {VALID_KEY}":
             return _response(401, {"error": {"message": "bad key"}})
         if body["model"] not in MODELS:
@@ -126,6 +144,8 @@ class ModelServer:
         if self.refuses_schema and "response_format" in body:
             return _response(400, {"error": {"message": "response_format is not supported"}})
         self.requests.append(body)
+        if self.raw_once or self.raw is not None:
+            return _response(200, None, raw=self.raw_once.pop(0) if self.raw_once else self.raw)
         return self._completion(self.answer(body), body=body)
 
     async def _released(self) -> None:
@@ -219,7 +239,7 @@ class ModelServer:
 
     def _completion(self, text: str, finish: str = "stop", body: dict[str, Any] | None = None) -> bytes:
         body = body or {}
-        prompt, completion = self.tokens
+        prompt, completion = self.counts(body, text) if self.counts else self.tokens
         self.billed[0] += prompt
         self.billed[1] += completion
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -19,7 +19,7 @@ from minilima.config.choices import DeviceKind, Engine, JudgeKind, TrackingMode
 from minilima.config.schema import Config, EndpointConfig
 from minilima.environment import caveat
 from minilima.errors import MinilimaError
-from minilima.models.budget import missing_key
+from minilima.models.budget import key_problem, missing_key
 from minilima.models.checkpoint import check_folder
 from minilima.models.packaged import PACKAGED, is_fetched
 from minilima.run.dry_run import check_base, check_source
@@ -29,6 +29,8 @@ from minilima.store.sources import ModelSource, Sources
 
 _GIGABYTE = 1_000_000_000
 _LITTLE_DISK, _NO_DISK = 20 * _GIGABYTE, 1 * _GIGABYTE
+
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 
 
 def examine(config: Config) -> list[Finding]:
@@ -234,6 +236,9 @@ def check_trial(config: Config, sources: Sources) -> list[Finding]:
     except MinilimaError as error:
         return [_refusal("model trial", error)]
     fix = "raise sft.max_tokens, or leave it: the run counts them"
+    if not notes and sources.base.kind != "packaged" and sources.base.missing is None:
+        says = "tokenizer, template, tensors, and every prompt and row that is known"
+        return [Finding(name="model trial", level=Level.ok, says=says)]
     return [Finding(name="model trial", level=Level.warn, says=note, fix=fix) for note in notes]
 
 
@@ -248,6 +253,17 @@ def check_endpoint(role: str, endpoint: EndpointConfig, model: str | None, liste
     key = f"${endpoint.api_key_env} is {'set' if os.environ.get(endpoint.api_key_env) else 'not set'}"
     if missing_key(endpoint):
         return Finding(name=name, level=Level.fail, says=f"{address}; {key}", fix=f"export {endpoint.api_key_env}=…")
+    if wrong := key_problem(endpoint):
+        says = f"{address}; the key in ${endpoint.api_key_env} cannot be sent: {wrong}"
+        return Finding(name=name, level=Level.fail, says=says, fix=f"export {endpoint.api_key_env}=… without it")
+    proxies = [name for name in PROXIES if os.environ.get(name, "").lower().startswith("socks")]
+    if proxies:
+        fix = f"unset {' '.join(proxies)}, or name an HTTP proxy"
+        return Finding(name=name, level=Level.fail, says=f"{address}; ${proxies[0]} is a SOCKS proxy, which is not used", fix=fix)
+    if os.environ.get("OPENAI_ORG_ID") and problem in ("HTTP status 401", "HTTP status 403", "HTTP status 404"):
+        says = f"{address} refuses the request ({problem}); $OPENAI_ORG_ID is sent along"
+        fix = "check that the key belongs to that organisation, or unset OPENAI_ORG_ID"
+        return Finding(name=name, level=Level.fail, says=says, fix=fix)
     if problem in ("HTTP status 401", "HTTP status 403"):
         fix = f"check the key in ${endpoint.api_key_env}"
         return Finding(name=name, level=Level.fail, says=f"{address} refuses the key ({problem}); {key}", fix=fix)

@@ -7,6 +7,7 @@ frozen ones; the code treats them as values.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from minilima.config.choices import (
     DataKind,
@@ -116,6 +117,10 @@ class GeneratorConfig:
     a document."""
     json_schema: bool = False
     """Whether lists are asked for as JSON by a schema; an endpoint that cannot is asked without."""
+    reasoning_effort: str | None = None
+    """How long a reasoning model of an endpoint thinks: low, medium, high, as it calls them; None = its own default."""
+    extra_body: dict[str, Any] | None = None
+    """Further fields of each request to the endpoint, as its own documentation names them: {top_k: 20}; they enter the key."""
 
 
 @dataclass(kw_only=True)
@@ -383,8 +388,12 @@ class JudgeConfig:
     """Prompt file in minilima/prompts/judge: choose (one word), explain (reasons first) or weigh (one letter, m or M)."""
     max_tokens: int = setting(8, AT_LEAST_ONE, "tokens")
     """Longest reply of the judge, in tokens."""
-    temperature: float = setting(0.0, AT_LEAST_ZERO)
-    """Sampling temperature of kind=openai, 0 or more; without effect where log-probabilities decide."""
+    temperature: float | None = setting(0.0, AT_LEAST_ZERO)
+    """Sampling temperature of kind=openai, 0 or more; None = none is sent; without effect where log-probabilities decide."""
+    reasoning_effort: str | None = None
+    """How long a reasoning model of an endpoint thinks: low, medium, high, as it calls them; None = its own default."""
+    extra_body: dict[str, Any] | None = None
+    """Further fields of each request to the endpoint, as its own documentation names them: {top_k: 20}; they enter the key."""
     top_logprobs: int | None = setting(None, between(1, 20))
     """kind=openai: the preference is weighted by the probabilities of m and M among so many likeliest first tokens, 1 to 20;
     None = what the judge writes decides."""

@@ -3,7 +3,7 @@
 import math
 import re
 
-from minilima.config.choices import Method, Offload, Rounding
+from minilima.config.choices import GeneratorKind, JudgeKind, Method, Offload, Rounding
 from minilima.config.schema import ComputeConfig, Config, JudgeConfig, SftConfig
 from minilima.config.settings import settings
 from minilima.environment import PACKAGE
@@ -30,6 +30,7 @@ def check_ranges(config: Config) -> None:
         if value not in setting.valid:
             raise _out_of_range(setting.name, value, setting.valid.words)
     _check_addresses(config)
+    _check_sampling(config)
     _check_judge(config.judge)
     _check_sft(config.sft)
     _check_compute(config.compute)
@@ -43,6 +44,21 @@ def check_ranges(config: Config) -> None:
         raise _out_of_range("name", config.name, _NAME)
 
 
+def _check_sampling(config: Config) -> None:
+    """A model on this machine has no sampling of its own to fall back to."""
+    asked = [("generator", config.generator, config.generator.kind == GeneratorKind.local)]
+    unset = [
+        f"{who}.{name}" for who, one, local in asked if local for name in ("temperature", "top_p") if getattr(one, name) is None
+    ]
+    if config.judge.kind == JudgeKind.local and config.judge.temperature is None:
+        unset.append("judge.temperature")
+    if unset:
+        raise MinilimaError(
+            f"{unset[0]} is not set.", "null leaves the choice to an endpoint; a model on this machine has none.",
+            f"Set {unset[0]}=… (0 = greedy).",
+        )  # fmt: skip
+
+
 def _check_addresses(config: Config) -> None:
     addresses = [("endpoints.generator.base_url", config.endpoints.generator.base_url)]
     addresses += [("endpoints.judge.base_url", config.endpoints.judge.base_url)]
@@ -53,6 +69,12 @@ def _check_addresses(config: Config) -> None:
                 f"{key}={address!r} is no address.",
                 "It begins with http:// or https:// and a host.",
                 f"For example {key}=http://localhost:8000/v1, vLLM's own",
+            )
+        if address is not None and "@" in address.split("://", 1)[1].split("/", 1)[0]:
+            raise MinilimaError(
+                f"{key} holds a user or a password.",
+                "Addresses are written into files that you pass on.",
+                "Put the secret into an environment variable and name it in api_key_env; give the address without it.",
             )
 
 

@@ -17,6 +17,7 @@ from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.records import TIE, Answer, OnProgress, Progress, Usage, Verdict
 from minilima.models.cache import CachedModel
 from minilima.models.chat import FAILED, Message, OnReply, Reply, Request, ask, counted
+from minilima.models.openai_api import extra_fields
 from minilima.prompts import render
 from minilima.store.job import Job, Outcome
 
@@ -152,7 +153,7 @@ def _by_endpoint(job: Job, pairs: Sequence[Pair], on_progress: OnProgress) -> tu
     from minilima.models.endpoint import connect
 
     judge, endpoint = job.config.judge, job.config.endpoints.judge
-    model = connect("judge.model", judge.model, endpoint, job.cache, job.key)
+    model = connect("judge.model", judge.model, endpoint, job.cache, job.key, extra_fields(judge))
     return _by_replies(model, judge, pairs, on_progress, alone=0 if endpoint.batch else 1)
 
 
@@ -199,6 +200,12 @@ def _ask_all(
             f"{model.name} gave no log-probabilities.",
             f"judge.prompt={form.name} reads them; the endpoint or the model does not send any.",
             "Name another model with judge.model=…, or use a judge whose text is read: judge=chatgpt or judge=cot.",
+        )
+    if asks_endpoint and first and all(reply.finish == "length" and form.read(reply) is None for reply in first):
+        raise MinilimaError(
+            f"The first reply of {model.name} was cut at judge.max_tokens={judge.max_tokens}, before its choice.",
+            f"It began: {(first[0].text or first[0].reasoning or 'nothing was written')[:200]}",
+            "Raise judge.max_tokens; a model that thinks first needs some thousand. What was answered is kept.",
         )
     return first + model.reply_many(requests[alone:], on_reply, usable)
 

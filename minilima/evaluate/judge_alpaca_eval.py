@@ -21,7 +21,7 @@ from minilima.errors import MinilimaError
 from minilima.formats.alpaca_judges import OPENAI, read_annotators
 from minilima.formats.files import remembered, write_atomic
 from minilima.formats.records import Answer, OnProgress, Progress, Usage, Verdict
-from minilima.models.openai_api import explain
+from minilima.models.refusals import explain
 from minilima.store.job import Job
 
 _MARKUP = re.compile(r"<\|(im_start|im_end)\|>")

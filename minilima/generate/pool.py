@@ -23,6 +23,7 @@ from minilima.generate.methods import Method, example_method, list_method, turn_
 from minilima.generate.prompting import Prompter
 from minilima.models.cache import CachedModel
 from minilima.models.engines import load_writer
+from minilima.models.openai_api import extra_fields
 from minilima.store.job import Job, Outcome
 
 
@@ -127,7 +128,8 @@ def connect_generator(job: Job) -> CachedModel:
     if generator.kind == GeneratorKind.openai:
         from minilima.models.endpoint import connect
 
-        return connect("generator.model", generator.model, job.config.endpoints.generator, job.cache, job.account or job.key)
+        endpoint, account = job.config.endpoints.generator, job.account or job.key
+        return connect("generator.model", generator.model, endpoint, job.cache, account, extra_fields(generator))
     source = job.sources.generator or job.sources.base
     location = job.model_location(source, "generator")
     return CachedModel(load_writer(location, source.identity, job.config.compute), job.cache)

@@ -109,6 +109,10 @@ class Budget:
         row = self.database.execute("SELECT requests, tokens, usd FROM accounts WHERE scope = ?", (self._scope,)).fetchone()
         return Spend(requests=row[0], tokens=row[1], usd=row[2])
 
+    @property
+    def is_capped(self) -> bool:
+        return any(cap is not None for cap in (self.caps.usd, self.caps.tokens, self.caps.requests))
+
     def reserve(self, worst: Spend) -> int | None:
         """A ticket for a request that takes at most `worst`; None where a cap could be passed."""
         tickets = self.reserve_all([worst])
@@ -204,6 +208,18 @@ def covers(caps: BudgetConfig, spent: Spend) -> bool:
     """Whether `spent` stays within the caps."""
     limits = ((spent.requests, caps.requests), (spent.tokens, caps.tokens), (spent.usd, caps.usd))
     return all(cap is None or amount <= cap for amount, cap in limits)
+
+
+def key_problem(endpoint: EndpointConfig) -> str | None:
+    """What is wrong with the form of the key, in words that do not show it; None where it can be sent."""
+    key = os.environ.get(endpoint.api_key_env, "")
+    if key != key.strip():
+        return "it begins or ends with a space or a line break"
+    if key[:1] in "\"'“”„‘’«»" and key:
+        return "it begins with a quotation mark"
+    if not key.isascii() or any(not character.isprintable() or character == " " for character in key):
+        return "it holds a character that no key has: a space, a typographic quotation mark, or one that cannot be seen"
+    return None
 
 
 def missing_key(endpoint: EndpointConfig) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 
 from minilima.models.chat import Sampling
 from minilima.models.sampling import penalise, sample
@@ -32,6 +33,15 @@ def keeps_cache(model: Any) -> bool:
     """Whether rows can be padded on the left and read once: the model remembers keys and values, and no state that padding
     would enter (Mamba, RWKV, RecurrentGemma and hybrids of them). Others read a row alone, and again for each token."""
     return "past_key_values" in inspect.signature(model.forward).parameters and not model._is_stateful
+
+
+def _static_cache(model: Any, slots: int) -> Any:
+    """A cache of so many slots in every layer. Layers that attend to a window count in Python what they hold, which a recorded
+    step would not repeat; they keep everything here, and the mask holds to the window."""
+    cache = StaticCache(config=model.config, max_cache_len=slots)
+    if any(isinstance(layer, StaticSlidingWindowLayer) for layer in cache.layers):
+        cache.layers = [StaticLayer(max_cache_len=slots) for _ in cache.layers]
+    return cache
 
 
 def reread(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -91,7 +101,7 @@ class Batch:
         rows, vocabulary = shape.rows, model.get_output_embeddings().weight.shape[0]
         self.cached, self._takes = keeps_cache(model), set(inspect.signature(model.forward).parameters)
         self._read = torch.empty(rows, 0, dtype=torch.long, device=self.device)
-        self._cache = StaticCache(config=model.config, max_cache_len=shape.slots) if fixed else DynamicCache(config=model.config)
+        self._cache = _static_cache(model, shape.slots) if fixed else DynamicCache(config=model.config)
         self._shown = torch.ones(rows, shape.slots, dtype=torch.long, device=self.device)
         self._token = torch.zeros(rows, 1, dtype=torch.long, device=self.device)
         self._position = torch.zeros(rows, 1, dtype=torch.long, device=self.device)
@@ -185,9 +195,9 @@ class Batch:
         sampling = self.shape.sampling
         if sampling.repetition_penalty is not None:
             scores = penalise(scores, self._written, sampling.repetition_penalty)
-        if sampling.temperature > 0:
+        if sampling.temperature:
             drawn = self._draws.index_select(1, self._step_number)
-            chosen = sample(scores, sampling.temperature, sampling.top_p, drawn)
+            chosen = sample(scores, sampling.temperature, 1.0 if sampling.top_p is None else sampling.top_p, drawn)
         else:
             chosen = scores.argmax(dim=-1, keepdim=True)
         self._token.copy_(chosen)

@@ -91,7 +91,8 @@ def find_served(location: str, name: str, compute: ComputeConfig, cache: Path, s
 
     from minilima.models.budget import Budget
     from minilima.models.endpoint import EndpointModel
-    from minilima.models.openai_api import explain, open_client
+    from minilima.models.openai_api import open_client
+    from minilima.models.refusals import explain
 
     # A folder's last part, or the name on the hub without its commit.
     own = Path(location).name if Path(location).is_dir() else location.partition("@")[0]

@@ -11,21 +11,20 @@ import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from inspect import signature
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from minilima.config.choices import DeviceKind, Thinking
 from minilima.environment import cpu_multiplies_bfloat16
 from minilima.errors import MinilimaError
 from minilima.formats.records import ReferenceLoss
-from minilima.models.chat import TEXT, Message, OnReply, Reply, Request, Sampling
+from minilima.models.chat import Message, OnReply, Reply, Request, Sampling
 from minilima.models.decoding import LEAST_STEPS, Batch, Shape, keeps_cache
 from minilima.models.drafts import Draft
-from minilima.models.template import prompt_ids, prompt_text, render, turn_end
+from minilima.models.request_tokens import asked_ids, end_ids, open_user_turn, reply_tokens
+from minilima.models.template import render
 from minilima.models.tokenizer import load_tokenizer
 from minilima.models.weights import context_of, load_model
 
@@ -47,49 +46,6 @@ def inference_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16
     return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
-
-
-def asked_ids(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prefill: str | None = None, thinking: str | None = None
-) -> list[int]:
-    """A conversation as the template renders it, up to where the assistant speaks; or a text as it is."""
-    if messages[0].role == TEXT:
-        text: list[int] = tokenizer.encode(messages[0].content)
-        ends = len(text) > 1 and text[-1] == tokenizer.eos_token_id
-        return text[:-1] if ends and not messages[0].content.endswith(str(tokenizer.eos_token)) else text
-    ids = prompt_ids(tokenizer, [asdict(message) for message in messages], Thinking(thinking) if thinking else None)
-    return ids + (tokenizer.encode(prefill, add_special_tokens=False) if prefill else [])
-
-
-def open_user_turn(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message]) -> str:
-    """A conversation as the template renders it, up to where the user would go on."""
-    mark = "\ufffc"
-    rendered = prompt_text(tokenizer, [*map(asdict, turns), {"role": "user", "content": mark}], complete=True)
-    return rendered.partition(mark)[0]
-
-
-def end_ids(tokenizer: PreTrainedTokenizerBase, generation: Any) -> list[int]:
-    """Tokens that end a turn, by the template, by the tokenizer and by a model's generation_config."""
-    ids = generation.eos_token_id
-    known = ids if isinstance(ids, list) else [ids]
-    return sorted({token for token in (*known, tokenizer.eos_token_id, turn_end(tokenizer)) if token is not None})
-
-
-def reply_tokens(request: Request, prompt: Sequence[int], context: int | None, name: str) -> int:
-    """The most tokens that the reply to `prompt` may have in a context of so many.
-
-    Raises:
-        MinilimaError: there is no room for any.
-    """
-    if context is None:
-        return request.sampling.max_tokens
-    if len(prompt) >= context:
-        raise MinilimaError(
-            f"A prompt of {len(prompt):,} tokens does not fit into {name}.",
-            f"Its context is {context:,} tokens.",
-            "Use fewer or shorter demonstrations, or a model with a longer context.",
-        )
-    return min(request.sampling.max_tokens, context - len(prompt))
 
 
 _CPU_BATCH, _GPU_BATCH = 32, 256
@@ -232,15 +188,8 @@ class LocalModel:
 
     def _write(self, drafts: Sequence[Draft], tokens: int) -> bool:
         """Continues the drafts together; False if there was not enough memory (what was written until then is kept)."""
-        fixed = self.fixed
-        steps = min(tokens, max(draft.limit - len(draft.written) for draft in drafts))
-        steps = max(steps, LEAST_STEPS) if fixed else steps
-        shape = Shape(
-            rows=_up(len(drafts), 8 if fixed else 1),
-            slots=_up(max(draft.length for draft in drafts) + steps, 128 if fixed else 1),
-            steps=steps,
-            sampling=drafts[0].way,
-        )
+        fixed, shape = self.fixed, self._shape_of(drafts, tokens)
+        steps = shape.steps
         if self._shape is None or not fixed or not self._shape.serves(shape):
             self._shape = shape
         if all(draft.kept is not None for draft in drafts):
@@ -254,9 +203,25 @@ class LocalModel:
             self._tensors.write([draft.row(steps) for draft in drafts])
         except torch.OutOfMemoryError:
             self._tensors = self._shape = None
+        except RuntimeError as error:
+            if not (self.fixed and "capture" in str(error)):
+                raise
+            self.fixed, self._tensors, self._shape = False, None, None  # steps of this model cannot be recorded (ALiBi)
+            return self._write(drafts, tokens)
         if self._tensors is None:
             torch.cuda.empty_cache()
         return self._tensors is not None
+
+    def _shape_of(self, drafts: Sequence[Draft], tokens: int) -> Shape:
+        """What the tensors must have room for, to continue these drafts by at most `tokens`."""
+        steps = min(tokens, max(draft.limit - len(draft.written) for draft in drafts))
+        steps = max(steps, LEAST_STEPS) if self.fixed else steps
+        return Shape(
+            rows=_up(len(drafts), 8 if self.fixed else 1),
+            slots=_up(max(draft.length for draft in drafts) + steps, 128 if self.fixed else 1),
+            steps=steps,
+            sampling=drafts[0].way,
+        )
 
     def _prompt_ids(self, messages: Sequence[Message], prefill: str | None = None, thinking: str | None = None) -> list[int]:
         return asked_ids(self.tokenizer, messages, prefill, thinking)

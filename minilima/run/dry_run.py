@@ -47,19 +47,26 @@ def check_base(config: Config, sources: Sources) -> tuple[str, ...]:
     source = sources.base
     if source.missing is not None:
         return ()
+    if source.kind != "packaged":
+        check_source(source, trained=True)
+    request = request_of(config, sources)
+    known = source.kind == "packaged" and not request["prompts"]
+    return () if known else _asked(canonical_json(request), source.identity)
+
+
+def request_of(config: Config, sources: Sources) -> dict[str, Any]:
+    """What a trial is asked about: the model, its settings, and all that is known already of what it will read."""
     request: dict[str, Any] = {
-        "location": source.location,
+        "location": sources.base.location,
         "thinking": config.model.thinking,
         "sft": vars(config.sft),
         "prompts": _prompts(config, sources),
     }
-    if source.kind == "packaged":
+    if sources.base.kind == "packaged":
         # Known to be right, but for a prompt that is longer than it reads; a text has no more tokens than bytes.
         request["prompts"] = [row for row in request["prompts"] if len(row[1].encode()) > _PACKAGED_CONTEXT - _TEMPLATE_TOKENS]
-        return _asked(canonical_json({**request, "packaged": True}), source.identity) if request["prompts"] else ()
-    check_source(source, trained=True)
-    request["rows"] = [asdict(row) for row in _rows(config, sources)[:_MOST_ROWS]]
-    return _asked(canonical_json(request), source.identity)
+        return {**request, "packaged": True}
+    return {**request, "rows": [asdict(row) for row in _rows(config, sources)[:_MOST_ROWS]]}
 
 
 def check_source(source: ModelSource, *, trained: bool) -> None:
@@ -223,10 +230,9 @@ def _check_rows(request: Mapping[str, Any], tokenizer: Any, context: int | None,
     check_tokens(examples, tokenizer)
     untrained, cut = check_trained(examples, longest), sum(len(example.input_ids) >= longest for example in examples)
     notes = []
-    if examples and longest < sft["max_tokens"]:
-        notes.append(f"The model reads {longest:,} tokens, fewer than sft.max_tokens={sft['max_tokens']:,}.")
     if cut:
-        notes.append(f"{cut:,} of {len(examples):,} known examples reach {longest:,} tokens and are cut there.")
+        limit = "sft.max_tokens" if longest == sft["max_tokens"] else "all that the model reads"
+        notes.append(f"{cut:,} of {len(examples):,} known examples reach {longest:,} tokens ({limit}) and are cut there.")
     if untrained:
         first = next(row["id"] for row, item in zip(request["rows"], examples, strict=True) if set(item.labels[1:]) <= {IGNORED})
         notes.append(f"{untrained:,} of {len(examples):,} known examples keep no token to learn, the first is {first}.")

@@ -17,9 +17,10 @@ import torch
 from minilima.train.packing import make_row
 
 _PROBE_TOKENS = 48
-_APART = {torch.float32: 1e-4}
-_APART_ROUNDED = 3e-2
-"""Largest difference of logits that is rounding, as a share of the largest logit; where weights are rounded (4 bits) more."""
+_EXACT, _ROUNDED = 1e-5, 3e-2
+"""Differences of logits that are always rounding, and never more than that, as a share of the largest logit."""
+_NOISE = 10
+"""Times the first example's difference, which can see no other and so shows what rounding makes of this model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def probe(model: Any, examples: Sequence[Sequence[int]]) -> Traits:
     if not long:
         return Traits(packs=False, plain_head=False, takes=frozenset(takes))
     pair = [long[0], max(long[1:], key=lambda ids: ids != long[0], default=long[0][::-1])]
-    apart = _APART.get(next(model.parameters()).dtype, _APART_ROUNDED)
+    apart = _ROUNDED if next(model.parameters()).dtype != torch.float32 else 10 * _EXACT
     hidden: list[torch.Tensor] = []
     head = model.get_output_embeddings()
     hook = None if head is None else head.register_forward_pre_hook(lambda module, given: hidden.append(given[0]))
@@ -59,7 +60,7 @@ def probe(model: Any, examples: Sequence[Sequence[int]]) -> Traits:
     packed = None
     with suppress(ValueError, TypeError, RuntimeError):
         packed = _logits(model, takes, pair)
-    packs = "position_ids" in takes and packed is not None and _same(packed, torch.cat(alone), apart)
+    packs = "position_ids" in takes and packed is not None and _stay_apart(packed, alone)
     return Traits(packs=packs, plain_head=plain, takes=frozenset(takes))
 
 
@@ -78,6 +79,17 @@ def _is_plain(head: Any, hidden: Sequence[torch.Tensor], logits: Sequence[torch.
     if weight is None or not weight.is_floating_point() or getattr(head, "bias", None) is not None or len(hidden) != len(logits):
         return False
     return all(_same(states[0] @ weight.T, wanted, apart) for states, wanted in zip(hidden, logits, strict=True))
+
+
+def _stay_apart(packed: torch.Tensor, alone: Sequence[torch.Tensor]) -> bool:
+    """Whether the second example's logits in a row are those it has alone, up to the rounding that the first one shows."""
+    first, second = alone
+    if packed.shape[0] != len(first) + len(second):
+        return False
+    scale = float(second.abs().max())
+    parts = packed[: len(first)], packed[len(first) :]
+    noise, leak = (float((part - own).abs().max()) for part, own in zip(parts, alone, strict=True))
+    return leak <= min(max(_EXACT * scale, _NOISE * noise), _ROUNDED * scale)
 
 
 def _same(one: torch.Tensor, other: torch.Tensor, apart: float) -> bool:

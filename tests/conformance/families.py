@@ -211,12 +211,12 @@ FAMILIES = (
     Family(
         name="Gemma 2", architecture="gemma2", template=GEMMA, special=("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
         eos="<eos>", bos="<bos>", pad="<pad>", adds_bos=True, pieces=True, end="<end_of_turn>", systems=False,
-        settings={"head_dim": 8},
+        settings={"head_dim": 8, "sliding_window": 12},
     ),
     Family(
         name="Gemma 3 (model=gemma3_1b)", architecture="gemma3_text", template=GEMMA,
         special=("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"), eos="<eos>", bos="<bos>", pad="<pad>",
-        adds_bos=True, pieces=True, end="<end_of_turn>", systems=False, settings={"head_dim": 8},
+        adds_bos=True, pieces=True, end="<end_of_turn>", systems=False, settings={"head_dim": 8, "sliding_window": 12},
     ),
     Family(
         name="Gemma base (no template)", architecture="gemma", template=None, special=("<pad>", "<eos>", "<bos>"), eos="<eos>",
@@ -227,7 +227,7 @@ FAMILIES = (
         pieces=True, systems=False,
     ),
     Family(name="DeepSeek-R1 distilled", architecture="qwen2", template=R1, special=R1_TOKENS, eos=R1_TOKENS[1], bos=R1_TOKENS[0]),
-    Family(name="Zephyr", architecture="mistral", template=ZEPHYR, special=LLAMA_PIECES, eos="</s>", bos="<s>", pieces=True),
+    Family(name="Zephyr (a window of attention)", architecture="mistral", template=ZEPHYR, special=LLAMA_PIECES, eos="</s>", bos="<s>", pieces=True, settings={"sliding_window": 12}),
     Family(name="Vicuna", architecture="llama", template=VICUNA, special=LLAMA_PIECES, eos="</s>", bos="<s>", pieces=True),
     Family(
         name="GLM-4", architecture="glm", template=GLM4,

@@ -1,6 +1,6 @@
 """Each family is right end to end: what is trained, what is asked, what is saved and what is measured are one rendering."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cache
 from itertools import groupby
@@ -17,6 +17,7 @@ from minilima.formats.files import write_jsonl
 from minilima.formats.records import Example
 from minilima.models import local
 from minilima.models.chat import Request, Sampling, ask
+from minilima.models.decoding import reread
 from minilima.models.local import LocalModel
 from minilima.models.tokenizer import load_tokenizer
 from minilima.models.weights import load_model
@@ -126,8 +127,28 @@ def first_loss(folder: Path, base: Path, *overrides: str) -> tuple[float, bool]:
     return outcome.metrics["first_loss"], outcome.metrics["packed"]
 
 
-def test_packed_examples_have_the_loss_of_each_alone(folder: Path, tmp_path: Path) -> None:
-    together, _ = first_loss(tmp_path / "packed", folder)
+def test_answers_in_a_batch_are_those_of_a_model_that_reads_everything_again(folder: Path) -> None:
+    asked = [Request(messages=ask("word " * n + "?"), sampling=Sampling(temperature=0.0, max_tokens=10)) for n in (1, 12, 4)]
+    model = LocalModel(str(folder), "tiny", device=DeviceKind.cpu, batch=4)
+    replies = model.reply_many(asked, lambda index, reply: None)
+    for request, reply in zip(asked, replies, strict=True):
+        ids = model._prompt_ids(request.messages)
+        begin = len(ids)
+        while len(ids) < begin + 10 and (len(ids) == begin or ids[-1] not in model.end_ids):
+            ids.append(int(reread(model.model, torch.tensor([ids])).argmax()))
+        assert reply.completion_tokens == len(ids) - begin
+        assert reply.text == model.tokenizer.decode(ids[begin:], skip_special_tokens=True)
+    if model.cached:
+        recordable = LocalModel(str(folder), "tiny", device=DeviceKind.cpu, batch=4)
+        recordable.fixed = True  # the form that a GPU records
+        assert recordable.reply_many(asked, lambda index, reply: None) == replies
+
+
+def test_packed_examples_have_the_loss_of_each_alone(
+    folder: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    together, packed = first_loss(tmp_path / "packed", folder)
+    record_property("cell", "yes" if packed else "one a row")
     alone, _ = first_loss(tmp_path / "alone", folder, "compute.micro_batch_tokens=1")
     model = LocalModel(str(folder), "tiny", device=DeviceKind.cpu, batch=2)
     losses = list(model.reference_losses([(item.id, item.instruction, item.output) for item in EXAMPLES]))
@@ -150,7 +171,10 @@ def test_a_trained_model_says_its_answers_without_debris_and_stops(family: Famil
     assert end in (written if isinstance(written, list) else [written]), "other programs stop there too"
 
 
-def test_merged_adapters_give_the_logits_of_the_model_with_adapters(family: Family, folder: Path, tmp_path: Path) -> None:
+def test_merged_adapters_give_the_logits_of_the_model_with_adapters(
+    family: Family, folder: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("cell", "yes" if family.adapters else "no adapters in peft")
     job = job_of(folder, tmp_path / "run", "sft=lora", "sft.epochs=10", "sft.learning_rate=1e-2", "sft.batch_size=3",
                  "sft.lora_dropout=0")  # fmt: skip
     if not family.adapters:

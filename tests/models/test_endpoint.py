@@ -12,6 +12,7 @@ from minilima.models.budget import Budget, missing_key, price_of
 from minilima.models.cache import CachedModel
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
 from minilima.models.endpoint import EndpointModel, Throttle, connect
+from minilima.models.openai_api import parse_completion
 from tests.server import VALID_KEY, ModelServer
 
 
@@ -298,3 +299,39 @@ def test_a_batch_that_the_budget_does_not_cover_is_not_sent(server: ModelServer,
 def test_batches_cost_half() -> None:
     one, half = price_of("gpt-4o", EndpointConfig()), price_of("gpt-4o", EndpointConfig(batch=True))
     assert one is not None and half is not None and half.prompt == one.prompt / 2
+
+
+def test_reasoning_is_kept_apart_in_the_cache_and_is_no_part_of_the_text(server: ModelServer, tmp_path: Path) -> None:
+    server.answer = lambda body: "<think>\nTwo and two.\n</think>\n\nFour."
+    model = cached(server, tmp_path)
+    (first,) = model.reply_many(requests(1), ignore)
+    assert (first.text, first.reasoning, first.finish) == ("Four.", "Two and two.", "stop")
+    assert cached(server, tmp_path).reply_many(requests(1), ignore) == [first]
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "expected"),
+    [
+        ({"content": "Four.", "reasoning_content": "Two and two."}, "stop", ("Four.", "Two and two.", "stop")),
+        ({"content": "Four.", "reasoning": "Two and two."}, "stop", ("Four.", "Two and two.", "stop")),
+        ({"content": "Two and two.</think>Four."}, "stop", ("Four.", "Two and two.", "stop")),
+        ({"content": "<think>Two and"}, "length", ("", "Two and", "length")),
+        ({"content": "<think>Two and"}, "stop", ("", "Two and", "length")),
+        ({"content": "Blocks begin with <think>."}, "stop", ("Blocks begin with <think>.", None, "stop")),
+        ({"content": None, "reasoning_content": "Two and"}, "length", ("", "Two and", "length")),
+    ],
+)
+def test_every_form_of_reasoning_is_taken_apart(
+    message: dict[str, str], finish: str, expected: tuple[str, str | None, str]
+) -> None:
+    body = json.dumps({"choices": [{"message": message, "finish_reason": finish}]})
+    reply = parse_completion(body, None)
+    assert (reply.text, reply.reasoning, reply.finish) == expected
+
+
+def test_kept_reasoning_is_text_however_a_server_gives_it() -> None:
+    request = replace(requests(1)[0], thinking="keep")
+    for message in ({"content": "Four.", "reasoning_content": "Two."}, {"content": "<think>\nTwo.\n</think>\n\nFour."}):
+        reply = parse_completion(json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}), None, request)
+        assert (reply.text, reply.reasoning) == ("<think>\nTwo.\n</think>\n\nFour.", None)

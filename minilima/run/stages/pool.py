@@ -28,6 +28,8 @@ from minilima.store.sources import Sources
 
 IMPORT_READER = 2
 """Version of formats/imports.py alone: generated pools need not be made again when it changes."""
+_ADDED_LATER = ("reasoning_effort", "extra_body")
+"""Enter the key where they are set."""
 _AS_HASH = ("path", "hub_file")
 """Settings of `data` that enter the key by the content of what they name."""
 _ACCEPTED = 0.75
@@ -57,6 +59,7 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
         **{name: getattr(generator, name) for name in asked},
         **{name: value for name, value in vars(config.data).items() if name not in _AS_HASH},
         "json_schema": generator.json_schema or None,
+        **{name: value for name in _ADDED_LATER if (value := getattr(generator, name)) is not None},
         "file": file,
         "seeds": sources.seeds.sha256 if sources.seeds is not None else None,
         "seed": config.seed,
