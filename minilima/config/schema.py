@@ -103,10 +103,11 @@ class GeneratorConfig:
     endpoints.generator.base_url is set, else local with compute.engine=vllm."""
     model: str | None = None
     """Model name at the endpoint; for kind=local a folder or hub name, None = the experiment's base model."""
-    temperature: float = setting(0.7, AT_LEAST_ZERO)
-    """Sampling temperature for new instructions and instances, 0 or more."""
-    top_p: float = setting(0.9, NUCLEUS)
-    """Nucleus sampling, 0 to 1."""
+    temperature: float | None = setting(0.7, AT_LEAST_ZERO)
+    """Sampling temperature for new instructions and instances, 0 or more; None = none is sent to the endpoint, for reasoning
+    models that take no other than their own."""
+    top_p: float | None = setting(0.9, NUCLEUS)
+    """Nucleus sampling, above 0 and at most 1; None = none is sent to the endpoint."""
     repetition_penalty: float | None = setting(None, ABOVE_ZERO)
     """Divides the scores of tokens already written; 1.1 to 1.3 keeps small models from looping. Local models only."""
     presence_penalty: float | None = setting(None, PENALTY)
