@@ -203,6 +203,9 @@ class DatasetConfig:
     """Examples with longer answers are rejected; None = none."""
     include_seeds: bool = True
     """Whether the seed tasks themselves are examples too."""
+    max_similarity: float | None = setting(None, SHARE)
+    """Examples whose request has a ROUGE-L F1 above this with an earlier example's are rejected, 0 to 1, seeds first; None =
+    only exact duplicates are. A generated pool has no near-duplicates among its instructions (data.max_similarity)."""
     decontaminate: bool = True
     """Exclude examples that resemble a prompt of the evaluation set (same limit as data.max_similarity)."""
 

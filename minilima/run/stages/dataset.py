@@ -30,6 +30,7 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
         "size": dataset.size,
         "include_seeds": dataset.include_seeds,
         "max_similarity": data.max_similarity,
+        "near_duplicates": dataset.max_similarity,
         "tokenizer": data.tokenizer,
         "encoding": dataset.encoding,
         "min_output_words": dataset.min_output_words,
