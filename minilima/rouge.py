@@ -18,6 +18,7 @@ from rapidfuzz.distance import Indel, LCSseq
 from rapidfuzz.process import cdist
 
 from minilima.config.choices import Tokenizer
+from minilima.formats.words import words_of
 
 BLOCK = 256
 """Candidates that are compared with the earlier texts in one call."""
@@ -32,8 +33,10 @@ _WORD_OR_CHARACTER = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])\w)+")
 _FIRST_SURROGATE, _SURROGATES = 0xD800, 0x800
 
 
-def tokenize(text: str, tokenizer: Tokenizer = Tokenizer.rouge) -> list[str]:
-    """`rouge`: rouge_score's tokens, lower-cased runs of a-z and 0-9; `unicode`: words of any script, CJK by character."""
+def tokenize(text: str, tokenizer: Tokenizer = Tokenizer.auto) -> list[str]:
+    """`auto`: by script, of ASCII text the same as `rouge`; `rouge`: runs of a-z and 0-9; `unicode`: words, CJK by character."""
+    if tokenizer == Tokenizer.auto:
+        return words_of(text)
     if tokenizer == Tokenizer.unicode:
         return _WORD_OR_CHARACTER.findall(text.casefold())
     return _NOT_ALPHANUMERIC.sub(" ", text.lower()).split()
@@ -55,7 +58,7 @@ class Nearest:
 class Vocabulary:
     """Turns each distinct token into one character, so that a text is a string for rapidfuzz."""
 
-    def __init__(self, tokenizer: Tokenizer = Tokenizer.rouge) -> None:
+    def __init__(self, tokenizer: Tokenizer = Tokenizer.auto) -> None:
         self._tokenizer = tokenizer
         self._characters: dict[str, str] = {}
 
@@ -67,7 +70,7 @@ class Vocabulary:
 class RougeIndex:
     """Texts to compare with."""
 
-    def __init__(self, tokenizer: Tokenizer = Tokenizer.rouge) -> None:
+    def __init__(self, tokenizer: Tokenizer = Tokenizer.auto) -> None:
         self._vocabulary = Vocabulary(tokenizer)
         self._ids: list[str] = []
         self._texts: list[str] = []

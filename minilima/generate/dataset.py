@@ -11,6 +11,7 @@ from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.records import EvalPrompt, Example, OnProgress, Rejected, SeedTask, Usage, user_text
 from minilima.formats.seeds import load_seeds
+from minilima.formats.words import count_words
 from minilima.generate.dataset_statistics import describe
 from minilima.generate.layouts import encode
 from minilima.generate.near_duplicates import first_near_duplicates
@@ -65,7 +66,7 @@ def sift(
     for example in examples:
         content = (example.system, example.history, example.instruction, example.input, example.output)
         near = max((one for text in _asked(example) if (one := nearest[text])), key=lambda one: one[1], default=None)
-        words = len(example.output.split())
+        words = count_words(example.output)
         if content in seen:
             rejected.append(_rejection(example, "duplicate", seen[content], 1.0))
         elif words < dataset.min_output_words:

@@ -39,7 +39,7 @@ def first_near_duplicates(
     texts: Sequence[str],
     limit: float,
     *,
-    tokenizer: Tokenizer = Tokenizer.rouge,
+    tokenizer: Tokenizer = Tokenizer.auto,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[tuple[int, float] | None]:
     """For each text the most similar earlier text that is kept, and the score, where that is above `limit`; else it is kept.
