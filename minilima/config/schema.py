@@ -183,8 +183,9 @@ class DataConfig:
     """Instructions of more words than this are rejected."""
     max_similarity: float = setting(0.7, SHARE)
     """An instruction whose ROUGE-L F1 with any earlier one is above this is rejected, 0 to 1."""
-    tokenizer: Tokenizer = Tokenizer.rouge
-    """Tokens of ROUGE-L. rouge: a-z and 0-9, as in Self-Instruct; unicode: words of any script, CJK by character."""
+    tokenizer: Tokenizer = Tokenizer.auto
+    """Tokens of ROUGE-L. auto: words in the script of the text, for ASCII text the same as rouge; rouge: a-z and 0-9, as in
+    Self-Instruct; unicode: words of any script, CJK by character, with underscores."""
     blocked_words: list[str] = field(default_factory=list)
     """An instruction with one of these as a whole word is rejected: a text model cannot draw."""
     blocked_beginnings: list[str] = field(default_factory=list)
@@ -213,6 +214,9 @@ class DatasetConfig:
     """Examples with longer answers are rejected; None = none."""
     include_seeds: bool = True
     """Whether the seed tasks themselves are examples too."""
+    max_similarity: float | None = setting(None, SHARE)
+    """Examples whose request has a ROUGE-L F1 above this with an earlier example's are rejected, 0 to 1, seeds first; None =
+    only exact duplicates are. A generated pool has no near-duplicates among its instructions (data.max_similarity)."""
     decontaminate: bool = True
     """Exclude examples that resemble a prompt of the evaluation set (same limit as data.max_similarity)."""
 

@@ -75,6 +75,17 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", VALID_KEY)
 
 
+def test_near_duplicates_of_an_import_are_rejected_with_what_they_resemble() -> None:
+    text = "Name three rivers that flow through the north of France and into the sea."
+    rows = [("a", text, "Seine"), ("b", f"Please {text}", "Somme"), ("c", "Write a poem about rain.", "Rain")]
+    examples = [Example(id=id_, instruction=asked, input="", output=given, source="file") for id_, asked, given in rows]
+    assert len(sift(examples, [], DataConfig(), DatasetConfig())[0]) == 3, "by default only exact duplicates are rejected"
+    kept, rejected = sift(examples, [], DataConfig(), DatasetConfig(max_similarity=0.7))
+    assert [example.id for example in kept] == ["a", "c"]
+    assert [(row.id, row.reason, row.nearest_id) for row in rejected] == [("b", "near_duplicate", "a")]
+    assert rejected[0].nearest_rouge == 0.9655  # 14 shared tokens of 14 and 15: 2 * 14 / 29
+
+
 def contents(folder: Path) -> dict[str, str]:
     return {file.name: file.read_text() for file in sorted(folder.glob("*.jsonl"))}
 

@@ -11,7 +11,7 @@ from minilima.formats.records import Example, OnProgress
 from minilima.generate.import_pool import read_source
 from minilima.run.requests import CHARACTERS_A_TOKEN, TEMPLATE_TOKENS, Guess, Requests, mean, priced, seed_tasks
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
-from minilima.run.stages.pool import given_tasks, writer
+from minilima.run.stages.pool import given_tasks, tokenizer_key, writer
 from minilima.store.job import Job, Outcome
 from minilima.store.sources import FileSource, Sources
 
@@ -30,7 +30,8 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
         "size": dataset.size,
         "include_seeds": dataset.include_seeds,
         "max_similarity": data.max_similarity,
-        "tokenizer": data.tokenizer,
+        "near_duplicates": dataset.max_similarity,
+        "tokenizer": tokenizer_key(config),
         "encoding": dataset.encoding,
         "min_output_words": dataset.min_output_words,
         "max_output_words": dataset.max_output_words,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from minilima.config.choices import DataKind, GeneratorKind, Until
+from minilima.config.choices import DataKind, GeneratorKind, Tokenizer, Until
 from minilima.config.schema import Config
 from minilima.console import count
 from minilima.formats.imports import read_tasks
@@ -58,6 +58,7 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
     recipe: dict[str, Any] = {
         **{name: getattr(generator, name) for name in asked},
         **{name: value for name, value in vars(config.data).items() if name not in _AS_HASH},
+        "tokenizer": tokenizer_key(config),
         "json_schema": generator.json_schema or None,
         **{name: value for name in _ADDED_LATER if (value := getattr(generator, name)) is not None},
         "file": file,
@@ -66,6 +67,12 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
         "model": writer(config, sources),
     }
     return recipe if writes_here(config) else {**recipe, "budget": _caps(config)}
+
+
+def tokenizer_key(config: Config) -> str:
+    """`auto` has the key that `rouge` had when it was the default, since both give the same for English."""
+    names = {Tokenizer.auto: "rouge", Tokenizer.rouge: "rouge_score"}
+    return names.get(config.data.tokenizer, str(config.data.tokenizer))
 
 
 def _caps(config: Config) -> dict[str, Any] | None:
