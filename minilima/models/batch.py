@@ -22,7 +22,7 @@ from openai.types import Batch
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.budget import Budget, Spend, worst_case
-from minilima.models.chat import FAILED, TEXT, OnReply, Reply, Request
+from minilima.models.chat import FAILED, TEXT, UNKNOWN_USAGE, OnReply, Reply, Request
 from minilima.models.openai_api import chat_call, is_whole, named, open_client, parse_completion
 from minilima.models.refusals import explain
 
@@ -78,7 +78,7 @@ class BatchModel:
                     if reply is None:
                         faults[key] = (*faults.get(key, ()), fault)
                     else:
-                        replies[key] = replace(reply, faults=faults.get(key, ()))
+                        replies[key] = replace(reply, faults=(*faults.get(key, ()), *reply.faults))
                         del waiting[key]
                         for index in indices[key]:
                             on_reply(index, replies[key])
@@ -234,10 +234,12 @@ class BatchModel:
         """Books what a request took, and forgets its batch, so that a failed one is sent again."""
         ticket = self._notes.ticket_of(key)
         if ticket is not None:
-            actual = Spend(requests=1)
-            if reply is not None:
+            worst, actual = worst_case(request, self.budget.price), Spend(requests=1)
+            if reply is not None and UNKNOWN_USAGE in reply.faults:
+                actual = worst
+            elif reply is not None:
                 actual = Spend(requests=1, tokens=reply.prompt_tokens + reply.completion_tokens, usd=reply.usd or 0.0)
-            self.budget.settle(ticket, worst_case(request, self.budget.price), actual)
+            self.budget.settle(ticket, worst, actual)
             self._notes.remove_request(key)
 
 
