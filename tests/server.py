@@ -48,6 +48,8 @@ class ModelServer:
         self.refuses_schema = False
         self.refuse: Callable[[dict[str, Any]], tuple[int, object] | None] = lambda body: None
         """What a request is refused with, by its body: a status and the body of the refusal."""
+        self.reshapes: Callable[[dict[str, Any]], object] = lambda completion: completion
+        """What is sent in place of a chat completion: JSON, or the bytes of a body."""
         self.counts: Callable[[dict[str, Any], str], tuple[int, int]] | None = None
         """Prompt and completion tokens by request and text; None = `tokens`."""
         self.raw: bytes | None = None
@@ -249,9 +251,9 @@ class ModelServer:
             message = {"role": "assistant", "content": None, "tool_calls": [call]}
         said = {"text": text} if "prompt" in body else {"message": message}
         choice = {"index": 0, **said, "finish_reason": finish, "logprobs": self._logprobs(body)}
-        return _response(
-            200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
-        )
+        whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+        sent = self.reshapes(whole)
+        return _response(200, None, raw=sent) if isinstance(sent, bytes) else _response(200, sent)
 
     def _logprobs(self, body: dict[str, Any]) -> dict[str, Any] | None:
         if self.logprobs is None or not body.get("logprobs"):

@@ -16,7 +16,7 @@ from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.records import TIE, Answer, OnProgress, Progress, Usage, Verdict
 from minilima.models.cache import CachedModel
-from minilima.models.chat import FAILED, Message, OnReply, Reply, Request, ask, counted
+from minilima.models.chat import FAILED, REFUSAL, Message, OnReply, Reply, Request, ask, counted
 from minilima.models.openai_api import extra_fields
 from minilima.prompts import render
 from minilima.store.job import Job, Outcome
@@ -188,7 +188,7 @@ def _ask_all(
     def usable(reply: Reply) -> bool:
         if not asks_endpoint and judge.temperature == 0:
             return True  # it would write the same again
-        if reply.finish == "length" and not form.needs_logprobs:
+        if reply.finish == REFUSAL or (reply.finish == "length" and not form.needs_logprobs):
             return True  # it is no verdict, and would be cut again
         # An endpoint that gave no log-probabilities will not do so when it is asked again.
         return (form.needs_logprobs and reply.logprobs is None) or form.read(reply) is not None
@@ -207,7 +207,17 @@ def _ask_all(
             f"It began: {(first[0].text or first[0].reasoning or 'nothing was written')[:200]}",
             "Raise judge.max_tokens; a model that thinks first needs some thousand. What was answered is kept.",
         )
+    if asks_endpoint and first and not form.needs_logprobs and all(_is_no_verdict(reply, form) for reply in first):
+        raise MinilimaError(
+            f"The first reply of {model.name} is no verdict in the form of judge.prompt={form.name}.",
+            f"It wrote: {first[0].text[:200]}",
+            "Choose another model or judge.prompt, or raise judge.max_tokens where the choice comes last.",
+        )
     return first + model.reply_many(requests[alone:], on_reply, usable)
+
+
+def _is_no_verdict(reply: Reply, form: JudgeForm) -> bool:
+    return reply.finish not in (FAILED, REFUSAL) and form.read(reply) is None
 
 
 def _combine(identity: str, replies: Sequence[tuple[Reply, bool]], form: JudgeForm) -> Verdict:

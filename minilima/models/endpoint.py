@@ -181,10 +181,12 @@ class EndpointModel:
     async def _reserve(self, worst: Spend) -> int | None:
         """A ticket of the budget; waits where requests in flight may turn out cheaper than reserved.
 
-        Where the server writes more than it is asked for, requests go one at a time, so that the books are right before each.
+        Under a cap, requests go one at a time until one has shown that the server keeps to the length that it is asked for, and
+        where it does not: the books are right before each.
         """
         while self._fatal is None:
-            may_send = not (self._excess and self.budget.is_capped and self.budget.in_flight)
+            alone = self.budget.is_capped and (self._excess > 0 or not self._ever_answered)
+            may_send = not (alone and self.budget.in_flight)
             if may_send and (ticket := self.budget.reserve(worst)) is not None:
                 return ticket
             if self.budget.in_flight == 0:

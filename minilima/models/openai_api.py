@@ -126,7 +126,11 @@ def _tokens_of(usage: object) -> tuple[int, int] | None:
     counts = (usage.get("prompt_tokens"), usage.get("completion_tokens", 0))
     if not all(isinstance(count, int | float) and not isinstance(count, bool) and 0 <= count < COUNTABLE for count in counts):
         return None
-    return int(counts[0]), int(counts[1])  # type: ignore[arg-type]
+    prompt, completion = int(counts[0]), int(counts[1])  # type: ignore[arg-type]
+    total = usage.get("total_tokens")  # some count what was thought there alone
+    if isinstance(total, int) and prompt + completion < total < COUNTABLE:
+        completion = total - prompt
+    return prompt, completion
 
 
 def _instead(content: str) -> str:
