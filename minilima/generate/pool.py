@@ -53,6 +53,13 @@ def build_pool(job: Job, on_progress: OnProgress) -> Outcome:
     write_jsonl(job.work / "instances.jsonl", examples)
     rejected = [*growth.rejected, *faulty]
     write_jsonl(job.work / "rejected.jsonl", rejected)
+    if not examples:
+        raise MinilimaError(
+            "The generator wrote no task that passed the filters.",
+            f"Rejected: {reasons(rejected) or 'nothing'}; stopped by {growth.stopped.replace('_', ' ')}; "
+            f"{job.work / 'rejected.jsonl'} lists each.",
+            "Use a stronger generator, raise the budget, or loosen the filters of data=….",
+        )
     metrics = {**_metrics(growth, classified, examples, rejected), **model.arithmetic}
     return Outcome(metrics=metrics, usage=model.usage)
 

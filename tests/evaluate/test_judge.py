@@ -125,8 +125,8 @@ def test_a_judge_that_looks_at_the_answers_decides(tmp_path: Path, server: Model
 
 @pytest.mark.usefixtures("key")
 def test_an_unreadable_reply_is_counted_and_judges_nothing(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = lambda body: "Hm." if "Question 0" in body["messages"][-1]["content"] else "Output (b)"
-    assert judge_server(tmp_path, server, [("x", "y"), ("x", "y")]) == [None, 1.5]
+    server.answer = lambda body: "Hm." if "Question 1" in body["messages"][-1]["content"] else "Output (b)"
+    assert judge_server(tmp_path, server, [("x", "y"), ("x", "y")]) == [1.5, None]
 
 
 def letters(first_token: dict[str, float]) -> Callable[[dict[str, Any]], dict[str, float]]:
