@@ -1,40 +1,24 @@
 """Reads an evaluation set (the packaged one, AlpacaEval's, or a file of the user's) and answers to it from outside."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
-from minilima.formats.files import read_rows
-from minilima.formats.records import Answer, EvalPrompt, user_text
+from minilima.formats.files import canonical_json, read_rows, sha256_file, sha256_text
+from minilima.formats.records import Answer, EvalPrompt
+from minilima.formats.tasks import BrokenRowError, read_row
 
 
 def load_eval_set(path: Path, size: int | None) -> list[EvalPrompt]:
-    """The prompts, in the file's order; the first `size` of them if that is given.
-
-    An `input` is part of the prompt, below the instruction; each of `instances` is a prompt of its own. Ids are those of the
-    file where each is given once; else numbers tell prompts apart.
+    """The prompts, in the file's order; the first `size` of them if that is given. An input is part of its prompt.
 
     Raises:
-        MinilimaError: the set is empty, or a row has no instruction or a prompt that occurred before.
+        MinilimaError: the set is empty, a row has no proper instruction, or a prompt or an id occurs twice.
     """
-    rows = [(number, row, posed) for number, row in enumerate(read_rows(path), start=1) for posed in _posed(row, path, number)]
-    given = Counter(str(row["id"]) for _, row, _ in rows if row.get("id") is not None)
-    prompts: list[EvalPrompt] = []
-    seen: dict[str, int] = {}
-    for number, row, posed in rows:
-        if posed.prompt in seen:
-            raise MinilimaError(
-                f"Prompt {number} of {path} occurs twice.",
-                f"It is also prompt {seen[posed.prompt]}; it begins {posed.prompt[:60]!r}.",
-                "Delete one of the two.",
-            )
-        seen[posed.prompt] = number
-        category = row.get("category") or row.get("dataset")
-        identity = _identity(row.get("id"), number, posed.place, given)
-        prompts.append(EvalPrompt(id=identity, instruction=posed.prompt, output=posed.output, category=category))
+    prompts = _prompts(read_rows(path), path)
     if not prompts:
         raise MinilimaError(
             f"The evaluation set {path} is empty.",
@@ -44,54 +28,77 @@ def load_eval_set(path: Path, size: int | None) -> list[EvalPrompt]:
     return prompts[:size]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Posed:
-    """One prompt of a row, with the reference answer to it."""
-
-    prompt: str
-    output: str | None
-    place: int
-    """Among the row's instances, from 1; 0 where the row is one prompt."""
-
-
-def _posed(row: dict[str, Any], path: Path, number: int) -> list[_Posed]:
-    instruction, instances = row.get("instruction"), row.get("instances")
-    cases = instances if isinstance(instances, list) and instances else [row]
-    posed = []
-    for place, case in enumerate(cases, start=1):
-        given: Any = case.get("input") if isinstance(case, dict) else 0
-        output: Any = case.get("output") if isinstance(case, dict) else 0
-        texts = isinstance(given, str | None) and isinstance(output, str | None)
-        if not isinstance(instruction, str) or not instruction.strip() or not texts:
+def _prompts(rows: Sequence[object], path: Path) -> list[EvalPrompt]:
+    prompts: list[EvalPrompt] = []
+    has_ids = any(isinstance(row, dict) and _has_id(row) for row in rows)
+    for number, row in enumerate(rows, start=1):
+        try:
+            tasks = read_row(row)
+        except BrokenRowError as broken:
             raise MinilimaError(
-                f"Prompt {number} of {path} has no valid instruction, input or output.",
-                "instruction must be a text that is not empty; input, which is part of the prompt, and output, the reference "
-                "answer, are optional texts.",
-                'A line looks like: {"instruction": "…", "input": "…", "output": "…"}',
+                f"Prompt {number} of {path} {broken.what}.", broken.why, 'A line looks like: {"instruction": "…", "output": "…"}'
+            ) from None
+        assert isinstance(row, dict), "read_row refuses all else"
+        identity = _id(row, number, path) if _has_id(row) else f"row{number}" if has_ids else str(number)
+        prompts += [
+            EvalPrompt(
+                id=identity if place == 1 else f"{identity}.{place}",
+                instruction=task.text,
+                output=task.output,
+                category=row.get("category") or row.get("dataset"),
             )
-        given = given if given and given.strip() else ""
-        posed.append(_Posed(prompt=user_text(instruction, given), output=output, place=place if len(cases) > 1 else 0))
-    return posed
+            for place, task in enumerate(tasks, start=1)
+        ]
+    _refuse_twice(path, "Prompt", "prompt", [prompt.instruction for prompt in prompts])
+    _refuse_twice(path, "The id of prompt", "id", [prompt.id for prompt in prompts])
+    return prompts
 
 
-def _identity(given: object, number: int, place: int, ids: Mapping[str, int]) -> str:
-    """An id that no other prompt has: the given one, else the row's number."""
-    if given is not None and ids[str(given)] == 1:
-        return str(given)
-    of_row = str(number) if given is None else f"{given} (row {number})"
-    if given is None and of_row in ids:
-        of_row = f"row {number}"
-    return f"{of_row}, instance {place}" if place else of_row
+def _has_id(row: Mapping[str, Any]) -> bool:
+    return row.get("id") is not None and row.get("id") != ""
 
 
-def has_inputs(path: Path) -> bool:
-    """Whether a prompt of the set is more than its row's instruction."""
-    rows = read_rows(path)
-    return any(bool(row.get("input")) or bool(row.get("instances")) or row.get("id", "") is None for row in rows)
+def _id(row: Mapping[str, Any], number: int, path: Path) -> str:
+    if isinstance(row["id"], bool) or not isinstance(row["id"], str | int):
+        raise MinilimaError(
+            f"Prompt {number} of {path} has no proper id.",
+            "It must be a text or a whole number.",
+            "Correct it, or leave all out.",
+        )
+    return str(row["id"])
+
+
+def _refuse_twice(path: Path, who: str, what: str, values: Sequence[str]) -> None:
+    """Answers are found by ids and prompts, so each of them must stand for one row."""
+    first: dict[str, int] = {}
+    for number, value in enumerate(values, start=1):
+        if value in first:
+            raise MinilimaError(
+                f"{who} {number} of {path} occurs twice.",
+                f"Prompt {first[value]} has the same {what}; it begins {value[:60]!r}.",
+                "Delete one of the two." if what == "prompt" else "Give each prompt an id of its own, or leave all ids out.",
+            )
+        first[value] = number
+
+
+def eval_set_identity(path: Path) -> str:
+    """What a set is to the keys: the file's content; where it is read otherwise than by the first releases, the prompts too.
+
+    Those took the instruction alone for the prompt, and any id as it was.
+    """
+    sha256 = sha256_file(path)
+    try:
+        rows = read_rows(path)
+        prompts = _prompts(rows, path)
+    except (MinilimaError, OSError, UnicodeDecodeError):
+        return sha256  # said where the set is checked
+    before = [(str(row.get("id", number)), row["instruction"], row.get("output")) for number, row in enumerate(rows, start=1)]
+    now = [(prompt.id, prompt.instruction, prompt.output) for prompt in prompts]
+    return sha256 if now == before else sha256_text(canonical_json([sha256, now]))
 
 
 def read_references(path: Path, name: str, prompts: list[EvalPrompt]) -> list[Answer]:
-    """The answer to each prompt, found by its text (instruction and input); other rows of the file are ignored.
+    """The answer to each prompt, found by its text, an input included; other rows of the file are ignored.
 
     Args:
         path: a model_outputs.json, or an evaluation set with answers of its own.
@@ -101,15 +108,14 @@ def read_references(path: Path, name: str, prompts: list[EvalPrompt]) -> list[An
     Raises:
         MinilimaError: a prompt has no answer in the file, or more than one.
     """
-    rows = [row for row in read_rows(path) if isinstance(row, dict)]
-    answered = [(prompt, row, output) for row in rows for prompt, output in _answers_in(row)]
-    times = Counter(prompt for prompt, _, _ in answered)
-    by_instruction = {prompt: {**row, "output": output} for prompt, row, output in answered if isinstance(output, str)}
+    rows = _answered(read_rows(path))
+    times = Counter(text for text, _ in rows)
+    by_instruction = {text: row for text, row in rows if isinstance(row.get("output"), str)}
     missing = [prompt.instruction for prompt in prompts if prompt.instruction not in by_instruction]
     if missing:
         raise MinilimaError(
             f"{name} lacks answers to {len(missing):,} of {len(prompts):,} prompts.",
-            f"An answer is found by its instruction, which must be the same text; the first begins {missing[0][:60]!r}.",
+            f"An answer is found by its prompt and input, which must be the same text; the first begins {missing[0][:60]!r}.",
             "Name another with eval.reference=…, or choose the evaluation set that it answers.",
         )
     ambiguous = [prompt.instruction for prompt in prompts if times[prompt.instruction] > 1]
@@ -133,13 +139,12 @@ def read_references(path: Path, name: str, prompts: list[EvalPrompt]) -> list[An
     ]
 
 
-def _answers_in(row: dict[str, Any]) -> list[tuple[str, object]]:
-    """(prompt, answer) of a row, by the same rule as in an evaluation set."""
-    instances = row.get("instances")
-    cases = instances if isinstance(instances, list) and instances else [row]
-    instruction = row.get("instruction")
-    return [
-        (user_text(instruction, case.get("input") or ""), case.get("output"))
-        for case in cases
-        if isinstance(instruction, str) and isinstance(case, dict) and isinstance(case.get("input"), str | None)
-    ]
+def _answered(rows: Sequence[object]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The prompt of each row with the row, in which `output` is the answer to it; rows that are no tasks are left out."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for row in rows:
+        with suppress(BrokenRowError):
+            tasks = read_row(row)
+            assert isinstance(row, Mapping), "read_row refuses all else"
+            found += [(task.text, {**row, "output": task.output}) for task in tasks]
+    return found

@@ -1,4 +1,4 @@
-"""Evaluation sets as people have them: what is part of a prompt, and which answer belongs to which prompt."""
+"""Evaluation sets: what is asked is the whole prompt, and an answer belongs to one prompt only."""
 
 import json
 from pathlib import Path
@@ -8,89 +8,89 @@ import pytest
 
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
-from minilima.formats.eval_sets import load_eval_set, read_references
-from minilima.pipeline import stages
+from minilima.formats.eval_sets import eval_set_identity, load_eval_set, read_references
+from minilima.formats.files import sha256_file
 from minilima.run.sources import resolve
 
 
-def written(folder: Path, *rows: Any, name: str = "set.jsonl") -> Path:
-    file = folder / name
-    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
-    return file
+def written(path: Path, *rows: Any) -> Path:
+    path.write_text(json.dumps(rows))
+    return path
 
 
-def test_an_input_is_part_of_the_prompt(tmp_path: Path) -> None:
-    file = written(
-        tmp_path,
-        {"instruction": "Translate to French.", "input": "Good morning.", "output": "Bonjour."},
-        {"instruction": "Translate to French.", "input": "Thank you.", "output": "Merci."},
-        {"instruction": "Name a city.", "input": "", "output": "Bergen."},
-        {"instruction": "Name a river.", "input": None},
-    )
-    assert [(prompt.id, prompt.instruction, prompt.output) for prompt in load_eval_set(file, None)] == [
-        ("1", "Translate to French.\n\nGood morning.", "Bonjour."),
-        ("2", "Translate to French.\n\nThank you.", "Merci."),
-        ("3", "Name a city.", "Bergen."),
-        ("4", "Name a river.", None),
+def asked(path: Path) -> list[tuple[str, str, str | None]]:
+    return [(prompt.id, prompt.instruction, prompt.output) for prompt in load_eval_set(path, None)]
+
+
+def test_an_input_is_part_of_the_prompt_as_in_training(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Translate.", "input": "The cat.", "output": "Le chat."},
+        {"instruction": "Translate.", "input": "The dog.", "output": "Le chien."},
+        {"instruction": "Say yes.", "input": " ", "output": None},
+        {"instruction": "Who won?", "context": "Ann beat Bob.", "output": "Ann."},
+    ]
+    assert asked(written(tmp_path / "a.json", *rows)) == [
+        ("1", "Translate.\n\nThe cat.", "Le chat."),
+        ("2", "Translate.\n\nThe dog.", "Le chien."),
+        ("3", "Say yes.", None),
+        ("4", "Who won?\n\nAnn beat Bob.", "Ann."),
     ]
 
 
 def test_each_instance_is_a_prompt(tmp_path: Path) -> None:
-    file = written(
-        tmp_path,
-        {"id": "sum", "instruction": "Add.", "instances": [{"input": "1 2", "output": "3"}, {"input": "2 2", "output": "4"}]},
-        {"id": "one", "instruction": "Say hi.", "instances": [{"input": "", "output": "hi"}]},
-    )
-    assert [(prompt.id, prompt.instruction, prompt.output) for prompt in load_eval_set(file, None)] == [
-        ("sum (row 1), instance 1", "Add.\n\n1 2", "3"),
-        ("sum (row 1), instance 2", "Add.\n\n2 2", "4"),
-        ("one", "Say hi.", "hi"),
+    instances = [{"input": "", "output": "Paris."}, {"input": "Spain", "output": "Madrid."}]
+    row = {"id": "t", "instruction": "Name a capital.", "instances": instances}
+    assert asked(written(tmp_path / "a.json", row)) == [
+        ("t", "Name a capital.", "Paris."),
+        ("t.2", "Name a capital.\n\nSpain", "Madrid."),
     ]
 
 
+def test_ids_that_are_null_are_row_numbers_and_given_ids_never_meet_them(tmp_path: Path) -> None:
+    nulls = [{"id": None, "instruction": "A"}, {"id": None, "instruction": "B"}]
+    assert [row[0] for row in asked(written(tmp_path / "a.json", *nulls))] == ["1", "2"]
+    mixed = [{"id": "2", "instruction": "A"}, {"instruction": "B"}, {"id": 1, "instruction": "C"}]
+    assert [row[0] for row in asked(written(tmp_path / "b.json", *mixed))] == ["2", "row2", "1"]
+
+
 @pytest.mark.parametrize(
-    ("ids", "known"),
+    ("rows", "named"),
     [
-        ([None, None, None], ["1", "2", "3"]),
-        (["a", "a", "b"], ["a (row 1)", "a (row 2)", "b"]),
-        (["2", None, "x"], ["2", "row 2", "x"]),
-        ([7, 8, 9], ["7", "8", "9"]),
-        ([0, "0", 1], ["0 (row 1)", "0 (row 2)", "1"]),
+        ([{"id": "x", "instruction": "A"}, {"id": "x", "instruction": "B"}], "The id of prompt 2"),
+        ([{"id": 1, "instruction": "A"}, {"id": "1", "instruction": "B"}], "The id of prompt 2"),
+        ([{"id": [1], "instruction": "A"}], "no proper id"),
+        ([{"instruction": "A", "input": "x"}, {"instruction": "A\n\nx"}], "Prompt 2"),
+        ([{"instruction": "A", "system": "Be brief."}], "the column system"),
+        ([{"instruction": "A", "images": ["a.png"]}], "the column images"),
+        ([{"instruction": "A", "input": 5}], "no valid input"),
+        ([{"instruction": "A", "input": "x", "context": "y"}], "both an input and a context"),
+        ([{"question": "A", "answer": "B"}], "no valid instruction"),
+        ([5], "is not an object"),
     ],
 )
-def test_no_two_prompts_have_one_id(tmp_path: Path, ids: list[object], known: list[str]) -> None:
-    rows = [{"id": identity, "instruction": f"Question {number}?"} for number, identity in enumerate(ids)]
-    assert [prompt.id for prompt in load_eval_set(written(tmp_path, *rows), None)] == known
+def test_what_cannot_be_asked_or_told_apart_is_refused(tmp_path: Path, rows: list[Any], named: str) -> None:
+    with pytest.raises(MinilimaError) as refused:
+        load_eval_set(written(tmp_path / "a.json", *rows), None)
+    assert named in refused.value.what
+    if "question" in str(rows):
+        assert "question, answer" in refused.value.why
 
 
-def test_a_prompt_that_occurs_twice_is_named_with_both_rows(tmp_path: Path) -> None:
-    file = written(tmp_path, {"instruction": "A", "input": "b"}, {"instruction": "C"}, {"instruction": "A", "input": "b"})
-    with pytest.raises(MinilimaError, match=r"Prompt 3 .* occurs twice.*also prompt 1"):
-        load_eval_set(file, None)
+def test_outside_answers_are_found_by_the_whole_prompt(tmp_path: Path) -> None:
+    animals = ("cat", "dog")
+    prompts = load_eval_set(written(tmp_path / "a.json", *({"instruction": "T", "input": name} for name in animals)), None)
+    split = [{"instruction": "T", "input": name, "output": name.upper()} for name in reversed(animals)]
+    joined = [{"instruction": f"T\n\n{name}", "output": name.upper(), "dataset": "x"} for name in animals]
+    for rows in (split, joined):
+        answers = read_references(written(tmp_path / "o.json", *rows), "theirs", prompts)
+        assert [(answer.instruction, answer.output) for answer in answers] == [("T\n\ncat", "CAT"), ("T\n\ndog", "DOG")]
+    with pytest.raises(MinilimaError, match="lacks answers to 2 of 2"):
+        read_references(written(tmp_path / "o.json", {"instruction": "T", "output": "?"}), "theirs", prompts)
 
 
-@pytest.mark.parametrize("row", [{"input": "x"}, {"instruction": 3}, {"instruction": "A", "input": ["b"]}, {"instruction": " "}])
-def test_a_row_that_poses_nothing_is_named(tmp_path: Path, row: dict[str, Any]) -> None:
-    with pytest.raises(MinilimaError, match="Prompt 2 of"):
-        load_eval_set(written(tmp_path, {"instruction": "Fine."}, row), None)
-
-
-def test_answers_from_outside_are_found_by_instruction_and_input(tmp_path: Path) -> None:
-    rows = [{"instruction": "Add.", "input": text, "output": output} for text, output in (("1 2", "3"), ("2 2", "4"))]
-    prompts = load_eval_set(written(tmp_path, *rows), None)
-    turned = written(tmp_path, *reversed(rows), name="answers.jsonl")
-    assert [answer.output for answer in read_references(turned, "theirs", prompts)] == ["3", "4"]
-    joined = written(tmp_path, *({"instruction": prompt.instruction, "output": "x"} for prompt in prompts), name="joined.jsonl")
-    assert [answer.output for answer in read_references(joined, "theirs", prompts)] == ["x", "x"]
-
-
-def test_only_sets_with_inputs_have_other_keys_than_before(tmp_path: Path) -> None:
-    def recipe(*rows: Any) -> dict[str, Any]:
-        config = load_config(["+experiment=quickstart", f"eval_set.path={written(tmp_path, *rows)}"])
-        return dict(stages(config, resolve(config))["answers"].recipe)
-
-    assert "with_input" not in recipe({"instruction": "A", "output": "b"}, {"instruction": "C", "output": "d"})
-    (tmp_path / "set.jsonl").rename(tmp_path / "other.jsonl")
-    file = written(tmp_path, {"instruction": "A", "input": "x", "output": "b"}, name="with.jsonl")
-    config = load_config(["+experiment=quickstart", f"eval_set.path={file}"])
-    assert stages(config, resolve(config))["answers"].recipe["with_input"] is True
+def test_only_sets_that_were_read_wrongly_have_new_keys(tmp_path: Path) -> None:
+    plain = written(tmp_path / "a.json", {"instruction": "A", "output": "B"}, {"instruction": "C"})
+    assert eval_set_identity(plain) == sha256_file(plain)
+    with_input = written(tmp_path / "b.json", {"instruction": "A", "input": "B"})
+    assert eval_set_identity(with_input) != sha256_file(with_input)
+    assert resolve(load_config([f"eval_set.path={with_input}"])).eval_set.sha256 == eval_set_identity(with_input)

@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from minilima.config.choices import Until
 from minilima.config.schema import Config
-from minilima.errors import MinilimaError
-from minilima.formats.eval_sets import has_inputs, load_eval_set, read_references
+from minilima.formats.eval_sets import load_eval_set, read_references
 from minilima.formats.records import OnProgress
 from minilima.run.dry_run import check_base
 from minilima.run.requests import count_prompts
@@ -24,20 +21,9 @@ def sampling(config: Config) -> dict[str, Any]:
     return {**settings, "thinking": config.model.thinking}
 
 
-@cache
-def _has_inputs(path: Path) -> bool:
-    try:
-        return has_inputs(path)
-    except MinilimaError:
-        return False  # said by `_check`, with what is wrong
-
-
 def prompts(config: Config, sources: Sources) -> dict[str, Any]:
     """Which prompts are answered."""
-    asked: dict[str, Any] = {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size}
-    # Inputs were once left out of prompts; only sets that have some are other prompts now.
-    path = sources.eval_set.path
-    return {**asked, "with_input": True} if path is not None and _has_inputs(path) else asked
+    return {"eval_set": sources.eval_set.sha256, "size": config.eval_set.size}
 
 
 def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
