@@ -5,12 +5,14 @@ commits) for the keys. What cannot be reached now is marked `unresolved`, so tha
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from minilima.config.choices import DataKind, GeneratorKind, JudgeKind, Pick
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError, options
 from minilima.formats.alpaca_judges import find_annotators, read_annotators
+from minilima.formats.eval_sets import eval_set_identity
 from minilima.formats.files import DATA, canonical_json, sha256_file, sha256_text
 from minilima.formats.llamafactory import import_identity, locate, split_name
 from minilima.models import hub
@@ -79,7 +81,7 @@ def _dev_set(config: Config) -> FileSource:
     """The prompts by which an epoch is chosen: a packaged set, or a file."""
     name = config.epoch.dev_set
     packaged = (DATA / f"{name}.jsonl").is_file()
-    source = _packaged_file("epoch.dev_set", name) if packaged else _local_file("epoch.dev_set", name)
+    source = _packaged_file("epoch.dev_set", name) if packaged else _as_prompts(_local_file("epoch.dev_set", name))
     if source.sha256 == _eval_set(config).sha256:
         raise MinilimaError(
             f"epoch.dev_set={name} is the evaluation set.",
@@ -98,10 +100,14 @@ def _seeds(config: Config) -> FileSource:
 def _eval_set(config: Config) -> FileSource:
     chosen = config.eval_set
     if chosen.path is not None or (chosen.hub_file is None and chosen.packaged is None):
-        return _local_file("eval_set.path", chosen.path)
+        return _as_prompts(_local_file("eval_set.path", chosen.path))
     if chosen.hub_file is not None:
-        return _hub_file(chosen.hub_file)
+        return _as_prompts(_hub_file(chosen.hub_file))
     return _packaged_file("eval_set.packaged", str(chosen.packaged))
+
+
+def _as_prompts(source: FileSource) -> FileSource:
+    return source if source.path is None else replace(source, sha256=eval_set_identity(source.path))
 
 
 def _annotators(name: str | None) -> FileSource:

@@ -1,0 +1,78 @@
+"""What a row of a table asks: instruction and input, or context, or a list of instances."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from minilima.formats.records import user_text
+
+USED = ("instruction", "input", "context", "instances", "output")
+"""The columns that make a task."""
+_UNSEEN = ("system", "history", "tools", "image", "images", "audio", "audios", "video", "videos")
+"""Columns that change what is asked, and that a task on its own cannot carry."""
+
+
+class BrokenRowError(ValueError):
+    """What is wrong with a row, as the rest of a sentence that begins `Row 3 of …`, and why."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")
+        self.what, self.why = what, why
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task of a row, and its answer where there is one."""
+
+    instruction: str
+    input: str
+    output: str | None
+
+    @property
+    def text(self) -> str:
+        """What a user says to pose it."""
+        return user_text(self.instruction, self.input)
+
+
+def read_row(row: object) -> list[Task]:
+    """The task of a row; of a row with instances, one for each of them.
+
+    Raises:
+        BrokenRowError: a part is missing or of the wrong kind, or a column changes the task in a way that is not understood.
+    """
+    if not isinstance(row, Mapping):
+        raise BrokenRowError("is not an object", "Each row needs named columns.")
+    if carried := [name for name in _UNSEEN if row.get(name)]:
+        raise BrokenRowError(
+            f"has the column {carried[0]}, which is not understood here", "Without it the model would be asked something else."
+        )
+    instruction = _text(row, "instruction", needed=True)
+    if "instances" not in row or row.get("output") is not None:
+        return [Task(instruction=instruction, input=_input(row), output=_output(row))]
+    instances = row["instances"]
+    if not isinstance(instances, list) or not instances or not all(isinstance(one, Mapping) for one in instances):
+        raise BrokenRowError("has no proper instances", "They must be a list of objects with input and output.")
+    return [Task(instruction=instruction, input=_input(one), output=_output(one)) for one in instances]
+
+
+def _input(row: Mapping[str, Any]) -> str:
+    given, context = _text(row, "input"), _text(row, "context")
+    if given and context:
+        raise BrokenRowError("has both an input and a context", "Which of them is part of the task is not known.")
+    return given or context
+
+
+def _output(row: Mapping[str, Any]) -> str | None:
+    output = row.get("output")
+    if not isinstance(output, str | None):
+        raise BrokenRowError("has no proper output", "It must be a text, or left out.")
+    return output
+
+
+def _text(row: Mapping[str, Any], name: str, *, needed: bool = False) -> str:
+    value = row.get(name)
+    if (value is None and not needed) or (isinstance(value, str) and (value.strip() or not needed)):
+        return value if value and value.strip() else ""
+    there = ", ".join(str(column) for column in row) or "none"
+    empty = " that is not empty" if needed else ""
+    raise BrokenRowError(f"has no valid {name}", f"It must be a text{empty}; the columns that are there: {there}.")

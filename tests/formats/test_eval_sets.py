@@ -1,0 +1,96 @@
+"""Evaluation sets: what is asked is the whole prompt, and an answer belongs to one prompt only."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilima.config.compose import load_config
+from minilima.errors import MinilimaError
+from minilima.formats.eval_sets import eval_set_identity, load_eval_set, read_references
+from minilima.formats.files import sha256_file
+from minilima.run.sources import resolve
+
+
+def written(path: Path, *rows: Any) -> Path:
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def asked(path: Path) -> list[tuple[str, str, str | None]]:
+    return [(prompt.id, prompt.instruction, prompt.output) for prompt in load_eval_set(path, None)]
+
+
+def test_an_input_is_part_of_the_prompt_as_in_training(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Translate.", "input": "The cat.", "output": "Le chat."},
+        {"instruction": "Translate.", "input": "The dog.", "output": "Le chien."},
+        {"instruction": "Say yes.", "input": " ", "output": None},
+        {"instruction": "Who won?", "context": "Ann beat Bob.", "output": "Ann."},
+    ]
+    assert asked(written(tmp_path / "a.json", *rows)) == [
+        ("1", "Translate.\n\nThe cat.", "Le chat."),
+        ("2", "Translate.\n\nThe dog.", "Le chien."),
+        ("3", "Say yes.", None),
+        ("4", "Who won?\n\nAnn beat Bob.", "Ann."),
+    ]
+
+
+def test_each_instance_is_a_prompt(tmp_path: Path) -> None:
+    instances = [{"input": "", "output": "Paris."}, {"input": "Spain", "output": "Madrid."}]
+    row = {"id": "t", "instruction": "Name a capital.", "instances": instances}
+    assert asked(written(tmp_path / "a.json", row)) == [
+        ("t", "Name a capital.", "Paris."),
+        ("t.2", "Name a capital.\n\nSpain", "Madrid."),
+    ]
+
+
+def test_ids_that_are_null_are_row_numbers_and_given_ids_never_meet_them(tmp_path: Path) -> None:
+    nulls = [{"id": None, "instruction": "A"}, {"id": None, "instruction": "B"}]
+    assert [row[0] for row in asked(written(tmp_path / "a.json", *nulls))] == ["1", "2"]
+    mixed = [{"id": "2", "instruction": "A"}, {"instruction": "B"}, {"id": 1, "instruction": "C"}]
+    assert [row[0] for row in asked(written(tmp_path / "b.json", *mixed))] == ["2", "row2", "1"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ([{"id": "x", "instruction": "A"}, {"id": "x", "instruction": "B"}], "The id of prompt 2"),
+        ([{"id": 1, "instruction": "A"}, {"id": "1", "instruction": "B"}], "The id of prompt 2"),
+        ([{"id": [1], "instruction": "A"}], "no proper id"),
+        ([{"instruction": "A", "input": "x"}, {"instruction": "A\n\nx"}], "Prompt 2"),
+        ([{"instruction": "A", "system": "Be brief."}], "the column system"),
+        ([{"instruction": "A", "images": ["a.png"]}], "the column images"),
+        ([{"instruction": "A", "input": 5}], "no valid input"),
+        ([{"instruction": "A", "input": "x", "context": "y"}], "both an input and a context"),
+        ([{"question": "A", "answer": "B"}], "no valid instruction"),
+        ([5], "is not an object"),
+    ],
+)
+def test_what_cannot_be_asked_or_told_apart_is_refused(tmp_path: Path, rows: list[Any], named: str) -> None:
+    with pytest.raises(MinilimaError) as refused:
+        load_eval_set(written(tmp_path / "a.json", *rows), None)
+    assert named in refused.value.what
+    if "question" in str(rows):
+        assert "question, answer" in refused.value.why
+
+
+def test_outside_answers_are_found_by_the_whole_prompt(tmp_path: Path) -> None:
+    animals = ("cat", "dog")
+    prompts = load_eval_set(written(tmp_path / "a.json", *({"instruction": "T", "input": name} for name in animals)), None)
+    split = [{"instruction": "T", "input": name, "output": name.upper()} for name in reversed(animals)]
+    joined = [{"instruction": f"T\n\n{name}", "output": name.upper(), "dataset": "x"} for name in animals]
+    for rows in (split, joined):
+        answers = read_references(written(tmp_path / "o.json", *rows), "theirs", prompts)
+        assert [(answer.instruction, answer.output) for answer in answers] == [("T\n\ncat", "CAT"), ("T\n\ndog", "DOG")]
+    with pytest.raises(MinilimaError, match="lacks answers to 2 of 2"):
+        read_references(written(tmp_path / "o.json", {"instruction": "T", "output": "?"}), "theirs", prompts)
+
+
+def test_only_sets_that_were_read_wrongly_have_new_keys(tmp_path: Path) -> None:
+    plain = written(tmp_path / "a.json", {"instruction": "A", "output": "B"}, {"instruction": "C"})
+    assert eval_set_identity(plain) == sha256_file(plain)
+    with_input = written(tmp_path / "b.json", {"instruction": "A", "input": "B"})
+    assert eval_set_identity(with_input) != sha256_file(with_input)
+    assert resolve(load_config([f"eval_set.path={with_input}"])).eval_set.sha256 == eval_set_identity(with_input)
