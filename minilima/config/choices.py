@@ -44,6 +44,19 @@ class DataKind(StrEnum):
     file = "file"
 
 
+class Side(StrEnum):
+    """Which answer of preference data is imported."""
+
+    chosen = "chosen"
+
+
+class OnBadRow(StrEnum):
+    """What a row that cannot be used does to an import."""
+
+    stop = "stop"
+    reject = "reject"
+
+
 class Select(StrEnum):
     """Which examples come first where fewer are wanted than there are."""
 

@@ -18,6 +18,7 @@ from minilima.config.choices import (
     JudgeKind,
     Method,
     Offload,
+    OnBadRow,
     Orders,
     Pick,
     Precision,
@@ -25,6 +26,7 @@ from minilima.config.choices import (
     Rounding,
     Schedule,
     Select,
+    Side,
     Style,
     Thinking,
     Tokenizer,
@@ -135,6 +137,30 @@ class SeedsConfig:
 
 
 @dataclass(kw_only=True)
+class ColumnsConfig:
+    """The names that a table of the user's gives to the columns that are read; None = as here."""
+
+    instruction: str | None = None
+    """What is asked."""
+    input: str | None = None
+    """What the instruction is about."""
+    output: str | None = None
+    """The answer."""
+    system: str | None = None
+    """The system message."""
+    history: str | None = None
+    """Earlier turns, as [prompt, answer] pairs."""
+    messages: str | None = None
+    """A conversation, as a list of turns."""
+    chosen: str | None = None
+    """The better of two answers."""
+    rejected: str | None = None
+    """The worse one."""
+    label: str | None = None
+    """Whether the answer is a good one: true or false."""
+
+
+@dataclass(kw_only=True)
 class DataConfig:
     """How the pool of tasks is made or imported."""
 
@@ -145,6 +171,12 @@ class DataConfig:
     """The file of kind=file, and of kind=answers (there, None = the seed tasks)."""
     hub_file: str | None = None
     """The same on the Hugging Face hub: owner/dataset:file; `path` wins."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    """kind=file and kind=answers: what the file calls its columns."""
+    side: Side | None = None
+    """kind=file: chosen imports the better answer of preference data; None refuses such data."""
+    on_bad_row: OnBadRow = OnBadRow.stop
+    """kind=file: stop names the rows that cannot be used; reject leaves them out, listed in rejected.jsonl with the reason."""
     classification_only: bool = False
     """Ask for classification tasks only, with classification seeds as demonstrations."""
     magpie_prefix: str | None = None

@@ -1,215 +1,193 @@
 """Reads data sets that exist: alpaca, Self-Instruct, LIMA, ShareGPT, OpenAI, and entries of LLaMA-Factory's dataset_info.json.
 
     file ─> rows ─> the row's layout (named by an entry, or told by its columns) ─> turns ─> examples
-                                                                                       └─> rejected: prompts without an answer
+                                                                                       └─> rejected: what is not to be learnt
 A broken row stops the import and is named: a data set that silently shrinks is not the one that was asked for.
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_rows
 from minilima.formats.llamafactory import Layout
+from minilima.formats.preferred import BAD, chosen_side, has_sides, is_bad
 from minilima.formats.records import Example, Rejected
+from minilima.formats.rows import UNANSWERED, Row, alpaca, check_keys, conversation, left_out, recognised, refused, worked
+from minilima.formats.tasks import BrokenRowError, read_row
 
-ALPACA = Layout(history="history", system="system")
-SHAREGPT = Layout(formatting="sharegpt", system="system")
-OPENAI = replace(
-    SHAREGPT, messages="messages", role_tag="role", content_tag="content", user_tag="user", assistant_tag="assistant"
-)
+SHOWN = 5
+"""Broken rows that an error names."""
 
-UNANSWERED = "unanswered"
-"""Reason for leaving out a prompt at the end of a conversation."""
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a table is read, as the user asked."""
+
+    chosen: bool = False
+    """Of preference data, the better answer."""
+    reject: bool = False
+    """Leave broken rows out, with their reasons, and go on."""
+    columns: tuple[tuple[str, str], ...] = ()
+    """(name here, the table's name) of columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """The examples of a file, and the prompts in it that nobody answers."""
+    """The examples of a file, and the prompts in it that nobody answers or whose answer is not to be learnt."""
 
     examples: list[Example]
     rejected: list[Rejected]
 
+    @property
+    def as_before(self) -> bool:
+        """Whether the second version of this reader would have given the same."""
+        return all(item.reason == UNANSWERED for item in self.rejected)
+
+
+def uses_context(path: Path) -> bool:
+    """Whether rows have a context, or tasks several parts, which earlier versions passed over."""
+    rows = [row for row in read_rows(path) if isinstance(row, dict)]
+    return any(row.get("context") or (row.get("instances") and "output" not in row) for row in rows)
+
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A row with its place, for errors that name it."""
+class _Broken:
+    """The broken rows of a file, for all to be named together."""
 
     path: Path
-    number: int
-    values: dict[str, Any]
+    rows: list[tuple[Row, BrokenRowError]] = field(default_factory=list)
 
-    def broken(self, what: str, why: str) -> MinilimaError:
-        begin = json.dumps(self.values, ensure_ascii=True)[:80]
-        return MinilimaError(f"Row {self.number} of {self.path} {what}.", why, f"Mend that row; it begins: {begin}")
+    def stop(self) -> None:
+        """Raises what is to be said of them, if there are any."""
+        if not self.rows:
+            return
+        if len(self.rows) == 1:
+            raise refused(self.path, *self.rows[0])
+        few = " ".join(f"Row {row.number} {broken.what}." for row, broken in self.rows[:SHOWN])
+        whys = list(dict.fromkeys(broken.why for _, broken in self.rows[:SHOWN]))
+        raise MinilimaError(
+            f"{len(self.rows):,} rows of {self.path} cannot be used. {few}",
+            " ".join(whys[:2]),
+            "Correct them, or leave out all such rows with data.on_bad_row=reject.",
+        )
 
-    def text(self, value: object, what: str) -> str:
-        """`value`, if it is a text with something in it that can be written as UTF-8."""
-        if not isinstance(value, str) or not value.strip():
-            raise self.broken(f"has no proper {what}", "It must be a text that is not empty.")
-        if any("\ud800" <= char <= "\udfff" for char in value):
-            raise self.broken(f"has half a character in its {what}", "A \\ud8…-escape stands there without its second half.")
-        return value
-
-    def optional(self, column: str | None) -> str | None:
-        """The text of a column that may be missing, null or blank."""
-        value = self.values.get(column) if column else None
-        return None if value is None or (isinstance(value, str) and not value.strip()) else self.text(value, str(column))
+    def rejected(self) -> list[Rejected]:
+        return [Rejected(id=f"row{row.number}", text=row.begin(), reason=broken.what) for row, broken in self.rows]
 
 
-def read_file(path: Path, layout: Layout | None = None) -> Imported:
-    """The examples of a JSON or JSONL file.
+def read_file(path: Path, layout: Layout | None = None, reading: Reading | None = None) -> Imported:
+    """The examples of a file.
 
     Args:
         path: the file.
         layout: where the rows keep their parts; None: each row's columns tell.
+        reading: what the user asked for.
 
     Raises:
-        MinilimaError: a row is broken and named, or no example is in the file.
+        MinilimaError: rows are broken and named, or no example is in the file.
     """
+    reading = reading or Reading()
     examples: list[Example] = []
     rejected: list[Rejected] = []
-    for number, values in enumerate(_rows(path), start=1):
-        if not isinstance(values, dict):
-            raise _Row(path=path, number=number, values={"": values}).broken("is not an object", "Each row needs named columns.")
-        row = _Row(path=path, number=number, values=values)
-        if layout is None and "instances" in values and "output" not in values:
-            examples += _worked(row)
+    broken = _Broken(path=path)
+    for row, values in _numbered(path):
+        try:
+            made, left = _examples(_renamed(row, values, reading), layout, reading)
+        except BrokenRowError as error:
+            broken.rows.append((row, error))
             continue
-        chosen = layout or _recognised(row)
-        example, unanswered = _alpaca(row, chosen) if chosen.formatting == "alpaca" else _conversation(row, chosen)
-        examples += [example] if example else []
-        rejected += [Rejected(id=f"row{number}", text=unanswered, reason=UNANSWERED)] if unanswered else []
+        examples += made
+        rejected += left
+    if not reading.reject:
+        broken.stop()
+    rejected += broken.rejected()
     if not examples:
-        why = f"None of its {len(rejected):,} prompts has an answer." if rejected else "The file is empty."
+        reasons = ", ".join(dict.fromkeys(item.reason for item in rejected))
+        why = f"None of its {len(rejected):,} prompts has an answer to learn: {reasons}." if rejected else "The file is empty."
         raise MinilimaError(f"{path} holds no example.", why, "Give another file with data.path=…")
     return Imported(examples=examples, rejected=rejected)
 
 
-def read_tasks(path: Path) -> list[tuple[str, str, str]]:
-    """(id, instruction, input) of each row of a file with tasks to be answered; what else is in a row is not looked at.
+def read_tasks(path: Path, reading: Reading | None = None) -> list[tuple[str, str, str]]:
+    """(id, instruction, input) of each task of a file, to be answered; answers that are there are not looked at.
 
     Raises:
-        MinilimaError: a row has no proper instruction or input and is named, or the file is empty.
+        MinilimaError: rows have no proper instruction or input and are named, or the file is empty.
     """
-    tasks = []
-    for number, values in enumerate(_rows(path), start=1):
-        named = values if isinstance(values, dict) else {"": values}
-        row = _Row(path=path, number=number, values=named)
-        tasks.append((f"row{number}", row.text(named.get("instruction"), "instruction"), row.optional("input") or ""))
+    reading = reading or Reading()
+    tasks: list[tuple[str, str, str]] = []
+    broken = _Broken(path=path)
+    for row, values in _numbered(path):
+        try:
+            found = read_row(_renamed(row, values, reading).values)
+        except BrokenRowError as error:
+            broken.rows.append((row, error))
+            continue
+        for place, task in enumerate(found, start=1):
+            tasks.append((f"row{row.number}" + (f".{place}" if place > 1 else ""), task.instruction, task.input))
+    broken.stop()
     if not tasks:
         raise MinilimaError(f"{path} holds no task.", "The file is empty.", "Give another file with data.path=…")
     return tasks
 
 
-def _rows(path: Path) -> Sequence[object]:
+def _numbered(path: Path) -> Sequence[tuple[Row, object]]:
     try:
-        return read_rows(path)
+        rows = read_rows(path)
     except UnicodeDecodeError as error:
         raise MinilimaError(
             f"{path} is not a text in UTF-8.",
-            f"The byte at position {error.start:,} does not fit; imports are JSON or JSONL.",
-            "Convert the file (iconv -f latin1 -t utf8 is often right) and give the new one.",
+            f"The byte at position {error.start:,} does not fit; which encoding it has is never guessed.",
+            "Convert it from the encoding that it was written in: iconv -f ENCODING -t UTF-8.",
         ) from None
+    return [(Row(number=number, values=_named(values)), values) for number, values in enumerate(rows, start=1)]
 
 
-def _recognised(row: _Row) -> Layout:
-    """The layout that a row's columns tell."""
-    if "messages" in row.values:
-        return OPENAI
-    if "conversations" in row.values:
-        return SHAREGPT
-    if "instruction" in row.values:
-        return ALPACA
-    raise row.broken(
-        "is of no known format",
-        "It needs instruction with output (alpaca) or instances (Self-Instruct), conversations (LIMA, ShareGPT) or messages "
-        "(OpenAI); other columns need an entry in a dataset_info.json.",
-    )
+def _named(values: object) -> Mapping[str, Any]:
+    return values if isinstance(values, dict) else {"": values}
 
 
-def _worked(row: _Row) -> list[Example]:
-    """The examples with answers of a task in Self-Instruct's own format, an example each."""
-    instances = row.values["instances"]
-    if not isinstance(instances, list) or not instances or not all(isinstance(one, dict) for one in instances):
-        raise row.broken("has no proper instances", "They must be a list of objects with input and output.")
+def _renamed(row: Row, values: object, reading: Reading) -> Row:
+    """The row with the table's columns under the names that they have here."""
+    if not isinstance(values, dict):
+        raise BrokenRowError("is not an object", "Each row needs named columns.")
+    renamed = dict(values)
+    for name, column in reading.columns:
+        if column not in values:
+            there = ", ".join(map(str, values))
+            raise BrokenRowError(f"has no column {column}", f"data.columns.{name} names it; those that are there: {there}.")
+        renamed.pop(column, None)
+    return replace(row, values={**renamed, **{name: values[column] for name, column in reading.columns}})
+
+
+def _examples(row: Row, layout: Layout | None, reading: Reading) -> tuple[list[Example], list[Rejected]]:
+    check_keys(row, row.values)
+    if has_sides(row, layout):
+        if not reading.chosen:
+            raise BrokenRowError("holds a chosen and a rejected answer", "Import the better one of each with data.side=chosen.")
+        row, layout = chosen_side(row, layout)
+    if layout is None and "instances" in row.values and "output" not in row.values:
+        made, left = worked(row)
+    else:
+        chosen = layout or recognised(row)
+        if chosen.formatting == "alpaca":
+            made, left = alpaca(row, chosen)
+        else:
+            if layout is None and row.values.get("history"):
+                raise BrokenRowError("has a history beside its turns", "Which of them comes first is not known.")
+            made, left = conversation(row, chosen, named=layout is not None)
+        if is_bad(row, chosen):
+            return [], [*_as_rejected(made, BAD), *left]
+    if reason := left_out(row, row.values):
+        return [], [*_as_rejected(made, reason), *left]
+    return made, left
+
+
+def _as_rejected(examples: Sequence[Example], reason: str) -> list[Rejected]:
     return [
-        Example(
-            id=f"row{row.number}" + (f".{place}" if place > 1 else ""),
-            instruction=row.text(row.values.get("instruction"), "instruction"),
-            input=replace(row, values=one).optional("input") or "",
-            output=row.text(one.get("output"), "output"),
-            source="file",
-        )
-        for place, one in enumerate(instances, start=1)
+        Rejected(id=example.id, text=example.instruction, reason=reason, input=example.input or None, output=example.output)
+        for example in examples
     ]
-
-
-def _alpaca(row: _Row, layout: Layout) -> tuple[Example, None]:
-    history = row.values.get(layout.history) if layout.history else None
-    if history is not None and not (isinstance(history, list) and all(isinstance(turn, list | tuple) for turn in history)):
-        raise row.broken(f"has no proper {layout.history}", "It must be a list of [prompt, answer] pairs.")
-    if any(len(turn) != 2 for turn in history or ()):
-        raise row.broken(f"has an uneven turn in its {layout.history}", "It must be a list of [prompt, answer] pairs.")
-    example = Example(
-        id=f"row{row.number}",
-        instruction=row.text(row.values.get(str(layout.prompt)), "instruction"),
-        input=row.optional(layout.query) or "",
-        output=row.text(row.values.get(str(layout.response)), "output"),
-        source="file",
-        history=tuple((row.text(user, "history"), row.text(answer, "history")) for user, answer in history or ()),
-        system=row.optional(layout.system),
-    )
-    return example, None
-
-
-def _conversation(row: _Row, layout: Layout) -> tuple[Example | None, str | None]:
-    """The example in a list of turns (None: no turn is answered), and the prompt at its end that has no answer."""
-    turns = row.values.get(str(layout.messages))
-    if not isinstance(turns, list) or not turns:
-        raise row.broken(f"has no proper {layout.messages}", "It must be a list with at least one turn.")
-    said = [_turn(row, layout, turn, place) for place, turn in enumerate(turns, start=1)]
-    system = said.pop(0)[1] if said[0][0] == "system" else row.optional(layout.system)
-    for place, (role, _) in enumerate(said):
-        if role != (expected := ("user", "assistant")[place % 2]):
-            number = place + 1 + len(turns) - len(said)
-            raise row.broken(
-                f"has the {role} speak in turn {number}, where the {expected} should",
-                "A system message may come first; then user and assistant alternate, and the user begins.",
-            )
-    texts = [text for _, text in said]
-    unanswered = texts.pop() if len(texts) % 2 else None
-    if not texts:
-        if unanswered is None:
-            raise row.broken("has a system message only", "A conversation needs a user and an assistant.")
-        return None, unanswered
-    *history, (instruction, output) = zip(texts[::2], texts[1::2], strict=True)
-    example = Example(
-        id=f"row{row.number}",
-        instruction=instruction,
-        input="",
-        output=output,
-        source="file",
-        history=tuple(history),
-        system=system,
-    )
-    return example, unanswered
-
-
-def _turn(row: _Row, layout: Layout, turn: object, place: int) -> tuple[str, str]:
-    """Role (user, assistant or system) and text of a turn."""
-    if isinstance(turn, str):  # LIMA's files hold texts alone, the user's first
-        return ("user", "assistant")[(place - 1) % 2], row.text(turn, f"turn {place}")
-    if not isinstance(turn, dict):
-        raise row.broken(f"has no proper turn {place}", f"It must be an object with {layout.role_tag} and {layout.content_tag}.")
-    roles = {layout.user_tag: "user", layout.assistant_tag: "assistant", layout.system_tag: "system"}
-    role = turn.get(str(layout.role_tag))
-    if not isinstance(role, str) or role not in roles:
-        known = ", ".join(tag for tag in roles if tag)
-        raise row.broken(
-            f"has the {layout.role_tag} {role!r} in turn {place}", f"The roles are: {known}. Tools are not understood."
-        )
-    return roles[role], row.text(turn.get(str(layout.content_tag)), f"turn {place}")

@@ -16,7 +16,7 @@ from minilima.formats.files import canonical_json, sha256_file, sha256_text
 
 FILE_NAME = "dataset_info.json"
 FORMATTINGS = ("alpaca", "sharegpt", "openai")
-_UNDERSTOOD = {"file_name", "formatting", "columns", "tags"}
+_UNDERSTOOD = {"file_name", "formatting", "columns", "tags", "ranking"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +39,20 @@ class Layout:
     user_tag: str | None = "human"
     assistant_tag: str | None = "gpt"
     system_tag: str | None = "system"
+    chosen: str | None = None
+    """Preference data (`ranking`): the better answer."""
+    rejected: str | None = None
+    kto_tag: str | None = None
+    """Whether the answer is a good one."""
 
 
 # (needed, others) of each formatting
 _COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "alpaca": (("prompt", "response"), ("query", "history", "system")),
-    "sharegpt": (("messages",), ("system",)),
-    "openai": (("messages",), ("system",)),
+    "alpaca": (("prompt", "response"), ("query", "history", "system", "kto_tag")),
+    "sharegpt": (("messages",), ("system", "kto_tag")),
+    "openai": (("messages",), ("system", "kto_tag")),
 }
+_SIDES = ("chosen", "rejected")
 _TAGS = (("role_tag", "content_tag", "user_tag", "assistant_tag"), ("system_tag",))
 # Named in most entries, and of no use here: a turn of such a role is refused where it occurs.
 _TOOL_TAGS = ("observation_tag", "function_tag")
@@ -105,7 +111,7 @@ def _entries(listing: Path) -> dict[str, Any]:
 
 
 def _check_understood(listing: Path, name: str, entry: Mapping[str, Any]) -> None:
-    harmless = {"split": "train", "ranking": False}
+    harmless = {"split": "train"}
     strange = [key for key, value in entry.items() if key not in _UNDERSTOOD and value not in (None, harmless.get(key))]
     if strange:
         raise _refusal(
@@ -135,7 +141,12 @@ def _layout(listing: Path, name: str, entry: Mapping[str, Any]) -> Layout:
     if formatting not in FORMATTINGS:
         raise _refusal(listing, name, f"has the formatting {formatting!r}", f"There are: {options(FORMATTINGS)}.")
     # Where LLaMA-Factory finds columns or tags, it takes those that are not among them as absent, not as the default.
-    columns = _names(listing, name, "columns", entry.get("columns"), *_COLUMNS[formatting])
+    needed, others = _COLUMNS[formatting]
+    if entry.get("ranking"):
+        needed = (*(column for column in needed if column != "response"), *_SIDES)
+        if not entry.get("columns"):
+            raise _refusal(listing, name, "names no chosen, rejected among its columns", "It is marked as ranking.")
+    columns = _names(listing, name, "columns", entry.get("columns"), needed, others)
     tags = _names(listing, name, "tags", entry.get("tags"), *_TAGS) if formatting != "alpaca" else {}
     return Layout(formatting=formatting, **columns, **tags)
 
@@ -153,7 +164,7 @@ def _names(
             listing,
             name,
             f"has the {section} {options(strange)}",
-            f"Understood are {options((*needed, *others))}; preferences, tools, pictures and sound are not.",
+            f"Understood are {options((*needed, *others))}; tools, pictures and sound are not; chosen and rejected need ranking.",
         )
     if missing := [key for key in needed if not given.get(key)]:
         raise _refusal(listing, name, f"names no {options(missing)} among its {section}", "What is not named there is not read.")

@@ -16,7 +16,7 @@ from minilima.formats.imports import read_tasks
 from minilima.formats.records import Example, OnProgress, Rejected, SeedTask
 from minilima.formats.seeds import load_seeds
 from minilima.generate.classification import label_balance
-from minilima.generate.import_pool import import_pool
+from minilima.generate.import_pool import import_pool, reading
 from minilima.generate.instances import Classified, Instance, Instances, check
 from minilima.generate.instructions import Growth, Instruction, grow
 from minilima.generate.methods import Method, example_method, list_method, turn_method
@@ -109,7 +109,7 @@ def _given_tasks(job: Job, seeds: Sequence[SeedTask]) -> list[Instruction]:
     if job.sources.data is None or job.sources.data.path is None:
         given = [(task.id, task.instruction, task.input) for task in seeds]
     else:
-        given = read_tasks(job.sources.data.path)
+        given = read_tasks(job.sources.data.path, reading(job.config.data))
     return [
         Instruction(
             id=identity, instruction=text, input=extra, round=0, parents=(), request="", nearest_id=None, nearest_rouge=None

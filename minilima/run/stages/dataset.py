@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from minilima.config.choices import DataKind, GeneratorKind, Select, Until
 from minilima.config.schema import Config
 from minilima.formats.records import Example, OnProgress
-from minilima.generate.import_pool import read_source
+from minilima.generate.import_pool import reading
 from minilima.run.requests import CHARACTERS_A_TOKEN, TEMPLATE_TOKENS, Guess, Requests, mean, priced, seed_tasks
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
-from minilima.run.stages.pool import given_tasks, tokenizer_key, writer
+from minilima.run.stages.pool import given_tasks, imported, tokenizer_key, writer
 from minilima.store.job import Job, Outcome
 from minilima.store.sources import FileSource, Sources
 
@@ -73,7 +72,7 @@ def _guess(config: Config, sources: Sources) -> Guess | None:
     """One short reply to each example that may be chosen."""
     data = config.data
     if data.kind == DataKind.file:
-        characters = [len(example.instruction) + len(example.output) for example in _examples(sources.data)]
+        characters = [len(example.instruction) + len(example.output) for example in _examples(config, sources.data)]
     else:
         tasks = given_tasks(config, sources) or []
         each = mean([sum(map(len, task)) for task in tasks]) + (data.answer_words or 0) * _CHARACTERS_A_WORD
@@ -85,9 +84,8 @@ def _guess(config: Config, sources: Sources) -> Guess | None:
     return (len(characters), prompt, len(characters) * _RATING_TOKENS) if characters else None
 
 
-@cache
-def _examples(source: FileSource | None) -> list[Example]:
-    return [] if source is None or source.path is None else read_source(source).examples
+def _examples(config: Config, source: FileSource | None) -> list[Example]:
+    return [] if source is None or source.path is None else imported(source, reading(config.data)).examples
 
 
 def _planned(config: Config, sources: Sources, inputs: Manifests) -> Work | None:

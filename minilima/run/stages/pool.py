@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from minilima.config.choices import DataKind, GeneratorKind, Tokenizer, Until
 from minilima.config.schema import Config
 from minilima.console import count
-from minilima.formats.imports import read_tasks
+from minilima.errors import MinilimaError
+from minilima.formats.imports import Imported, Reading, read_tasks, uses_context
 from minilima.formats.records import OnProgress
 from minilima.formats.seeds import load_seeds
+from minilima.generate.import_pool import read_source, reading
 from minilima.run.requests import (
     ANSWER_TOKENS,
     CHARACTERS_A_TOKEN,
@@ -24,14 +28,16 @@ from minilima.run.requests import (
 )
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
 from minilima.store.job import Job, Outcome
-from minilima.store.sources import Sources
+from minilima.store.sources import FileSource, Sources
 
 IMPORT_READER = 2
 """Version of formats/imports.py alone: generated pools need not be made again when it changes."""
 _ADDED_LATER = ("reasoning_effort", "extra_body")
 """Enter the key where they are set."""
-_AS_HASH = ("path", "hub_file")
-"""Settings of `data` that enter the key by the content of what they name."""
+_LATER_READER = 3
+"""The version for files that IMPORT_READER read wrongly, so that all other imports stay valid."""
+_OF_IMPORTS = ("path", "hub_file", "columns", "side", "on_bad_row")
+"""Settings of `data` that enter the key by the content of what they name, or by how it is read."""
 _ACCEPTED = 0.75
 """Share of the candidates that the filters let through."""
 _REQUEST_CHARACTERS = 100
@@ -52,16 +58,18 @@ def writer(config: Config, sources: Sources) -> Any:
 def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
     file = sources.data.sha256 if sources.data is not None else None
     if config.data.kind == DataKind.file:
-        return {"kind": DataKind.file, "file": file, "reader": IMPORT_READER}
+        return {"kind": DataKind.file, "file": file, "reader": _reader(config, sources), **_how(config)}
     generator = config.generator
     asked = ("kind", "temperature", "top_p", "repetition_penalty", "presence_penalty", "style")
     recipe: dict[str, Any] = {
         **{name: getattr(generator, name) for name in asked},
-        **{name: value for name, value in vars(config.data).items() if name not in _AS_HASH},
+        **{name: value for name, value in vars(config.data).items() if name not in _OF_IMPORTS},
         "tokenizer": tokenizer_key(config),
         "json_schema": generator.json_schema or None,
         **{name: value for name in _ADDED_LATER if (value := getattr(generator, name)) is not None},
         "file": file,
+        "reader": _reader_of_tasks(config, sources),
+        **_how(config),
         "seeds": sources.seeds.sha256 if sources.seeds is not None else None,
         "seed": config.seed,
         "model": writer(config, sources),
@@ -73,6 +81,36 @@ def tokenizer_key(config: Config) -> str:
     """`auto` has the key that `rouge` had when it was the default, since both give the same for English."""
     names = {Tokenizer.auto: "rouge", Tokenizer.rouge: "rouge_score"}
     return names.get(config.data.tokenizer, str(config.data.tokenizer))
+
+
+def _how(config: Config) -> dict[str, Any]:
+    """How the table is read, where it is not as ever."""
+    how = reading(config.data)
+    return {"columns": dict(how.columns) or None, "side": config.data.side, "on_bad_row": "reject" if how.reject else None}
+
+
+@cache
+def imported(source: FileSource, how: Reading) -> Imported:
+    """The rows of an import, read once a command."""
+    return read_source(source, how)
+
+
+def _reader(config: Config, sources: Sources) -> int:
+    if sources.data is None or sources.data.path is None:
+        return IMPORT_READER
+    try:
+        as_before = imported(sources.data, reading(config.data)).as_before and not uses_context(sources.data.path)
+    except MinilimaError:
+        return IMPORT_READER  # the check says what is wrong
+    return IMPORT_READER if as_before else _LATER_READER
+
+
+def _reader_of_tasks(config: Config, sources: Sources) -> int | None:
+    if config.data.kind != DataKind.answers or sources.data is None or sources.data.path is None:
+        return None
+    with suppress(MinilimaError, UnicodeDecodeError):
+        return _LATER_READER if uses_context(sources.data.path) else None
+    return None
 
 
 def _caps(config: Config) -> dict[str, Any] | None:
@@ -114,6 +152,11 @@ def _build(job: Job, on_progress: OnProgress) -> Outcome:
 def _check(config: Config, sources: Sources) -> None:
     if sources.seeds is not None and sources.seeds.path is not None:
         load_seeds(sources.seeds.path)
+    if sources.data is not None and sources.data.path is not None:
+        if config.data.kind == DataKind.file:
+            imported(sources.data, reading(config.data))
+        else:
+            read_tasks(sources.data.path, reading(config.data))
 
 
 def _asks(config: Config, sources: Sources) -> str | None:
@@ -160,7 +203,11 @@ def given_tasks(config: Config, sources: Sources) -> list[tuple[str, str, str]] 
     """(instruction, input, answer) of the tasks to be answered, or of the seeds; None where they are not there to be read."""
     if config.data.kind == DataKind.answers and sources.data is not None:
         path = sources.data.path
-        return None if path is None else [(instruction, given, "") for _, instruction, given in read_tasks(path)]
+        return (
+            None
+            if path is None
+            else [(instruction, given, "") for _, instruction, given in read_tasks(path, reading(config.data))]
+        )
     if config.data.kind == DataKind.magpie and sources.seeds is None:
         return [(" " * _REQUEST_CHARACTERS, "", " " * (CHARACTERS_A_TOKEN * ANSWER_TOKENS))]
     if sources.seeds is None or sources.seeds.path is None:
