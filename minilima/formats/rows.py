@@ -21,7 +21,9 @@ UNANSWERED = "unanswered"
 """Reason for leaving out a prompt at the end of a conversation."""
 EMPTY = "empty_output"
 """Reason for leaving out a prompt whose answer is empty."""
-_OTHER_NAMES: dict[str | None, str] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_OTHER_NAMES: dict[str | None, str] = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
+}  # fmt: skip
 """Roles of ShareGPT and OpenAI, which data sets such as BELLE's mix."""
 
 
