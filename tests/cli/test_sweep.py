@@ -146,7 +146,10 @@ def test_ctrl_c_stops_a_sweep_at_once_and_the_same_command_goes_on(tmp_path: Pat
         "seed=0,1", "until=pool", "tracking=none", f"paths.outputs={tmp_path}",
     ]  # fmt: skip
     environment = {**os.environ, "OPENAI_API_KEY": VALID_KEY}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite under nohup ignores it, and so would this
+    )  # fmt: skip
     while len(server.requests) < 3:
         assert process.poll() is None
         time.sleep(0.01)

@@ -154,8 +154,8 @@ def test_an_alpaca_file_is_imported_and_selected(tmp_path: Path, server: ModelSe
 
 
 def test_a_bad_row_of_an_imported_file_is_named(tmp_path: Path, server: ModelServer) -> None:
-    (tmp_path / "mine.json").write_text(json.dumps([{"instruction": "Do", "output": ""}]))
-    with pytest.raises(MinilimaError, match="Row 1"):
+    (tmp_path / "mine.json").write_text(json.dumps([{"instruction": "Do", "output": "Done"}, {"instruction": 3, "output": "x"}]))
+    with pytest.raises(MinilimaError, match="Row 2"):
         build_pool(job(tmp_path, server, "data=file", f"data.path={tmp_path / 'mine.json'}"), on_progress)
 
 
@@ -480,10 +480,10 @@ def test_what_was_refused_stands_with_its_answer_and_its_neighbour(tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ('[{"instruction": "Do"}, {"instruction": 3}]', "Row 2 of .*has no proper instruction"),
-        ('[{"instruction": "Do"}, {"instruction": ""}]', "Row 2 of .*has no proper instruction"),
-        ('[{"instruction": "Do", "input": ["a"]}]', "Row 1 of .*has no proper input"),
-        ('["Do"]', "Row 1 of .*has no proper instruction"),
+        ('[{"instruction": "Do"}, {"instruction": 3}]', "Row 2 of .*has no valid instruction"),
+        ('[{"instruction": "Do"}, {"instruction": ""}]', "Row 2 of .*has no valid instruction"),
+        ('[{"instruction": "Do", "input": ["a"]}]', "Row 1 of .*has no valid input"),
+        ('["Do"]', "Row 1 of .*is not an object"),
         ("", "holds no task"),
         ('{"instruction": "Do"', "Line 1"),
     ],

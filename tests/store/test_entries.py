@@ -115,7 +115,8 @@ def test_eight_processes_build_once_also_when_the_first_builder_is_killed(tmp_pa
     hows = context.Queue()
     first = context.Process(target=_get, args=(tmp_path, hows))
     first.start()
-    while not (tmp_path / ".work" / stage().directory / "builders").exists():
+    builders = tmp_path / ".work" / stage().directory / "builders"
+    while not (builders.exists() and builders.read_text().endswith("\n")):  # there before it is written
         time.sleep(0.01)
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
