@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.judge import PAIRS, prepare_ours
 from benchmarks.publish import parser, publish
-from minilima.models.cache import CachedModel, open_database
+from minilima.models.cache import CachedModel
 from minilima.models.chat import OnReply, Reply, Request
+from minilima.models.database import open_database
 from tests.server import VALID_KEY
 
 ROOT = Path(__file__).parent.parent

@@ -54,7 +54,7 @@ def prepare_ours(folder: Path, address: str, orders: str) -> Callable[[], object
     config = load_config(["judge=chatgpt", f"judge.model={MODEL}", f"judge.orders={orders}", *chosen])
     inputs = {role: folder / role for role in ROLES}
     job = Job(
-        role="verdicts", key="benchmark", work=folder, inputs=inputs, config=config, sources=resolve(config),
+        kind="verdicts", role="verdicts", key="benchmark", work=folder, inputs=inputs, config=config, sources=resolve(config),
         cache=folder / "replies.sqlite",
     )  # fmt: skip
 

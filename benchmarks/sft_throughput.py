@@ -29,13 +29,15 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCall
 
 from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
-from minilima.config.choices import Method
-from minilima.config.schema import ComputeConfig, Config, SftConfig, Weights
+from minilima.config.choices import Method, Rounding
+from minilima.config.schema import ComputeConfig, Config, SftConfig
+from minilima.train.arguments import training_arguments
 from minilima.train.memory import GIB, Device, memory
+from minilima.train.model import prepared
 from minilima.train.packing import Packer, Tokens
-from minilima.train.sft import SftTrainer, prepared, training_arguments
 from minilima.train.shape import H100_FLOPS, shape_of, training_flops
 from minilima.train.tokenize import IGNORED
+from minilima.train.trainer import SftTrainer
 
 WARM_UP = 5
 
@@ -64,7 +66,7 @@ def ours(case: str) -> tuple[Config, int]:
     alone, divided = case == TIGHT and WORLD == 1, case == TIGHT and WORLD > 1
     sft = SftConfig(
         method=method, epochs=1, batch_size=batch * WORLD, learning_rate=1e-5, beta2=0.95, weight_decay=0.1,
-        weights=Weights.stochastic if alone else Weights.masters,
+        weights=Rounding.stochastic if alone else Rounding.masters,
     )  # fmt: skip
     compute = ComputeConfig(
         checkpoint_seconds=1e9, compile=torch.cuda.is_available() and not divided, zero_stage=3 if divided else None,

@@ -141,6 +141,12 @@ def disk(path: Path) -> tuple[Path, int, bool]:
     return nearest, shutil.disk_usage(nearest).free, os.access(nearest, os.W_OK)
 
 
+def free_bytes(path: Path) -> int:
+    """What can still be written to the disk that `path` is on; 0 where it has no room for another file."""
+    room = os.statvfs(path)
+    return 0 if room.f_files > 0 and room.f_favail == 0 else room.f_bavail * room.f_frsize
+
+
 def _ask_torch(*, deepspeed: bool) -> dict[str, Any]:
     import torch
 

@@ -31,17 +31,34 @@ def explain(error: BaseException) -> MinilimaError | None:
     """The user's view of `error`, or None where it is a bug."""
     if isinstance(error, MinilimaError):
         return error
-    # safetensors wraps the system's message in an error of its own.
-    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left on device" in str(error):
+    # Libraries wrap the system's message in errors of their own; SQLite has words of its own.
+    words = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+    if _number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(part in str(error) for part in words):
+        return disk_full(getattr(error, "filename", None))
+    if _number(error) == errno.ENAMETOOLONG:
         return MinilimaError(
-            f"The disk is full: {getattr(error, 'filename', None) or 'a file of the run'} could not be written.",
-            "What was finished before is safe; the stage in progress keeps its checkpoints.",
-            "Free some space, or choose another place with paths.outputs=/a/larger/disk, and run the same command again.",
+            f"A name is too long for this disk: {str(getattr(error, 'filename', ''))[-80:]}",
+            "A file's or folder's name has at most 255 bytes, and a whole path some 4,000.",
+            "Choose a shorter name=…, or a shorter paths.outputs=…, and run again.",
         )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
         return MinilimaError(
             f"{error.filename or 'A file of the run'} cannot be written or read: {error.strerror}.",
-            "The folder belongs to another user, is mounted read-only, or a file is in its place.",
-            "Choose a folder of your own, for example paths.outputs=$HOME/minilima.",
+            "This user has no permission, the disk is mounted read-only, or a file is in a folder's place.",
+            "Ask the owner for permission, or choose a folder of your own, for example paths.outputs=$HOME/minilima.",
         )
     return None
+
+
+def disk_full(file: str | None) -> MinilimaError:
+    """What to say where nothing more can be written; `file` is what could not be."""
+    return MinilimaError(
+        f"The disk is full: {file or 'a file of the run'} could not be written.",
+        "What was finished before is safe; the stage in progress keeps its checkpoints.",
+        "Free some space (minilima store gc), or choose another disk with paths.outputs=/a/larger/disk, and run the same "
+        "command again.",
+    )
+
+
+def _number(error: BaseException) -> int | None:
+    return error.errno if isinstance(error, OSError) else None

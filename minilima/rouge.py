@@ -1,12 +1,15 @@
 """Exact ROUGE-L F1 between a text and all earlier ones, fast: the measure by which Self-Instruct finds near-duplicates.
 
-rapidfuzz gives the score of all pairs in single precision, which is enough to leave out nearly all of them. For the rest
-the length of the common subsequence is found as an integer, and the score is computed with the same floating-point
-operations, in the same order, as the `rouge_score` package does, so that `> 0.7` decides alike also at exact ties.
+rapidfuzz gives the score of all pairs in single precision, which is enough to exclude nearly all of them. For the rest
+the length of the common subsequence is an exact integer, and the score is computed with the same floating-point operations,
+in the same order, as in the `rouge_score` package, so that `> 0.7` decides alike also at exact ties.
+
+A growing pool is compared here, since Self-Instruct records the mean over all earlier texts, which needs every pair. A finished
+set is searched by generate/near_duplicates.py, whose index reads few of the pairs.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +18,7 @@ from rapidfuzz.distance import Indel, LCSseq
 from rapidfuzz.process import cdist
 
 from minilima.config.choices import Tokenizer
+from minilima.formats.words import words_of
 
 BLOCK = 256
 """Candidates that are compared with the earlier texts in one call."""
@@ -29,8 +33,10 @@ _WORD_OR_CHARACTER = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])\w)+")
 _FIRST_SURROGATE, _SURROGATES = 0xD800, 0x800
 
 
-def tokenize(text: str, tokenizer: Tokenizer = Tokenizer.rouge) -> list[str]:
-    """`rouge`: rouge_score's tokens, lower-cased runs of a-z and 0-9; `unicode`: words of any script, CJK by character."""
+def tokenize(text: str, tokenizer: Tokenizer = Tokenizer.auto) -> list[str]:
+    """`auto`: by script, of ASCII text the same as `rouge`; `rouge`: runs of a-z and 0-9; `unicode`: words, CJK by character."""
+    if tokenizer == Tokenizer.auto:
+        return words_of(text)
     if tokenizer == Tokenizer.unicode:
         return _WORD_OR_CHARACTER.findall(text.casefold())
     return _NOT_ALPHANUMERIC.sub(" ", text.lower()).split()
@@ -52,7 +58,7 @@ class Nearest:
 class Vocabulary:
     """Turns each distinct token into one character, so that a text is a string for rapidfuzz."""
 
-    def __init__(self, tokenizer: Tokenizer = Tokenizer.rouge) -> None:
+    def __init__(self, tokenizer: Tokenizer = Tokenizer.auto) -> None:
         self._tokenizer = tokenizer
         self._characters: dict[str, str] = {}
 
@@ -64,7 +70,7 @@ class Vocabulary:
 class RougeIndex:
     """Texts to compare with."""
 
-    def __init__(self, tokenizer: Tokenizer = Tokenizer.rouge) -> None:
+    def __init__(self, tokenizer: Tokenizer = Tokenizer.auto) -> None:
         self._vocabulary = Vocabulary(tokenizer)
         self._ids: list[str] = []
         self._texts: list[str] = []
@@ -82,67 +88,45 @@ class RougeIndex:
         encoded = [self._vocabulary.encode(text) for text in texts]
         if not self._texts:
             return [None] * len(encoded)
-        found: list[Nearest | None] = []
+        nearest: list[Nearest | None] = []
         for start in range(0, len(encoded), BLOCK):
             block = encoded[start : start + BLOCK]
             rough = _rough(block, self._texts)
-            found += [self._nearest(text, row) for text, row in zip(block, rough, strict=True)]
-        return found
+            nearest += [self._nearest(text, row) for text, row in zip(block, rough, strict=True)]
+        return nearest
+
+    def nearest_above(self, texts: Iterable[str], limit: float) -> list[tuple[str, float] | None]:
+        """(id, ROUGE-L F1) of the most similar earlier text of each, the earliest of equals; None where none is above `limit`.
+
+        The same as `nearest_many` says, several times as fast, because only the few pairs above the limit are scored exactly.
+        """
+        encoded = [self._vocabulary.encode(text) for text in texts]
+        nearest: list[tuple[str, float] | None] = []
+        for start in range(0, len(encoded), BLOCK):
+            for pairs in above(encoded[start : start + BLOCK], self._texts, limit):
+                index, score = max(pairs, key=lambda pair: (pair[1], -pair[0]), default=(-1, 0.0))
+                nearest.append((self._ids[index], score) if pairs else None)
+        return nearest
 
     def _nearest(self, text: str, rough: NDArray[np.float32]) -> Nearest:
         wanted = min(MOST_SIMILAR, len(rough))
         # Everything that could be among the most similar ones, also by rouge_score's last bit.
-        places = np.flatnonzero(rough >= np.partition(rough, -wanted)[-wanted] - _ROUGHNESS)
-        others = [self._texts[place] for place in places]
-        exact = {int(place): rouge_l(text, other) for place, other in zip(places, others, strict=True)}
-        order = sorted(exact, key=lambda place: (-exact[place], place))[:wanted]
-        similar = {self._ids[place]: round(exact[place], 4) for place in order}
+        indices = np.flatnonzero(rough >= np.partition(rough, -wanted)[-wanted] - _ROUGHNESS).tolist()
+        exact = {index: rouge_l(text, self._texts[index]) for index in indices}
+        order = sorted(exact, key=lambda index: (-exact[index], index))[:wanted]
+        similar = {self._ids[index]: round(exact[index], 4) for index in order}
         return Nearest(id=self._ids[order[0]], rouge=exact[order[0]], most_similar=similar, mean=float(rough.mean()))
 
 
-def first_near_duplicates(
-    texts: Sequence[str],
-    limit: float,
-    *,
-    tokenizer: Tokenizer = Tokenizer.rouge,
-    on_progress: Callable[[int], None] = lambda done: None,
-) -> list[tuple[int, float] | None]:
-    """Which texts a greedy pass leaves out: for each, the kept earlier text nearest to it and the score, where above `limit`.
-
-    Every text is compared with all kept ones, BLOCK candidates a call: O(N²), about 15 ns a pair. Beyond 200,000 texts
-    `prefix_index.first_near_duplicates` gives the same decisions from an index.
-    """
-    vocabulary = Vocabulary(tokenizer)
-    encoded = [vocabulary.encode(text) for text in texts]
-    kept: list[int] = []
-    kept_texts: list[str] = []
-    found: list[tuple[int, float] | None] = []
-    for start in range(0, len(encoded), BLOCK):
-        block = encoded[start : start + BLOCK]
-        before = above(block, kept_texts, limit)
-        inside = above(block, block, limit)
-        fresh: set[int] = set()
-        for place in range(len(block)):
-            near = [(kept[other], score) for other, score in before[place]]
-            near += [(start + other, score) for other, score in inside[place] if other in fresh]
-            found.append(max(near, key=lambda item: (item[1], -item[0])) if near else None)
-            if not near:
-                fresh.add(place)
-        kept += [start + place for place in sorted(fresh)]
-        kept_texts += [block[place] for place in sorted(fresh)]
-        on_progress(len(found))
-    return found
-
-
 def above(block: Sequence[str], others: Sequence[str], limit: float) -> list[list[tuple[int, float]]]:
-    """For each encoded text of the block, (place, score) of all others whose ROUGE-L F1 is above the limit."""
-    found: list[list[tuple[int, float]]] = [[] for _ in block]
+    """For each encoded text of the block, (index, score) of all others whose ROUGE-L F1 is above the limit."""
+    pairs: list[list[tuple[int, float]]] = [[] for _ in block]
     if others:
-        for row, place in np.argwhere(_rough(block, others, limit - _ROUGHNESS) > 0):
-            score = rouge_l(block[row], others[place])
+        for row, index in np.argwhere(_rough(block, others, limit - _ROUGHNESS) > 0):
+            score = rouge_l(block[row], others[index])
             if score > limit:
-                found[row].append((int(place), score))
-    return found
+                pairs[row].append((int(index), score))
+    return pairs
 
 
 _ROUGHNESS = 1e-5

@@ -32,8 +32,12 @@ class ModelServer:
         """The likeliest first tokens with their log-probabilities, for requests that ask for them; None = told to nobody."""
         self.faults: list[int | str] = []
         self.fault_share = 0.0
+        self.fault_kinds: tuple[str, ...] = FAULTS
         self.latency = latency
         self.hang_seconds = 3.0
+        self.retry_after = "0.2"
+        self.hold_after: int | None = None
+        """Requests after so many wait until this is None again, and are dropped then: whoever asks cannot end before that."""
         self.requests: list[dict[str, Any]] = []
         self.received = 0
         self.injected: Counter[str] = Counter()
@@ -42,6 +46,19 @@ class ModelServer:
         self.billed = [0, 0]
         """Prompt and completion tokens of all replies sent with usage."""
         self.refuses_schema = False
+        self.refuse: Callable[[dict[str, Any]], tuple[int, object] | None] = lambda body: None
+        """What a request is refused with, by its body: a status and the body of the refusal."""
+        self.reshapes: Callable[[dict[str, Any]], object] = lambda completion: completion
+        """What is sent in place of a chat completion: JSON, or the bytes of a body."""
+        self.counts: Callable[[dict[str, Any], str], tuple[int, int]] | None = None
+        """Prompt and completion tokens by request and text; None = `tokens`."""
+        self.raw: bytes | None = None
+        """The body of every reply, whatever was asked."""
+        self.raw_once: list[bytes] = []
+        """The bodies of the next replies."""
+        self.broken: list[bytes] = []
+        """What the next connections are sent in place of an HTTP reply; each is closed after it."""
+        self.paths: list[str] = []
         self.files: dict[str, bytes] = {}
         self.batches: list[tuple[str, int]] = []
         self.batch_addresses: list[str] = []
@@ -93,6 +110,11 @@ class ModelServer:
                     self.in_flight -= 1
                 if reply is None:
                     break
+                self.paths += [path] if method == "POST" else []
+                if self.broken and method == "POST":
+                    writer.write(self.broken.pop(0))
+                    await writer.drain()
+                    break
                 writer.write(reply)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -107,11 +129,16 @@ class ModelServer:
             return _response(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
         body = json.loads(content)
         self.received += 1
+        if self.hold_after is not None and self.received > self.hold_after:
+            await self._released()
+            return None
         if self.latency:
             await asyncio.sleep(self.latency)
         fault = self._fault()
         if fault is not None:
             return await self._spoiled(fault)
+        if (refusal := self.refuse(body)) is not None:
+            return _response(*refusal)
         if headers.get("authorization") != f"Bearer {VALID_KEY}":
             return _response(401, {"error": {"message": "bad key"}})
         if body["model"] not in MODELS:
@@ -119,7 +146,13 @@ class ModelServer:
         if self.refuses_schema and "response_format" in body:
             return _response(400, {"error": {"message": "response_format is not supported"}})
         self.requests.append(body)
+        if self.raw_once or self.raw is not None:
+            return _response(200, None, raw=self.raw_once.pop(0) if self.raw_once else self.raw)
         return self._completion(self.answer(body), body=body)
+
+    async def _released(self) -> None:
+        while self.hold_after is not None:
+            await asyncio.sleep(0.005)
 
     def _spoiled_batch(self, method: str, path: str, content: bytes) -> bytes | None:
         if not ("/files" in path or "/batches" in path) or not self.batch_faults:
@@ -187,7 +220,7 @@ class ModelServer:
     def _fault(self) -> str | None:
         if self.faults:
             return str(self.faults.pop(0))
-        return self._rng.choice(FAULTS) if self.fault_share and self._rng.random() < self.fault_share else None
+        return self._rng.choice(self.fault_kinds) if self.fault_share and self._rng.random() < self.fault_share else None
 
     async def _spoiled(self, fault: str) -> bytes | None:
         self.injected[fault] += 1
@@ -197,7 +230,7 @@ class ModelServer:
             await asyncio.sleep(self.hang_seconds)
             return None
         if fault == "429-after":
-            return _response(429, {"error": {"message": "slow down"}}, "Retry-After: 0.2\r\n")
+            return _response(429, {"error": {"message": "slow down"}}, f"Retry-After: {self.retry_after}\r\n")
         if fault.isdigit():
             return _response(int(fault), {"error": {"message": "injected"}})
         if fault == "malformed":
@@ -208,7 +241,7 @@ class ModelServer:
 
     def _completion(self, text: str, finish: str = "stop", body: dict[str, Any] | None = None) -> bytes:
         body = body or {}
-        prompt, completion = self.tokens
+        prompt, completion = self.counts(body, text) if self.counts else self.tokens
         self.billed[0] += prompt
         self.billed[1] += completion
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
@@ -218,9 +251,9 @@ class ModelServer:
             message = {"role": "assistant", "content": None, "tool_calls": [call]}
         said = {"text": text} if "prompt" in body else {"message": message}
         choice = {"index": 0, **said, "finish_reason": finish, "logprobs": self._logprobs(body)}
-        return _response(
-            200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
-        )
+        whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+        sent = self.reshapes(whole)
+        return _response(200, None, raw=sent) if isinstance(sent, bytes) else _response(200, sent)
 
     def _logprobs(self, body: dict[str, Any]) -> dict[str, Any] | None:
         if self.logprobs is None or not body.get("logprobs"):

@@ -17,7 +17,8 @@ from minilima.models.packaged import is_fetched
 STAGES = ["base", "pool", "dataset", "model", "base_answers", "answers", "verdicts"]
 SMALL = [
     "+experiment=quickstart", "data.instructions=2", "data.requests_per_round=2", "data.max_rounds=1", "dataset.size=12",
-    "sft.batch_size=4", "compute.checkpoint_seconds=0", "eval_set.size=3", "eval.max_tokens=12",
+    "data.instruction_tokens=20", "data.instance_tokens=20", "sft.batch_size=4", "compute.checkpoint_seconds=0",
+    "eval_set.size=3", "eval.max_tokens=12",
 ]  # fmt: skip
 
 pytestmark = [
@@ -26,31 +27,52 @@ pytestmark = [
 ]
 
 
-def start(folder: Path) -> "subprocess.Popen[str]":
+SITE = """
+import os, sys
+if "minilima.run.worker" in sys.orig_argv and "STOP_IN" in os.environ:
+    import json, pathlib, signal, threading, time
+    job = pathlib.Path(sys.orig_argv[-1])
+
+    def watch():
+        while not list(job.parent.glob(os.environ["STOP_AT"])):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    if json.loads(job.read_text())["role"] == os.environ["STOP_IN"]:
+        threading.Thread(target=watch, daemon=True).start()
+"""
+"""Stops the worker of one stage from within, a moment into its work, so that it cannot be done before it is killed."""
+
+
+def start(folder: Path, **settings: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "minilima", *SMALL]
-    environment = {**os.environ, "WANDB_MODE": "offline"}
+    (folder / "site").mkdir(exist_ok=True)
+    (folder / "site" / "sitecustomize.py").write_text(SITE)
+    path = os.pathsep.join([str(folder / "site"), os.environ["PYTHONPATH"]])
+    environment = {**os.environ, "WANDB_MODE": "offline", "PYTHONPATH": path, **settings}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment)
 
 
 def kill_in(stage: str, folder: Path) -> list[str]:
     """Starts the command, kills it with SIGKILL a moment into `stage`, and returns the stages it built before."""
-    process = start(folder)
+    # The worker has its job; the training has a checkpoint.
+    process = start(folder, STOP_IN=stage, STOP_AT="checkpoints/*/complete" if stage == "model" else "worker.lock")
     assert process.stdout is not None
     seen = []
     for line in process.stdout:
         seen.append(line)
         if line.startswith(f"{stage}: started"):
             break
-    work = folder / "outputs" / "store" / ".work"
-    deadline = time.monotonic() + 60
-    # A moment into the work: the worker has its job; the training has a checkpoint.
-    sign = "scratch/checkpoints/*/complete" if stage == "model" else "scratch/worker.lock"
-    while not list(work.glob(f"*/{sign}")) and time.monotonic() < deadline:
+    parent = psutil.Process(process.pid)
+    while not any(child.status() == psutil.STATUS_STOPPED for child in parent.children(recursive=True)):
+        assert process.poll() is None, "".join(seen)
         time.sleep(0.02)
-    workers = psutil.Process(process.pid).children(recursive=True)
+    workers = parent.children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    for worker in workers:
+        worker.resume()
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert alive == [], "a worker must not outlive its parent"
     return [line.split()[0] for line in seen if " built in " in line]
 

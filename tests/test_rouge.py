@@ -5,7 +5,6 @@ import random
 import pytest
 from rouge_score import rouge_scorer
 
-from minilima import rouge
 from minilima.config.choices import Tokenizer
 from minilima.formats.files import DATA
 from minilima.formats.seeds import load_seeds
@@ -16,7 +15,7 @@ REFERENCE = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
 
 
 def ours(target: str, prediction: str) -> float:
-    index = RougeIndex()
+    index = RougeIndex(Tokenizer.rouge)
     index.add("it", prediction)
     nearest = index.nearest(target)
     assert nearest is not None
@@ -63,7 +62,7 @@ def test_tokens_are_lower_case_letters_and_digits() -> None:
 
 def test_unicode_tokens_are_words_of_any_script_and_single_chinese_characters() -> None:
     assert tokenize("Skriv på fløjte, 写诗!", Tokenizer.unicode) == ["skriv", "på", "fløjte", "写", "诗"]
-    assert tokenize("写诗") == [], "the original sees nothing here, so that nothing was ever a duplicate"
+    assert tokenize("写诗", Tokenizer.rouge) == [], "the original sees nothing here, so that nothing was ever a duplicate"
 
 
 def test_chinese_duplicates_are_found_with_unicode_tokens() -> None:
@@ -98,12 +97,33 @@ def greedy(texts: list[str], limit: float) -> list[tuple[int, float] | None]:
 
 
 @pytest.mark.parametrize("limit", [0.3, 0.7])
-def test_both_greedy_passes_decide_as_a_loop_over_rouge_score(limit: float) -> None:
+def test_the_index_decides_as_a_loop_over_rouge_score(limit: float) -> None:
     rng = random.Random(1)
-    words = ["a", "b", "c", "the", "the", "poem", "写", "tell", "story"]
+    words = ["a", "b", "c", "the", "the", "poem", "–", "tell", "story"]
     texts = [" ".join(rng.choices(words, k=rng.randint(0, 12))) for _ in range(400)]
     texts += [task.instruction for task in load_seeds(DATA / "minilima_175.jsonl")]
     expected = greedy(texts, limit)
     assert sum(item is not None for item in expected) > 30
-    assert rouge.first_near_duplicates(texts, limit) == expected
     assert near_duplicates.first_near_duplicates(texts, limit) == expected
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.1, 0.5, 0.7, 0.9, 1.0])
+def test_the_index_decides_as_all_pairs_in_random_texts_of_any_length(limit: float) -> None:
+    rng = random.Random(limit)
+    for words, lengths, count in ((3, (0, 4), 30), (40, (1, 15), 30), (400, (190, 230), 6)):
+        vocabulary = [f"w{number}" for number in range(words)]
+        texts = [" ".join(rng.choices(vocabulary, k=rng.randint(*lengths))) for _ in range(count)]
+        texts += [" ".join(word for word in rng.choice(texts).split() if rng.random() > 0.1) for _ in range(count)]
+        assert near_duplicates.first_near_duplicates(texts, limit) == greedy(texts, limit)
+
+
+def test_the_nearest_above_a_limit_is_the_nearest_of_all() -> None:
+    rng = random.Random(2)
+    texts = [" ".join(rng.choices(["a", "b", "c", "d", "e"], k=rng.randint(0, 9))) for _ in range(700)]
+    index = RougeIndex()
+    for number, text in enumerate(texts[:200]):
+        index.add(str(number), text)
+    nearest = index.nearest_many(texts)
+    expected = [(one.id, one.rouge) if one and one.rouge > 0.6 else None for one in nearest]
+    assert 50 < sum(one is not None for one in expected) < 690
+    assert index.nearest_above(texts, 0.6) == expected

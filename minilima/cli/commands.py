@@ -12,7 +12,8 @@ from minilima import __version__, console
 from minilima.cli import agreement, compare, completion, doctor, export, fetch, plan, run, score, store
 from minilima.cli.mistakes import unknown_word
 from minilima.cli.options import PROGRAM, Parser, own_folder
-from minilima.config.groups import groups
+from minilima.config.groups import CONF, groups
+from minilima.environment import ROOT
 
 _MODULES = (run, plan, doctor, compare, export, store, agreement, score, fetch, completion)
 
@@ -85,9 +86,14 @@ def overview() -> str:
     lines += [f"  {verb:<12}{parser.summary}" for verb, parser in build().items()]
     lines += ["", "groups (choose with group=option; experiments and sweeps are added: +experiment=…, +sweep=…)"]
     lines += [f"  {group:<12}{'  '.join(names)}" for group, names in groups().items()]
-    lines += [
-        "",
-        "Every setting with its meaning, unit, range and default: docs/reference/settings.md, and conf/<group>/<option>.yaml.",
-        "An experiment's settings as they are: minilima --cfg job +experiment=quickstart",
-    ]
+    lines += ["", *_where_settings_are(), "An experiment's settings as they are: minilima --cfg job +experiment=quickstart"]
     return "\n".join(lines)
+
+
+def _where_settings_are() -> list[str]:
+    """The files that explain settings, of those that are there: an installed package has conf/ without docs/."""
+    if (ROOT / "docs" / "reference" / "settings.md").is_file():
+        return [
+            "Every setting with its meaning, unit, range and default: docs/reference/settings.md, and conf/<group>/<option>.yaml."
+        ]
+    return [f"Every option with its settings, each explained: {CONF}/<group>/<option>.yaml"]

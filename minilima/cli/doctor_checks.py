@@ -19,14 +19,18 @@ from minilima.config.choices import DeviceKind, Engine, JudgeKind, TrackingMode
 from minilima.config.schema import Config, EndpointConfig
 from minilima.environment import caveat
 from minilima.errors import MinilimaError
-from minilima.models.budget import missing_key
+from minilima.models.budget import key_problem, missing_key
+from minilima.models.checkpoint import check_folder
 from minilima.models.packaged import PACKAGED, is_fetched
+from minilima.run.dry_run import check_base, check_source
 from minilima.run.endpoints import endpoints_of
 from minilima.run.sources import model_source, resolve
 from minilima.store.sources import ModelSource, Sources
 
 _GIGABYTE = 1_000_000_000
 _LITTLE_DISK, _NO_DISK = 20 * _GIGABYTE, 1 * _GIGABYTE
+
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 
 
 def examine(config: Config) -> list[Finding]:
@@ -39,6 +43,7 @@ def examine(config: Config) -> list[Finding]:
     with ThreadPoolExecutor() as pool:
         torch = pool.submit(lambda: environment.torch_facts(deepspeed=config.compute.zero_stage is not None))
         hub = pool.submit(environment.hub)
+        tried = pool.submit(check_trial, config, sources)
         listed = {
             role: pool.submit(environment.endpoint_models, endpoint.base_url, endpoint.api_key_env)
             for role, (endpoint, _) in asked.items()
@@ -53,6 +58,7 @@ def examine(config: Config) -> list[Finding]:
             *check_filesystem(caveat(Path(config.paths.outputs))),
             check_hub(*hub.result(), sources.missing()),
             *(check_model(role, source) for role, source in _models(config, sources).items()),
+            *tried.result(),
             *(check_endpoint(role, endpoint, model, *listed[role].result()) for role, (endpoint, model) in asked.items()),
             check_tracking(config.tracking.mode),
         ]
@@ -190,9 +196,9 @@ def _models(config: Config, sources: Sources) -> dict[str, ModelSource]:
     return {role: source for role, source in named.items() if source is not None}
 
 
-def check_model(role: str, source: ModelSource) -> Finding:
+def check_model(whose: str, source: ModelSource) -> Finding:
     """Whether the weights are here, are safetensors, and have a tokenizer."""
-    name = f"{role} weights"
+    name = f"{whose} weights"
     if source.kind == "packaged":
         size = f"{source.location}, {PACKAGED[source.location].megabytes} MB"
         if is_fetched(source.location):
@@ -204,21 +210,40 @@ def check_model(role: str, source: ModelSource) -> Finding:
             fix = "`hf download` where there is a network, then copy $HF_HOME; or model=smollm2_135m"
             return Finding(name=name, level=Level.fail, says=f"not here: {source.missing}", fix=fix)
         return Finding(name=name, level=Level.ok, says=f"{source.location} of the hub")
-    return _check_folder(name, Path(source.location))
+    return _check_folder(name, Path(source.location), trained=whose == "model")
 
 
-def _check_folder(name: str, folder: Path) -> Finding:
-    present = {file.name for file in folder.iterdir()}
-    if not any(file.endswith(".safetensors") for file in present):
-        fix = "save it again with save_pretrained(…, safe_serialization=True): other formats can run code when they are read"
-        return Finding(name=name, level=Level.fail, says=f"no *.safetensors in {folder}", fix=fix)
-    if not present & {"tokenizer.json", "tokenizer.model", "vocab.json"}:
-        fix = "copy the tokenizer's files into the folder"
-        return Finding(name=name, level=Level.fail, says=f"no tokenizer in {folder}", fix=fix)
+def _check_folder(name: str, folder: Path, *, trained: bool) -> Finding:
+    try:
+        check_folder(folder, trained=trained)
+    except MinilimaError as error:
+        return _refusal(name, error)
     settings = folder / "tokenizer_config.json"
-    written = "chat_template.jinja" in present or (settings.is_file() and "chat_template" in settings.read_text("utf-8"))
+    jinja = (folder / "chat_template.jinja").is_file()
+    written = jinja or (settings.is_file() and "chat_template" in settings.read_text("utf-8"))
     template = "with its chat template" if written else "without a chat template, so minilima's plain one is taken"
     return Finding(name=name, level=Level.ok, says=f"{folder}, {template}")
+
+
+def check_trial(config: Config, sources: Sources) -> list[Finding]:
+    """Whether the base model would be right with these settings, prompts and rows; nothing where its files already are not."""
+    try:
+        check_source(sources.base, trained=True)
+    except MinilimaError:
+        return []
+    try:
+        notes = check_base(config, sources)
+    except MinilimaError as error:
+        return [_refusal("model trial", error)]
+    fix = "raise sft.max_tokens, or leave it: the run counts them"
+    if not notes and sources.base.kind != "packaged" and sources.base.missing is None:
+        says = "tokenizer, template, tensors, and every prompt and row that is known"
+        return [Finding(name="model trial", level=Level.ok, says=says)]
+    return [Finding(name="model trial", level=Level.warn, says=note, fix=fix) for note in notes]
+
+
+def _refusal(name: str, error: MinilimaError) -> Finding:
+    return Finding(name=name, level=Level.fail, says=f"{error.what} {error.why}", fix=error.fix)
 
 
 def check_endpoint(role: str, endpoint: EndpointConfig, model: str | None, listed: Sequence[str], problem: str | None) -> Finding:
@@ -228,6 +253,17 @@ def check_endpoint(role: str, endpoint: EndpointConfig, model: str | None, liste
     key = f"${endpoint.api_key_env} is {'set' if os.environ.get(endpoint.api_key_env) else 'not set'}"
     if missing_key(endpoint):
         return Finding(name=name, level=Level.fail, says=f"{address}; {key}", fix=f"export {endpoint.api_key_env}=…")
+    if wrong := key_problem(endpoint):
+        says = f"{address}; the key in ${endpoint.api_key_env} cannot be sent: {wrong}"
+        return Finding(name=name, level=Level.fail, says=says, fix=f"export {endpoint.api_key_env}=… without it")
+    proxies = [name for name in PROXIES if os.environ.get(name, "").lower().startswith("socks")]
+    if proxies:
+        fix = f"unset {' '.join(proxies)}, or name an HTTP proxy"
+        return Finding(name=name, level=Level.fail, says=f"{address}; ${proxies[0]} is a SOCKS proxy, which is not used", fix=fix)
+    if os.environ.get("OPENAI_ORG_ID") and problem in ("HTTP status 401", "HTTP status 403", "HTTP status 404"):
+        says = f"{address} refuses the request ({problem}); $OPENAI_ORG_ID is sent along"
+        fix = "check that the key belongs to that organisation, or unset OPENAI_ORG_ID"
+        return Finding(name=name, level=Level.fail, says=says, fix=fix)
     if problem in ("HTTP status 401", "HTTP status 403"):
         fix = f"check the key in ${endpoint.api_key_env}"
         return Finding(name=name, level=Level.fail, says=f"{address} refuses the key ({problem}); {key}", fix=fix)

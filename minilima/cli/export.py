@@ -122,7 +122,7 @@ def _built(graph: "Graph", role: str, store: "Store", sources: "Sources", build_
         return artifact
     missing = f"; {' and '.join(sources.missing())} could not be identified" if sources.missing() else ""
     raise MinilimaError(
-        f"The {'data set' if role == 'dataset' else role} of this experiment is not built yet.",
+        f"This experiment's {role} is not built yet.",
         f"There is no {graph[role].directory} in {store.root}{missing}.",
         f"Build it: {build_command}",
     )

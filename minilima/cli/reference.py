@@ -76,6 +76,8 @@ def _valid(setting: Setting) -> str:
         values = ", ".join(f"`{item.value}`" for item in kind)
     elif typing.get_origin(kind) is list:
         values = f"list of {_TYPES[typing.get_args(kind)[0]]}s"
+    elif typing.get_origin(kind) is dict:
+        values = "names and values, as {name: value}"
     else:
         values = _TYPES[kind]
     unit = f"in {setting.unit}" if setting.unit else ""

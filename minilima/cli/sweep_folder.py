@@ -13,7 +13,7 @@ from typing import Any
 from minilima.config.compose import to_dict
 from minilima.config.renames import result_settings_of
 from minilima.config.schema import Config
-from minilima.formats.files import write_atomic
+from minilima.formats.files import recorded, remembered, write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ def is_done(run: Path, config: Config) -> bool:
     try:
         run_json = json.loads((run / "run.json").read_text(encoding="utf-8"))
         there = all((run / stage["path"] / "manifest.json").is_file() for stage in run_json["stages"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     wanted = json.loads(json.dumps(to_dict(config)))
     return there and result_settings_of(run_json["config"]) == result_settings_of(wanted)
@@ -64,7 +64,8 @@ def searched(folder: Path, varied: Sequence[str]) -> list[Entry]:
     """The points that a search has chosen so far, in their order, by their records."""
     entries = []
     for file in sorted((folder / "points").glob("*.json"), key=lambda file: file.stat().st_mtime):
-        told = json.loads(file.read_text(encoding="utf-8"))
+        if (told := remembered(file, _record)) is None:
+            continue
         pairs = (item.lstrip("+~").partition("=") for item in told["overrides"])
         axes = {key: value for key, _, value in pairs if key in varied}
         run = told.get("run", file.stem)  # a point that was not even composed has no run
@@ -72,12 +73,17 @@ def searched(folder: Path, varied: Sequence[str]) -> list[Entry]:
     return entries
 
 
+def _record(written: dict[str, Any]) -> dict[str, Any]:
+    """What a point has recorded of itself; a damaged one counts as none, and the point is run again."""
+    return {**written, "status": str(written["status"]), "overrides": [str(item) for item in written["overrides"]]}
+
+
 def outcome(folder: Path, entry: Entry, *, ended: bool) -> Entry:
     """The point as it stands now; `ended`: whether no process of the launcher can still be at work."""
     record = folder / "points" / f"{entry.name}.json"
     told: dict[str, Any] = {"status": entry.status}
-    if entry.status != "done" and record.is_file():
-        told = json.loads(record.read_text(encoding="utf-8"))
+    if entry.status != "done":
+        told = remembered(record, _record) or told
     status, cause = told["status"], told.get("cause")
     if status == "unfinished" and ended:
         status = "stopped"
@@ -101,5 +107,9 @@ def write_sweep(folder: Path, entries: Sequence[Entry], **told: Any) -> None:
 
 def read_entries(folder: Path) -> list[Entry]:
     """The points in sweep.json."""
-    told = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
-    return [Entry(**{**point, "overrides": tuple(point["overrides"])}) for point in told["points"]]
+    fix = "Run the sweep's command again, which writes the file again."
+    return recorded(folder / "sweep.json", lambda written: [_entry(point) for point in written["points"]], fix)
+
+
+def _entry(point: dict[str, Any]) -> Entry:
+    return Entry(**{**point, "overrides": tuple(point["overrides"])})

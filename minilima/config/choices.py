@@ -77,6 +77,7 @@ class Encoding(StrEnum):
 class Tokenizer(StrEnum):
     """How texts are taken apart for ROUGE-L."""
 
+    auto = "auto"
     rouge = "rouge"
     unicode = "unicode"
 

@@ -4,6 +4,7 @@ Hydra merges groups < config.yaml < experiment < command line. The result is the
 Hydra itself accepts any key that is added with `+`.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,12 +14,10 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from minilima.config.choices import Engine, GeneratorKind
-from minilima.config.explain import explain_composition
+from minilima.config.explain import COMPOSITION_ERRORS, explain_composition
 from minilima.config.groups import CONF, existing
 from minilima.config.renames import settings_of
 from minilima.config.schema import Config
@@ -51,7 +50,7 @@ def check_composes(overrides: Sequence[str], config_dir: str | None = None) -> C
     try:
         with composing():
             return typed(compose("config", overrides=[*overrides, *searchpath(config_dir)]))
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSITION_ERRORS as error:
         raise explain_composition(error, overrides, config_dir) from None
 
 
@@ -96,10 +95,27 @@ def strict(composed: DictConfig) -> Config:
 
 def typed(composed: DictConfig) -> Config:
     """A composed config merged into a fresh schema: keys and types are checked, values not yet."""
+    _check_no_secrets(OmegaConf.to_container(composed, resolve=False))
     values = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
     assert isinstance(config, Config)
     return config
+
+
+def _check_no_secrets(values: Any, name: str = "") -> None:
+    """Refuses settings that read the environment: what they read would be written into every run's folder."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            _check_no_secrets(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(values, list):
+        for value in values:
+            _check_no_secrets(value, name)
+    elif isinstance(values, str) and re.search(r"\$\{\s*oc\.(?:env|decode)", values):
+        raise MinilimaError(
+            f"{name} reads the environment ({values}).",
+            "Settings are written into the run's folder, and what a variable holds may be secret.",
+            f"Give the value itself, as in {name}=…; a key's variable is only named, in api_key_env.",
+        )
 
 
 def finished(config: Config) -> Config:

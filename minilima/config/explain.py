@@ -3,18 +3,28 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf.errors import ConfigKeyError, ValidationError
+import yaml  # type: ignore[import-untyped]
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from minilima.config.groups import groups
 from minilima.config.renames import new_name
-from minilima.config.settings import members, section_at
+from minilima.config.settings import members, section_at, settings
 from minilima.errors import MinilimaError, options
+
+_UNREADABLE = (yaml.YAMLError, UnicodeDecodeError, RecursionError)
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError, *_UNREADABLE)
+"""What reading settings may end with; a plain ValueError where the option of a group is no text."""
 
 
 def explain_composition(error: Exception, overrides: Sequence[str], config_dir: str | None = None) -> MinilimaError:
     """Hydra's or OmegaConf's error as one paragraph that names the valid choices, those of the user's own folder too."""
+    if (unreadable := _unreadable_file(config_dir)) is not None:
+        return unreadable
+    if not isinstance(error, (HydraException, OmegaConfBaseException, *_UNREADABLE)) and "group override" not in str(error):
+        raise error
     known = groups(config_dir)
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
@@ -36,6 +46,21 @@ def explain_composition(error: Exception, overrides: Sequence[str], config_dir: 
     return _no_such_group(error, overrides, known)
 
 
+def _unreadable_file(config_dir: str | None) -> MinilimaError | None:
+    """The first file of the user's own folder that is no plain YAML: not UTF-8, with tags of a program's, or null bytes."""
+    for file in sorted(Path(config_dir).rglob("*.yaml")) if config_dir else []:
+        try:
+            yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            why = " ".join(str(error).split()) or "It is nested too deeply"
+            return MinilimaError(
+                f"{file} cannot be read as settings.",
+                f"{why[:300].rstrip('.')}.",
+                "It has to be plain YAML in UTF-8, without tags (!!…) and null bytes: correct the file and run again.",
+            )
+    return None
+
+
 _EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "optuna"}
 """Which of our extras brings a launcher or sweeper."""
 
@@ -50,7 +75,8 @@ def _unknown_option(missing: str, known: Mapping[str, Sequence[str]]) -> Minilim
     return MinilimaError(
         f"There is no {group}={option}.",
         f"The options of {group} are: {options(names)}." if names else f"conf/ has no group {group!r}: {options(known)}.",
-        _closest(option, names, "{}") or f"Choose one of them, or put {option}.yaml into conf/{group}/ or --config-dir.",
+        _closest(option, names, "{}")
+        or f"Choose one of them, or put {option or 'NAME'}.yaml into conf/{group}/ or --config-dir.",
     )
 
 
@@ -104,9 +130,9 @@ def _expected(reason: str) -> str:
 
 def _no_such_group(error: Exception, overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> MinilimaError:
     text = " ".join(str(error).split())
-    if several := re.search(r"Ambiguous value for argument '(.+?)' 1\.", text):
+    if several := re.search(r"Ambiguous value for argument '(.+?)' 1\.|Sweep parameters '(.+?)' requires --multirun", text):
         return MinilimaError(
-            f"{several.group(1)} gives several values.",
+            f"{several.group(1) or several.group(2)} gives several values.",
             "A run takes one; a sweep takes them all, a run for each.",
             "For a sweep add -m: minilima -m …; a value that has commas itself needs quotes.",
         )
@@ -119,12 +145,9 @@ def _no_such_group(error: Exception, overrides: Sequence[str], known: Mapping[st
             )
         if "." in group:
             return _unknown_key(group)
-        top = [*known, *members("")]
-        return MinilimaError(
-            f"There is no group or setting {group}.",
-            f"There are: {options(set(top))}.",
-            _closest(group, top, "{}") or "Correct the name and run again.",
-        )
+        return _no_such_name(group, known)
+    if named := re.search(r"config group '([^']+)' does not exist|Could not delete from config\. '([^'.]+)'", text):
+        return _no_such_name(named.group(1) or named.group(2), known)
     if named := re.search(r"Multiple values for ([\w/]+)", text):
         group = named.group(1)
         return MinilimaError(
@@ -132,7 +155,57 @@ def _no_such_group(error: Exception, overrides: Sequence[str], known: Mapping[st
             "Each group takes one option.",
             f"Leave one of them out, or write {group}=option without '+'.",
         )
-    return MinilimaError("The configuration cannot be composed.", f"{text.rstrip('.')}.", "Correct it and run again.")
+    return (
+        _wrong_mark(text, overrides, known)
+        or _wrong_reference(text)
+        or MinilimaError("The configuration cannot be composed.", f"{text.rstrip('.')}.", "Correct it and run again.")
+    )
+
+
+def _no_such_name(name: str, known: Mapping[str, Sequence[str]]) -> MinilimaError:
+    top = [*known, *members("")]
+    return MinilimaError(
+        f"There is no group or setting {name}.",
+        f"There are: {options(set(top))}.",
+        _closest(name, top, "{}") or "Correct the name and run again.",
+    )
+
+
+def _wrong_mark(text: str, overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> MinilimaError | None:
+    """An override with `+` or `~` that does not belong there, or with a value that is no option of a group."""
+    if named := re.search(r"An item is already at '([^']+)'", text):
+        return MinilimaError(
+            f"{named[1]} is there already.", "'+' adds what is not there.", f"Write it without '+': {named[1]}=…"
+        )
+    if named := re.search(r"Could not delete from config\. '([^']+)'", text):
+        return _unknown_key(named[1])
+    if named := re.search(r"Could not delete '([^']+)'\. No match|Error merging override ~(\S+?)\.?$", text):
+        name, why = named[1] or named[2], "It was not chosen." if named[1] else "Every setting has a value."
+        return MinilimaError(f"{name} cannot be taken out with '~'.", why, f"Leave ~{name} out.")
+    if "Config group override" in text:
+        wrong = next((item for item in overrides if item.lstrip("+~").partition("=")[0] in ("", *known)), "This override")
+        return MinilimaError(
+            f"{wrong} cannot be read.", "A group takes the name of one option.", "Write group=option, for example sft=lora"
+        )
+    return None
+
+
+def _wrong_reference(text: str) -> MinilimaError | None:
+    """A value `${…}` that leads nowhere."""
+    where = re.search(r"full_key: (\S+)", text)
+    name = where[1] if where else "A setting"
+    if named := re.search(r"Environment variable '([^']+)' not found", text):
+        return MinilimaError(f"${named[1]} is not set.", f"{name} takes its value from it.", f"export {named[1]}=…")
+    if named := re.search(r"Interpolation key '([^']+)' not found", text):
+        return MinilimaError(
+            f"{name} refers to {named[1]}, and there is no such setting.",
+            "${…} takes the value of another setting.",
+            _closest(named[1], list(settings()), "${{{}}}") or "Correct the name between the braces.",
+        )
+    if "while resolving interpolation" in text:
+        reason = text.partition(" full_key")[0].rpartition("interpolation: ")[2]
+        return MinilimaError(f"{name} cannot be worked out from ${{…}}.", f"{reason}.", "Correct what stands between the braces.")
+    return None
 
 
 def _closest(word: str, names: Sequence[str], form: str) -> str:

@@ -22,12 +22,18 @@ def existing(config_dir: str) -> str:
     """The same folder.
 
     Raises:
-        MinilimaError: there is none; Hydra would only warn, and go on without it.
+        MinilimaError: there is none, or no group in it; Hydra would go on without it.
     """
     if not Path(config_dir).is_dir():
         raise MinilimaError(
             f"There is no folder {config_dir}.",
             "--config-dir names a folder with configuration groups of your own.",
             "Correct its path, or leave --config-dir out.",
+        )
+    if not any(Path(config_dir).glob("*/**/*.yaml")):
+        raise MinilimaError(
+            f"{config_dir} has no configuration group.",
+            "--config-dir names a folder that is laid out like conf/: <group>/<option>.yaml.",
+            "Name the folder above the groups, or leave --config-dir out.",
         )
     return config_dir

@@ -7,6 +7,7 @@ frozen ones; the code treats them as values.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from minilima.config.choices import (
     DataKind,
@@ -37,6 +38,7 @@ from minilima.config.ranges import (
     AT_LEAST_ONE,
     AT_LEAST_ZERO,
     BELOW_ONE,
+    NUCLEUS,
     PENALTY,
     RANDOM_SEED,
     SHARE,
@@ -75,6 +77,8 @@ class EndpointConfig:
     """Longest wait for one reply, in seconds."""
     max_retries: int = setting(6, AT_LEAST_ZERO)
     """Tries again after 429, 5xx, broken connections and empty replies, with growing pauses; Retry-After is honoured."""
+    longest_wait_seconds: float = setting(600.0, AT_LEAST_ZERO, "seconds")
+    """A pause that the endpoint asks for (Retry-After) is kept up to this length, in seconds; a longer one stops the run."""
     batch: bool = False
     """Whether requests go through the Batch API: half the price, replies within a day, collected also after a restart."""
     poll_seconds: float = setting(30.0, ABOVE_ZERO, "seconds")
@@ -101,10 +105,11 @@ class GeneratorConfig:
     endpoints.generator.base_url is set, else local with compute.engine=vllm."""
     model: str | None = None
     """Model name at the endpoint; for kind=local a folder or hub name, None = the experiment's base model."""
-    temperature: float = setting(0.7, AT_LEAST_ZERO)
-    """Sampling temperature for new instructions and instances, 0 or more."""
-    top_p: float = setting(0.9, SHARE)
-    """Nucleus sampling, 0 to 1."""
+    temperature: float | None = setting(0.7, AT_LEAST_ZERO)
+    """Sampling temperature for new instructions and instances, 0 or more; None = none is sent to the endpoint, for reasoning
+    models that take no other than their own."""
+    top_p: float | None = setting(0.9, NUCLEUS)
+    """Nucleus sampling, above 0 and at most 1; None = none is sent to the endpoint."""
     repetition_penalty: float | None = setting(None, ABOVE_ZERO)
     """Divides the scores of tokens already written; 1.1 to 1.3 keeps small models from looping. Local models only."""
     presence_penalty: float | None = setting(None, PENALTY)
@@ -115,6 +120,10 @@ class GeneratorConfig:
     a document."""
     json_schema: bool = False
     """Whether lists are asked for as JSON by a schema; an endpoint that cannot is asked without."""
+    reasoning_effort: str | None = None
+    """How long a reasoning model of an endpoint thinks: low, medium, high, as it calls them; None = its own default."""
+    extra_body: dict[str, Any] | None = None
+    """Further fields of each request to the endpoint, as its own documentation names them: {top_k: 20}; they enter the key."""
 
 
 @dataclass(kw_only=True)
@@ -206,8 +215,9 @@ class DataConfig:
     """Instructions of more words than this are rejected."""
     max_similarity: float = setting(0.7, SHARE)
     """An instruction whose ROUGE-L F1 with any earlier one is above this is rejected, 0 to 1."""
-    tokenizer: Tokenizer = Tokenizer.rouge
-    """Tokens of ROUGE-L. rouge: a-z and 0-9, as in Self-Instruct; unicode: words of any script, CJK by character."""
+    tokenizer: Tokenizer = Tokenizer.auto
+    """Tokens of ROUGE-L. auto: words in the script of the text, for ASCII text the same as rouge; rouge: a-z and 0-9, as in
+    Self-Instruct; unicode: words of any script, CJK by character, with underscores."""
     blocked_words: list[str] = field(default_factory=list)
     """An instruction with one of these as a whole word is rejected: a text model cannot draw."""
     blocked_beginnings: list[str] = field(default_factory=list)
@@ -236,6 +246,9 @@ class DatasetConfig:
     """Examples with longer answers are rejected; None = none."""
     include_seeds: bool = True
     """Whether the seed tasks themselves are examples too."""
+    max_similarity: float | None = setting(None, SHARE)
+    """Examples whose request has a ROUGE-L F1 above this with an earlier example's are rejected, 0 to 1, seeds first; None =
+    only exact duplicates are. A generated pool has no near-duplicates among its instructions (data.max_similarity)."""
     decontaminate: bool = True
     """Exclude examples that resemble a prompt of the evaluation set (same limit as data.max_similarity)."""
 
@@ -288,13 +301,13 @@ class SftConfig:
     """Examples are cut to this many tokens, template included."""
     train_on_prompt: bool = False
     """Whether the loss covers the prompt too; by default only the answer and its end-of-turn token."""
-    residual_dropout: float = setting(0.0, SHARE)
+    residual_dropout: float = setting(0.0, BELOW_ONE)
     """Dropout on the residual branches at the top layer, rising linearly from 0 at the bottom (LIMA, section 3)."""
     lora_rank: int = setting(16, AT_LEAST_ONE)
     """Rank of the adapters (method=lora)."""
     lora_alpha: int = setting(32, AT_LEAST_ONE)
     """Scale of the adapters: updates are multiplied by lora_alpha / lora_rank."""
-    lora_dropout: float = setting(0.0, SHARE)
+    lora_dropout: float = setting(0.0, BELOW_ONE)
     """Dropout before the adapters, 0 to 1."""
     lora_dora: bool = False
     """Whether adapters learn direction and magnitude apart (DoRA, Liu et al. 2024)."""
@@ -386,7 +399,7 @@ class EvalConfig:
 
     temperature: float = setting(0.7, AT_LEAST_ZERO)
     """Sampling temperature; 0 = greedy."""
-    top_p: float = setting(0.9, SHARE)
+    top_p: float = setting(0.9, NUCLEUS)
     """Nucleus sampling, 0 to 1."""
     repetition_penalty: float | None = setting(None, ABOVE_ZERO)
     """Divides the scores of tokens already written (LIMA: 1.2)."""
@@ -412,8 +425,12 @@ class JudgeConfig:
     """Prompt file in minilima/prompts/judge: choose (one word), explain (reasons first) or weigh (one letter, m or M)."""
     max_tokens: int = setting(8, AT_LEAST_ONE, "tokens")
     """Longest reply of the judge, in tokens."""
-    temperature: float = setting(0.0, AT_LEAST_ZERO)
-    """Sampling temperature of kind=openai, 0 or more; without effect where log-probabilities decide."""
+    temperature: float | None = setting(0.0, AT_LEAST_ZERO)
+    """Sampling temperature of kind=openai, 0 or more; None = none is sent; without effect where log-probabilities decide."""
+    reasoning_effort: str | None = None
+    """How long a reasoning model of an endpoint thinks: low, medium, high, as it calls them; None = its own default."""
+    extra_body: dict[str, Any] | None = None
+    """Further fields of each request to the endpoint, as its own documentation names them: {top_k: 20}; they enter the key."""
     top_logprobs: int | None = setting(None, between(1, 20))
     """kind=openai: the preference is weighted by the probabilities of m and M among so many likeliest first tokens, 1 to 20;
     None = what the judge writes decides."""

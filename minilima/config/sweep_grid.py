@@ -16,15 +16,15 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from minilima.config.compose import composing, finished, load_config, searchpath, typed
-from minilima.config.explain import explain_composition
+from minilima.config.explain import COMPOSITION_ERRORS, explain_composition
+from minilima.config.groups import groups
 from minilima.config.schema import Config
 from minilima.config.settings import settings
-from minilima.errors import MinilimaError
+from minilima.errors import MinilimaError, options
 
 _GRID = "BasicSweeper"
 
@@ -79,7 +79,7 @@ def expand(overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
             axes = _axes([*_parse([f"{key}={value}" for key, value in own.items()]), *parsed], searches=searches)
             choices = whole.hydra.runtime.choices
             launcher, named = str(choices["hydra/launcher"]), choices.get("sweep")
-        except (HydraException, OmegaConfBaseException) as error:
+        except COMPOSITION_ERRORS as error:
             raise explain_composition(error, overrides, config_dir) from None
         points = () if searches else _points(axes, config_dir)
         plain = tuple(str(item.input_line) for item in parsed if not _is_hydras(item) and not item.is_sweep_override())
@@ -117,6 +117,13 @@ def _axes(overrides: Sequence[Override], *, searches: bool) -> dict[str, list[st
             axes[key] = [str(override.input_line)]
         elif override.is_discrete_sweep():
             axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if not axes[key]:
+                known = f"The options of {key} are: {options(groups()[key])}" if key in groups() else f"{key} is no group"
+                raise MinilimaError(
+                    f"{override.input_line} gives no value.",
+                    f"glob(…) chooses options of a group by their names. {known}.",
+                    f"Correct the pattern, or list values: {key}=…,…",
+                )
         elif searches:
             axes[key] = []
         else:
@@ -151,7 +158,7 @@ def _base(overrides: Sequence[str], config_dir: str | None) -> Config | None:
     try:
         composed = compose("config", overrides=[*overrides, *searchpath(config_dir)])
         return None if _interpolates(composed) else typed(composed)
-    except (HydraException, OmegaConfBaseException):
+    except COMPOSITION_ERRORS:
         return None
 
 

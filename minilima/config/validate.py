@@ -3,7 +3,7 @@
 import math
 import re
 
-from minilima.config.choices import Method, Offload, Rounding
+from minilima.config.choices import GeneratorKind, JudgeKind, Method, Offload, Rounding
 from minilima.config.schema import ComputeConfig, Config, JudgeConfig, SftConfig
 from minilima.config.settings import settings
 from minilima.environment import PACKAGE
@@ -21,6 +21,8 @@ def check_ranges(config: Config) -> None:
     """
     for setting in settings().values():
         value = setting.of(config)
+        if isinstance(value, str) and "\0" in value:
+            raise _out_of_range(setting.name, value, "a text without null bytes")
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
         if not math.isfinite(value):
@@ -28,6 +30,7 @@ def check_ranges(config: Config) -> None:
         if value not in setting.valid:
             raise _out_of_range(setting.name, value, setting.valid.words)
     _check_addresses(config)
+    _check_sampling(config)
     _check_judge(config.judge)
     _check_sft(config.sft)
     _check_compute(config.compute)
@@ -41,6 +44,21 @@ def check_ranges(config: Config) -> None:
         raise _out_of_range("name", config.name, _NAME)
 
 
+def _check_sampling(config: Config) -> None:
+    """A model on this machine has no sampling of its own to fall back to."""
+    asked = [("generator", config.generator, config.generator.kind == GeneratorKind.local)]
+    unset = [
+        f"{who}.{name}" for who, one, local in asked if local for name in ("temperature", "top_p") if getattr(one, name) is None
+    ]
+    if config.judge.kind == JudgeKind.local and config.judge.temperature is None:
+        unset.append("judge.temperature")
+    if unset:
+        raise MinilimaError(
+            f"{unset[0]} is not set.", "null leaves the choice to an endpoint; a model on this machine has none.",
+            f"Set {unset[0]}=… (0 = greedy).",
+        )  # fmt: skip
+
+
 def _check_addresses(config: Config) -> None:
     addresses = [("endpoints.generator.base_url", config.endpoints.generator.base_url)]
     addresses += [("endpoints.judge.base_url", config.endpoints.judge.base_url)]
@@ -51,6 +69,12 @@ def _check_addresses(config: Config) -> None:
                 f"{key}={address!r} is no address.",
                 "It begins with http:// or https:// and a host.",
                 f"For example {key}=http://localhost:8000/v1, vLLM's own",
+            )
+        if address is not None and "@" in address.split("://", 1)[1].split("/", 1)[0]:
+            raise MinilimaError(
+                f"{key} holds a user or a password.",
+                "Addresses are written into files that you pass on.",
+                "Put the secret into an environment variable and name it in api_key_env; give the address without it.",
             )
 
 
@@ -65,6 +89,12 @@ def _check_sft(sft: SftConfig) -> None:
             f"sft.{'quantise' if sft.quantise else 'lora_dora'} needs adapters, and sft.method={sft.method} has none.",
             "DoRA is a kind of adapter; weights in 4 bits cannot be trained themselves.",
             "Choose sft=lora, or leave the setting out.",
+        )
+    if sft.final_learning_rate > sft.learning_rate:
+        raise MinilimaError(
+            f"sft.final_learning_rate={sft.final_learning_rate:g} is above sft.learning_rate={sft.learning_rate:g}.",
+            "The rate falls from the one to the other.",
+            "Give a smaller final rate, or sft.schedule=constant.",
         )
     if sft.weights == Rounding.stochastic and sft.method != Method.full:
         raise MinilimaError(

@@ -44,7 +44,7 @@ def _answers_of(job: Job, location: str, name: str, generator: str, on_progress:
     model = CachedModel(writer, job.cache)
     answers = answer_prompts(prompts, model, config, generator, on_progress)
     metrics = write_answers(job, prompts, answers, lambda: _for_losses(writer, location, name, config.compute), on_progress)
-    return Outcome(metrics=metrics, usage=model.usage)
+    return Outcome(metrics={**metrics, **model.arithmetic}, usage=model.usage)
 
 
 def write_answers(

@@ -16,7 +16,8 @@ from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.records import TIE, Answer, OnProgress, Progress, Usage, Verdict
 from minilima.models.cache import CachedModel
-from minilima.models.chat import FAILED, Message, OnReply, Reply, Request, ask, counted
+from minilima.models.chat import FAILED, REFUSAL, Message, OnReply, Reply, Request, ask, counted
+from minilima.models.openai_api import extra_fields
 from minilima.prompts import render
 from minilima.store.job import Job, Outcome
 
@@ -152,7 +153,7 @@ def _by_endpoint(job: Job, pairs: Sequence[Pair], on_progress: OnProgress) -> tu
     from minilima.models.endpoint import connect
 
     judge, endpoint = job.config.judge, job.config.endpoints.judge
-    model = connect("judge.model", judge.model, endpoint, job.cache, job.key)
+    model = connect("judge.model", judge.model, endpoint, job.cache, job.key, extra_fields(judge))
     return _by_replies(model, judge, pairs, on_progress, alone=0 if endpoint.batch else 1)
 
 
@@ -187,6 +188,8 @@ def _ask_all(
     def usable(reply: Reply) -> bool:
         if not asks_endpoint and judge.temperature == 0:
             return True  # it would write the same again
+        if reply.finish == REFUSAL or (reply.finish == "length" and not form.needs_logprobs):
+            return True  # it is no verdict, and would be cut again
         # An endpoint that gave no log-probabilities will not do so when it is asked again.
         return (form.needs_logprobs and reply.logprobs is None) or form.read(reply) is not None
 
@@ -198,7 +201,23 @@ def _ask_all(
             f"judge.prompt={form.name} reads them; the endpoint or the model does not send any.",
             "Name another model with judge.model=…, or use a judge whose text is read: judge=chatgpt or judge=cot.",
         )
+    if asks_endpoint and first and all(reply.finish == "length" and form.read(reply) is None for reply in first):
+        raise MinilimaError(
+            f"The first reply of {model.name} was cut at judge.max_tokens={judge.max_tokens}, before its choice.",
+            f"It began: {(first[0].text or first[0].reasoning or 'nothing was written')[:200]}",
+            "Raise judge.max_tokens; a model that thinks first needs some thousand. What was answered is kept.",
+        )
+    if asks_endpoint and first and not form.needs_logprobs and all(_is_no_verdict(reply, form) for reply in first):
+        raise MinilimaError(
+            f"The first reply of {model.name} is no verdict in the form of judge.prompt={form.name}.",
+            f"It wrote: {first[0].text[:200]}",
+            "Choose another model or judge.prompt, or raise judge.max_tokens where the choice comes last.",
+        )
     return first + model.reply_many(requests[alone:], on_reply, usable)
+
+
+def _is_no_verdict(reply: Reply, form: JudgeForm) -> bool:
+    return reply.finish not in (FAILED, REFUSAL) and form.read(reply) is None
 
 
 def _combine(identity: str, replies: Sequence[tuple[Reply, bool]], form: JudgeForm) -> Verdict:
@@ -210,14 +229,21 @@ def _combine(identity: str, replies: Sequence[tuple[Reply, bool]], form: JudgeFo
         # Unswapped, the reference model's answer is shown first and the tuned model's second.
         preference = form.read(reply)
         if preference is None:
-            words = "no reply came, after all tries" if reply.finish == FAILED else f"could not be read: {reply.text[:200]}"
-            return Verdict(id=identity, preference=None, explanation=words)
+            return Verdict(id=identity, preference=None, explanation=_unread(reply))
         preferences.append(REFERENCE_WINS + TUNED_WINS - preference if swapped else preference)
     words = "\n\n".join(reply.text.strip() for reply, _ in replies)
     if form.needs_logprobs:
         words = "probability of the tuned answer: " + ", ".join(f"{preference - 1:.3f}" for preference in preferences)
     orders = tuple(preferences) if len(preferences) > 1 else ()
     return Verdict(id=identity, preference=sum(preferences) / len(preferences), orders=orders, explanation=words)
+
+
+def _unread(reply: Reply) -> str:
+    """Why a reply is no verdict."""
+    if reply.finish == FAILED:
+        return "no reply came, after all tries"
+    how = "was cut at judge.max_tokens" if reply.finish == "length" else "could not be read"
+    return f"{how}: {reply.text[:200]}"
 
 
 def _equal(pair: Pair) -> bool:

@@ -7,6 +7,7 @@ judged when it has judged all that it was given: it is given as many pairs as ma
 
 import json
 import os
+import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from omegaconf import OmegaConf
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.formats.alpaca_judges import OPENAI, read_annotators
-from minilima.formats.files import write_atomic
+from minilima.formats.files import remembered, write_atomic
 from minilima.formats.records import Answer, OnProgress, Progress, Usage, Verdict
-from minilima.models.openai_api import explain
+from minilima.models.refusals import explain
 from minilima.store.job import Job
 
+_MARKUP = re.compile(r"<\|(im_start|im_end)\|>")
 _MISSING = -1
 """How its cache marks a pair whose reply had no verdict; such pairs are asked about again."""
 
@@ -48,7 +50,7 @@ def judge_with_alpaca_eval(
         for chunk in _chunks(pairs, job.config.endpoints.judge.concurrency):
             base, tuned = ([_row(pair[side]) for pair in chunk] for side in (0, 1))
             judged = {row["instruction"]: row for row in annotator.annotate_head2head(outputs_1=base, outputs_2=tuned)}
-            verdicts += [_verdict(pair[1], judged[pair[1].instruction]) for pair in chunk]
+            verdicts += [_verdict(pair[1], judged[plain(pair[1].instruction)]) for pair in chunk]
             on_progress(Progress(done=len(verdicts), total=len(pairs), unit="verdicts"))
     except openai.OpenAIError as error:
         raise explain(error, job.config.judge.model or "of the annotators_config", job.config.endpoints.judge) from None
@@ -117,12 +119,18 @@ def _connection(endpoint: EndpointConfig) -> dict[str, Any]:
 
 def _forget_missing(cache: Path) -> None:
     if cache.is_file():
-        rows = json.loads(cache.read_text(encoding="utf-8"))
-        write_atomic(cache, json.dumps([row for row in rows if row["preference"] not in (None, _MISSING)]))
+        # The package writes it in place: a kill may leave half of it, and the package reads nothing but a whole one.
+        rows = remembered(cache, lambda rows: [row for row in rows if row["preference"] not in (None, _MISSING)])
+        write_atomic(cache, json.dumps(rows or []))
 
 
 def _row(answer: Answer) -> dict[str, str]:
-    return {"instruction": answer.instruction, "output": answer.output, "generator": answer.generator}
+    return {"instruction": plain(answer.instruction), "output": plain(answer.output), "generator": answer.generator}
+
+
+def plain(text: str) -> str:
+    """The text with chat markup taken apart: the package divides its prompts at it, and would cut them in an answer."""
+    return _MARKUP.sub(r"<| \1 |>", text)
 
 
 def _verdict(answer: Answer, row: Mapping[str, Any]) -> Verdict:

@@ -162,7 +162,7 @@ def read_card(path: Path) -> JudgeCard:
     """
     try:
         return _card(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MinilimaError(
             f"The judge card {path} cannot be read.",
             f"{type(error).__name__}: {error}.",

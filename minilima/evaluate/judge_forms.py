@@ -54,8 +54,8 @@ class JudgeForm:
 
 
 def read_choice(reply: Reply) -> float | None:
-    """The preference of a reply that names `Output (a)` or `Output (b)`."""
-    choice = parse_choice(reply.text)
+    """The preference of a whole reply that names `Output (a)` or `Output (b)`; one that was cut may have gone on otherwise."""
+    choice = None if reply.finish == "length" else parse_choice(reply.text)
     return None if choice is None else {"a": FIRST_WINS, "b": SECOND_WINS}[choice]
 
 
@@ -162,12 +162,41 @@ def weigh(logprobs: Mapping[str, float]) -> float | None:
     return 2 - first / (first + second)
 
 
-_CHOICE = re.compile(r"\boutput\s*\(?\s*([ab])\s*\)?", re.IGNORECASE)
+_VERB = r"is|was|wins|has|because|since|over|to|than|and|or"
+_LETTER = rf"(?:output|answer|response)\s*(?:\(\s*([ab])\s*\)|([ab])(?=\s*(?:$|[.,:;!)*]|(?:{_VERB})\b)))"
+_ONE = rf"(?:the\s+)?(?:{_LETTER}|(first|second)(?:\s+(?:output|answer|response|one))?\b)"
+"""An output as a judge names it: by its letter in brackets, by a letter that stands alone (and is no article), by its place."""
+_NAMED = re.compile(_LETTER, re.IGNORECASE)
+_LEAD = re.compile(r"[^\w(]*(?:(?:my|the|final)\s+)*(?:(?:choice|answer|verdict|winner)(?:\s+is)?\s*:?\W*)?", re.IGNORECASE)
+"""What may stand before a choice that stands alone."""
+_CHOSEN = r"prefer|choose|chose|pick|select|favou?r|choice\s+is|winner\s+is|better\s+(?:one\s+)?is|best\s+is|go\s+with"
+_PRAISED = r"(?:is|was|seems)\s+(?:(?!not\b)\w+\s+)?(?:better|best|preferable|superior|stronger|preferred)|wins"
+_CHOOSES = (
+    re.compile(rf"\b(?:{_CHOSEN})\s*:?\s*{_ONE}", re.IGNORECASE),
+    re.compile(rf"{_ONE}\s+(?:{_PRAISED})\b", re.IGNORECASE),
+)
+_UNDECIDED = re.compile(r"\b(?:neither|nor|tied?|draw|equal(?:ly)?|both|either|undecided|unclear|cannot)\b", re.IGNORECASE)
+_DENIES = re.compile(r"\b(?:not|\w+n't|worse|worst|wrong|incorrect|fails|lacks|bad|weaker|inferior)\b", re.IGNORECASE)
 
 
 def parse_choice(text: str) -> str | None:
-    """`a` or `b`: the last choice that a reply names on its last line, or in a reply of one line; None if there is none."""
+    """`a` or `b`: the choice that the last line of a reply states in words; None where it states none, both, or a tie."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
-    named = _CHOICE.findall(lines[-1]) if lines else []
-    choices = {name.lower() for name in named}
-    return choices.pop() if len(choices) == 1 else None
+    if not lines:
+        return None
+    last = lines[-1].strip()
+    named = {_letter(found) for found in _NAMED.finditer(last)}
+    rest = _NAMED.sub("", _LEAD.sub("", last, count=1), count=1)
+    if len(named) == 1 and not re.search(r"\w", _LEAD.sub("", rest)):
+        return named.pop()
+    if _UNDECIDED.search(last):
+        return None
+    chosen = {_letter(found) for form in _CHOOSES for found in form.finditer(last)}
+    if chosen:
+        return chosen.pop() if len(chosen) == 1 else None
+    return named.pop() if len(named) == 1 and not _DENIES.search(last) else None
+
+
+def _letter(found: re.Match[str]) -> str:
+    word = next(group.lower() for group in found.groups() if group)
+    return {"first": "a", "second": "b"}.get(word, word)

@@ -19,7 +19,7 @@ from minilima.evaluate.length_control_tables import (
 )
 from minilima.evaluate.statistics import Estimate
 from minilima.formats.annotations import Run
-from minilima.formats.files import canonical_json, sha256_text, write_atomic
+from minilima.formats.files import canonical_json, remembered, sha256_text, write_atomic
 from minilima.models.fingerprint import fingerprint_directory
 
 _VERSION = 2
@@ -39,8 +39,8 @@ def length_controlled_win_rate(run: Run, key: str, tables: Path | None, memory: 
     folder = (tables or cached_folder()) if official else None
     content = [_VERSION, key, run.generator, run.judge, fingerprint_directory(folder) if folder is not None else None]
     file = memory / f"{sha256_text(canonical_json(content))[:16]}.json"
-    if file.is_file():
-        return _parse(json.loads(file.read_text(encoding="utf-8")))
+    if (figure := remembered(file, _parse)) is not None:
+        return figure
     controlled = _fit(run, folder) if official else _fit_minimal(run)
     write_atomic(file, json.dumps(asdict(controlled)))
     return controlled

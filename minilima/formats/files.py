@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from minilima.environment import PACKAGE
 from minilima.errors import MinilimaError
 
+Value = TypeVar("Value")
 Json = None | bool | int | float | str | list["Json"] | Mapping[str, "Json"]
 
 
@@ -123,10 +124,26 @@ def clear_aside(folder: Path) -> None:
             _remove(path)
 
 
-def share(folder: Path) -> None:
-    """Lets others read and write what is below `folder` as far as the umask does: some libraries create files for one user."""
+def owner(path: Path) -> str:
+    """The name of the user whose file it is; `another user` where that is not known here."""
+    try:
+        while not path.exists():
+            path = path.parent
+        return path.owner()
+    except (OSError, KeyError):
+        return "another user"
+
+
+def umask() -> int:
+    """The bits that new files of this process lack."""
     mask = os.umask(0o077)
     os.umask(mask)
+    return mask
+
+
+def share(folder: Path) -> None:
+    """Lets others read and write what is below `folder` as far as the umask does: some libraries create files for one user."""
+    mask = umask()
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             mode = stat.S_IMODE(path.stat().st_mode)
@@ -162,6 +179,26 @@ def new_folder(folder: Path) -> Iterator[Path]:
             sync(item)
         aside.rename(folder)
         sync(folder.absolute().parent)
+
+
+def remembered(path: Path, parse: Callable[[Any], Value]) -> Value | None:
+    """What a file of ours holds that can be made again; None where it is not there or damaged, so that it is."""
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def recorded(path: Path, parse: Callable[[Any], Value], fix: str) -> Value:
+    """What a file of ours holds that only its command can write again.
+
+    Raises:
+        MinilimaError: it is not there or damaged; `fix` says what to type.
+    """
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise MinilimaError(f"{path} cannot be read.", f"{type(error).__name__}: {error}.".replace("\n", " "), fix) from None
 
 
 def sizes(folder: Path) -> dict[str, int]:

@@ -21,7 +21,9 @@ UNANSWERED = "unanswered"
 """Reason for leaving out a prompt at the end of a conversation."""
 EMPTY = "empty_output"
 """Reason for leaving out a prompt whose answer is empty."""
-_OTHER_NAMES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_OTHER_NAMES: dict[str | None, str] = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
+}  # fmt: skip
 """Roles of ShareGPT and OpenAI, which data sets such as BELLE's mix."""
 
 
@@ -194,13 +196,13 @@ def _dialogue(row: Row, said: list[Said], system: str | None) -> tuple[list[Exam
 
 def _turn(row: Row, layout: Layout, turn: object, place: int, *, last: bool, named: bool) -> Said:
     if isinstance(turn, str):  # LIMA's files hold texts alone, the user's first
-        role = ("user", "assistant")[(place - 1) % 2]
-        return Said(role=role, text=_spoken(row, turn, role, place, last=last))
+        speaker = ("user", "assistant")[(place - 1) % 2]
+        return Said(role=speaker, text=_spoken(row, turn, speaker, place, last=last))
     if not isinstance(turn, dict):
         raise row.broken(f"has no proper turn {place}", f"It must be an object with {layout.role_tag} and {layout.content_tag}.")
-    roles = {layout.user_tag: "user", layout.assistant_tag: "assistant", layout.system_tag: "system"}
+    roles: dict[str | None, str] = {layout.user_tag: "user", layout.assistant_tag: "assistant", layout.system_tag: "system"}
     role = turn.get(str(layout.role_tag))
-    known = roles if named else {**_OTHER_NAMES, **roles}
+    known: dict[str | None, str] = roles if named else {**_OTHER_NAMES, **roles}
     if not isinstance(role, str) or role not in known:
         raise row.broken(
             f"has the {layout.role_tag} {role!r} in turn {place}",

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from minilima.config.choices import Encoding
+from minilima.config.choices import Encoding, Tokenizer
 from minilima.config.schema import Config, DataConfig, DatasetConfig
 from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.records import EvalPrompt, Example, OnProgress, Rejected, SeedTask, Usage, user_text
 from minilima.formats.seeds import load_seeds
+from minilima.formats.words import count_words
 from minilima.generate.dataset_statistics import describe
 from minilima.generate.layouts import encode
+from minilima.generate.near_duplicates import first_near_duplicates
 from minilima.generate.pool import connect_generator, reasons
 from minilima.generate.prompting import Prompter
 from minilima.generate.quality import rate
@@ -48,7 +50,7 @@ def build_dataset(job: Job, on_progress: OnProgress) -> Outcome:
 def sift(
     examples: Sequence[Example], prompts: Sequence[EvalPrompt], data: DataConfig, dataset: DatasetConfig
 ) -> tuple[list[Example], list[Rejected]]:
-    """Leaves out exact duplicates, answers outside the length window, and what resembles an evaluation prompt.
+    """Rejects duplicates, answers outside the length window, and what resembles an evaluation prompt.
 
     An example resembles one where its instruction, its instruction and input, or an earlier prompt of its conversation has
     a ROUGE-L F1 above `data.max_similarity` with it.
@@ -57,30 +59,47 @@ def sift(
     for prompt in prompts:
         index.add(prompt.id, prompt.instruction)
     texts = list(dict.fromkeys(text for example in examples for text in _asked(example)))
-    nearest = dict(zip(texts, index.nearest_many(texts), strict=True))
+    nearest = dict(zip(texts, index.nearest_above(texts, data.max_similarity), strict=True))
     kept: list[Example] = []
     rejected: list[Rejected] = []
     seen: dict[tuple[object, ...], str] = {}
     for example in examples:
         content = (example.system, example.history, example.instruction, example.input, example.output)
-        found = (nearest[text] for text in _asked(example))
-        near = max((one for one in found if one), key=lambda one: one.rouge, default=None)
-        words = len(example.output.split())
+        near = max((one for text in _asked(example) if (one := nearest[text])), key=lambda one: one[1], default=None)
+        words = count_words(example.output)
         if content in seen:
-            rejected.append(_left_out(example, "duplicate", seen[content], 1.0))
+            rejected.append(_rejection(example, "duplicate", seen[content], 1.0))
         elif words < dataset.min_output_words:
-            rejected.append(_left_out(example, "output_too_short", example.nearest_id, example.nearest_rouge))
+            rejected.append(_rejection(example, "output_too_short", example.nearest_id, example.nearest_rouge))
         elif dataset.max_output_words is not None and words > dataset.max_output_words:
-            rejected.append(_left_out(example, "output_too_long", example.nearest_id, example.nearest_rouge))
-        elif near is not None and near.rouge > data.max_similarity:
-            rejected.append(_left_out(example, "contamination", near.id, round(near.rouge, 4)))
+            rejected.append(_rejection(example, "output_too_long", example.nearest_id, example.nearest_rouge))
+        elif near is not None:
+            rejected.append(_rejection(example, "contamination", near[0], round(near[1], 4)))
         else:
             kept.append(example)
         seen.setdefault(content, example.id)
+    if dataset.max_similarity is None:
+        return kept, rejected
+    distinct, near_duplicates = _without_near_duplicates(kept, dataset.max_similarity, data.tokenizer)
+    return distinct, [*rejected, *near_duplicates]
+
+
+def _without_near_duplicates(
+    examples: Sequence[Example], limit: float, tokenizer: Tokenizer
+) -> tuple[list[Example], list[Rejected]]:
+    """What is above the limit with an earlier example that is kept, by all that the user says, is rejected."""
+    requests = ["\n".join([*(user for user, _ in each.history), user_text(each.instruction, each.input)]) for each in examples]
+    nearest = first_near_duplicates(requests, limit, tokenizer=tokenizer)
+    kept = [example for example, near in zip(examples, nearest, strict=True) if near is None]
+    rejected = [
+        _rejection(example, "near_duplicate", examples[near[0]].id, round(near[1], 4))
+        for example, near in zip(examples, nearest, strict=True)
+        if near is not None
+    ]
     return kept, rejected
 
 
-def _left_out(example: Example, reason: str, nearest_id: str | None, nearest_rouge: float | None) -> Rejected:
+def _rejection(example: Example, reason: str, nearest_id: str | None, nearest_rouge: float | None) -> Rejected:
     return Rejected(
         id=example.id, text=example.instruction, reason=reason, nearest_id=nearest_id, nearest_rouge=nearest_rouge,
         input=example.input or None, output=example.output, request=example.request,

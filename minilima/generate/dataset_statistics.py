@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minilima.formats.records import Example
+from minilima.formats.words import count_words
 from minilima.generate.classification import label_balance
 from minilima.generate.filters import is_refusal
 
@@ -29,8 +30,8 @@ def describe(examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def word_statistics(texts: Sequence[str]) -> dict[str, float]:
-    """Mean and percentiles of the number of words (runs between white space)."""
-    words = [len(text.split()) for text in texts] or [0]
+    """Mean and percentiles of the number of words (`formats.words`)."""
+    words = [count_words(text) for text in texts] or [0]
     values = {name: float(np.percentile(words, percentile)) for name, percentile in _PERCENTILES.items()}
     return {"mean": round(float(np.mean(words)), 1), **values}
 

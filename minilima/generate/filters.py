@@ -4,6 +4,7 @@ import re
 from itertools import pairwise
 
 from minilima.config.schema import DataConfig
+from minilima.formats.words import count_words
 from minilima.rouge import likeness
 
 
@@ -12,12 +13,11 @@ def instruction_fault(text: str, data: DataConfig) -> str | None:
 
     Unlike the original, texts may begin with a letter of any script, and case is left as it is.
     """
-    words = text.split()
-    if not words:
+    if not text.strip():
         return "empty"
-    if len(words) < data.min_words:
+    if count_words(text) < data.min_words:
         return "too_short"
-    if len(words) > data.max_words:
+    if count_words(text) > data.max_words:
         return "too_long"
     if not text[0].isalnum() and text[0] not in "\"'¿¡(":
         return "starts_with_punctuation"
@@ -81,7 +81,7 @@ def instance_fault(*, instruction: str, input_text: str, output: str, truncated:
         return "empty_output"
     if output.strip() in (input_text.strip(), instruction.strip()) or likeness(output, instruction) > _ECHO:
         return "output_repeats_input"
-    if output.rstrip().endswith(":") or input_text.rstrip().endswith(":"):
+    if output.rstrip().endswith((":", "：")) or input_text.rstrip().endswith((":", "：")):
         return "unfinished"
     if is_refusal(output):
         return "refusal"

@@ -17,7 +17,7 @@ from minilima.generate.instructions import Instruction
 from minilima.generate.methods import no_input
 from minilima.generate.prompting import Demonstration, Prompter
 from minilima.models.cache import CachedModel
-from minilima.models.chat import FAILED, Reply, Request, Sampling, counted
+from minilima.models.chat import FAILED, Reply, Request, counted
 
 CLASSIFICATION_DEMONSTRATIONS = 4
 """Seed tasks shown before the question, half of them classification tasks."""
@@ -104,7 +104,7 @@ class Instances:
         shown: list[Demonstration] = [({"instruction": task.instruction}, "Yes") for task in yes]
         shown += [({"instruction": task.instruction}, "No") for task in no]
         rng.shuffle(shown)
-        sampling = Sampling(temperature=0.0, max_tokens=3)
+        sampling = self.prompter.greedy(3)
         requests = [self.prompter.request("classification", shown, sampling, instruction=task.instruction) for task in tasks]
         replies = self._ask(requests, "classified", lambda reply: says_yes(reply.text) is not None)
         return [says_yes(reply.text) for reply in replies]

@@ -120,8 +120,10 @@ def _turns(task: Demo) -> list[Message]:
     return [asked, Message(role="assistant", content=task.output)] if task.output else [asked]
 
 
-_ITEM = re.compile(r"(?:^|(?<=[.?!])\s)\s*(?:\d+\s*[.)]\s+)+(?=\S)", re.MULTILINE)
-_NUMBER = re.compile(r"^\s*\d+\s*[.)]\s+")
+# `1. ` and `1) `; `1、`, `１．` and `（1）`; and `1.` without a space before a letter that is not ASCII.
+_MARK = r"(?:\d+\s*[.)]\s+|\d+\s*[、．）]\s*|（\s*\d+\s*）\s*|\d+[.)](?=[^\x00-\x7f])(?=\w))"
+_ITEM = re.compile(rf"(?:^\s*|(?<=[.?!])\s\s*|(?<=[。？！；])\s*){_MARK}+(?=\S)", re.MULTILINE)
+_NUMBER = re.compile(rf"^\s*{_MARK}")
 _DECORATION = re.compile(r"^(\*\*|[\"“'])(.*?)(\*\*|[\"”'])$", re.DOTALL)
 
 
@@ -157,7 +159,11 @@ _FIELDS = re.compile(
     r"^\W*(?:\d+\s*[.)]\s*)?Output\s*:(?P<output>.*?)(?=^\W*(?:\d+\s*[.)]\s*)?Instruction\s*:|\Z)",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
-_NO_INPUT = re.compile(r"^\W*(none|n/?a|no input( needed| required)?|nothing|not needed|empty)\W*$", re.IGNORECASE)
+_NO_INPUT = re.compile(
+    r"^\W*(none|n/?a|no input( needed| required)?|nothing|not needed|empty"
+    r"|无|无输入|没有|没有输入|不需要|不需要输入|無|なし|入力なし|없음|입력 없음|ไม่มี|لا يوجد|कोई नहीं|нет|yok|keine?)\W*$",
+    re.IGNORECASE,
+)
 
 
 def parse_examples(text: str, *, cut: bool = False) -> list[Candidate]:
@@ -191,4 +197,4 @@ def no_input(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(":")
+    return " ".join(text.split()).rstrip(":：")

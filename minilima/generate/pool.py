@@ -23,6 +23,7 @@ from minilima.generate.methods import Method, example_method, list_method, turn_
 from minilima.generate.prompting import Prompter
 from minilima.models.cache import CachedModel
 from minilima.models.engines import load_writer
+from minilima.models.openai_api import extra_fields
 from minilima.store.job import Job, Outcome
 
 
@@ -52,7 +53,15 @@ def build_pool(job: Job, on_progress: OnProgress) -> Outcome:
     write_jsonl(job.work / "instances.jsonl", examples)
     rejected = [*growth.rejected, *faulty]
     write_jsonl(job.work / "rejected.jsonl", rejected)
-    return Outcome(metrics=_metrics(growth, classified, examples, rejected), usage=model.usage)
+    if not examples:
+        raise MinilimaError(
+            "The generator wrote no task that passed the filters.",
+            f"Rejected: {reasons(rejected) or 'nothing'}; stopped by {growth.stopped.replace('_', ' ')}; "
+            f"{job.work / 'rejected.jsonl'} lists each.",
+            "Use a stronger generator, raise the budget, or loosen the filters of data=….",
+        )
+    metrics = {**_metrics(growth, classified, examples, rejected), **model.arithmetic}
+    return Outcome(metrics=metrics, usage=model.usage)
 
 
 def _metrics(
@@ -126,7 +135,8 @@ def connect_generator(job: Job) -> CachedModel:
     if generator.kind == GeneratorKind.openai:
         from minilima.models.endpoint import connect
 
-        return connect("generator.model", generator.model, job.config.endpoints.generator, job.cache, job.account or job.key)
+        endpoint, account = job.config.endpoints.generator, job.account or job.key
+        return connect("generator.model", generator.model, endpoint, job.cache, account, extra_fields(generator))
     source = job.sources.generator or job.sources.base
     location = job.model_location(source, "generator")
     return CachedModel(load_writer(location, source.identity, job.config.compute), job.cache)

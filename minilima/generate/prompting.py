@@ -53,12 +53,25 @@ class Prompter:
         """The generator's sampling, without the settings that this kind of model does not have."""
         generator, local = self.generator, self.generator.kind == GeneratorKind.local
         return Sampling(
-            temperature=generator.temperature if temperature is None else temperature,
+            # An endpoint that is sent no temperature takes none in the steps that would be greedy either.
+            temperature=generator.temperature if temperature is None or generator.temperature is None else temperature,
             top_p=generator.top_p,
             max_tokens=max_tokens,
             repetition_penalty=generator.repetition_penalty if local else None,
             presence_penalty=None if local else generator.presence_penalty,
             stop=None if self.is_chat else (BLOCK_END,),
+        )
+
+    def greedy(self, max_tokens: int) -> Sampling:
+        """For replies of a few tokens that are no matter of taste; a reasoning model has room to think before them."""
+        generator = self.generator
+        if generator.kind == GeneratorKind.local:
+            return Sampling(temperature=0.0, max_tokens=max_tokens)
+        reasons = generator.temperature is None or generator.reasoning_effort is not None
+        return Sampling(
+            temperature=None if generator.temperature is None else 0.0,
+            top_p=None if generator.top_p is None else 1.0,
+            max_tokens=max_tokens + (self.data.instance_tokens if reasons else 0),
         )
 
     def instance_sampling(self) -> Sampling:

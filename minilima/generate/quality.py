@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from minilima.formats.records import Example, OnProgress, user_text
 from minilima.generate.prompting import Prompter
 from minilima.models.cache import CachedModel
-from minilima.models.chat import Sampling, counted
+from minilima.models.chat import counted
 
 _NUMBER = re.compile(r"\b(10|[1-9])(\.\d)?\b")
 _REPLY_TOKENS = 8
@@ -14,7 +14,7 @@ _REPLY_TOKENS = 8
 
 def rate(examples: Sequence[Example], model: CachedModel, prompter: Prompter, on_progress: OnProgress) -> list[float | None]:
     """The ratings; None where no reply had a number."""
-    sampling = Sampling(temperature=0.0, max_tokens=_REPLY_TOKENS)
+    sampling = prompter.greedy(_REPLY_TOKENS)
     requests = [
         prompter.request("rating", [], sampling, request=user_text(example.instruction, example.input), output=example.output)
         for example in examples

@@ -11,6 +11,7 @@ from minilima.config.choices import Select
 from minilima.config.schema import DatasetConfig
 from minilima.formats.files import sha256_text
 from minilima.formats.records import Example, user_text
+from minilima.formats.words import count_words
 
 Vectors = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Vectors]
@@ -29,7 +30,7 @@ def arrange(examples: Sequence[Example], dataset: DatasetConfig, seed: int, *, e
     """
     shuffled = shuffle(examples, seed)
     if dataset.select == Select.long:
-        return sorted(shuffled, key=lambda example: -len(example.output.split()))
+        return sorted(shuffled, key=lambda example: -count_words(example.output))
     if dataset.select == Select.quality:
         rated = [replace(example, score=score) for example, score in zip(shuffled, rate(shuffled), strict=True)]
         return sorted(rated, key=lambda example: -(example.score or 0.0))

@@ -10,7 +10,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +22,9 @@ from openai.types import Batch
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.budget import Budget, Spend, worst_case
-from minilima.models.chat import FAILED, TEXT, OnReply, Reply, Request
-from minilima.models.openai_api import chat_call, explain, is_whole, open_client, parse_completion
+from minilima.models.chat import FAILED, TEXT, UNKNOWN_USAGE, OnReply, Reply, Request
+from minilima.models.openai_api import chat_call, is_whole, named, open_client, parse_completion
+from minilima.models.refusals import explain
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 90_000_000
 """OpenAI takes 50,000 requests and 100 MB a file."""
@@ -43,8 +44,11 @@ _Collected = dict[str, tuple[Reply | None, str]]
 class BatchModel:
     """A model behind an endpoint's Batch API. The budget's database notes which request was sent in which batch."""
 
-    def __init__(self, model: str, endpoint: EndpointConfig, budget: Budget, database: Path) -> None:
-        self.name = model
+    def __init__(
+        self, model: str, endpoint: EndpointConfig, budget: Budget, database: Path, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        self.model, self._extra = model, dict(extra or {})
+        self.name = named(model, self._extra)
         self.endpoint = endpoint
         self.budget = budget
         self._client = open_client(endpoint).with_options(max_retries=0)
@@ -74,14 +78,14 @@ class BatchModel:
                     if reply is None:
                         faults[key] = (*faults.get(key, ()), fault)
                     else:
-                        replies[key] = replace(reply, faults=faults.get(key, ()))
+                        replies[key] = replace(reply, faults=(*faults.get(key, ()), *reply.faults))
                         del waiting[key]
                         for index in indices[key]:
                             on_reply(index, replies[key])
                     # Only now, when the reply is kept: a kill in between collects the batch again instead of paying twice.
                     self._forget(key, request, reply)
         except openai.OpenAIError as error:
-            raise explain(error, self.name, self.endpoint) from None
+            raise explain(error, self.model, self.endpoint) from None
         lost = Reply(text="", finish=FAILED, prompt_tokens=0, completion_tokens=0)
         for key in waiting:
             replies[key] = replace(lost, faults=(*faults.get(key, ()), "given_up"))
@@ -100,8 +104,9 @@ class BatchModel:
             for key, request in waiting.items():
                 if self._notes.batch_of(key) is not None:
                     continue
-                path, body = chat_call(self.name, request)
-                line = json.dumps({"custom_id": key, "method": "POST", "url": f"/v1{path}", "body": body}).encode() + b"\n"
+                path, body = chat_call(self.model, request)
+                asked = {"custom_id": key, "method": "POST", "url": f"/v1{path}", "body": {**body, **self._extra}}
+                line = json.dumps(asked).encode() + b"\n"
                 if len(lines) == MOST_REQUESTS or size + len(line) > MOST_BYTES:
                     self._submit(lines, waiting)
                     lines, size = {}, 0
@@ -229,10 +234,12 @@ class BatchModel:
         """Books what a request took, and forgets its batch, so that a failed one is sent again."""
         ticket = self._notes.ticket_of(key)
         if ticket is not None:
-            actual = Spend(requests=1)
-            if reply is not None:
+            worst, actual = worst_case(request, self.budget.price), Spend(requests=1)
+            if reply is not None and UNKNOWN_USAGE in reply.faults:
+                actual = worst
+            elif reply is not None:
                 actual = Spend(requests=1, tokens=reply.prompt_tokens + reply.completion_tokens, usd=reply.usd or 0.0)
-            self.budget.settle(ticket, worst_case(request, self.budget.price), actual)
+            self.budget.settle(ticket, worst, actual)
             self._notes.remove_request(key)
 
 

@@ -6,6 +6,7 @@ kill, what was in flight counts as spent in full, because nobody knows whether t
 """
 
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
 
@@ -22,11 +24,12 @@ from minilima.errors import MinilimaError
 from minilima.models.chat import Request
 from minilima.models.database import open_database, transaction
 
+_OPENAI = "api.openai.com"
 _BATCH_SHARE = 0.5
 """Batches cost half."""
 _TOKENS_A_MESSAGE = 16
 """Tokens that a chat template adds around a message, at most."""
-_COUNTABLE = 2**53
+COUNTABLE = 2**53
 """No request takes so many tokens or USD; a larger number would not fit into the database either."""
 
 
@@ -62,16 +65,17 @@ def _price_table() -> dict[str, Any]:
 
 
 def price_of(model: str | None, endpoint: EndpointConfig) -> Price | None:
-    """The price that is set, else the one in conf/prices.yaml for OpenAI's own address, else None: it is never guessed.
+    """The price that is set, else the one in conf/prices.yaml for the endpoint's host, else None: it is never guessed.
 
     A dated name (gpt-4o-mini-2024-07-18) has the price of the longest name in the table that it begins with.
     """
     prompt, completion = endpoint.budget.usd_per_million_prompt_tokens, endpoint.budget.usd_per_million_completion_tokens
     if prompt is not None and completion is not None:
         return Price(prompt=prompt, completion=completion)
-    if model is None or endpoint.base_url is not None:
+    address = endpoint.base_url or os.environ.get("OPENAI_BASE_URL")
+    table = _price_table().get((urlsplit(address).hostname or "") if address else _OPENAI)
+    if model is None or table is None:
         return None
-    table = _price_table()
     names = [name for name in table["models"] if model == name or model.startswith(f"{name}-20")]
     if not names:
         return None
@@ -109,6 +113,10 @@ class Budget:
         row = self.database.execute("SELECT requests, tokens, usd FROM accounts WHERE scope = ?", (self._scope,)).fetchone()
         return Spend(requests=row[0], tokens=row[1], usd=row[2])
 
+    @property
+    def is_capped(self) -> bool:
+        return any(cap is not None for cap in (self.caps.usd, self.caps.tokens, self.caps.requests))
+
     def reserve(self, worst: Spend) -> int | None:
         """A ticket for a request that takes at most `worst`; None where a cap could be passed."""
         tickets = self.reserve_all([worst])
@@ -138,7 +146,7 @@ class Budget:
 
     def settle(self, ticket: int, worst: Spend, actual: Spend) -> None:
         """Replaces a reservation by what was billed, unless what the endpoint says of it is no amount (negative, 10^30)."""
-        known = all(0 <= amount < _COUNTABLE for amount in (actual.tokens, actual.usd))
+        known = all(0 <= amount < COUNTABLE for amount in (actual.tokens, actual.usd))
         billed = actual if known else worst
         row = (billed.requests, billed.tokens, billed.usd, ticket)
         self.database.execute("UPDATE spent SET requests = ?, tokens = ?, usd = ?, settled = 1 WHERE ticket = ?", row)
@@ -206,7 +214,27 @@ def covers(caps: BudgetConfig, spent: Spend) -> bool:
     return all(cap is None or amount <= cap for amount, cap in limits)
 
 
+def key_problem(endpoint: EndpointConfig) -> str | None:
+    """What is wrong with the form of the key, in words that do not show it; None where it can be sent."""
+    key = os.environ.get(endpoint.api_key_env, "")
+    if key != key.strip():
+        return "it begins or ends with a space or a line break"
+    if key[:1] in "\"'“”„‘’«»" and key:
+        return "it begins with a quotation mark"
+    if not key.isascii() or any(not character.isprintable() or character == " " for character in key):
+        return "it holds a character that no key has: a space, a typographic quotation mark, or one that cannot be seen"
+    return None
+
+
+_KEYED = re.compile(
+    r"(^|\.)(api\.openai\.com|api\.anthropic\.com|generativelanguage\.googleapis\.com|api\.mistral\.ai|api\.deepseek\.com"
+    r"|openrouter\.ai|azure\.com)$"
+)
+"""Hosts that answer nobody without a key; a server of one's own may."""
+
+
 def missing_key(endpoint: EndpointConfig) -> bool:
-    """True where the endpoint needs a key (OpenAI's own does) and the named variable is empty."""
-    own_server = endpoint.base_url or os.environ.get("OPENAI_BASE_URL")
-    return not own_server and not os.environ.get(endpoint.api_key_env)
+    """True where the endpoint needs a key, as the public ones do, and the named variable is empty."""
+    address = endpoint.base_url or os.environ.get("OPENAI_BASE_URL")
+    needs = not address or _KEYED.search(urlsplit(address).hostname or "") is not None
+    return needs and not os.environ.get(endpoint.api_key_env)

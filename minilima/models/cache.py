@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.formats.records import Usage
-from minilima.models.chat import FAILED, ChatModel, OnReply, Reply, Request
+from minilima.models.chat import FAILED, BatchedModel, ChatModel, OnReply, Reply, Request
 from minilima.models.database import open_database
 
 UNUSABLE = "unusable"
@@ -37,6 +37,12 @@ class CachedModel:
     @property
     def name(self) -> str:
         return self.model.name
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """For a manifest: under `arithmetic` what the digits of a local model's replies depend on; empty for others."""
+        known = getattr(self.model, "arithmetic", None)
+        return {"arithmetic": known} if known is not None else {}
 
     def reply_many(
         self,
@@ -68,15 +74,23 @@ class CachedModel:
                 on_reply(index, replies[key])
         missing = [index for index, key in enumerate(keys) if key not in replies]
 
-        def keep(position: int, reply: Reply) -> None:
-            index = missing[position]
+        def keep(index: int, reply: Reply) -> None:
             self.usage += reply.usage()
             self._store(keys[index], reply)
+            # Of requests that are equal the reply that came first counts, which is the one that is kept.
+            first.setdefault(keys[index], reply)
             on_reply(index, reply)
 
-        answered = self.model.reply_many([requests[index] for index in missing], keep) if missing else []
-        fresh = dict(zip(missing, answered, strict=True))
-        return [replace(fresh[index] if index in fresh else replies[key], key=key) for index, key in enumerate(keys)]
+        fresh: dict[int, Reply] = {}
+        first: dict[str, Reply] = {}
+        if replies and missing and isinstance(self.model, BatchedModel):
+            kept = {index: replies[key] for index, key in enumerate(keys) if key in replies}
+            fresh = dict(enumerate(self.model.reply_beside(requests, kept, keep)))
+        elif missing:
+            answered = self.model.reply_many([requests[at] for at in missing], lambda number, reply: keep(missing[number], reply))
+            fresh = dict(zip(missing, answered, strict=True))
+        known = {**replies, **{keys[index]: reply for index, reply in fresh.items()}, **first}
+        return [replace(known[key], key=key) for key in keys]
 
     def _stored(self, keys: Sequence[str]) -> dict[str, Reply]:
         found = {}

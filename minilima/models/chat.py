@@ -2,9 +2,9 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import OnProgress, Progress, Usage
@@ -22,10 +22,11 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    temperature: float
-    """0 = greedy."""
+    temperature: float | None
+    """0 = greedy; None = the endpoint's own."""
     max_tokens: int
-    top_p: float = 1.0
+    top_p: float | None = 1.0
+    """None = the endpoint's own."""
     repetition_penalty: float | None = None
     """Local models only: chat endpoints have no such setting."""
     presence_penalty: float | None = None
@@ -60,7 +61,7 @@ class Request:
 class Reply:
     text: str
     finish: str
-    """stop, length (cut by max_tokens), content_filter, or FAILED: there is none."""
+    """stop, length (cut by max_tokens), content_filter, REFUSAL, or FAILED: there is none."""
     prompt_tokens: int
     completion_tokens: int
     usd: float | None = None
@@ -86,6 +87,10 @@ class Reply:
 
 FAILED = "failed"
 """`finish` of a reply that never came, after all tries."""
+REFUSAL = "refusal"
+"""`finish` of a reply in which the model declines; asking again would not change its mind."""
+UNKNOWN_USAGE = "unknown_usage"
+"""Fault of a reply whose server did not say how many tokens it took: 0 are counted, and the worst case is booked."""
 
 OnReply = Callable[[int, Reply], None]
 """Called with the request's position as soon as its reply is there."""
@@ -110,6 +115,14 @@ class ChatModel(Protocol):
         Raises:
             MinilimaError: the model cannot answer; replies already passed to `on_reply` are not lost.
         """
+
+
+@runtime_checkable
+class BatchedModel(ChatModel, Protocol):
+    """A model whose replies depend, in the last digits of its arithmetic, on what is computed with them."""
+
+    def reply_beside(self, requests: Sequence[Request], kept: Mapping[int, Reply], on_reply: OnReply) -> list[Reply]:
+        """Answers the requests that are not `kept` (by index) as it would have beside those; returns all replies."""
 
 
 def ask(*texts: str) -> tuple[Message, ...]:

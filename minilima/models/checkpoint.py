@@ -21,6 +21,7 @@ _RECURRENT = ("mamba", "mamba2", "rwkv", "falcon_mamba", "xlstm", "recurrent_gem
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer.tiktoken", "tekken.json")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _ENCODERS = ("bert", "roberta", "distilbert", "albert", "electra", "deberta", "deberta-v2", "xlm-roberta", "modernbert")
+_INDEX = "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs"
 
 
@@ -52,8 +53,9 @@ def check_folder(folder: Path, *, trained: bool) -> None:
     """
     told = read_config(folder)
     check_config(told, str(folder), trained=trained)
+    files = _weight_files(folder)
     _check_tokenizer(folder)
-    _check_weights(folder)
+    _check_weights(folder, files)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -116,21 +118,25 @@ def _check_tokenizer(folder: Path) -> None:
         )
 
 
-def _check_weights(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
+def _weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
-    if not files and not index.is_file():
+    if not files and not (folder / _INDEX).is_file():
         others = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf") for file in folder.glob(pattern))
         raise MinilimaError(
             f"There is no *.safetensors in {folder}.",
             f"It holds {', '.join(others[:3])}: such files can run code when they are read." if others else "It has no weights.",
             "Save the model again with save_pretrained, which writes safetensors, or fetch a revision that has them.",
         )
+    return files
+
+
+def _check_weights(folder: Path, files: list[Path]) -> None:
+    index = folder / _INDEX
     wanted = _indexed(index) if index.is_file() and not (folder / "model.safetensors").is_file() else {}
     if lacking := sorted({file for file in wanted.values() if not (folder / file).is_file()}):
         raise MinilimaError(
             f"{len(lacking):,} of {len(set(wanted.values())):,} files of weights are missing in {folder}.",
-            f"model.safetensors.index.json names {lacking[0]}.",
+            f"{_INDEX} names {lacking[0]}.",
             "Fetch the model again (`hf download` goes on where it was interrupted).",
         )
     held = {file.name: tensors_of(file) for file in files}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.environment import network_filesystem
-from minilima.errors import MinilimaError, explain
+from minilima.errors import MinilimaError, disk_full
 
 VERSION = 0
 """PRAGMA user_version of the file; raised by hand when an earlier minilima could not read it any more."""
@@ -68,6 +68,8 @@ def open_database(file: Path) -> Database:
         MinilimaError: the file is no such database, or one of a newer minilima.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    if str(file) != ":memory:":
+        file.touch()  # with the umask's mode: SQLite itself gives nobody but the owner the right to write
     try:
         database = sqlite3.connect(file, timeout=WAIT_SECONDS, isolation_level=None, factory=Database)
     except sqlite3.Error as error:
@@ -104,9 +106,7 @@ def unusable(file: Path, error: sqlite3.Error) -> MinilimaError:
     """What SQLite's refusal means for the reply cache, and what to type next."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        full = explain(OSError(28, "No space left on device", str(file)))
-        assert full is not None
-        return full
+        return disk_full(str(file))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
         return MinilimaError(
             f"The reply cache {file} is locked by another process, for more than {WAIT_SECONDS:.0f} seconds.",

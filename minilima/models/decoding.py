@@ -7,12 +7,14 @@ written), is recorded as a CUDA graph, and is played with a single call. On a CP
 grows, and rows that are done are left out once they are half of all.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 
 from minilima.models.chat import Sampling
 from minilima.models.sampling import penalise, sample
@@ -25,6 +27,28 @@ _PREFILL_TOKENS = 32_768
 _UNLIMITED = 2**31
 _STEPS_UNSEEN = 16
 """Steps that a GPU takes before the host looks at what was written, which makes both wait for each other."""
+
+
+def keeps_cache(model: Any) -> bool:
+    """Whether rows can be padded on the left and read once: the model remembers keys and values, and no state that padding
+    would enter (Mamba, RWKV, RecurrentGemma and hybrids of them). Others read a row alone, and again for each token."""
+    return "past_key_values" in inspect.signature(model.forward).parameters and not model._is_stateful
+
+
+def _static_cache(model: Any, slots: int) -> Any:
+    """A cache of so many slots in every layer. Layers that attend to a window count in Python what they hold, which a recorded
+    step would not repeat; they keep everything here, and the mask holds to the window."""
+    cache = StaticCache(config=model.config, max_cache_len=slots)
+    if any(isinstance(layer, StaticSlidingWindowLayer) for layer in cache.layers):
+        cache.layers = [StaticLayer(max_cache_len=slots) for _ in cache.layers]
+    return cache
+
+
+def reread(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """The scores of the next token, (rows, vocabulary), of a model that reads everything again."""
+    given = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    scores: torch.Tensor = model(input_ids=ids, **given).logits[:, -1].float()
+    return scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +99,9 @@ class Batch:
         self._length = 0
         self._last_position = (context_of(model) or _UNLIMITED) - 1
         rows, vocabulary = shape.rows, model.get_output_embeddings().weight.shape[0]
-        self._cache = StaticCache(config=model.config, max_cache_len=shape.slots) if fixed else DynamicCache(config=model.config)
+        self.cached, self._takes = keeps_cache(model), set(inspect.signature(model.forward).parameters)
+        self._read = torch.empty(rows, 0, dtype=torch.long, device=self.device)
+        self._cache = _static_cache(model, shape.slots) if fixed else DynamicCache(config=model.config)
         self._shown = torch.ones(rows, shape.slots, dtype=torch.long, device=self.device)
         self._token = torch.zeros(rows, 1, dtype=torch.long, device=self.device)
         self._position = torch.zeros(rows, 1, dtype=torch.long, device=self.device)
@@ -122,6 +148,7 @@ class Batch:
         pads = torch.tensor([width - row.length for row in filled])
         ids = torch.tensor([[0] * (width - row.length) + row.prompt + row.written for row in filled])
         self._cache.reset()
+        self._read = self._read[:, :0]
         self._length = 0
         self._shown.copy_((torch.arange(self.shape.slots) >= pads[:, None]).long())
         self._position.copy_((width - pads)[:, None])
@@ -151,12 +178,16 @@ class Batch:
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Scores of the next token, (rows, vocabulary)."""
+        if not self.cached:
+            self._read = torch.cat([self._read, ids], dim=1)
+            return reread(self.model, self._read)
         self._length += ids.shape[1]
         shown = self._shown if self.fixed else self._shown[:, : self._length]
-        output = self.model(
-            input_ids=ids, attention_mask=shown, position_ids=positions, past_key_values=self._cache, use_cache=True,
-            logits_to_keep=1,
-        )  # fmt: skip
+        given = {
+            "input_ids": ids, "attention_mask": shown, "position_ids": positions, "past_key_values": self._cache,
+            "use_cache": True, "logits_to_keep": 1,
+        }  # fmt: skip
+        output = self.model(**{name: value for name, value in given.items() if name in self._takes})
         scores: torch.Tensor = output.logits[:, -1].float()
         return scores
 
@@ -164,9 +195,9 @@ class Batch:
         sampling = self.shape.sampling
         if sampling.repetition_penalty is not None:
             scores = penalise(scores, self._written, sampling.repetition_penalty)
-        if sampling.temperature > 0:
+        if sampling.temperature:
             drawn = self._draws.index_select(1, self._step_number)
-            chosen = sample(scores, sampling.temperature, sampling.top_p, drawn)
+            chosen = sample(scores, sampling.temperature, 1.0 if sampling.top_p is None else sampling.top_p, drawn)
         else:
             chosen = scores.argmax(dim=-1, keepdim=True)
         self._token.copy_(chosen)

@@ -1,5 +1,6 @@
 """A reply while it is written by a model on this machine: where it stands, what may come next, and when it is done."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -7,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from minilima.models.chat import TEXT, Reply, Request, Sampling
 from minilima.models.decoding import Row
-from minilima.models.reasoning import OPEN, without_reasoning
+from minilima.models.reasoning import CLOSE, OPEN, without_reasoning
 from minilima.models.sampling import draws
 
 _LAST_TOKENS = 12
@@ -27,6 +28,9 @@ class Draft:
     end_ids: frozenset[int]
     written: list[int] = field(default_factory=list)
     finish: str = ""
+    kept: int | None = None
+    """Tokens of a reply that is there already. Its row only takes its place, so that its neighbours are computed as they were
+    beside it; what stands in it does not matter to them."""
 
     @property
     def way(self) -> Sampling:
@@ -46,6 +50,10 @@ class Draft:
         """Adds tokens up to the end of the turn, a text to stop at, or the limit; whether more are wanted."""
         if self.finish:
             return False
+        if self.kept is not None:
+            self.written.extend(tokens[: self.kept - len(self.written)])
+            self.finish = "kept" if len(self.written) >= self.kept else ""
+            return not self.finish
         fresh = tokens[: self.limit - len(self.written)]
         if self.request.sampling.stop is None and self.end_ids.isdisjoint(fresh):
             self.written.extend(fresh)
@@ -74,7 +82,7 @@ class Draft:
 
     def _text(self) -> str:
         ends = bool(self.written) and self.written[-1] in self.end_ids
-        return str(self.tokenizer.decode(self.written[:-1] if ends else self.written, skip_special_tokens=True))
+        return _decoded(self.tokenizer, self.written[:-1] if ends else self.written)
 
     def _stop(self) -> int | None:
         """Where in the text the first of the stop texts stands."""
@@ -83,3 +91,13 @@ class Draft:
             return None
         text = self._text()
         return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
+    """The text of tokens without special ones, but with marks of reasoning, which are special in some tokenizers."""
+    known = {tokenizer.convert_tokens_to_ids(mark) for mark in (OPEN, CLOSE)} - {tokenizer.unk_token_id}
+    marks = known.intersection(tokens)
+    if not marks:
+        return str(tokenizer.decode(list(tokens), skip_special_tokens=True))
+    runs = itertools.groupby(tokens, key=marks.__contains__)
+    return "".join(str(tokenizer.decode(list(run), skip_special_tokens=not marked)) for marked, run in runs)

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint: one asynchronous client, many requests in flight, fail fast on what waiting cannot mend.
+"""Any OpenAI-compatible endpoint: one asynchronous client, many requests in flight, fail fast on errors that a retry cannot fix.
 
     request ─> reserve budget ─> send ─> settle ─> reply, or what went wrong ─> pause, try again
 A reply is passed on the moment it arrives. A request that fails for good yields a reply marked FAILED and is counted; an
@@ -7,13 +7,15 @@ endpoint at which nothing succeeds any more stops the run. An error lets what is
 
 import asyncio
 import email.utils
+import math
 import os
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import openai
 
@@ -21,26 +23,36 @@ from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.budget import Budget, Spend, price_of, worst_case
 from minilima.models.cache import CachedModel
-from minilima.models.chat import FAILED, OnReply, Reply, Request
-from minilima.models.openai_api import chat_call, explain, is_whole, parse_completion, root_cause
+from minilima.models.chat import FAILED, UNKNOWN_USAGE, OnReply, Reply, Request
+from minilima.models.dialect import Dialect
+from minilima.models.openai_api import NoCompletionError, address_of, chat_call, is_whole, named, parse_completion
+from minilima.models.refusals import Refusal, explain, kind_of, root_cause
 
 _FAILURES_IN_A_ROW = 3
 """So many requests that failed for good, with no success between them: the endpoint is down."""
+_REFUSALS_IN_A_ROW = 8
+"""So many prompts that were refused before any was answered: it is not the prompts."""
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 60.0
+_LONGEST_RETRY_AFTER_SECONDS = 366 * 86_400.0
+"""No later day is told."""
 
 
 class EndpointModel:
     """A model behind an OpenAI-compatible endpoint. Its name alone enters keys, the address does not."""
 
-    def __init__(self, model: str, endpoint: EndpointConfig, budget: Budget) -> None:
-        self.name = model
+    def __init__(self, model: str, endpoint: EndpointConfig, budget: Budget, extra: Mapping[str, Any] | None = None) -> None:
+        self.model, self._extra = model, dict(extra or {})
+        self.name = named(model, self._extra)
         self.endpoint = endpoint
         self.budget = budget
         self._throttle = Throttle(endpoint.concurrency)
         self._fatal: Exception | None = None
-        self._failures, self._ever_answered = 0, False
-        self._sends_schema = True
+        self._last_refusal: Exception | None = None
+        self._failures, self._refusals, self._ever_answered = 0, 0, False
+        self._dialect = Dialect()
+        self._excess = 0
+        """Tokens by which the longest reply was longer than asked for: the server does not keep to its limit."""
 
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
         """Sends all requests, at most `endpoint.concurrency` at once.
@@ -52,8 +64,10 @@ class EndpointModel:
             replies = asyncio.run(self._reply_all(requests, on_reply))
         except BaseExceptionGroup as group:
             raise _first(group) from None
+        if self._fatal is None and not self._ever_answered and replies:
+            self._fatal = self._last_refusal  # whatever was asked was refused
         if self._fatal is not None:
-            raise explain(self._fatal, self.name, self.endpoint) from None
+            raise explain(self._fatal, self.model, self.endpoint) from None
         return replies
 
     async def _reply_all(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
@@ -81,9 +95,12 @@ class EndpointModel:
         return self._fatal is not None
 
     def _client(self) -> openai.AsyncOpenAI:
+        address = address_of(self.endpoint)
         return openai.AsyncOpenAI(
             api_key=os.environ.get(self.endpoint.api_key_env) or "none",
-            base_url=self.endpoint.base_url,
+            base_url=address.base_url,
+            default_query=address.query,
+            default_headers=address.headers,
             timeout=self.endpoint.timeout_seconds,
             max_retries=0,
             http_client=openai.DefaultAioHttpClient(),  # takes a third less CPU for a request than openai's own choice
@@ -91,54 +108,86 @@ class EndpointModel:
 
     async def _reply(self, client: openai.AsyncOpenAI, request: Request) -> Reply | None:
         """The reply to one request after as many tries as are allowed; None where the run has to stop."""
-        worst = worst_case(request, self.budget.price)
         faults: list[str] = []
-        for attempt in range(self.endpoint.max_retries + 1):
+        attempt = 0
+        while True:
+            worst = self._worst(request)
             ticket = await self._reserve(worst)
             if ticket is None:
                 return None
-            reply, error = await self._try(client, request)
+            sent, reply, error = await self._try(client, request)
             self._settle(ticket, worst, reply, error)
             if reply is not None and is_whole(reply):
-                self._failures, self._ever_answered = 0, True
-                self._throttle.answered()
-                return replace(reply, faults=tuple(faults))
+                self._answered()
+                return replace(reply, faults=(*faults, *reply.faults, *self._overlong(reply, request)))
+            if isinstance(error, openai.APIStatusError) and (learned := self._dialect.learn(sent, error)) is not None:
+                faults += [learned] if learned else []
+                continue
             fault = _fault(reply, error)
             faults.append(fault)
-            if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError | openai.NotFoundError):
-                self._fatal = error
-            if isinstance(error, openai.BadRequestError) and not self._drops_schema(request, error):
-                break
+            kind = kind_of(error) if isinstance(error, openai.APIStatusError) else "retry"
+            if kind != "retry" or attempt == self.endpoint.max_retries:
+                return self._give_up(kind, error, faults)
             if self._fatal is not None:
                 return None
-            if attempt < self.endpoint.max_retries:
-                if fault in ("busy", "timeout"):
-                    self._throttle.busy(time.monotonic())
-                await asyncio.sleep(_pause(error, attempt))
-        return self._give_up(error, faults)
+            if fault in ("busy", "timeout"):
+                self._throttle.busy(time.monotonic())
+            pause = _pause(error, attempt)
+            if pause > self.endpoint.longest_wait_seconds and isinstance(error, openai.APIStatusError):
+                self._fatal = self._asks_to_wait(pause)
+                return None
+            await asyncio.sleep(pause)
+            attempt += 1
 
-    async def _try(self, client: openai.AsyncOpenAI, request: Request) -> tuple[Reply | None, Exception | None]:
-        path, body = chat_call(self.name, request, with_schema=self._sends_schema)
+    def _answered(self) -> None:
+        self._failures, self._refusals, self._ever_answered = 0, 0, True
+        self._throttle.answered()
+
+    def _overlong(self, reply: Reply, request: Request) -> tuple[str, ...]:
+        """Takes note of a reply that is longer than asked for, and of what is done about it."""
+        excess = reply.completion_tokens - request.sampling.max_tokens
+        if excess <= 0:
+            return ()
+        self._excess = max(self._excess, excess)
+        return ("longer than asked for", *filter(None, [self._dialect.overlong()]))
+
+    async def _try(self, client: openai.AsyncOpenAI, request: Request) -> tuple[dict[str, Any], Reply | None, Exception | None]:
+        """What was sent, and its reply or what went wrong."""
+        path, body = chat_call(self.model, request)
+        sent = self._dialect.applied({**body, **self._extra})
         try:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
                 # Not chat.completions.create: it takes a third more CPU to check what we send and to model what comes back.
-                content = await client.post(path, body=body, cast_to=str)
-            return parse_completion(content, self.budget.price), None
-        except (openai.OpenAIError, TimeoutError, ValueError) as error:
-            return None, error
+                content = await client.post(path, body=sent, cast_to=str)
+            return sent, parse_completion(content, self.budget.price, request), None
+        except Exception as error:
+            # Not only openai's errors: what a broken server sends reaches us as many kinds, and none of them ends the run.
+            return sent, None, error
 
-    def _drops_schema(self, request: Request, error: openai.BadRequestError) -> bool:
-        """True where the endpoint has no JSON schemas: from now on requests go without; their text is parsed as well."""
-        if request.schema is None or not any(word in str(error) for word in ("response_format", "json_schema")):
-            return False
-        self._sends_schema = False
-        return True
+    def _worst(self, request: Request) -> Spend:
+        """The most that a request can take, by what this server has been seen to take."""
+        worst = worst_case(request, self.budget.price)
+        usd = self.budget.price.usd(0, self._excess) if self.budget.price else 0.0
+        return worst + Spend(tokens=self._excess, usd=usd)
+
+    def _asks_to_wait(self, pause: float) -> MinilimaError:
+        until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + pause))
+        return MinilimaError(
+            f"{self.endpoint.base_url or 'OpenAI'} asks to wait {pause:,.0f} seconds, until {until}.",
+            f"Its Retry-After is longer than longest_wait_seconds={self.endpoint.longest_wait_seconds:,.0f} of the endpoint.",
+            "Run the same command again then: every reply that arrived is kept. To wait within the run, raise that setting.",
+        )
 
     async def _reserve(self, worst: Spend) -> int | None:
-        """A ticket of the budget; waits where requests in flight may turn out cheaper than reserved."""
+        """A ticket of the budget; waits where requests in flight may turn out cheaper than reserved.
+
+        Under a cap, requests go one at a time until one has shown that the server keeps to the length that it is asked for, and
+        where it does not: the books are right before each.
+        """
         while self._fatal is None:
-            ticket = self.budget.reserve(worst)
-            if ticket is not None:
+            alone = self.budget.is_capped and (self._excess > 0 or not self._ever_answered)
+            may_send = not (alone and self.budget.in_flight)
+            if may_send and (ticket := self.budget.reserve(worst)) is not None:
                 return ticket
             if self.budget.in_flight == 0:
                 self._fatal = self.budget.exhausted()
@@ -148,7 +197,7 @@ class EndpointModel:
         return None
 
     def _settle(self, ticket: int, worst: Spend, reply: Reply | None, error: Exception | None) -> None:
-        if reply is not None and reply.prompt_tokens:
+        if reply is not None and UNKNOWN_USAGE not in reply.faults:
             actual = Spend(requests=1, tokens=reply.prompt_tokens + reply.completion_tokens, usd=reply.usd or 0.0)
         elif isinstance(error, openai.APIStatusError):
             actual = Spend(requests=1)  # refused or failed at the server: not billed
@@ -157,10 +206,14 @@ class EndpointModel:
         self.budget.settle(ticket, worst, actual)
         self._settled.set()
 
-    def _give_up(self, error: Exception | None, faults: Sequence[str]) -> Reply | None:
-        self._failures += 1
-        down = error is not None and (not self._ever_answered or self._failures >= _FAILURES_IN_A_ROW)
-        if down or self._fatal is not None:
+    def _give_up(self, kind: Refusal, error: Exception | None, faults: Sequence[str]) -> Reply | None:
+        """A reply marked FAILED; None where the run has to stop: the endpoint is down, or refuses whatever is asked."""
+        self._refusals += kind == "prompt"
+        self._failures += kind == "retry" and error is not None and not isinstance(error, NoCompletionError)
+        self._last_refusal = error if kind == "prompt" else self._last_refusal
+        down = kind == "retry" and error is not None and (not self._ever_answered or self._failures >= _FAILURES_IN_A_ROW)
+        refuses = not self._ever_answered and self._refusals >= _REFUSALS_IN_A_ROW
+        if kind == "run" or down or refuses or self._fatal is not None:
             self._fatal = self._fatal or error
             return None
         return Reply(text="", finish=FAILED, prompt_tokens=0, completion_tokens=0, faults=(*faults, "given_up"))
@@ -171,8 +224,18 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-def connect(setting: str, model: str | None, endpoint: EndpointConfig, cache: Path, stage: str) -> CachedModel:
+def connect(
+    setting: str, model: str | None, endpoint: EndpointConfig, cache: Path, stage: str, extra: Mapping[str, Any] | None = None
+) -> CachedModel:
     """The model at an endpoint, with its replies kept in `cache` and its costs booked there under `stage`.
+
+    Args:
+        setting: where the model's name belongs.
+        model: its name at the endpoint.
+        endpoint: how it is reached, and what it may cost.
+        cache: the database of replies.
+        stage: the account.
+        extra: further fields of each request's body; they are part of the name under which replies are kept.
 
     Raises:
         MinilimaError: the model has no name (`setting` is where it belongs), or a cap in USD has no price.
@@ -183,8 +246,8 @@ def connect(setting: str, model: str | None, endpoint: EndpointConfig, cache: Pa
     if endpoint.batch:
         from minilima.models.batch import BatchModel
 
-        return CachedModel(BatchModel(model, endpoint, budget, cache), cache)
-    return CachedModel(EndpointModel(model, endpoint, budget), cache)
+        return CachedModel(BatchModel(model, endpoint, budget, cache, extra), cache)
+    return CachedModel(EndpointModel(model, endpoint, budget, extra), cache)
 
 
 def _fault(reply: Reply | None, error: Exception | None) -> str:
@@ -213,7 +276,7 @@ def _pause(error: Exception | None, attempt: int) -> float:
     if isinstance(error, openai.APIStatusError):
         header = error.response.headers.get("retry-after")
         if header is not None:
-            return min(_LONGEST_PAUSE_SECONDS, max(0.0, _seconds(header)))
+            return max(0.0, _seconds(header))
     grown: float = _FIRST_PAUSE_SECONDS * 2**attempt
     return min(_LONGEST_PAUSE_SECONDS, grown) * random.uniform(0.5, 1.0)
 
@@ -221,12 +284,13 @@ def _pause(error: Exception | None, attempt: int) -> float:
 def _seconds(header: str) -> float:
     """Retry-After in seconds: it is a number or an HTTP date (RFC 9110, section 10.2.3)."""
     try:
-        return float(header)
+        seconds = float(header)
     except ValueError:
         try:
-            return email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, OverflowError):
             return _FIRST_PAUSE_SECONDS
+    return min(seconds, _LONGEST_RETRY_AFTER_SECONDS) if not math.isnan(seconds) else _FIRST_PAUSE_SECONDS
 
 
 _CUT = 0.5

@@ -4,10 +4,11 @@ The choice is about how, not what: the cache and the stages know the model by it
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from minilima.config.choices import Engine
+from minilima.config.choices import Engine, Thinking
 from minilima.config.schema import BudgetConfig, ComputeConfig, Config, EndpointConfig
 from minilima.errors import MinilimaError, options
 from minilima.models.chat import ChatModel, OnReply, Reply, Request
@@ -52,8 +53,9 @@ def load_writer(location: str, name: str, compute: ComputeConfig, group: int | N
 class ServedModel:
     """Weights of ours at a server: the cache knows them by `name`, the server by a name of its own."""
 
-    def __init__(self, name: str, endpoint_model: ChatModel) -> None:
+    def __init__(self, name: str, endpoint_model: ChatModel, *, thinks: bool = False) -> None:
         self.name = name
+        self._thinks = thinks
         self._model = endpoint_model
 
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
@@ -68,7 +70,15 @@ class ServedModel:
                 "Servers count the prompt among the repeated tokens, or have no such setting; the answers would not be the same.",
                 "Add eval.repetition_penalty=null, or leave out compute.served_at.",
             )
+        if self._thinks:  # else the server would ask its template for reasoning, which an answer on this machine does not have
+            requests = [replace(request, thinking=request.thinking or Thinking.off) for request in requests]
         return self._model.reply_many(requests, on_reply)
+
+
+def _thinks(location: str) -> bool:
+    """Whether the chat template of a folder can be asked for reasoning."""
+    files = [Path(location) / name for name in ("chat_template.jinja", "tokenizer_config.json")]
+    return any("enable_thinking" in file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 
 def find_served(location: str, name: str, compute: ComputeConfig, cache: Path, stage: str) -> ServedModel:
@@ -81,7 +91,8 @@ def find_served(location: str, name: str, compute: ComputeConfig, cache: Path, s
 
     from minilima.models.budget import Budget
     from minilima.models.endpoint import EndpointModel
-    from minilima.models.openai_api import explain, open_client
+    from minilima.models.openai_api import open_client
+    from minilima.models.refusals import explain
 
     # A folder's last part, or the name on the hub without its commit.
     own = Path(location).name if Path(location).is_dir() else location.partition("@")[0]
@@ -96,7 +107,7 @@ def find_served(location: str, name: str, compute: ComputeConfig, cache: Path, s
         for known in names:
             if own in (known, Path(known).name):
                 budget = Budget(cache, stage, BudgetConfig(), None)
-                return ServedModel(name, EndpointModel(known, endpoint, budget))
+                return ServedModel(name, EndpointModel(known, endpoint, budget), thinks=_thinks(location))
         offered += names
     raise MinilimaError(
         f"No server of compute.served_at offers {own}.",

@@ -1,9 +1,10 @@
 """A model's files named by their content."""
 
 import json
+import re
 from pathlib import Path
 
-from minilima.formats.files import canonical_json, sha256_file, sha256_text, write_atomic
+from minilima.formats.files import canonical_json, remembered, sha256_file, sha256_text, write_atomic
 
 
 def fingerprint_directory(path: Path) -> str:
@@ -14,7 +15,7 @@ def fingerprint_directory(path: Path) -> str:
     from minilima.models.packaged import user_cache
 
     memory_file = user_cache() / "fingerprints.json"
-    memory: dict[str, str] = json.loads(memory_file.read_text()) if memory_file.is_file() else {}
+    memory = remembered(memory_file, _hashes) or {}
     hashes = []
     for file in sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith(".")):
         stat = file.stat()
@@ -24,3 +25,9 @@ def fingerprint_directory(path: Path) -> str:
         hashes.append([file.name, memory[identity]])
     write_atomic(memory_file, json.dumps(memory))
     return sha256_text(canonical_json(hashes))
+
+
+def _hashes(memory: dict[str, str]) -> dict[str, str]:
+    if any(re.fullmatch("[0-9a-f]{64}", sha256) is None for sha256 in memory.values()):
+        raise ValueError("not all of them are hashes")
+    return memory

@@ -45,6 +45,41 @@ def find_commit(name: str, revision: str) -> str | None:
 
 
 @cache
+def small_files(name: str, commit: str) -> Path | None:
+    """The folder of a model with its settings and tokenizer, fetched if need be, perhaps without weights; None where the hub
+    cannot be reached and they are not here."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.jinja", "*.model", "*.txt"]
+    for offline in (True, False):
+        if not offline and os.environ.get("HF_HUB_OFFLINE"):
+            break
+        try:
+            folder = Path(snapshot_download(name, revision=commit, allow_patterns=wanted, local_files_only=offline))
+        except LocalEntryNotFoundError:
+            continue
+        except Exception as error:
+            if isinstance(error, OSError | RuntimeError | ValueError) or _is_of_the_connection(error):
+                continue
+            raise
+        if (folder / "config.json").is_file():
+            return folder
+    return None
+
+
+@cache
+def listed_files(name: str, commit: str) -> tuple[str, ...]:
+    """The files of a model as the hub lists them; none where it cannot be reached."""
+    from huggingface_hub import HfApi
+
+    if os.environ.get("HF_HUB_OFFLINE"):
+        return ()
+    found = _reached(lambda: HfApi().model_info(name, revision=commit, timeout=5.0).siblings)
+    return tuple(str(file.rfilename) for file in found or ())
+
+
+@cache
 def _offers(repository: str, filename: str) -> bool:
     """Whether the hub can be reached and has the file; one short question, where a download would ask for half a minute."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url

@@ -10,22 +10,21 @@ drafts again costs little beside writing them. Each request has its own random n
 import copy
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from minilima.config.choices import DeviceKind, Thinking
 from minilima.environment import cpu_multiplies_bfloat16
 from minilima.errors import MinilimaError
 from minilima.formats.records import ReferenceLoss
-from minilima.models.chat import TEXT, Message, OnReply, Reply, Request, Sampling
-from minilima.models.decoding import LEAST_STEPS, Batch, Shape
+from minilima.models.chat import Message, OnReply, Reply, Request, Sampling
+from minilima.models.decoding import LEAST_STEPS, Batch, Shape, keeps_cache
 from minilima.models.drafts import Draft
-from minilima.models.template import prompt_ids, prompt_text, render, turn_end
+from minilima.models.request_tokens import asked_ids, end_ids, open_user_turn, reply_tokens
+from minilima.models.template import render
 from minilima.models.tokenizer import load_tokenizer
 from minilima.models.weights import context_of, load_model
 
@@ -47,49 +46,6 @@ def inference_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16
     return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
-
-
-def asked_ids(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prefill: str | None = None, thinking: str | None = None
-) -> list[int]:
-    """A conversation as the template renders it, up to where the assistant speaks; or a text as it is."""
-    if messages[0].role == TEXT:
-        text: list[int] = tokenizer.encode(messages[0].content)
-        ends = len(text) > 1 and text[-1] == tokenizer.eos_token_id
-        return text[:-1] if ends and not messages[0].content.endswith(str(tokenizer.eos_token)) else text
-    ids = prompt_ids(tokenizer, [asdict(message) for message in messages], Thinking(thinking) if thinking else None)
-    return ids + (tokenizer.encode(prefill, add_special_tokens=False) if prefill else [])
-
-
-def open_user_turn(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message]) -> str:
-    """A conversation as the template renders it, up to where the user would go on."""
-    mark = "\ufffc"
-    rendered = prompt_text(tokenizer, [*map(asdict, turns), {"role": "user", "content": mark}], complete=True)
-    return rendered.partition(mark)[0]
-
-
-def end_ids(tokenizer: PreTrainedTokenizerBase, generation: Any) -> list[int]:
-    """Tokens that end a turn, by the template, by the tokenizer and by a model's generation_config."""
-    ids = generation.eos_token_id
-    known = ids if isinstance(ids, list) else [ids]
-    return sorted({token for token in (*known, tokenizer.eos_token_id, turn_end(tokenizer)) if token is not None})
-
-
-def reply_tokens(request: Request, prompt: Sequence[int], context: int | None, name: str) -> int:
-    """The most tokens that the reply to `prompt` may have in a context of so many.
-
-    Raises:
-        MinilimaError: there is no room for any.
-    """
-    if context is None:
-        return request.sampling.max_tokens
-    if len(prompt) >= context:
-        raise MinilimaError(
-            f"A prompt of {len(prompt):,} tokens does not fit into {name}.",
-            f"Its context is {context:,} tokens.",
-            "Use fewer or shorter demonstrations, or a model with a longer context.",
-        )
-    return min(request.sampling.max_tokens, context - len(prompt))
 
 
 _CPU_BATCH, _GPU_BATCH = 32, 256
@@ -116,10 +72,22 @@ class LocalModel:
         self.tokenizer = load_tokenizer(location)
         self.model = load_model(location, inference_dtype(self.device), self.device).eval()
         self.context = context_of(self.model)
-        self._keeps_logits = "logits_to_keep" in signature(self.model.forward).parameters
-        self.fixed = self.device.type == "cuda"
+        self._takes = set(signature(self.model.forward).parameters)
+        self.cached = keeps_cache(self.model)
+        self.batch = self.batch if self.cached else 1
+        self.fixed = self.cached and self.device.type == "cuda"
         self._tensors: Batch | None = None
+        self._shape: Shape | None = None
+        """What the tensors of the present group are made for, whether they are there or its first batches were all kept."""
         self._end_ids: list[int] | None = None
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """All that the last digits of its arithmetic depend on, beside the requests: the same gives the same replies."""
+        gpu = self.device.type == "cuda"
+        device = torch.cuda.get_device_name(self.device) if gpu else f"CPU, {torch.get_num_threads()} threads"
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return {"device": device, "dtype": dtype, "batch": self.batch, "group": self.group, "torch": torch.__version__}
 
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
         """Answers all requests; each reply is passed on when the piece that ends it is written.
@@ -127,50 +95,69 @@ class LocalModel:
         Raises:
             MinilimaError: a prompt does not fit into the model's context.
         """
-        replies: dict[int, Reply] = {}
+        return self.reply_beside(requests, {}, on_reply)
+
+    def reply_beside(self, requests: Sequence[Request], kept: Mapping[int, Reply], on_reply: OnReply) -> list[Reply]:
+        """Answers the requests that are not `kept` (by index), in the groups and batches of all of them.
+
+        The last digits of a row depend on the shape of its batch, and a near tie on them. So kept replies take their places, and
+        the others come out as they would have without an interruption.
+
+        Raises:
+            MinilimaError: a prompt does not fit into the model's context.
+        """
+        replies = dict(kept)
         weighed = [index for index, request in enumerate(requests) if request.sampling.top_logprobs]
-        for index, reply in zip(weighed, self._first_tokens([requests[index] for index in weighed]), strict=True):
-            replies[index] = reply
-            on_reply(index, reply)
-        drafts = [self._draft(index, request) for index, request in enumerate(requests) if index not in replies]
+        wanted = [index not in kept for index in weighed]
+        for number, reply in self._first_tokens([requests[index] for index in weighed], wanted):
+            replies[weighed[number]] = reply
+            on_reply(weighed[number], reply)
+        written = [index for index, request in enumerate(requests) if not request.sampling.top_logprobs]
+        drafts = [self._draft(index, requests[index], kept.get(index)) for index in written]
         for group in self._groups(drafts):
-            tokens = _FIRST_TOKENS
-            while group:
+            tokens, self._shape = _FIRST_TOKENS, None
+            while any(draft.kept is None for draft in group):
                 unfinished = []
                 for draft in self._continued(group, tokens):
-                    if draft.finish:
+                    if not draft.finish:
+                        unfinished.append(draft)
+                    elif draft.kept is None:
                         replies[draft.index] = draft.reply()
                         on_reply(draft.index, replies[draft.index])
-                    else:
-                        unfinished.append(draft)
                 group, tokens = unfinished, 2 * tokens
         return [replies[index] for index in range(len(requests))]
 
     @torch.inference_mode()
-    def _first_tokens(self, requests: Sequence[Request]) -> Iterator[Reply]:
-        """The likeliest first tokens of each reply. What all prompts begin with is read once."""
+    def _first_tokens(self, requests: Sequence[Request], wanted: Sequence[bool]) -> Iterator[tuple[int, Reply]]:
+        """The likeliest first tokens of each wanted reply, with its number. What all prompts begin with is read once."""
+        if not any(wanted):
+            return
         prompts = [self._prompt_ids(request.messages, request.prefill, request.thinking) for request in requests]
         columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
-        shared = sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)) if len(prompts) > 1 else 0
+        many = len(prompts) > 1 and self.cached
+        shared = sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)) if many else 0
         read = None
         if shared:
             ids = torch.tensor([prompts[0][:shared]], device=self.device)
             read = self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-        for request, prompt in zip(requests, prompts, strict=True):
+        for number, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+            if not wanted[number]:
+                continue
             ids = torch.tensor([prompt[shared:]], device=self.device)
             # A copy, since a cache grows while it is used, and not every kind can be cut again.
-            logits = self.model(input_ids=ids, past_key_values=copy.deepcopy(read), logits_to_keep=1).logits
-            best = logits[0, -1].float().log_softmax(-1).topk(request.sampling.top_logprobs or 1)
+            again = {"past_key_values": copy.deepcopy(read)} if self.cached else {}
+            best = self._logits(ids, 1, **again)[-1].log_softmax(-1).topk(request.sampling.top_logprobs or 1)
             # Rounded: the last digits depend on how much was read together.
             tops = {self.tokenizer.decode([int(token)]): round(float(value), 4) for value, token in zip(*best, strict=True)}
-            yield Reply(text=next(iter(tops)), finish="length", prompt_tokens=len(prompt), completion_tokens=1, logprobs=tops)
+            reply = Reply(text=next(iter(tops)), finish="length", prompt_tokens=len(prompt), completion_tokens=1, logprobs=tops)
+            yield number, reply
 
-    def _draft(self, index: int, request: Request) -> Draft:
+    def _draft(self, index: int, request: Request, kept: Reply | None) -> Draft:
         prompt = self._prompt_ids(request.messages, request.prefill, request.thinking)
         limit = reply_tokens(request, prompt, self.context, self.name)
         return Draft(
             index=index, request=request, key=request.key(self.name), prompt=prompt, limit=limit, tokenizer=self.tokenizer,
-            end_ids=frozenset(self.end_ids),
+            end_ids=frozenset(self.end_ids), kept=kept.completion_tokens if kept is not None else None,
         )  # fmt: skip
 
     def _groups(self, drafts: Sequence[Draft]) -> Iterator[list[Draft]]:
@@ -201,25 +188,40 @@ class LocalModel:
 
     def _write(self, drafts: Sequence[Draft], tokens: int) -> bool:
         """Continues the drafts together; False if there was not enough memory (what was written until then is kept)."""
-        fixed = self.fixed
-        steps = min(tokens, max(draft.limit - len(draft.written) for draft in drafts))
-        steps = max(steps, LEAST_STEPS) if fixed else steps
-        shape = Shape(
-            rows=_up(len(drafts), 8 if fixed else 1),
-            slots=_up(max(draft.length for draft in drafts) + steps, 128 if fixed else 1),
-            steps=steps,
-            sampling=drafts[0].way,
-        )
+        fixed, shape = self.fixed, self._shape_of(drafts, tokens)
+        steps = shape.steps
+        if self._shape is None or not fixed or not self._shape.serves(shape):
+            self._shape = shape
+        if all(draft.kept is not None for draft in drafts):
+            for draft in drafts:
+                draft.take([0] * steps)
+            return True
         try:
-            if self._tensors is None or not fixed or not self._tensors.shape.serves(shape):
+            if self._tensors is None or not fixed or self._tensors.shape != self._shape:
                 self._tensors = None  # frees the old ones before there are new ones
-                self._tensors = Batch(self.model, shape, fixed=fixed)
+                self._tensors = Batch(self.model, self._shape, fixed=fixed)
             self._tensors.write([draft.row(steps) for draft in drafts])
         except torch.OutOfMemoryError:
-            self._tensors = None
+            self._tensors = self._shape = None
+        except RuntimeError as error:
+            if not (self.fixed and "capture" in str(error)):
+                raise
+            self.fixed, self._tensors, self._shape = False, None, None  # steps of this model cannot be recorded (ALiBi)
+            return self._write(drafts, tokens)
         if self._tensors is None:
             torch.cuda.empty_cache()
         return self._tensors is not None
+
+    def _shape_of(self, drafts: Sequence[Draft], tokens: int) -> Shape:
+        """What the tensors must have room for, to continue these drafts by at most `tokens`."""
+        steps = min(tokens, max(draft.limit - len(draft.written) for draft in drafts))
+        steps = max(steps, LEAST_STEPS) if self.fixed else steps
+        return Shape(
+            rows=_up(len(drafts), 8 if self.fixed else 1),
+            slots=_up(max(draft.length for draft in drafts) + steps, 128 if self.fixed else 1),
+            steps=steps,
+            sampling=drafts[0].way,
+        )
 
     def _prompt_ids(self, messages: Sequence[Message], prefill: str | None = None, thinking: str | None = None) -> list[int]:
         return asked_ids(self.tokenizer, messages, prefill, thinking)
@@ -260,9 +262,10 @@ class LocalModel:
             nats = torch.nn.functional.cross_entropy(logits, target, reduction="sum")
             yield ReferenceLoss(id=identity, nats=float(nats), tokens=len(target))
 
-    def _logits(self, ids: torch.Tensor, last: int) -> torch.Tensor:
-        """The logits (tokens, vocabulary) at the last so many places of one row."""
-        output = self.model(input_ids=ids, use_cache=False, **({"logits_to_keep": last} if self._keeps_logits else {}))
+    def _logits(self, ids: torch.Tensor, last: int, **cache: Any) -> torch.Tensor:
+        """The logits (tokens, vocabulary) at the last so many places of one row, after what a cache holds."""
+        given = {"input_ids": ids, "use_cache": bool(cache), "logits_to_keep": last, **cache}
+        output = self.model(**{name: value for name, value in given.items() if name in self._takes})
         logits: torch.Tensor = output.logits[0, -last:].float()
         return logits
 

@@ -1,21 +1,48 @@
-"""What goes to an OpenAI-compatible endpoint and what comes back: request bodies, replies, and refusals in words."""
+"""What goes to an OpenAI-compatible endpoint and what comes back: addresses, request bodies, and replies of many servers."""
 
 import json
 import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import openai
 
-from minilima.config.schema import EndpointConfig
-from minilima.errors import MinilimaError, options
-from minilima.models.budget import Price
-from minilima.models.chat import TEXT, Reply, Request
+from minilima.config.choices import Thinking
+from minilima.config.schema import EndpointConfig, GeneratorConfig, JudgeConfig
+from minilima.formats.files import canonical_json
+from minilima.models.budget import COUNTABLE, Price
+from minilima.models.chat import REFUSAL, TEXT, UNKNOWN_USAGE, Reply, Request
+from minilima.models.reasoning import CLOSE, OPEN, without_reasoning
+
+_CUT = {"length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length", "token_limit"}
+_FILTERED = {"content_filter", "content-filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "sensitive"}
+_ENDED = {"stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "complete", "completed", "normal", "none", ""}
+"""How servers call the ends of replies, in lower case."""
 
 
-def chat_call(model: str, request: Request, *, with_schema: bool = True) -> tuple[str, dict[str, Any]]:
+class NoCompletionError(ValueError):
+    """What came with status 200 is no chat completion; says what it is instead."""
+
+
+def extra_fields(asked: GeneratorConfig | JudgeConfig) -> dict[str, Any]:
+    """What a generator's or judge's settings add to the body of each request."""
+    effort = {"reasoning_effort": asked.reasoning_effort} if asked.reasoning_effort is not None else {}
+    return {**effort, **(asked.extra_body or {})}
+
+
+def named(model: str, extra: Mapping[str, Any]) -> str:
+    """Under which name replies are kept: what else is asked of a model makes it another one."""
+    return f"{model} {canonical_json(dict(extra))}" if extra else model
+
+
+def chat_call(model: str, request: Request) -> tuple[str, dict[str, Any]]:
     """Path and body of a request; a text to continue goes to the older completions endpoint, which base models have."""
     sampling = request.sampling
     body: dict[str, Any] = {"model": model, "temperature": sampling.temperature, "top_p": sampling.top_p}
+    body = {name: value for name, value in body.items() if value is not None}
     if sampling.presence_penalty is not None:
         body["presence_penalty"] = sampling.presence_penalty
     if sampling.stop is not None:
@@ -24,36 +51,126 @@ def chat_call(model: str, request: Request, *, with_schema: bool = True) -> tupl
         body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
     if request.messages[0].role == TEXT:
         return "/completions", {**body, "prompt": request.messages[0].content, "max_tokens": sampling.max_tokens}
-    if request.schema is not None and with_schema:
+    if request.schema is not None:
         schema = {"name": "reply", "strict": True, "schema": json.loads(request.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if request.thinking is not None:
+        # vLLM's and SGLang's way to reach a chat template; only servers of our own models are told.
+        body["chat_template_kwargs"] = {"enable_thinking": request.thinking != Thinking.off}
     body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
     return "/chat/completions", {**body, "max_completion_tokens": sampling.max_tokens}
 
 
-def parse_completion(content: str, price: Price | None) -> Reply:
-    """The reply in a chat completion's JSON.
+def parse_completion(content: str, price: Price | None, request: Request | None = None) -> Reply:
+    """The reply in a chat completion's JSON; reasoning, which servers give apart or in the text, is apart in it.
+
+    Where the server does not say, or not in numbers, how many tokens it took, both counts are 0 and a fault says so.
 
     Raises:
-        ValueError: it is not a chat completion.
+        NoCompletionError: it is not a chat completion.
     """
     try:
         body = json.loads(content)
         choice = body["choices"][0]
-        text = choice["text"] if "text" in choice else choice["message"].get("content") or ""
-        usage = body.get("usage") or {}
-        prompt, completion = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
-        return Reply(
+        message = {} if "text" in choice else choice["message"]
+        text, reasoning = (choice["text"], None) if "text" in choice else _parts(message)
+        counts = _tokens_of(body.get("usage"))
+        refusal = message.get("refusal")
+        reply = Reply(
             # JSON can name half of a character (a lone surrogate), which no file, database or tokenizer takes.
-            text=str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
-            finish=str(choice.get("finish_reason")),
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            usd=price.usd(prompt, completion) if price else None,
+            text=str(refusal or text).encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
+            finish=REFUSAL if refusal else _finish(choice.get("finish_reason")),
+            prompt_tokens=counts[0] if counts else 0,
+            completion_tokens=counts[1] if counts else 0,
+            usd=price.usd(*counts) if price and counts else None,
+            faults=() if counts else (UNKNOWN_USAGE,),
             logprobs=_first_token(choice.get("logprobs")),
+            reasoning=reasoning,
         )
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a chat completion: {error!r}") from None
+        return reply if "text" in choice else sorted_reply(reply, request)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise NoCompletionError(_instead(content)) from error
+
+
+def _parts(message: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Text and reasoning of a message whose content is a text or a list of parts (Mistral, Anthropic's and others' forms)."""
+    content, given = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
+    if not isinstance(content, list):
+        return content or "", str(given) if given else None
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in content:
+        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
+        words = part if isinstance(part, str) else part.get("text") or part.get("thinking") or part.get("reasoning") or ""
+        if isinstance(words, list):  # Mistral's thinking is a list of parts again
+            words = "".join(str(item.get("text", "")) for item in words)
+        (thoughts if "think" in kind or "reason" in kind else texts).append(str(words))
+    thought = "".join(thoughts) or (str(given) if given else "")
+    return "".join(texts), thought or None
+
+
+def _finish(reason: object) -> str:
+    """The end of a reply in OpenAI's words."""
+    said = str(reason if reason is not None else "").lower()
+    if said in _CUT:
+        return "length"
+    if said in _FILTERED:
+        return "content_filter"
+    return "stop" if said in _ENDED else said
+
+
+def _tokens_of(usage: object) -> tuple[int, int] | None:
+    """(prompt, completion) where both are numbers that can be meant; None = not known."""
+    if not isinstance(usage, Mapping):
+        return None
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens", 0))
+    if not all(isinstance(count, int | float) and not isinstance(count, bool) and 0 <= count < COUNTABLE for count in counts):
+        return None
+    prompt, completion = int(counts[0]), int(counts[1])  # type: ignore[arg-type]
+    total = usage.get("total_tokens")  # some count what was thought there alone
+    if isinstance(total, int) and prompt + completion < total < COUNTABLE:
+        completion = total - prompt
+    return prompt, completion
+
+
+def _instead(content: str) -> str:
+    """What stands where a chat completion should be."""
+    start = content.lstrip()[:400]
+    if not start:
+        return "an empty reply"
+    if start.startswith("<"):
+        title = re.search(r"<title>(.*?)</title>", content[:4000], re.IGNORECASE | re.DOTALL)
+        return f"an HTML page{f' ({title[1].strip()[:100]})' if title else ''} and no chat completion"
+    if start.startswith(("data:", "event:", ":")):
+        return "a stream of events (SSE), although none was asked for"
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return f"broken JSON: {start[:200]}"
+    message = said_in(body)
+    return f"an error with status 200: {message}" if message else f"no chat completion: {start[:200]}"
+
+
+def said_in(body: object) -> str:
+    """The words of an error's body, whatever its form; empty where it has none."""
+    if isinstance(body, str):
+        return body.strip()
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(said_in, body[:3])))
+    if isinstance(body, Mapping):
+        for name in ("message", "msg", "detail", "error", "errors", "title", "reason"):
+            if body.get(name) and (words := said_in(body[name])):
+                return words
+    return ""
+
+
+def sorted_reply(reply: Reply, request: Request | None) -> Reply:
+    """The reply with reasoning apart, or where the request keeps it, in the text as a model on this machine would write it."""
+    if request is None or request.thinking != Thinking.keep:
+        return without_reasoning(reply, request)
+    if reply.reasoning is None:
+        return reply
+    return replace(reply, text=f"{OPEN}\n{reply.reasoning}\n{CLOSE}\n\n{reply.text}", reasoning=None)
 
 
 def _first_token(logprobs: Any) -> dict[str, float] | None:
@@ -63,58 +180,39 @@ def _first_token(logprobs: Any) -> dict[str, float] | None:
 
 
 def is_whole(reply: Reply) -> bool:
-    """A cut reply counts as one, also where nothing was left to show: asking again would cut it again."""
-    return reply.finish != "content_filter" and (bool(reply.text.strip()) or reply.finish == "length")
+    """A cut reply counts as one, also where nothing was left to show: asking again would cut it again. So does a refusal."""
+    return reply.finish != "content_filter" and (bool(reply.text.strip()) or reply.finish in ("length", REFUSAL))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where requests go: what stands before the paths, and what each of them carries."""
+
+    base_url: str | None
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def address_of(endpoint: EndpointConfig) -> Address:
+    """The address of an endpoint, also where it was copied with a path of the API or with Azure's api-version."""
+    url = endpoint.base_url or os.environ.get("OPENAI_BASE_URL")
+    if not url:
+        return Address(base_url=None)
+    parts = urlsplit(url)
+    path = re.sub(r"/(chat/completions|completions|models|responses)/?$", "", parts.path.rstrip("/"))
+    host = (parts.hostname or "").lower()
+    key = os.environ.get(endpoint.api_key_env)
+    azure = host.endswith((".azure.com", ".azure.us", ".azure.cn")) and key
+    return Address(
+        base_url=urlunsplit((parts.scheme, parts.netloc, path, "", "")),
+        query=dict(parse_qsl(parts.query)),
+        headers={"api-key": key} if azure and key else {},
+    )
 
 
 def open_client(endpoint: EndpointConfig) -> openai.OpenAI:
     """A client for single calls that are not worth many at once."""
-    key = os.environ.get(endpoint.api_key_env) or "none"
-    return openai.OpenAI(api_key=key, base_url=endpoint.base_url, max_retries=2)
-
-
-def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaError:
-    """What an endpoint's refusal or silence means, and what to do."""
-    if isinstance(error, MinilimaError):
-        return error
-    address = endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or "OpenAI"
-    variable = endpoint.api_key_env
-    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return MinilimaError(
-            f"{address} refuses the key in ${variable}.",
-            "The key is wrong, expired, or may not use this model.",
-            f"Set a valid one (export {variable}=…) and run the same command again; what was answered is kept.",
-        )
-    if isinstance(error, openai.NotFoundError):
-        return MinilimaError(
-            f"{address} has no model {model!r}.",
-            f"It offers: {_offered(endpoint)}.",
-            "Choose one of them with generator.model=… or judge.model=…",
-        )
-    if isinstance(error, openai.BadRequestError):
-        return MinilimaError(
-            f"{address} refuses the request.",
-            f"It says: {error}.",
-            "Most often a setting does not suit the model (temperature, tokens, log-probabilities), or the prompt is too long.",
-        )
-    root = root_cause(error)
-    return MinilimaError(
-        f"{address} did not answer, after {endpoint.max_retries} retries.",
-        f"The last error was {type(root).__name__}: {str(root).rstrip('.') or 'it took too long'}.",
-        "Run the same command again later: every reply that arrived is kept and not asked for again.",
+    key, address = os.environ.get(endpoint.api_key_env) or "none", address_of(endpoint)
+    return openai.OpenAI(
+        api_key=key, base_url=address.base_url, default_query=address.query, default_headers=address.headers, max_retries=2
     )
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The first error of a chain: the libraries between say less of it at each step. A time-out is caused by nothing."""
-    while error.__cause__ is not None and not isinstance(error, TimeoutError):
-        error = error.__cause__
-    return error
-
-
-def _offered(endpoint: EndpointConfig) -> str:
-    try:
-        with open_client(endpoint) as client:
-            return options(model.id for model in client.models.list()) or "nothing"
-    except openai.OpenAIError:
-        return "a list it does not give out"

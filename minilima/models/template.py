@@ -10,7 +10,6 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -18,7 +17,6 @@ from transformers import PreTrainedTokenizerBase
 from minilima.config.choices import Thinking
 from minilima.errors import MinilimaError
 from minilima.models.reasoning import CLOSE, EMPTY_BLOCK, OPEN, OPENED_PROMPT, split_reasoning
-from minilima.models.tokenizer import DATE
 
 Turns = Sequence[dict[str, str]]
 """role and content of each turn."""
@@ -78,10 +76,9 @@ def prompt_text(
     try:
         return str(
             tokenizer.apply_chat_template(
-                list(turns), add_generation_prompt=not complete, tokenize=False, enable_thinking=thinks, thinking=thinks,
-                strftime_now=_strftime_now,
+                list(turns), add_generation_prompt=not complete, tokenize=False, enable_thinking=thinks, thinking=thinks
             )
-        )  # fmt: skip
+        )
     except (TemplateError, TypeError, KeyError, ValueError) as error:
         raise MinilimaError(
             f"The model's chat template refuses a conversation{_of(row)}.",
@@ -150,7 +147,7 @@ def _locate(
         raise MinilimaError(
             f"The chat template is not consistent{_of(row)}.",
             "With the answer added, the text before it changes: the model would be trained on other prompts than it is asked.",
-            "Use a model whose template has a fixed generation prompt, or model.thinking=off where it opens reasoning.",
+            "Use a model whose template has a fixed generation prompt, or model.thinking=off where it opens a block of thought.",
         )
     block = None if EMPTY_BLOCK.match(answer) else EMPTY_BLOCK.match(text, start)
     begin = block.end() if block else start
@@ -233,10 +230,6 @@ def _ends(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     added = {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
     words = sorted((word for word in added if word.strip() and word not in (OPEN, CLOSE)), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, words)) or r"(?!)")
-
-
-def _strftime_now(form: str) -> str:
-    return date.strftime(DATE, form)
 
 
 def _of(row: str) -> str:

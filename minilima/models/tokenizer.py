@@ -21,7 +21,8 @@ PLAIN_TEMPLATE = (
 )
 DATE = date(2024, 7, 26)
 """The day that templates see: Llama 3.2's own where there is no clock."""
-_NOW = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_NOW = re.compile(r"""strftime_now\(\s*(["'])([^"']*)\1\s*\)""")
+_CLOCK = "strftime_now("
 _CHANCE = re.compile(r"\|\s*random\b|\blipsum\s*\(")
 _NO_THOUGHT = "{%- set enable_thinking = enable_thinking if enable_thinking is defined else false %}"
 
@@ -93,7 +94,14 @@ def fixed(template: str, name: str) -> str:
             "It would render the same conversation in another way each time.",
             "Take the random part out of its chat_template.",
         )
-    return _NOW.sub(lambda found: repr(DATE.strftime(found[2])), template)
+    still = _NOW.sub(lambda found: repr(DATE.strftime(found[2])), template)
+    return _still_clock() + still if _CLOCK in still and not still.startswith("{%- macro strftime_now") else still
+
+
+def _still_clock() -> str:
+    """A macro in place of the clock, for templates that put the form of a date together."""
+    parts = "".join(f" | replace('{part}', '{DATE.strftime(part)}')" for part in ("%d", "%b", "%B", "%Y", "%y", "%m", "%A", "%a"))
+    return "{%- macro strftime_now(form) -%}{{- form" + parts + " -}}{%- endmacro -%}"
 
 
 def without_thinking(template: Any) -> Any:

@@ -20,14 +20,8 @@ from minilima.config.choices import DeviceKind
 from minilima.models.chat import Message, OnReply, Reply, Request
 from minilima.models.checkpoint import context_tokens
 from minilima.models.drafts import Draft
-from minilima.models.local import (
-    asked_ids,
-    end_ids,
-    inference_dtype,
-    open_user_turn,
-    pick_device,
-    reply_tokens,
-)
+from minilima.models.local import inference_dtype, pick_device
+from minilima.models.request_tokens import asked_ids, end_ids, open_user_turn, reply_tokens
 from minilima.models.sampling import penalise
 from minilima.models.tokenizer import load_tokenizer, split_location
 

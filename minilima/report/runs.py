@@ -14,8 +14,9 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.judged import opponent, read_judged
 from minilima.evaluate.results import Coverage, Results, compute_results
 from minilima.evaluate.statistics import Estimate, LossChange, WinRate
-from minilima.formats.files import canonical_json, read_jsonl
+from minilima.formats.files import canonical_json, read_jsonl, recorded
 
+_AGAIN = "Run its command again, which writes the file again, or leave it out."
 FIX = "Name folders of finished runs, as in: minilima compare outputs/runs/NAME-KEY outputs/runs"
 
 
@@ -75,8 +76,8 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         runs = [folder] if (folder / "run.json").is_file() else sorted(file.parent for file in folder.glob("*/run.json"))
         if (sweep := folder / "sweep.json").is_file():
-            points = json.loads(sweep.read_text(encoding="utf-8"))["points"]
-            runs = [folder / point["run"] for point in points if point["status"] == "done"]
+            points = recorded(sweep, lambda written: [(point["run"], point["status"]) for point in written["points"]], _AGAIN)
+            runs = [folder / run for run, status in points if status == "done"]
         if not runs:
             if not folder.is_dir():
                 raise MinilimaError(f"There is no folder {folder}.", "Finished runs are looked for in it.", FIX)
@@ -116,7 +117,7 @@ def read_points(folders: Sequence[Path]) -> FinishedRuns:
 def _unfinished(folder: Path) -> list[str]:
     """The points of a sweep that are not done, each with its cause where that is known."""
     sweep, reasons = folder / "sweep.json", []
-    for point in json.loads(sweep.read_text(encoding="utf-8"))["points"] if sweep.is_file() else []:
+    for point in recorded(sweep, lambda written: written["points"], _AGAIN) if sweep.is_file() else []:
         if point["status"] != "done":
             axes = ", ".join(f"{name}={value}" for name, value in point["axes"].items())
             reasons.append(f"{axes}: {point['status']}. {point['cause'] or ''}".rstrip())
@@ -129,6 +130,14 @@ def read_point(folder: Path) -> FinishedRun:
     Raises:
         MinilimaError: the run stopped before its verdicts, or what it refers to is no longer in the store.
     """
+    try:
+        return _read_point(folder)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = f"run.json or a manifest that it names is damaged ({type(error).__name__}: {error})."
+        raise MinilimaError(f"{folder.name} cannot be read.", why.replace("\n", " "), _AGAIN) from None
+
+
+def _read_point(folder: Path) -> FinishedRun:
     run_json = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     paths = {stage["role"]: folder / stage["path"] for stage in run_json["stages"]}
     if "verdicts" not in paths:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from minilima.config.compose import recorded
 from minilima.config.schema import Config
 from minilima.environment import answers
-from minilima.formats.files import read_jsonl, write_atomic
+from minilima.formats.files import read_jsonl, remembered, write_atomic
 from minilima.report.wandb import MARK
 
 Mode = Literal["online", "offline"]
@@ -98,7 +98,7 @@ def _record_stage(
     import wandb
 
     mark = destination.folder / "wandb" / "recorded" / f"{stage['directory']}.json"
-    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8"))["mode"] in (destination.mode, "online"):
+    if remembered(mark, lambda written: written["mode"]) in (destination.mode, "online"):
         return None
     manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     with _started(stage["directory"], stage["role"], manifest["recipe"], destination) as run:

@@ -13,9 +13,9 @@ from typing import Any, TextIO
 
 from minilima.config.choices import DeviceKind
 from minilima.config.schema import ComputeConfig
-from minilima.environment import ROOT
-from minilima.errors import MinilimaError
-from minilima.formats.files import write_atomic
+from minilima.environment import ROOT, free_bytes
+from minilima.errors import MinilimaError, disk_full
+from minilima.formats.files import size_text, write_atomic
 from minilima.formats.records import Progress, Usage
 from minilima.run.gpus import leased, visible_gpus
 from minilima.run.hosts import Commands, machines, processes_each, torchrun
@@ -26,6 +26,9 @@ LOG_LINES_SHOWN = 6
 
 _LAST_SECONDS = 30.0
 """Other machines may take so long to end after the first one has."""
+
+_NO_ROOM_BYTES, _LITTLE_ROOM_BYTES = 1_000_000, 1_000_000_000
+"""Less is a full disk; less than the second may have been one, before a library took its half-written file away."""
 
 _EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception): ")
 
@@ -77,7 +80,9 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
     if error is not None:
         raise error
     if outcome is None or status != 0:
-        raise _died(job.role, status, log_file)
+        # Some libraries only say "iostream error", or die without a word.
+        free = free_bytes(job.work)
+        raise disk_full(str(job.work)) if free < _NO_ROOM_BYTES else _died(job.role, status, log_file, free)
     return outcome
 
 
@@ -166,11 +171,13 @@ def _event(line: str) -> dict[str, Any]:
     return event if isinstance(event, dict) else {}
 
 
-def _died(role: str, status: int, log_file: Path) -> MinilimaError:
+def _died(role: str, status: int, log_file: Path, free: int) -> MinilimaError:
     lines = [line.strip() for line in log_file.read_text(errors="replace").splitlines() if line.strip()]
     # torchrun ends its log with a summary of its own; the first exception says what happened.
     raised = [line for line in lines if _EXCEPTION.match(line)][:1]
     killed = " It was killed, most often because the memory was full." if status in (-9, 137) else ""
+    if free < _LITTLE_ROOM_BYTES:
+        killed += f" The disk has only {size_text(free)} free, which may be the cause."
     return MinilimaError(
         f"The stage {role} stopped with exit status {status}.{killed}",
         f"It says: {raised[0]}" if raised else "The end of its log: " + " | ".join(lines[-LOG_LINES_SHOWN:]),

@@ -4,8 +4,9 @@ from minilima import console
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import check_form
-from minilima.models.budget import missing_key
+from minilima.models.budget import key_problem, missing_key
 from minilima.models.engines import check_engine
+from minilima.run.dry_run import check_source
 from minilima.run.graph import Graph
 from minilima.run.plan import Plan
 from minilima.store.entries import Store
@@ -57,12 +58,20 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
             "The generator or the judge of this experiment is a model behind an API; nothing was sent.",
             f"Set it (export {lacking[0]}=…), or run it on this machine with: {LOCALLY}",
         )
+    for who in sorted(asked):
+        if problem := key_problem(endpoints[who]):
+            variable = endpoints[who].api_key_env
+            what = f"The key in ${variable} cannot be sent."
+            raise MinilimaError(what, f"The matter is that {problem}.", f"Set it again without that: export {variable}=…")
     names = {"generator": config.generator.model, "judge": config.judge.model}
     for who in sorted(asked):
         if not names[who] and not (who == "judge" and sources.annotators_ask_openai):
             raise MinilimaError(f"{who}.model is not set.", "The endpoint has to be told which model.", f"Add {who}.model=…")
     if missing:
         check_engine(config)
+    for source in (sources.generator, sources.judge) if missing else ():
+        if source is not None:
+            check_source(source, trained=False)
     for node in missing:
         node.spec.check(config, sources)
     if missing and sources.missing():

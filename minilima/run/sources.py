@@ -61,7 +61,7 @@ def _reference(config: Config) -> FileSource | None:
         return _answers(source.name, source.path) if source.path is not None else source
     try:
         stages = json.loads((folder / "run.json").read_text(encoding="utf-8"))["stages"]
-        (entry,) = (stage["path"] for stage in stages if stage["role"] == "answers")
+        entry = {stage["role"]: stage["path"] for stage in stages}["answers"]
         path = (folder / entry / "model_outputs.json").resolve(strict=True)
     except (OSError, ValueError, KeyError, TypeError):
         raise MinilimaError(

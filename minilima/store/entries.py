@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from minilima import environment
 from minilima.errors import MinilimaError
-from minilima.formats.files import clear_aside, sha256_file, sha256_text, share, sync, write_atomic
+from minilima.formats.files import clear_aside, owner, sha256_file, sha256_text, share, sync, umask, write_atomic
 from minilima.store.job import SCRATCH, Outcome, Stage, key_of
 
 FULL_CHECK_BYTES = 4_000_000
@@ -168,7 +168,7 @@ def reserved(root: Path, directories: Iterable[str]) -> Iterator[None]:
     """Keeps entries of the store `root` from being removed until the block ends, whether they are there yet or not."""
     file = root / ".reserved" / f"{environment.host()}-{os.getpid()}-{secrets.token_hex(4)}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(file.with_suffix(".lock"))
+    held = FileLock(file.with_suffix(".lock"), mode=0o666 & ~umask())
     with removing(root):
         held.acquire()
         write_atomic(file, json.dumps(sorted(directories)))
@@ -190,7 +190,7 @@ def reservations(root: Path) -> dict[str, set[str]]:
         except Timeout:
             # Between the look at the folder and this one, the experiment may have ended.
             with suppress(FileNotFoundError):
-                needed[file.stem.rpartition("-")[0]] = set(json.loads(file.read_text(encoding="utf-8")))
+                needed[file.stem.rpartition("-")[0]] = _reserved_in(file)
             continue
         file.unlink(missing_ok=True)
         lock.release()
@@ -198,10 +198,21 @@ def reservations(root: Path) -> dict[str, set[str]]:
     return needed
 
 
+def _reserved_in(file: Path) -> set[str]:
+    try:
+        return set(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise MinilimaError(
+            f"{file} cannot be read, so it is not known what a running experiment needs.",
+            f"{type(error).__name__}: {error}.",
+            "Wait until that experiment has ended, or stop it, and run the same command again.",
+        ) from None
+
+
 def _lock(root: Path, directory: str) -> FileLock:
     file = root / ".locks" / f"{directory}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(file)
+    return FileLock(file, mode=0o666 & ~umask())
 
 
 def checked_manifest(path: Path, hash_up_to: float = FULL_CHECK_BYTES) -> dict[str, Any]:
@@ -281,13 +292,3 @@ def _unreadable(path: Path, error: OSError) -> MinilimaError:
         f"The system says of {error.filename or path}: {error.strerror}.",
         "Check the disk or the network file system, and run the same command again.",
     )
-
-
-def owner(path: Path) -> str:
-    """The name of the user whose file it is, or the number where the user is not known here."""
-    try:
-        while not path.exists():
-            path = path.parent
-        return path.owner()
-    except (OSError, KeyError):
-        return "another user"

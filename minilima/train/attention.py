@@ -28,6 +28,17 @@ def is_available() -> bool:
     return True
 
 
+def fits(model: Any, longest: int) -> bool:
+    """Whether the kernel gives this model's own attention: full, causal, with scores as they are, for examples of so many
+    tokens. Others keep transformers' mask."""
+    config = model.config.get_text_config()
+    changed = any(getattr(config, name, None) for name in ("attn_logit_softcapping", "alibi"))
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    sinks = any(name.endswith("sinks") for name, _ in model.named_parameters())
+    narrow = isinstance(window, int) and window < longest
+    return bool(model._supports_attention_backend) and not (changed or narrow or sinks)
+
+
 def use_varlen(model: Any) -> None:
     """Makes a model attend by boundaries, which every call then has to pass (see `boundaries`)."""
     AttentionInterface.register(NAME, _varlen_by(_kernel()))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from minilima.formats.files import sizes, sync, write_atomic
+from minilima.formats.files import remembered, sizes, sync, write_atomic
 from minilima.formats.records import OnProgress, Progress
 
 _STEPS_TIMED = 5
@@ -99,8 +99,6 @@ def newest_checkpoint(folder: Path) -> str | None:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    if not (checkpoint / COMPLETE).is_file():
-        return False
-    wanted = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
-    found = sizes(checkpoint)
-    return isinstance(wanted, dict) and all(found.get(name) == size for name, size in wanted.items())
+    wanted = remembered(checkpoint / COMPLETE, lambda written: list(written.items()))
+    present = sizes(checkpoint)
+    return wanted is not None and all(present.get(name) == size for name, size in wanted)

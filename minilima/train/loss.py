@@ -20,6 +20,7 @@ CHUNK = 8192
 
 def can_fuse(config: Any) -> bool:
     """False for models that change their logits after the output layer (Gemma, Cohere, Granite)."""
+    config = config.get_text_config()
     return not any(getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
 
 

@@ -8,13 +8,14 @@ from transformers import BitsAndBytesConfig
 
 from minilima.config.choices import Method
 from minilima.config.schema import Config, SftConfig
+from minilima.errors import MinilimaError
 from minilima.models.local import pick_device
 from minilima.models.packaged import user_cache
 from minilima.models.weights import load_model
 from minilima.train import attention
 from minilima.train.adapters import fuse_adapters
 from minilima.train.arguments import has_masters, training_dtype
-from minilima.train.dropout import add_residual_dropout
+from minilima.train.dropout import add_residual_dropout, decoder_blocks
 
 
 def load_base(location: str, config: Config) -> Any:
@@ -42,14 +43,14 @@ def prepared(model: Any, config: Config, *, checkpointing: bool | None = None) -
     model.config.use_cache = False
     if has_masters(compute) and sft.quantise is None:  # 4 bits cannot be cast, and need not be
         model = model.to(torch.bfloat16)
-    if pick_device(compute.device).type == "cuda" and attention.is_available():
+    if pick_device(compute.device).type == "cuda" and attention.is_available() and attention.fits(model, sft.max_tokens):
         attention.use_varlen(model)
     if compute.activation_checkpointing if checkpointing is None else checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if compute.compile:
         compile_blocks(model)
     if sft.residual_dropout:
-        add_residual_dropout(model.get_decoder().layers, sft.residual_dropout)
+        add_residual_dropout(model, sft.residual_dropout)
     if sft.method == Method.full:
         return model
     model = with_adapters(model, sft, in_float32=not has_masters(compute))
@@ -63,6 +64,9 @@ def with_adapters(model: Any, sft: SftConfig, *, in_float32: bool = True) -> Any
 
     Args:
         in_float32: whether the adapters are float32 whatever the model is.
+
+    Raises:
+        MinilimaError: peft has none for this architecture.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -74,7 +78,14 @@ def with_adapters(model: Any, sft: SftConfig, *, in_float32: bool = True) -> Any
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, adapters, autocast_adapter_dtype=in_float32)
+    try:
+        return get_peft_model(model, adapters, autocast_adapter_dtype=in_float32)
+    except ValueError as error:
+        raise MinilimaError(
+            f"There are no adapters for {type(model).__name__}.",
+            f"peft says: {' '.join(str(error).split())[:300]}",
+            "Train all weights with sft=full, or use another model.",
+        ) from None
 
 
 def compile_blocks(model: Any) -> None:
@@ -83,5 +94,5 @@ def compile_blocks(model: Any) -> None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(user_cache() / "compiled")
     # Would cut the blocks in pieces so that DDP can send gradients early, which the masters do themselves.
     torch._dynamo.config.optimize_ddp = False
-    for block in model.get_decoder().layers:
+    for block in decoder_blocks(model):
         block.compile(dynamic=True)

@@ -109,6 +109,11 @@ def without_targets(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"predicting": row["predicting"][:0], "targets": row["targets"][:0]}
 
 
+def _numbered(examples: Sequence[Mapping[str, Tokens]]) -> dict[str, Any]:
+    """The fields of a row, and the numbers that its examples have in the data set, where they are given."""
+    return {**vars(make_row(examples)), "numbers": [int(example["number"][0]) for example in examples if "number" in example]}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Packer:
     """The Trainer's collator: a process's share of a step's examples, packed into rows."""
@@ -127,9 +132,9 @@ class Packer:
         shares = divide(lengths, self.world)
         plans = [plan_rows([lengths[index] for index in share], self.row_tokens) for share in shares]
         share, plan = [examples[index] for index in shares[self.rank]], plans[self.rank]
-        rows = [vars(make_row([share[index] for index in row])) for row in plan]
+        rows = [_numbered([share[index] for index in row]) for row in plan]
         return {
-            "rows": rows or [without_targets(vars(make_row(examples[:1])))],
+            "rows": rows or [without_targets(_numbered(examples[:1]))],
             "most_rows": max(map(len, plans)),
             "trained_tokens": sum(int((np.asarray(example["labels"])[1:] != IGNORED).sum()) for example in examples),
         }

@@ -19,6 +19,7 @@ from minilima.errors import MinilimaError
 from minilima.models.template import turn_end
 from minilima.models.tokenizer import without_thinking
 from minilima.models.weights import load_model
+from minilima.train.finite import check_weights
 from minilima.train.model import with_adapters
 from minilima.train.trainer import SftTrainer
 
@@ -45,12 +46,17 @@ def save_model(trainer: SftTrainer, tokenizer: Any, folder: Path, location: str,
         with _undivided(trainer.args):
             model = merged(location, trainer.sft, weights, probe)
         weights = model.state_dict()
+    check_weights(weights)
     _set_generation(model, tokenizer)
-    kept = model.config.use_cache, model.config.dtype
+    kept = getattr(model.config, "use_cache", None), model.config.dtype
     model.config.use_cache, model.config.dtype = True, torch.bfloat16
-    model.save_pretrained(folder, state_dict={name: tensor.to(torch.bfloat16) for name, tensor in weights.items()})
+    model.save_pretrained(folder, state_dict={name: _rounded(tensor) for name, tensor in weights.items()})
     model.config.use_cache, model.config.dtype = kept
     _save_tokenizer(tokenizer, trainer.thinking, folder)
+
+
+def _rounded(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
 
 
 def _save_tokenizer(tokenizer: Any, thinking: Thinking | None, folder: Path) -> None:

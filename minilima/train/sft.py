@@ -8,6 +8,7 @@ updates at LIMA's learning rate.)
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
+from minilima.config.choices import Pick
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, write_jsonl
@@ -34,6 +36,7 @@ from minilima.train.shape import ModelShape, shape_of
 from minilima.train.tokenize import (
     IGNORED,
     TokenizedExample,
+    check_embeddings,
     check_tokens,
     check_trained,
     check_trained_ends,
@@ -41,6 +44,7 @@ from minilima.train.tokenize import (
     tokenize_example,
 )
 from minilima.train.trainer import SftTrainer
+from minilima.train.traits import Traits, probe
 
 
 def build_model(job: Job, on_progress: OnProgress) -> Outcome:
@@ -56,30 +60,33 @@ def build_model(job: Job, on_progress: OnProgress) -> Outcome:
     laid_out = _lay_out(shape, examples, config, device)
     on_progress(Progress(done=0, total=None, unit="steps", note="loading", shown=masked_text(examples[0], tokenizer)))
     try:
-        trainer, seconds = _train(
-            job, on_progress, examples, location, tokenizer, laid_out, Meter.of(examples, shape, config, device)
-        )
+        names = [row["id"] for row in rows]
+        meter = Meter.of(examples, shape, config, device)
+        trainer, seconds = _train(job, on_progress, examples, names, location, tokenizer, laid_out, meter)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error, config, device, laid_out) from None
-    if job.role == "model":
+    if config.epoch.select == Pick.last:
         save_model(trainer, tokenizer, job.work, location, _probe(examples))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     if trainer.is_world_process_zero():
         write_jsonl(job.work / "training_log.jsonl", history)
-    metrics = {
+    metrics = _metrics(trainer, examples, history)
+    planned = round(laid_out.memory.total / GIB, 2) if shape is not None else None
+    metrics |= {**counts, "row_tokens": laid_out.row_tokens, "predicted_gib": planned, "train_seconds": round(seconds, 1)}
+    return Outcome(metrics={name: value for name, value in metrics.items() if value is not None})
+
+
+def _metrics(trainer: SftTrainer, examples: list[TokenizedExample], history: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
         "steps": trainer.state.global_step,
         "first_loss": history[0]["loss"],
         "last_loss": history[-1]["loss"],
         "tokens_per_epoch": sum(len(example.input_ids) for example in examples),
         "trained_tokens_per_epoch": sum(label != IGNORED for example in examples for label in example.labels),
-        **counts,
         "processes": trainer.args.world_size,
-        "row_tokens": laid_out.row_tokens,
-        "predicted_gib": round(laid_out.memory.total / GIB, 2) if shape is not None else None,
+        "packed": trainer.traits.packs,
         "peak_gib": peak_gib(),
-        "train_seconds": round(seconds, 1),
     }
-    return Outcome(metrics={name: value for name, value in metrics.items() if value is not None})
 
 
 def _tokenized(
@@ -101,6 +108,7 @@ def _train(
     job: Job,
     on_progress: OnProgress,
     examples: list[TokenizedExample],
+    names: list[str],
     location: str,
     tokenizer: Any,
     laid_out: MemoryLayout,
@@ -109,26 +117,49 @@ def _train(
     """The trainer after its last step, and how many seconds the steps took."""
     config = job.config
     # Before the arguments: once they exist, transformers divides ZeRO-3 weights while reading them, which fails on CPUs.
-    model = prepared(load_base(location, config), config, checkpointing=laid_out.checkpointing)
+    base, traits = _asked(location, config, examples, tokenizer)
+    if not traits.packs:
+        on_progress(Progress(done=0, total=None, unit="steps", note="one example a row: this model would mix those of one row"))
+    model = prepared(base, config, checkpointing=laid_out.checkpointing)
     arguments = training_arguments(config, job.scratch)
+    row_tokens = laid_out.row_tokens if traits.packs else 1
     trainer = SftTrainer(
         model=model,
         args=arguments,
-        train_dataset=[{name: np.array(ids) for name, ids in vars(example).items()} for example in examples],
-        data_collator=Packer(row_tokens=laid_out.row_tokens, rank=arguments.process_index, world=arguments.world_size),
+        train_dataset=_numbered(examples),
+        data_collator=Packer(row_tokens=row_tokens, rank=arguments.process_index, world=arguments.world_size),
         callbacks=[Reporter(on_progress, config.compute.checkpoint_seconds)],
         config=config,
         meter=meter,
+        traits=traits,
+        names=names,
     )
-    if job.role == "epochs":
-
-        def keep(epoch: int) -> None:
-            save_model(trainer, tokenizer, job.work / "epochs" / f"epoch-{epoch:03d}", location, _probe(examples))
-
+    if config.epoch.select != Pick.last:
+        folder, start = job.work / "epochs", _probe(examples)
+        keep = partial(_keep_epoch, trainer, tokenizer, folder, location, start)
         trainer.add_callback(KeepEpochs(config.sft.epochs, keep))
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=newest_checkpoint(job.scratch / "checkpoints"))
     return trainer, time.monotonic() - started
+
+
+def _keep_epoch(trainer: SftTrainer, tokenizer: Any, folder: Path, location: str, start: list[int], epoch: int) -> None:
+    save_model(trainer, tokenizer, folder / f"epoch-{epoch:03d}", location, start)
+
+
+def _asked(location: str, config: Config, examples: list[TokenizedExample], tokenizer: Any) -> tuple[Any, Traits]:
+    """The base model as it was read, and what it shows of itself."""
+    base = load_base(location, config)
+    check_embeddings(examples, base.get_input_embeddings().weight.shape[0], tokenizer)
+    return base, probe(base, [example.input_ids for example in examples])
+
+
+def _numbered(examples: list[TokenizedExample]) -> list[dict[str, Any]]:
+    """Each example as arrays, with its number in the data set."""
+    return [
+        {**{name: np.array(ids) for name, ids in vars(example).items()}, "number": np.array([number])}
+        for number, example in enumerate(examples)
+    ]
 
 
 def _probe(examples: list[TokenizedExample]) -> list[int]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from minilima.models.checkpoint import text_config
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
@@ -94,6 +96,7 @@ def published_shape(name: str) -> ModelShape | None:
 
 def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
     """The shape that a config.json tells; None for models with experts and for those that name their sizes otherwise."""
+    config = text_config(config)
     names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
     experts = config.get("num_experts") or config.get("num_local_experts")
     if experts or any(not isinstance(config.get(name), int) for name in names):

@@ -73,6 +73,21 @@ def check_tokens(examples: Sequence[TokenizedExample], tokenizer: PreTrainedToke
         )
 
 
+def check_embeddings(examples: Sequence[TokenizedExample], vocabulary: int, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses tokens that the model has no embedding for; `vocabulary` is how many it has.
+
+    Raises:
+        MinilimaError: names the token.
+    """
+    highest = max((max(example.input_ids, default=0) for example in examples), default=0)
+    if highest >= vocabulary:
+        raise MinilimaError(
+            f"The token {tokenizer.convert_ids_to_tokens(highest)!r} ({highest:,}) lies beyond the model's embeddings.",
+            f"There are {vocabulary:,}: tokenizer and weights do not belong together.",
+            "Take the tokenizer that came with the weights, or save the model after resize_token_embeddings.",
+        )
+
+
 def masked_text(example: TokenizedExample, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[str, bool], ...]:
     """The text of an example in pieces, each with whether it has loss."""
     pieces = []

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from minilima.errors import MinilimaError
 from minilima.train import attention
 from minilima.train.arguments import has_masters
 from minilima.train.callbacks import mark_complete
+from minilima.train.finite import FiniteWatch
 from minilima.train.loss import can_fuse, fuse_head
 from minilima.train.metrics import Lagging, Meter
 from minilima.train.optimizers import MasterAdamW, StochasticAdamW
 from minilima.train.packing import without_targets
+from minilima.train.traits import Traits
 
 LARGE = 1_000_000
 """Mean number of weights in a tensor from which one compiled pass over each beats AdamW's few launches for all."""
@@ -29,7 +32,15 @@ LARGE = 1_000_000
 class SftTrainer(Trainer):  # type: ignore[misc]
     """`transformers.Trainer` with packed steps, a learning-rate floor, and checkpoints that are whole or not taken."""
 
-    def __init__(self, *, config: Config, meter: Meter | None = None, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        config: Config,
+        meter: Meter | None = None,
+        traits: Traits | None = None,
+        names: Sequence[str] = (),
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self.meter = meter
         self.sft, self.thinking = config.sft, config.model.thinking
@@ -39,7 +50,9 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         self.compiled = config.compute.compile
         self.by_boundaries = self.model.config._attn_implementation == attention.NAME
         self.lagging = Lagging() if own and self.args.device.type == "cuda" else None
-        self.fused = can_fuse(self.model.config)
+        self.traits = traits or Traits()
+        self.watch = FiniteWatch(names, config.sft)
+        self.fused = can_fuse(self.model.config) and self.traits.plain_head
         self.head = self.model.get_output_embeddings()
         if self.fused:
             fuse_head(self.model, compiled=config.compute.compile)
@@ -113,7 +126,10 @@ class SftTrainer(Trainer):  # type: ignore[misc]
             self.meter.tokens += sum(row["input_ids"].shape[1] for row in rows)
         if not self.by_masters:  # Collectives must match: every process passes through as many rows as the busiest one.
             rows += [without_targets(rows[-1])] * (inputs["most_rows"] - len(rows))
-        scale = self.args.world_size / inputs["trained_tokens"]  # gradients are averaged over processes
+        # Gradients are averaged over processes. A step may have nothing to learn: all of its examples were cut.
+        scale = self.args.world_size / max(1, inputs["trained_tokens"])
+        step = self.state.global_step + 1
+        self.watch.begin(step, [number for row in rows for number in row.get("numbers", ())])
         total: torch.Tensor = torch.zeros((), device=self.args.device)
         for number, row in enumerate(rows, start=1):
             last = number == len(rows)
@@ -122,6 +138,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
             with nullcontext() if last and not self.by_masters else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
                     loss = self._summed_loss(model, row) * scale
+                if self.args.device.type == "cpu":  # a GPU would have to wait; there the log finds it
+                    self.watch.check("loss", float(loss.detach()), step, row.get("numbers"))
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
@@ -131,24 +149,31 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         # A row without targets still takes part in the collectives, with a loss of zero.
         lone = not len(row["targets"])
         keep = row["predicting"].new_zeros(1) if lone else row["predicting"]
-        self.head.predicting, self.head.targets = keep, keep.new_zeros(1) if lone else row["targets"]
-        output = model(
-            input_ids=row["input_ids"],
-            position_ids=row["position_ids"],
-            attention_mask=None,
-            use_cache=False,
-            logits_to_keep=0 if self.fused else keep,
-            **(attention.boundaries(row) if self.by_boundaries else {}),
-        )
+        targets = keep.new_zeros(1) if lone else row["targets"]
+        if self.fused:
+            self.head.predicting, self.head.targets = keep, targets
+        given = {
+            "input_ids": row["input_ids"],
+            "position_ids": row["position_ids"],
+            "attention_mask": None,
+            "use_cache": False,
+            "logits_to_keep": 0 if self.fused else keep,
+        }
+        given = {name: value for name, value in given.items() if name in self.traits.takes}
+        output = model(**given, **(attention.boundaries(row) if self.by_boundaries else {}))
         loss: torch.Tensor = output.logits
         if not self.fused:
-            loss = torch.nn.functional.cross_entropy(loss[0].float(), self.head.targets, reduction="sum")
+            logits = loss[0] if "logits_to_keep" in given else loss[0, keep]
+            loss = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
         return 0.0 * loss if lone else loss
 
     def log(self, logs: dict[str, float], *arguments: Any, **settings: Any) -> None:
         """The Trainer's log, with the norm of the gradient that our optimizer clips."""
         if "grad_norm" in logs and self.lagging is None and self.own_optimizer:
             logs = {**logs, "grad_norm": float(self.own_optimizer.grad_norm)}
+        for name in ("loss", "grad_norm"):
+            if name in logs:
+                self.watch.check(name, logs[name], self.state.global_step)
         if "loss" in logs and self.meter is not None:
             logs = {**logs, **self.meter.read()}
         super().log(logs, *arguments, **settings)
@@ -172,6 +197,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         if self.lagging is None or (held := self.lagging.release()) is None:
             return
         (loss, norm), step = held
+        self.watch.check("loss", loss, step["step"])
+        self.watch.check("grad_norm", norm, step["step"])
         self._total_loss_scalar += loss
         self.log({"loss": loss, "grad_norm": norm, "learning_rate": step["rate"]})
         self.state.log_history[-1] |= {"step": step["step"], "epoch": step["epoch"]}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from minilima import results, to_frame
+from minilima.__main__ import main
+from minilima.cli import commands
+from minilima.cli.commands import build, execute, overview
 from minilima.config.compose import load_config
+from minilima.config.groups import CONF
+from minilima.errors import MinilimaError
 from minilima.pipeline import stages
 from minilima.run.sources import resolve
 
@@ -33,12 +39,138 @@ def refused(result: "subprocess.CompletedProcess[str]") -> str:
 
 def test_help_names_the_commands_and_groups_without_hydra_or_torch() -> None:
     code = (
-        "import sys; from minilima.__main__ import main; main(['--help']); print(sorted({'torch', 'hydra'} & set(sys.modules)))"
+        "import sys; from minilima.__main__ import main; main(['--help']); main(['plan', '-h']); "
+        "print(sorted({'torch', 'hydra', 'omegaconf'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for word in ("plan", "fetch", "quickstart", "lima_1k", "smollm2_135m", "+experiment="):
         assert word in result.stdout
     assert result.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize("verb", build())
+def test_every_verb_has_its_own_help_with_its_options_and_two_examples(verb: str, capfd: pytest.CaptureFixture[str]) -> None:
+    parser = build()[verb]
+    assert main([verb, "--help"]) == 0
+    shown = capfd.readouterr().out
+    assert main(["help", verb]) == 0 and capfd.readouterr().out == shown
+    assert shown.startswith(f"usage: minilima {verb} ")
+    assert all(name in shown for name in parser.options) and all(item.help for item in parser.options.values())
+    assert len(parser.examples) == 2 and all(f"  {example}\n" in shown for example in parser.examples)
+    for example in parser.examples:
+        words = shlex.split(example.partition("|")[0])[1:]
+        named = words.pop(0) if words[0] in build() else "run"
+        build()[named].read(words, build())
+
+
+def test_the_overview_lists_every_verb_and_is_what_help_and_no_arguments_show(capfd: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for arguments in ([], ["help"], ["--help"], ["-h"]):
+        assert main(arguments) == 0
+        shown.append(capfd.readouterr().out)
+    assert len(set(shown)) == 1
+    assert all(f"  {verb:<12}{parser.summary}\n" in shown[0] for verb, parser in build().items())
+    assert shown[0].count("python -m minilima") == 1
+
+
+def test_help_names_only_files_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "docs/reference/settings.md" in overview()
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    assert "docs/" not in overview() and f"{CONF}/<group>/<option>.yaml" in overview()
+
+
+MISTAKES = [
+    (["--experiment", "quickstart"], "Did you mean +experiment=quickstart?"),
+    (["--experiment=quickstart"], "Did you mean +experiment=quickstart?"),
+    (["+experiment=quickstart", "--dry-run"], "minilima plan +experiment=quickstart"),
+    (["--dry-run"], "minilima plan +experiment=quickstart"),
+    (["quickstart"], "Did you mean +experiment=quickstart?"),
+    (["plan", "quickstart"], "Did you mean +experiment=quickstart?"),
+    (["lora"], "Did you mean sft=lora?"),
+    (["sft"], "the options of sft are: full, lima, lora, qlora"),
+    (["pln", "+experiment=quickstart"], "Did you mean plan?"),
+    (["-m", "plan"], "A command comes first: minilima plan …"),
+    (["help", "comparr"], "Did you mean help compare?"),
+    (["--epochs", "2"], "sft.epochs=2"),
+    (["plan", "--sft.learning-rate=1e-4"], "sft.learning_rate=1e-4"),
+    (["--model", "llama3_1b"], "Did you mean model=llama3_1b?"),
+    (["sft.epochs"], "Write sft.epochs=…"),
+    (["plan", "--jsn"], "Did you mean --json?"),
+    (["plan", "--cfg", "job"], "an option of: run"),
+    (["--cfg", "jb"], "Did you mean --cfg job?"),
+    (["--cfg", "job", "+experiment=quickstrt"], "Did you mean quickstart?"),
+    (["--cfg", "job", "--package", "sfft"], "There is no part sfft"),
+    (["--cfg", "job", "-m"], "do not go together"),
+    (["--package", "sft"], "belongs to --cfg"),
+    (["--config-dir"], "--config-dir names no folder"),
+    (["--config-dir", "nope", "+experiment=quickstart"], "There is no folder nope."),
+    (["plan", "--config-dir=nope"], "There is no folder nope."),
+    (["--config-dir", "nope", "--cfg", "job"], "There is no folder nope."),
+    (["--config-dir", "."], ". has no configuration group"),
+    (["plan", "+sft.epochs=1"], "Write it without '+': sft.epochs=…"),
+    (["plan", "-m", "+sft.epochs=1,2"], "Write it without '+': sft.epochs=…"),
+    (["plan", "~sft.epochs"], "Every setting has a value"),
+    (["plan", "~experiment"], "It was not chosen"),
+    (["plan", "~sft.epoch"], "Did you mean sft.epochs?"),
+    (["plan", "sfft@x=lora"], "Did you mean sft?"),
+    (["plan", "sft=null"], "sft=null cannot be read"),
+    (["plan", "=3"], "=3 cannot be read"),
+    (["plan", "-m", "sft=null,lora"], "sft=null cannot be read"),
+    (["plan", "-m", "sft=glob(no*)"], "The options of sft are: full, lima, lora, qlora"),
+    (["plan", "-m", "sft.epochs=glob(*)"], "sft.epochs is no group"),
+    (["plan", "sft.epochs=choice(1,2)"], "gives several values"),
+    (["plan", "name=${sed}"], "Did you mean ${seed}?"),
+    (["plan", "name=${oc.env:NO_SUCH_NAME}"], "name reads the environment"),
+    (["store"], "none of ls, gc, verify"),
+    (["store", "verfy"], "Did you mean store verify?"),
+    (["store", "ls", "--yes"], "--yes belongs to gc"),
+    (["export", "data"], "no folder"),
+    (["compare"], "no folder"),
+    (["compare", "runs", "--format", "jsn"], "Did you mean --format json?"),
+    (["agreement", "--labels"], "--labels names no file"),
+    (["agreement", "--size", "few"], "--size must be a whole number, not 'few'"),
+    (["fetch", "now"], "'now' is one word too many"),
+    (["doctor", "--fix"], "doctor --help"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_a_mistake_on_the_command_line_has_three_parts_and_names_what_was_meant(
+    tmp_path: Path, arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MinilimaError) as raised:
+        execute(arguments)
+    error = raised.value
+    assert all(part.strip() for part in (error.what, error.why, error.fix))
+    assert named in str(error)
+    assert main(arguments) == 1
+    captured = capfd.readouterr()
+    assert captured.out == "" and " ".join(captured.err.split()) == " ".join(str(error).split())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "listed"),
+    [
+        (["+experiment=mystdy"], ("mystudy, own_examples", "Did you mean mystudy?")),
+        (["sft=gentl"], ("full, gentle, lima", "Did you mean gentle?")),
+        (["-m", "sft=gentl,full"], ("full, gentle, lima", "Did you mean gentle?")),
+        (["--cfg", "job", "sft=gentl"], ("full, gentle, lima", "Did you mean gentle?")),
+        (["mystudy"], ("Did you mean +experiment=mystudy?",)),
+        (["--experiment", "mystudy"], ("Did you mean +experiment=mystudy?",)),
+    ],
+)
+def test_a_typo_lists_the_options_in_the_users_own_folder_too(
+    tmp_path: Path, arguments: list[str], listed: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("experiment/mystudy", "sft/gentle"):
+        (tmp_path / "own" / name).parent.mkdir(parents=True)
+        (tmp_path / "own" / f"{name}.yaml").write_text("{}\n")
+    with pytest.raises(MinilimaError) as raised:
+        execute([*arguments, "--config-dir", "own"])
+    assert all(words in str(raised.value) for words in listed), str(raised.value)
 
 
 def test_a_plan_shows_every_stage_without_torch_or_any_file(tmp_path: Path) -> None:
@@ -63,7 +195,6 @@ def test_a_sweep_is_planned_as_a_whole(tmp_path: Path) -> None:
     [
         (["sft.learning_rte=1"], "Did you mean sft.learning_rate"),
         (["+sft.learning_rte=1"], "Did you mean sft.learning_rate"),
-        (["pln", "+experiment=quickstart"], "plan, run"),
         (["+experiment=lima_1k"], "$OPENAI_API_KEY is not set"),
         (["seeds=file"], "seeds.path"),
         (["seeds.path=nowhere.jsonl"], "no file nowhere.jsonl"),

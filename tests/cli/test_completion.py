@@ -44,6 +44,14 @@ def test_a_line_is_completed(line: str, expected: list[str]) -> None:
     assert complete(line, build()) == expected
 
 
+def test_the_users_own_options_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert complete("minilima plan --config-dir own +experiment=mi", build()) == ["+experiment=mine"]
+    assert complete("minilima plan --config-dir ", build()) == []
+
+
 def test_an_empty_line_offers_commands_groups_and_sections() -> None:
     found = complete("minilima ", build())
     assert {*build(), "judge=", "judge.", "+experiment=", "seed="} <= set(found)

@@ -139,7 +139,7 @@ def test_a_failed_point_is_named_the_others_run_and_the_same_command_runs_only_w
 
 
 def test_ctrl_c_stops_a_sweep_at_once_and_the_same_command_goes_on(tmp_path: Path, server: ModelServer) -> None:
-    server.answer, server.latency = writer, 0.1
+    server.answer, server.hold_after = writer, 3
     command = [
         sys.executable, "-m", "minilima", "-m", "generator=openai", "generator.model=writer-small", "data.instructions=4",
         f"endpoints.generator.base_url={server.url}", "data.requests_per_round=1", "endpoints.generator.concurrency=1",
@@ -152,12 +152,12 @@ def test_ctrl_c_stops_a_sweep_at_once_and_the_same_command_goes_on(tmp_path: Pat
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
+    server.hold_after = None
     assert process.returncode == 130
     assert statuses(tmp_path) == ["stopped", "missing"]
     assert shlex.join(command) in output.splitlines(), "the line that goes on, unbroken"
     asked = Counter(json.dumps(body, sort_keys=True) for body in server.requests)
 
-    server.latency = 0.0
     assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=120).returncode == 0
     assert statuses(tmp_path) == ["done", "done"]
     again = Counter(json.dumps(body, sort_keys=True) for body in server.requests)
@@ -210,7 +210,7 @@ def test_points_in_parallel_share_stages_and_lease_a_gpu_each(
 
 
 def test_eight_jobs_need_one_pool_and_the_builder_is_killed(tmp_path: Path, server: ModelServer) -> None:
-    server.answer, server.latency = writer, 0.02
+    server.answer, server.hold_after = writer, 10
     command = [
         sys.executable, "-m", "minilima", "generator=openai", "generator.model=writer-small", "until=pool", "tracking=none",
         f"endpoints.generator.base_url={server.url}", "data.instructions=40", "data.requests_per_round=2",
@@ -227,6 +227,8 @@ def test_eight_jobs_need_one_pool_and_the_builder_is_killed(tmp_path: Path, serv
         time.sleep(0.01)
     others = [start() for _ in range(7)]
     first.kill()
+    first.wait()
+    server.hold_after = None
     outputs = [job.communicate(timeout=120)[0] for job in others]
     first.communicate()
     assert [job.returncode for job in others] == [0] * 7, outputs

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pytest
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge import build_verdicts, is_switched
-from minilima.evaluate.judge_forms import check_form, parse_choice, weigh
+from minilima.evaluate.judge_forms import check_form, form_named, parse_choice, weigh
 from minilima.evaluate.judged import read_judged
 from minilima.evaluate.results import compute_results
 from minilima.formats.eval_sets import load_eval_set
@@ -45,6 +45,17 @@ needs_embedding = pytest.mark.skipif(not is_fetched("all_minilm_l6_v2"), reason=
         ("Both Output (a) and Output (b) are fine.", None),
         ("I cannot decide.", None),
         ("", None),
+        ("I prefer the first output because it is right.", "a"),
+        ("Neither output answers the question, so it is a tie.", None),
+        ("The second answer is better.", "b"),
+        ("Output (a) is better than Output (b).", "a"),
+        ("Output (a) is better because it does not ramble.", "a"),
+        ("Output (a) is not better.", None),
+        ("Output (a) is wrong.", None),
+        ("It is the best output a person could want.", None),
+        ("Outputs are equal; I would choose output a.", None),
+        ("My choice: Output (b)", "b"),
+        ("Output b is better", "b"),
     ],
 )
 def test_a_choice_is_read_or_not_at_all(text: str, choice: str | None) -> None:
@@ -114,8 +125,8 @@ def test_a_judge_that_looks_at_the_answers_decides(tmp_path: Path, server: Model
 
 @pytest.mark.usefixtures("key")
 def test_an_unreadable_reply_is_counted_and_judges_nothing(tmp_path: Path, server: ModelServer) -> None:
-    server.answer = lambda body: "Hm." if "Question 0" in body["messages"][-1]["content"] else "Output (b)"
-    assert judge_server(tmp_path, server, [("x", "y"), ("x", "y")]) == [None, 1.5]
+    server.answer = lambda body: "Hm." if "Question 1" in body["messages"][-1]["content"] else "Output (b)"
+    assert judge_server(tmp_path, server, [("x", "y"), ("x", "y")]) == [1.5, None]
 
 
 def letters(first_token: dict[str, float]) -> Callable[[dict[str, Any]], dict[str, float]]:
@@ -185,7 +196,7 @@ def test_a_model_without_log_probabilities_is_refused_after_one_request(tmp_path
 
 
 @pytest.mark.usefixtures("key")
-@pytest.mark.parametrize(("status", "named"), [(401, "refuses the key"), (404, "has no model"), (400, "log-probabilities")])
+@pytest.mark.parametrize(("status", "named"), [(401, "refuses the key"), (404, "answers 404"), (400, "log-probabilities")])
 def test_what_is_refused_is_refused_once(tmp_path: Path, server: ModelServer, status: int, named: str) -> None:
     server.faults = [status] * 4
     with pytest.raises(MinilimaError, match=named):
@@ -226,8 +237,10 @@ def test_every_kind_of_fault_is_survived_and_counted(tmp_path: Path, server: Mod
     assert set(server.injected) == set(FAULTS), "each of them occurred"
     rows = read_jsonl(made.work / "verdicts.jsonl")
     read = {row["id"]: row["preference"] for row in rows if row.get("preference") is not None}
-    # A reply that is cut three times in a row is unread, too; that is rare.
-    assert "7" not in read and 55 < len(read) < 60 and (outcome.metrics["judged"], outcome.metrics["prompts"]) == (len(read), 60)
+    # A reply that is cut is unread, too, and not asked for again: it would be cut again.
+    cut = server.injected["truncated"]
+    assert "7" not in read and 59 - cut <= len(read) < 60
+    assert (outcome.metrics["judged"], outcome.metrics["prompts"]) == (len(read), 60)
     right = {str(n): 2.0 if sha256_text(tuned) < sha256_text(base) else 1.0 for n, (base, tuned) in enumerate(pairs)}
     assert all(preference == right[name] for name, preference in read.items())
     told = {
@@ -237,8 +250,8 @@ def test_every_kind_of_fault_is_survived_and_counted(tmp_path: Path, server: Mod
     counted = {fault: sum(server.injected[kind] for kind in kinds) for fault, kinds in told.items()}
     unusable = outcome.usage.faults["unusable"]
     assert outcome.usage.faults == {**counted, "unusable": unusable}
-    # Both orders of the seventh, each asked three times, and every reply that was cut before its choice; some are both.
-    assert max(6, server.injected["truncated"]) <= unusable <= server.injected["truncated"] + 6
+    # Both orders of the seventh, each asked three times, unless it was cut.
+    assert 6 - cut <= unusable <= 6
     answers, reference = with_losses(made.inputs["answers"]), with_losses(made.inputs["reference"])
     judged = read_judged({"verdicts": made.work, "answers": answers, "base_answers": reference})
     assert judged is not None
@@ -267,12 +280,12 @@ def test_a_kill_loses_no_judged_pair_and_changes_no_verdict(tmp_path: Path, serv
     needed = Counter(body["messages"][-1]["content"] for body in server.requests)
     assert set(needed.values()) == {1} and len(needed) == 80
     server.requests.clear()
-    server.latency = 0.01
     killed = job(tmp_path / "killed", pairs, *settings)
     (tmp_path / "job.json").write_text(killed.to_json())
     for moment in (1, 40, 79, None):
         kept = kept_replies(killed.cache)
         seen = len(server.requests)
+        server.hold_after = None if moment is None else server.received + moment - len(kept)
         process = subprocess.Popen(
             [sys.executable, "-m", "minilima.run.worker", str(tmp_path / "job.json")],
             stdin=subprocess.PIPE,
@@ -282,6 +295,7 @@ def test_a_kill_loses_no_judged_pair_and_changes_no_verdict(tmp_path: Path, serv
             time.sleep(0.001)
         process.kill()
         assert process.wait() == (0 if moment is None else -signal.SIGKILL)
+        server.hold_after = None
         asked = {sha256_text(body["messages"][-1]["content"]) for body in server.requests[seen:]}
         assert not asked & kept, "a judged pair was asked about again"
     assert len(kept_replies(killed.cache)) == 80
@@ -331,7 +345,7 @@ def test_a_local_judge_that_explains_is_read_by_its_words(
 ) -> None:
     written: list[str] = []
 
-    def write(model: LocalModel, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
+    def write(model: LocalModel, requests: Sequence[Request], kept: Mapping[int, Reply], on_reply: OnReply) -> list[Reply]:
         """A local model that finds the longer answer better, and says nothing of the second question."""
         for index, request in enumerate(requests):
             first, second = shown({"messages": [{"content": request.messages[-1].content}]})
@@ -342,7 +356,7 @@ def test_a_local_judge_that_explains_is_read_by_its_words(
         return replies
 
     replies: list[Reply] = []
-    monkeypatch.setattr(LocalModel, "reply_many", write)
+    monkeypatch.setattr(LocalModel, "reply_beside", write)
     made = job(tmp_path, [("x", "longer"), ("x", "y")], "judge=local", f"judge.model={tiny_model}", "judge.prompt=explain")
     assert preferences(made) == [2.0, None]
     assert len(written) == 4, "greedy, it would write the same again"
@@ -375,3 +389,32 @@ def test_a_bad_evaluation_set_is_named(tmp_path: Path, content: str, named: str)
     path.write_text(content)
     with pytest.raises(MinilimaError, match=named):
         load_eval_set(path, None)
+
+
+@pytest.mark.usefixtures("key")
+def test_a_cut_reply_is_no_verdict_and_is_not_asked_for_again(tmp_path: Path, server: ModelServer) -> None:
+    for finish, preference in (("length", None), ("stop", 1.0)):
+        reply = Reply(text="Output (a)", finish=finish, prompt_tokens=1, completion_tokens=1)
+        assert form_named("choose").read(reply) == preference
+    written = iter(["Output (a)", "<think>Output (a) is", "<think>Output (b) is"])
+    server.answer = lambda body: next(written)
+    pairs = [("a", "b"), ("x", "y"), ("p", "q")]
+    assert judge_server(tmp_path, server, pairs, "judge.orders=random")[1:] == [None, None]
+    assert server.received == 3
+
+
+@pytest.mark.usefixtures("key")
+def test_a_judges_reasoning_is_no_verdict(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda body: "<think>Output (a) is shorter.</think>Output (b)"
+    assert judge_server(tmp_path, server, [("x", "y")], "judge.orders=random", "judge.max_tokens=64") in ([2.0], [1.0])
+    server.answer = lambda body: "<think>Output (a) is shorter, so it is Output (a)"
+    with pytest.raises(MinilimaError, match=r"cut at judge\.max_tokens"):
+        judge_server(tmp_path / "unclosed", server, [("x", "z")], "judge.orders=random")
+
+
+def test_a_judge_whose_first_reply_is_cut_stops_there_and_names_the_setting(tmp_path: Path, server: ModelServer) -> None:
+    server.faults = ["truncated"] * 99
+    settings = ["judge=cot", "judge.model=writer-large", f"endpoints.judge.base_url={server.url}"]
+    with pytest.raises(MinilimaError, match=r"judge\.max_tokens"):
+        build_verdicts(job(tmp_path, [(f"base {n}", f"tuned {n}") for n in range(5)], *settings), lambda progress: None)
+    assert server.received == 1

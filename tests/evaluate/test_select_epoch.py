@@ -24,7 +24,8 @@ from tests.train.test_sft import EXAMPLES, train
 def epochs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """Three epochs, the store's entry of them: so fast that the last one has forgotten what it knew."""
     outcome, work = train(
-        tmp_path_factory.mktemp("epochs"), tiny_model, "sft.epochs=3", "sft.learning_rate=2e-2", role="epochs",
+        tmp_path_factory.mktemp("epochs"), tiny_model, "sft.epochs=3", "sft.learning_rate=2e-2", "epoch.select=dev_loss",
+        role="epochs",
     )  # fmt: skip
     (work / "manifest.json").write_text(json.dumps({"metrics": outcome.metrics}))
     return work

@@ -75,6 +75,17 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", VALID_KEY)
 
 
+def test_near_duplicates_of_an_import_are_rejected_with_what_they_resemble() -> None:
+    text = "Name three rivers that flow through the north of France and into the sea."
+    rows = [("a", text, "Seine"), ("b", f"Please {text}", "Somme"), ("c", "Write a poem about rain.", "Rain")]
+    examples = [Example(id=id_, instruction=asked, input="", output=given, source="file") for id_, asked, given in rows]
+    assert len(sift(examples, [], DataConfig(), DatasetConfig())[0]) == 3, "by default only exact duplicates are rejected"
+    kept, rejected = sift(examples, [], DataConfig(), DatasetConfig(max_similarity=0.7))
+    assert [example.id for example in kept] == ["a", "c"]
+    assert [(row.id, row.reason, row.nearest_id) for row in rejected] == [("b", "near_duplicate", "a")]
+    assert rejected[0].nearest_rouge == 0.9655  # 14 shared tokens of 14 and 15: 2 * 14 / 29
+
+
 def contents(folder: Path) -> dict[str, str]:
     return {file.name: file.read_text() for file in sorted(folder.glob("*.jsonl"))}
 
@@ -109,11 +120,11 @@ def test_an_interrupted_pool_goes_on_without_asking_again(tmp_path: Path, server
 
     def dies(body: dict[str, Any]) -> str:
         if len(server.requests) > 20:
-            server.faults = [400] * 100
+            server.faults = [401] * 100
         return writer(body)
 
     server.answer = dies
-    with pytest.raises(MinilimaError, match="refuses the request"):
+    with pytest.raises(MinilimaError, match="refuses the key"):
         build_pool(job(tmp_path / "killed", server), on_progress)
     server.faults, server.answer = [], writer
     build_pool(job(tmp_path / "killed", server), on_progress)
@@ -123,10 +134,9 @@ def test_an_interrupted_pool_goes_on_without_asking_again(tmp_path: Path, server
 
 def test_a_writer_that_repeats_itself_does_not_run_for_ever(tmp_path: Path, server: ModelServer) -> None:
     server.answer = lambda body: "1. Always the very same task." if "numbered list" in body["messages"][-1]["content"] else "No"
-    outcome = build_pool(job(tmp_path, server), on_progress)
-    assert outcome.metrics["stopped_by"] == "saturation"
-    assert outcome.metrics["instructions"] == 1
-    assert outcome.metrics["reasons"]["near_duplicate"] > 0
+    with pytest.raises(MinilimaError, match=r"'near_duplicate': \d+.*stopped by saturation"):
+        build_pool(job(tmp_path, server), on_progress)
+    assert len(read_jsonl(tmp_path / "work" / "instructions.jsonl")) == 1
     rejected = read_jsonl(tmp_path / "work" / "rejected.jsonl")
     assert rejected[0]["nearest_rouge"] == 1.0
 
@@ -208,8 +218,8 @@ def test_a_task_without_labels_is_answered_like_the_others(tmp_path: Path, serve
     rows = read_jsonl(tmp_path / "all" / "work" / "instances.jsonl")
     assert outcome.metrics["classification"] == len(rows) == 12, "no task is lost"
     assert all(row["output"].startswith("Result") and "is_classification" not in row for row in rows)
-    only = build_pool(job(tmp_path / "only", server, "data.classification_only=true"), on_progress)
-    assert only.metrics["tasks"] == 0 and only.metrics["reasons"]["empty_output"] == 12, "where nothing else is wanted"
+    with pytest.raises(MinilimaError, match="'empty_output': 12"):  # nothing else is wanted
+        build_pool(job(tmp_path / "only", server, "data.classification_only=true"), on_progress)
 
 
 def test_several_instances_are_written_and_contradictions_dropped(tmp_path: Path, server: ModelServer) -> None:
@@ -222,8 +232,8 @@ def test_several_instances_are_written_and_contradictions_dropped(tmp_path: Path
         return f"Answer {len(server.requests)}" if "always the same text" in prompt else writer(body)
 
     server.answer = answer
-    outcome = build_pool(job(tmp_path, server, "data.instances_per_task=2", "data.instructions=3"), on_progress)
-    assert outcome.metrics["reasons"]["contradictory_outputs"] == 6
+    with pytest.raises(MinilimaError, match="'contradictory_outputs': 6"):
+        build_pool(job(tmp_path, server, "data.instances_per_task=2", "data.instructions=3"), on_progress)
 
 
 class Biased:
@@ -418,8 +428,10 @@ def test_a_cap_below_a_round_still_yields_what_it_pays_for(tmp_path: Path, serve
     outcome = build_pool(job(tmp_path, server, *small, "endpoints.generator.budget.requests=100"), on_progress)
     assert (outcome.metrics["stopped_by"], outcome.metrics["instructions"]) == ("budget", (100 - 8) // 4)
     assert len(server.requests) <= 100
-    none = build_pool(job(tmp_path / "none", server, *small, "endpoints.generator.budget.requests=10"), on_progress)
-    assert none.metrics["instructions"] == 0 and none.usage.calls == 0, "a round that leads to nothing is not asked for"
+    asked = len(server.requests)
+    with pytest.raises(MinilimaError, match="stopped by budget"):
+        build_pool(job(tmp_path / "none", server, *small, "endpoints.generator.budget.requests=10"), on_progress)
+    assert len(server.requests) == asked, "a round that leads to nothing is not asked for"
 
 
 def test_with_a_higher_cap_nothing_is_asked_twice(tmp_path: Path, server: ModelServer) -> None:

@@ -1,7 +1,6 @@
 """The endpoint client against a real HTTP server: faults are retried, refusals explained, replies kept."""
 
 import json
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from minilima.models.budget import Budget, missing_key, price_of
 from minilima.models.cache import CachedModel
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
 from minilima.models.endpoint import EndpointModel, Throttle, connect
+from minilima.models.openai_api import parse_completion
 from tests.server import VALID_KEY, ModelServer
 
 
@@ -144,6 +144,28 @@ def test_every_kind_of_fault_is_survived_and_counted(server: ModelServer, tmp_pa
     assert again.usage.calls == 0, "all of them were kept"
 
 
+@pytest.mark.parametrize("header", ["7200", "Fri, 31 Dec 2100 23:59:59 GMT", "inf", "1e30"])
+def test_a_pause_longer_than_the_setting_stops_the_run_and_says_until_when(server: ModelServer, header: str) -> None:
+    server.faults, server.retry_after = ["429-after"], header
+    with pytest.raises(MinilimaError, match=r"asks to wait [\d,]+ seconds, until \d{4}-.*longest_wait_seconds=600"):
+        plain(server).reply_many(requests(1), ignore)
+    assert server.received == 1
+
+
+@pytest.mark.parametrize("header", ["0", "-5", "nan", "soon", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_a_pause_that_is_over_or_no_pause_is_no_reason_to_stop(server: ModelServer, header: str) -> None:
+    server.faults, server.retry_after = ["429-after"], header
+    assert plain(server).reply_many(requests(1), ignore)[0].finish == "stop"
+
+
+@pytest.mark.parametrize("tokens", [-7, 10**30, float("inf")])
+def test_a_usage_that_is_no_amount_counts_as_not_known(server: ModelServer, tmp_path: Path, tokens: float) -> None:
+    server.tokens = (tokens, tokens)  # type: ignore[assignment]
+    model = cached(server, tmp_path, budget=BudgetConfig(tokens=10_000))
+    assert model.reply_many(requests(1))[0].prompt_tokens == 0
+    assert model.model.budget.spent.tokens > 5, "the worst case is booked"  # type: ignore[attr-defined]
+
+
 def test_one_request_that_always_fails_is_marked_and_counted(server: ModelServer) -> None:
     server.faults = ["drop"]
     model = plain(server, concurrency=1, max_retries=0)
@@ -229,11 +251,17 @@ def test_a_batch_is_sent_collected_and_its_failures_sent_again(server: ModelServ
     assert again.reply_many(requests(7)) == [replace(reply, faults=()) for reply in replies]
 
 
-def test_a_batch_on_its_way_is_collected_by_another_process(server: ModelServer, tmp_path: Path) -> None:
+def test_a_batch_on_its_way_is_collected_by_another_process(
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.batch_polls = 10_000
-    impatient = cached(server, tmp_path, batch=True, poll_seconds=60.0)
-    with pytest.raises(TimeoutError):
-        _interrupted_after(0.5, impatient, requests(2))
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as waits, pytest.raises(KeyboardInterrupt):
+        waits.setattr("minilima.models.batch.time.sleep", interrupted)
+        cached(server, tmp_path, batch=True, poll_seconds=60.0).reply_many(requests(2))
     server.batches[0] = (server.batches[0][0], 0)
     later = cached(server, tmp_path, batch=True, poll_seconds=0.01)
     assert [reply.finish for reply in later.reply_many(requests(2))] == ["stop", "stop"]
@@ -261,19 +289,6 @@ def test_texts_to_be_continued_go_in_batches_too(server: ModelServer, tmp_path: 
     assert server.batch_addresses == ["/v1/completions"]
 
 
-def _interrupted_after(seconds: float, model: CachedModel, asked: list[Request]) -> None:
-    def stop(number: int, frame: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        model.reply_many(asked)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def test_a_batch_that_the_budget_does_not_cover_is_not_sent(server: ModelServer, tmp_path: Path) -> None:
     with pytest.raises(MinilimaError, match="budget is used up"):
         cached(server, tmp_path, batch=True, budget=BudgetConfig(requests=3)).reply_many(requests(4))
@@ -284,3 +299,39 @@ def test_a_batch_that_the_budget_does_not_cover_is_not_sent(server: ModelServer,
 def test_batches_cost_half() -> None:
     one, half = price_of("gpt-4o", EndpointConfig()), price_of("gpt-4o", EndpointConfig(batch=True))
     assert one is not None and half is not None and half.prompt == one.prompt / 2
+
+
+def test_reasoning_is_kept_apart_in_the_cache_and_is_no_part_of_the_text(server: ModelServer, tmp_path: Path) -> None:
+    server.answer = lambda body: "<think>\nTwo and two.\n</think>\n\nFour."
+    model = cached(server, tmp_path)
+    (first,) = model.reply_many(requests(1), ignore)
+    assert (first.text, first.reasoning, first.finish) == ("Four.", "Two and two.", "stop")
+    assert cached(server, tmp_path).reply_many(requests(1), ignore) == [first]
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "expected"),
+    [
+        ({"content": "Four.", "reasoning_content": "Two and two."}, "stop", ("Four.", "Two and two.", "stop")),
+        ({"content": "Four.", "reasoning": "Two and two."}, "stop", ("Four.", "Two and two.", "stop")),
+        ({"content": "Two and two.</think>Four."}, "stop", ("Four.", "Two and two.", "stop")),
+        ({"content": "<think>Two and"}, "length", ("", "Two and", "length")),
+        ({"content": "<think>Two and"}, "stop", ("", "Two and", "length")),
+        ({"content": "Blocks begin with <think>."}, "stop", ("Blocks begin with <think>.", None, "stop")),
+        ({"content": None, "reasoning_content": "Two and"}, "length", ("", "Two and", "length")),
+    ],
+)
+def test_every_form_of_reasoning_is_taken_apart(
+    message: dict[str, str], finish: str, expected: tuple[str, str | None, str]
+) -> None:
+    body = json.dumps({"choices": [{"message": message, "finish_reason": finish}]})
+    reply = parse_completion(body, None)
+    assert (reply.text, reply.reasoning, reply.finish) == expected
+
+
+def test_kept_reasoning_is_text_however_a_server_gives_it() -> None:
+    request = replace(requests(1)[0], thinking="keep")
+    for message in ({"content": "Four.", "reasoning_content": "Two."}, {"content": "<think>\nTwo.\n</think>\n\nFour."}):
+        reply = parse_completion(json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}), None, request)
+        assert (reply.text, reply.reasoning) == ("<think>\nTwo.\n</think>\n\nFour.", None)

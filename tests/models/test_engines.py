@@ -1,6 +1,7 @@
 """Engines: which one writes changes no key, and weights at a server are known by their own name."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,18 @@ def test_vllm_that_is_not_installed_is_missed_before_anything_runs(override: str
     with pytest.raises(MinilimaError, match="vLLM is not installed"):
         check_engine(load_config([override]))
     check_engine(load_config([]))
+
+
+def test_a_server_is_told_to_ask_for_no_reasoning_where_the_template_can(
+    server: ModelServer, tmp_path: Path, compute: ComputeConfig
+) -> None:
+    folder = tmp_path / "writer-large"
+    folder.mkdir()
+    for written, told in (("{{ messages }}", [None, {"enable_thinking": True}]),
+                          ("{{ enable_thinking }}", [{"enable_thinking": False}, {"enable_thinking": True}])):  # fmt: skip
+        (folder / "chat_template.jinja").write_text(written)
+        server.requests.clear()
+        for way in (None, "keep"):
+            model = find_served(str(folder), "model-1a2b", compute, tmp_path / "replies.sqlite", "k")
+            model.reply_many([replace(QUESTION, thinking=way)], lambda index, reply: None)
+        assert [body.get("chat_template_kwargs") for body in server.requests] == told

@@ -11,6 +11,7 @@ from transformers import RepetitionPenaltyLogitsProcessor
 from minilima.config.choices import DeviceKind
 from minilima.errors import MinilimaError
 from minilima.models import local
+from minilima.models.cache import CachedModel
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
 from minilima.models.local import LocalModel
 from minilima.models.tokenizer import load_tokenizer
@@ -212,3 +213,50 @@ def test_the_likeliest_first_tokens_are_those_of_the_whole_prompt_read_at_once(t
         assert reply.logprobs is not None and len(reply.logprobs) == 5 and reply.text == next(iter(reply.logprobs))
         assert list(reply.logprobs.values()) == pytest.approx(scores.topk(5).values.tolist(), abs=1e-3)
         assert model.reply_many([request], ignore) == [reply], "whatever else is asked"
+
+
+def asked_in_bfloat16(count: int) -> list[Request]:
+    words = ["Name", "List and explain", "Why is the sky", "Write a long story about", "Say"]
+    limits = [20 + 7 * (n % 4) for n in range(count)]
+    return [
+        Request(
+            messages=ask(f"{words[n % 5]} {'very ' * (n % 7)}{n}"), sampling=Sampling(temperature=0.9, max_tokens=limits[n]),
+            sample=n,
+        )
+        for n in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("until", [1, 4, 9, 14])
+def test_replies_after_a_kill_are_those_of_a_run_without_one_also_where_neighbours_matter(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: int
+) -> None:
+    monkeypatch.setattr(local, "inference_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(local, "_FIRST_TOKENS", 8)
+    asked = asked_in_bfloat16(18)
+
+    def model() -> LocalModel:
+        return LocalModel(str(tiny_model), "tiny", device=DeviceKind.cpu, batch=6, group=9)
+
+    whole = CachedModel(model(), tmp_path / "whole.sqlite").reply_many(asked)
+    lonely = model()
+    alone = [lonely.reply_many([request], ignore)[0].text for request in asked]
+    assert alone != [reply.text for reply in whole], "else this test would show nothing"
+    seen = []
+
+    def stop(index: int, reply: Reply) -> None:
+        seen.append(index)
+        if len(seen) == until:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        CachedModel(model(), tmp_path / "killed.sqlite").reply_many(asked, stop)
+    resumed = CachedModel(model(), tmp_path / "killed.sqlite")
+    assert resumed.reply_many(asked) == whole
+    assert (resumed.usage.cached, resumed.usage.calls) == (until, len(asked) - until), "and none is written again"
+
+
+def test_equal_requests_have_one_reply_as_they_have_after_a_kill(tiny_model: Path, tmp_path: Path) -> None:
+    asked = [*requests(1.0), *requests(1.0)]
+    first = CachedModel(load(tiny_model, 3), tmp_path / "c.sqlite").reply_many(asked)
+    assert first[:5] == first[5:] == CachedModel(load(tiny_model, 3), tmp_path / "c.sqlite").reply_many(asked)[:5]

@@ -167,7 +167,7 @@ def test_the_command_that_is_named_repairs(
         damaged.write(b"damaged!" * 20)
     with pytest.raises(MinilimaError) as caught:
         CachedModel(Writer(), file)
-    command = caught.value.fix.partition("python -m minilima ")[2].split()
+    command = caught.value.fix.partition("minilima ")[2].split()
     assert main([argument for argument in command if argument != "--repair"]) == 1
     assert "cannot be used" in " ".join(capfd.readouterr().out.split())
     assert main(command) == 0

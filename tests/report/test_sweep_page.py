@@ -150,7 +150,7 @@ def test_the_command_compares_what_is_finished_and_says_what_it_left_out(
     assert main(["compare", str(outputs / "runs"), "--format", "json", "--html", str(tmp_path / "new" / "page.html")]) == 0
     printed = capsys.readouterr()
     assert len(json.loads(printed.out)["points"]) == 4, "standard output must hold the JSON and nothing else"
-    assert "Left out: quickstart-" in printed.err and "page_pictures" in printed.err
+    assert "Excluded: quickstart-" in printed.err and "page_pictures" in printed.err
     assert (tmp_path / "new" / "page.html").is_file()
 
 

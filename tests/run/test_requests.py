@@ -20,7 +20,7 @@ def guess(role: str, *overrides: str) -> Requests | None:
 def test_a_pool_takes_three_requests_a_task_and_those_for_the_lists() -> None:
     found = guess("pool", "data.instructions=300", "data.instructions_per_request=10")
     assert found is not None and found.requests == 3 * 300 + 48, "three whole rounds of 16"
-    assert found.usd is not None and found.as_of is not None and found.as_of.startswith("2025")
+    assert found.usd is not None and found.as_of is not None and found.as_of.startswith("2026")
     twice = guess("pool", "data.instructions=600", "data.instructions_per_request=10")
     assert twice is not None and twice.usd is not None and 1.9 < twice.usd / found.usd < 2.1
 

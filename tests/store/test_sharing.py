@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from minilima import console
 from minilima.__main__ import main
+from minilima.config.schema import BudgetConfig
 from minilima.errors import MinilimaError, explain
 from minilima.formats.files import new_folder, write_atomic
+from minilima.models.budget import Budget
 from minilima.store.debris import ABANDONED_SECONDS
-from minilima.store.entries import Store, checked_manifest, claimed
+from minilima.store.entries import Store, checked_manifest, claimed, reservations, reserved
 from minilima.store.gc import list_entries
 from minilima.store.job import SCRATCH, Outcome, Stage
 
@@ -55,6 +58,16 @@ def test_what_is_published_has_the_modes_of_the_umask(
         files = [item for item in root.rglob("*") if item.is_file()]
         assert {item.stat().st_mode & 0o777 for item in files} == {file} and len(files) >= 2
         assert {item.stat().st_mode & 0o777 for item in (root, root / "tokenizer")} == {folder}
+
+
+def test_a_group_can_lock_and_write_what_it_shares(tmp_path: Path, umask: Callable[[int], int]) -> None:
+    umask(0o002)
+    Store(tmp_path / "store").get_or_build(stage(), build_private)
+    with reserved(tmp_path / "store", ["pool-1"]):
+        Budget(tmp_path / "cache" / "replies.sqlite", "pool-1", BudgetConfig(), None)
+        shared = [item for folder in ("store/.locks", "store/.reserved", "cache") for item in (tmp_path / folder).iterdir()]
+        assert len(shared) >= 5
+        assert {item.name: item.stat().st_mode & 0o060 for item in shared} == {item.name: 0o060 for item in shared}
 
 
 def as_another_user(look: Callable[[], object]) -> str:
@@ -203,7 +216,7 @@ def interrupted(outputs: Path, name: str, age_seconds: float) -> Path:
 def test_gc_shows_and_frees_what_the_killed_left(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console._out, "width", 200)
     root = tmp_path / "store"
     old = interrupted(tmp_path, "model-0123456789abcdef", ABANDONED_SECONDS + 10)
     young = interrupted(tmp_path, "model-fedcba9876543210", 3_700)
@@ -234,8 +247,6 @@ def test_gc_keeps_a_build_that_somebody_goes_on_with(tmp_path: Path, capfd: pyte
 
 
 def test_reservations_are_listed_while_experiments_come_and_go(tmp_path: Path) -> None:
-    from minilima.store.entries import reservations, reserved
-
     stop = threading.Event()
 
     def experiments() -> None:

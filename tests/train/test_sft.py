@@ -131,7 +131,7 @@ def test_residual_dropout_rises_with_depth_and_is_off_outside_training(tiny_mode
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     ids = torch.arange(10, 30).unsqueeze(0)
     plain = model.eval()(ids).logits
-    assert add_residual_dropout(model.get_decoder().layers, 0.3) == [0.0, 0.3]
+    assert add_residual_dropout(model, 0.3) == [0.0, 0.3]
     assert torch.equal(model(ids).logits, plain)
     model.train()
     assert not torch.allclose(model(ids).logits, plain)

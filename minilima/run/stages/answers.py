@@ -8,6 +8,7 @@ from minilima.config.choices import Until
 from minilima.config.schema import Config
 from minilima.formats.eval_sets import load_eval_set, read_references
 from minilima.formats.records import OnProgress
+from minilima.run.dry_run import check_base
 from minilima.run.requests import count_prompts
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
 from minilima.store.job import Job, Outcome
@@ -74,6 +75,7 @@ def _build_of_others(job: Job, on_progress: OnProgress) -> Outcome:
 def _check(config: Config, sources: Sources) -> None:
     if sources.eval_set.path is not None:
         load_eval_set(sources.eval_set.local_path, config.eval_set.size)
+    check_base(config, sources)
 
 
 def _check_others(config: Config, sources: Sources) -> None:

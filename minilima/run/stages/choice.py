@@ -9,6 +9,7 @@ from minilima.formats.records import OnProgress
 from minilima.run.requests import Requests
 from minilima.run.spec import Manifest, Manifests, Space, Spec, Work, work
 from minilima.run.stages import answers, model, verdicts
+from minilima.run.stages.pool import tokenizer_key
 from minilima.store.job import Job, Outcome
 from minilima.store.sources import Sources
 
@@ -26,7 +27,7 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
         "dev_set": sources.dev_set.sha256,
         "eval_set": sources.eval_set.sha256,
         "max_similarity": config.data.max_similarity,
-        "tokenizer": config.data.tokenizer,
+        "tokenizer": tokenizer_key(config),
     }
     if config.epoch.select == Pick.dev_loss:
         return recipe

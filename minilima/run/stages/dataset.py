@@ -10,7 +10,7 @@ from minilima.formats.records import Example, OnProgress
 from minilima.generate.import_pool import reading
 from minilima.run.requests import CHARACTERS_A_TOKEN, TEMPLATE_TOKENS, Guess, Requests, mean, priced, seed_tasks
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
-from minilima.run.stages.pool import given_tasks, imported, writer
+from minilima.run.stages.pool import given_tasks, imported, tokenizer_key, writer
 from minilima.store.job import Job, Outcome
 from minilima.store.sources import FileSource, Sources
 
@@ -29,7 +29,8 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
         "size": dataset.size,
         "include_seeds": dataset.include_seeds,
         "max_similarity": data.max_similarity,
-        "tokenizer": data.tokenizer,
+        "near_duplicates": dataset.max_similarity,
+        "tokenizer": tokenizer_key(config),
         "encoding": dataset.encoding,
         "min_output_words": dataset.min_output_words,
         "max_output_words": dataset.max_output_words,

@@ -8,9 +8,10 @@ from typing import Any
 
 from minilima.config.choices import Method, Pick, Until
 from minilima.config.schema import Config, SftConfig
-from minilima.console import count
+from minilima.console import count, say
 from minilima.errors import MinilimaError
 from minilima.formats.records import OnProgress
+from minilima.run.dry_run import check_base
 from minilima.run.resources import weights_bytes
 from minilima.run.spec import Manifest, Manifests, Space, Spec, Work, work
 from minilima.store.job import Job, Outcome
@@ -41,8 +42,11 @@ def describe(config: Config, sources: Sources) -> str:
 
 def outcome(metrics: Mapping[str, Any]) -> str:
     """Steps and loss, and the epoch where one was chosen."""
+    untrained = metrics.get("examples_without_loss")
+    lacking = f", {untrained:,} examples without a token to learn" if untrained else ""
+    lacking += ", one example a row" if metrics.get("packed") is False else ""
     chosen = f", epoch {metrics['chosen_epoch']} of {metrics['epochs']} chosen" if "chosen_epoch" in metrics else ""
-    return f"{metrics['steps']:,} steps, loss {metrics['first_loss']:.2f} to {metrics['last_loss']:.2f}{chosen}"
+    return f"{metrics['steps']:,} steps, loss {metrics['first_loss']:.2f} to {metrics['last_loss']:.2f}{lacking}{chosen}"
 
 
 def _build(job: Job, on_progress: OnProgress) -> Outcome:
@@ -52,6 +56,8 @@ def _build(job: Job, on_progress: OnProgress) -> Outcome:
 
 
 def _check(config: Config, sources: Sources) -> None:
+    for note in check_base(config, sources):
+        say(note)
     if config.sft.quantise and find_spec("bitsandbytes") is None:
         raise MinilimaError(
             "bitsandbytes is not installed.",

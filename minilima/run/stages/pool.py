@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from minilima.config.choices import DataKind, GeneratorKind, Until
+from minilima.config.choices import DataKind, GeneratorKind, Tokenizer, Until
 from minilima.config.schema import Config
 from minilima.console import count
 from minilima.errors import MinilimaError
@@ -32,6 +32,8 @@ from minilima.store.sources import FileSource, Sources
 
 IMPORT_READER = 2
 """Version of formats/imports.py alone: generated pools need not be made again when it changes."""
+_ADDED_LATER = ("reasoning_effort", "extra_body")
+"""Enter the key where they are set."""
 _LATER_READER = 3
 """The version for files that IMPORT_READER read wrongly, so that all other imports stay valid."""
 _OF_IMPORTS = ("path", "hub_file", "columns", "side", "on_bad_row")
@@ -62,7 +64,9 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
     recipe: dict[str, Any] = {
         **{name: getattr(generator, name) for name in asked},
         **{name: value for name, value in vars(config.data).items() if name not in _OF_IMPORTS},
+        "tokenizer": tokenizer_key(config),
         "json_schema": generator.json_schema or None,
+        **{name: value for name in _ADDED_LATER if (value := getattr(generator, name)) is not None},
         "file": file,
         "reader": _reader_of_tasks(config, sources),
         **_how(config),
@@ -71,6 +75,12 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
         "model": writer(config, sources),
     }
     return recipe if writes_here(config) else {**recipe, "budget": _caps(config)}
+
+
+def tokenizer_key(config: Config) -> str:
+    """`auto` has the key that `rouge` had when it was the default, since both give the same for English."""
+    names = {Tokenizer.auto: "rouge", Tokenizer.rouge: "rouge_score"}
+    return names.get(config.data.tokenizer, str(config.data.tokenizer))
 
 
 def _how(config: Config) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     if judges_here(config) and form_named(judge.prompt).letters:
         return recipe
     asked = {name: getattr(judge, name) for name in ("prompt", "max_tokens", "temperature", "top_logprobs")}
-    return {**recipe, **asked}
+    added = {name: value for name in ("reasoning_effort", "extra_body") if (value := getattr(judge, name)) is not None}
+    return {**recipe, **asked, **added}
 
 
 def judge_identity(config: Config, sources: Sources) -> str:

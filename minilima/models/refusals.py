@@ -1,0 +1,125 @@
+"""What an endpoint's refusal or silence means: whether to try again, whom it concerns, and what to say to the user.
+
+The server's own words are always quoted; a cause is guessed only beside them. Keys that a server repeats are masked.
+"""
+
+import os
+import re
+from typing import Literal
+
+import openai
+
+from minilima.config.schema import EndpointConfig
+from minilima.errors import MinilimaError, options
+from minilima.models.openai_api import NoCompletionError, open_client, said_in
+
+Refusal = Literal["retry", "prompt", "run"]
+"""retry: waiting may help; prompt: this one request is refused; run: every request would be."""
+
+_OF_THE_RUN = (401, 402, 404, 405, 410)
+_WAITS = (408, 409, 425, 429)
+_MODERATED = re.compile(
+    r"moderat|flagged|content.?(?:filter|policy|management)|safety|harm|policy violation|blocked", re.IGNORECASE
+)
+_NO_MONEY = re.compile(r"insufficient_quota|exceeded your current quota|insufficient (?:funds|balance|credit)", re.IGNORECASE)
+_SHOWN = 400
+
+
+def kind_of(error: openai.APIStatusError) -> Refusal:
+    """Whom a refusal concerns."""
+    status, words = error.status_code, words_of(error)
+    if status >= 500 or status in _WAITS:
+        return "run" if status == 429 and _NO_MONEY.search(f"{error.code} {words}") else "retry"
+    if status == 403:
+        return "prompt" if _MODERATED.search(words) else "run"
+    return "run" if status in _OF_THE_RUN else "prompt"
+
+
+def words_of(error: openai.APIStatusError) -> str:
+    """What the server says, without its JSON."""
+    words = said_in(error.body)
+    if not words:
+        words = re.sub(r"<[^>]*>", " ", error.response.text)
+    return " ".join(words.split())[:_SHOWN]
+
+
+def masked(text: str, endpoint: EndpointConfig) -> str:
+    """The text with the endpoint's key replaced by its name; servers repeat keys in errors, whole or without their middle."""
+    key = os.environ.get(endpoint.api_key_env, "")
+    return text.replace(key, f"${endpoint.api_key_env}") if len(key) >= 4 else text
+
+
+def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaError:
+    """The error that ends a run, in three parts."""
+    if isinstance(error, MinilimaError):
+        return error
+    address = masked(endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or "OpenAI", endpoint)
+    if isinstance(error, openai.APIStatusError) and kind_of(error) != "retry":
+        what, guess, fix = _explain_refusal(error, address, model, endpoint)
+        says = masked(words_of(error), endpoint).rstrip(".")
+        return MinilimaError(what, " ".join(filter(None, [f"It says: {says}." if says else "It says nothing.", guess])), fix)
+    again = "Run the same command again later: every reply that arrived is kept and not asked for again."
+    root = root_cause(error)
+    if isinstance(error, NoCompletionError):
+        says = masked(str(error), endpoint).rstrip(".")
+        return MinilimaError(
+            f"{address} sent no chat completion, after {endpoint.max_retries} retries.", f"It sent {says}.", again
+        )
+    says = masked(words_of(error) if isinstance(error, openai.APIStatusError) else str(root), endpoint).rstrip(".")
+    return MinilimaError(
+        f"{address} did not answer, after {endpoint.max_retries} retries.",
+        f"The last error was {type(root).__name__}: {says or 'it took too long'}.",
+        again,
+    )
+
+
+def _explain_refusal(error: openai.APIStatusError, address: str, model: str, endpoint: EndpointConfig) -> tuple[str, str, str]:
+    """(what, a guess, what to do)."""
+    status, variable = error.status_code, endpoint.api_key_env
+    again = "and run the same command again; what was answered is kept."
+    if status == 401:
+        guess = "The key may be wrong, expired, or of another organisation."
+        return f"{address} refuses the key in ${variable} (401).", guess, f"Set a valid one (export {variable}=…) {again}"
+    if status in (402, 429):
+        return f"{address} asks for payment ({status}).", "", f"Add credit there {again}"
+    if status == 403:
+        guess = (
+            f"The key in ${variable} may lack the right to this model; some services refuse countries or contents in this way."
+        )
+        return (
+            f"{address} does not permit this request (403).",
+            guess,
+            f"Ask for the right there, or choose another model, {again}",
+        )
+    if status == 404:
+        return _explain_404(address, model, endpoint)
+    guess = "Most often a setting does not suit the model (temperature, tokens, log-probabilities), or the prompt is too long."
+    return f"{address} refuses the request ({status}).", guess, "Correct what it names and run the same command again."
+
+
+def _explain_404(address: str, model: str, endpoint: EndpointConfig) -> tuple[str, str, str]:
+    offered = _offered(endpoint)
+    form = "The address usually ends in /v1, without /chat/completions: http://localhost:8000/v1"
+    if offered is None:
+        guess = f"The path may be wrong, or there is no model {model!r}; it gives out no list of models."
+        return f"{address} answers 404.", guess, form
+    if model in offered:
+        guess = f"It lists the model {model!r}: the path, or a policy of the account (data, privacy), may be the cause."
+        return f"{address} answers 404.", guess, form
+    guess = f"It offers: {options(offered) or 'nothing'}."
+    return f"{address} has no model {model!r}.", guess, "Choose one of them with generator.model=… or judge.model=…"
+
+
+def _offered(endpoint: EndpointConfig) -> list[str] | None:
+    try:
+        with open_client(endpoint) as client:
+            return [str(model.id) for model in client.models.list()]
+    except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first error of a chain: the libraries between say less of it at each step. A time-out is caused by nothing."""
+    while error.__cause__ is not None and not isinstance(error, TimeoutError):
+        error = error.__cause__
+    return error

@@ -1,0 +1,373 @@
+"""The client against servers as people use them: what each refuses, leaves out or calls by another name."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilima.cli.doctor_checks import check_endpoint
+from minilima.config.schema import BudgetConfig, EndpointConfig
+from minilima.errors import MinilimaError
+from minilima.models.budget import Budget, Price, key_problem
+from minilima.models.chat import Reply, Request, Sampling, ask
+from minilima.models.endpoint import EndpointModel, connect
+from minilima.models.openai_api import NoCompletionError, address_of, parse_completion
+from tests import personalities
+from tests.server import VALID_KEY, ModelServer
+
+Body = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", VALID_KEY)
+
+
+def requests(count: int, **sampling: Any) -> list[Request]:
+    chosen = Sampling(**{"temperature": 0.7, "top_p": 0.9, "max_tokens": 50, **sampling})
+    return [Request(messages=ask(f"question {n}"), sampling=chosen) for n in range(count)]
+
+
+def client(server: ModelServer, price: Price | None = None, **changes: Any) -> EndpointModel:
+    settings = EndpointConfig(
+        **{"base_url": server.url, "api_key_env": "TEST_KEY", "timeout_seconds": 5.0, "max_retries": 2, **changes}
+    )
+    return EndpointModel("writer-small", settings, Budget(Path(":memory:"), "test", settings.budget, price))
+
+
+def ignore(index: int, reply: Reply) -> None:
+    """Nobody listens."""
+
+
+def refused(message: str, **error: Any) -> Body:
+    return {"error": {"message": message, **error}}
+
+
+def openai_reasoning(body: Body) -> tuple[int, Body] | None:
+    if body.get("temperature", 1) != 1:
+        words = "Unsupported value: 'temperature' does not support 0.7 with this model. Only the default (1) value is supported."
+        return 400, refused(words, param="temperature", code="unsupported_value", type="invalid_request_error")
+    if "top_p" in body:
+        words = "Unsupported parameter: 'top_p' is not supported with this model."
+        return 400, refused(words, param="top_p", code="unsupported_parameter")
+    return None
+
+
+def anthropic(body: Body) -> tuple[int, Body] | None:
+    if "temperature" in body and "top_p" in body:
+        return 400, refused("`temperature` and `top_p` cannot both be specified for this model. Please use only one.")
+    return None
+
+
+def mistral(body: Body) -> tuple[int, Body] | None:
+    if "max_completion_tokens" in body:
+        detail = [{"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"], "msg": "Extra inputs are not permitted"}]
+        return 422, {"object": "error", "message": {"detail": detail}, "code": None}
+    return None
+
+
+def old_openai(body: Body) -> tuple[int, Body] | None:
+    if "max_completion_tokens" in body:
+        return 400, refused("Unrecognized request argument supplied: max_completion_tokens", param=None)
+    return None
+
+
+def newest_openai(body: Body) -> tuple[int, Body] | None:
+    if "max_tokens" in body:
+        words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        return 400, refused(words, param="max_tokens", code="unsupported_parameter")
+    return None
+
+
+@pytest.mark.parametrize(
+    ("personality", "sent", "noted"),
+    [
+        (openai_reasoning, {"max_completion_tokens"}, {"temperature left out": 1, "top_p left out": 1}),
+        (anthropic, {"temperature", "max_completion_tokens"}, {"top_p left out": 1}),
+        (mistral, {"temperature", "top_p", "max_tokens"}, {"max_tokens instead of max_completion_tokens": 1}),
+        (old_openai, {"temperature", "top_p", "max_tokens"}, {"max_tokens instead of max_completion_tokens": 1}),
+        (newest_openai, {"temperature", "top_p", "max_completion_tokens"}, {}),
+    ],
+)
+def test_a_refused_parameter_is_left_out_or_exchanged_once_and_noted(
+    server: ModelServer, personality: Callable[[Body], tuple[int, Body] | None], sent: set[str], noted: dict[str, int]
+) -> None:
+    server.refuse = personality
+    model = client(server, max_retries=0, concurrency=4)
+    replies = model.reply_many(requests(12), ignore)
+    assert {reply.finish for reply in replies} == {"stop"}
+    chosen = {"temperature", "top_p", "max_tokens", "max_completion_tokens"}
+    assert all(set(body) & chosen == sent for body in server.requests) and len(server.requests) == 12
+    faults: dict[str, int] = {}
+    for reply in replies:
+        for name in reply.faults:
+            faults[name] = faults.get(name, 0) + 1
+    assert faults == noted, "said once, although four requests were refused together"
+
+
+def test_a_value_that_is_too_large_is_for_the_user_to_hear(server: ModelServer) -> None:
+    words = "max_completion_tokens is too large: 50. This model supports at most 16 completion tokens."
+    server.refuse = lambda body: (400, refused(words, param="max_completion_tokens", code="invalid_value"))
+    with pytest.raises(MinilimaError, match="supports at most 16") as caught:
+        client(server).reply_many(requests(3), ignore)
+    assert "refuses the request (400)" in caught.value.what
+
+
+def test_what_is_null_is_not_sent(server: ModelServer) -> None:
+    client(server).reply_many(requests(1, temperature=None, top_p=None), ignore)
+    (body,) = server.requests
+    assert not {"temperature", "top_p"} & set(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "json_schema is not supported"),
+        (422, "unknown field response_format"),
+        (500, ""),
+        (404, "no route for guided decoding"),
+    ],
+)
+def test_a_schema_that_is_refused_in_any_way_is_left_out(server: ModelServer, status: int, words: str) -> None:
+    server.refuse = lambda body: (status, refused(words)) if "response_format" in body else None
+    asked = [replace(request, schema='{"type": "object"}') for request in requests(3)]
+    replies = client(server, max_retries=0, concurrency=1).reply_many(asked, ignore)
+    assert [reply.finish for reply in replies] == ["stop"] * 3
+    assert [reply.faults for reply in replies] == [("no JSON schema",), (), ()]
+
+
+def completion(message: Body, finish: object = "stop", usage: object = None) -> str:
+    return json.dumps({"choices": [{"message": message, "finish_reason": finish}], "usage": usage})
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        ("eos_token", "stop"), ("eos", "stop"), ("end_turn", "stop"), ("end", "stop"), (None, "stop"), ("STOP", "stop"),
+        ("max_tokens", "length"), ("MAX_TOKENS", "length"), ("model_length", "length"), ("length", "length"),
+        ("SAFETY", "content_filter"), ("content-filter", "content_filter"), ("tool_calls", "tool_calls"),
+    ],
+)  # fmt: skip
+def test_the_ends_of_other_servers_have_openais_names(said: object, known: str) -> None:
+    assert parse_completion(completion({"content": "Fine."}, said), None).finish == known
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "reasoning"),
+    [
+        ({"content": [{"type": "text", "text": "Two "}, {"type": "text", "text": "parts."}]}, "Two parts.", None),
+        (
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "Yes."}]},
+            "Yes.", "Hm.",
+        ),
+        ({"content": ["Plain ", "parts."]}, "Plain parts.", None),
+        ({"content": "Yes.", "reasoning_content": "Hm."}, "Yes.", "Hm."),
+    ],
+)  # fmt: skip
+def test_content_in_parts_is_joined(message: Body, text: str, reasoning: str | None) -> None:
+    reply = parse_completion(completion(message), None)
+    assert (reply.text, reply.reasoning) == (text, reasoning)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None, {}, {"prompt_tokens": "10", "completion_tokens": "5"}, {"prompt_tokens": -1, "completion_tokens": 5},
+        {"prompt_tokens": 10, "completion_tokens": 10**30}, {"prompt_tokens": None}, "many", {"prompt_tokens": True},
+    ],
+)  # fmt: skip
+def test_usage_that_is_no_number_is_unknown_and_booked_at_its_worst(server: ModelServer, usage: object) -> None:
+    reply = parse_completion(completion({"content": "Fine."}, usage=usage), Price(prompt=1.0, completion=1.0))
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.usd, reply.faults) == (0, 0, None, ("unknown_usage",))
+    server.raw = completion({"content": "Fine."}, usage=usage).encode()
+    model = client(server)
+    model.reply_many(requests(1), ignore)
+    assert model.budget.spent.tokens == 16 + len("question 0") + 50
+
+
+def test_a_reply_longer_than_asked_for_stops_sending_until_the_books_are_right(server: ModelServer) -> None:
+    server.tokens = (10, 400)  # the server writes on without bound
+    model = client(server, budget=BudgetConfig(tokens=2_000), concurrency=16)
+    with pytest.raises(MinilimaError, match="budget is used up"):
+        model.reply_many(requests(60), ignore)
+    assert 1_200 < sum(server.billed) <= 2_000
+    assert "max_completion_tokens" in server.requests[0] and "max_tokens" in server.requests[1]
+
+
+def test_under_a_cap_many_are_sent_at_once_after_the_first_has_kept_to_its_length(server: ModelServer) -> None:
+    server.latency = 0.02
+    client(server, budget=BudgetConfig(tokens=1_000_000), concurrency=16).reply_many(requests(40), ignore)
+    assert server.most_in_flight > 4
+
+
+def test_tokens_that_only_the_total_counts_are_counted() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40}
+    reply = parse_completion(completion({"content": "Fine."}, usage=usage), None)
+    assert (reply.prompt_tokens, reply.completion_tokens) == (10, 30)
+
+
+def test_the_page_of_servers_says_what_becomes_of_each() -> None:
+    assert personalities.PAGE.read_text(encoding="utf-8") == personalities.page()
+
+
+def test_a_server_that_ignores_the_limits_name_is_asked_by_the_older_one(server: ModelServer) -> None:
+    server.answer = lambda body: "word " * (5 if "max_tokens" in body else 500)
+    server.counts = lambda body, text: (10, len(text.split()))
+    replies = client(server, concurrency=1).reply_many(requests(3), ignore)
+    assert [reply.completion_tokens for reply in replies] == [500, 5, 5]
+    assert replies[0].faults == ("longer than asked for", "max_tokens instead of max_completion_tokens")
+
+
+def test_a_refusal_is_kept_as_what_it_is(server: ModelServer, tmp_path: Path) -> None:
+    message = {"role": "assistant", "content": None, "refusal": "I can't help with that."}
+    server.raw = completion(message, usage={"prompt_tokens": 3, "completion_tokens": 4}).encode()
+    endpoint = EndpointConfig(base_url=server.url, api_key_env="TEST_KEY")
+    model = connect("generator.model", "writer-small", endpoint, tmp_path / "c.sqlite", "s")
+    (reply,) = model.reply_many(requests(1), ignore)
+    assert (reply.text, reply.finish) == ("I can't help with that.", "refusal")
+    assert server.received == 1, "it is not asked again to the last try"
+
+
+@pytest.mark.parametrize("position", [0, 3, 5])
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "The response was filtered due to the prompt triggering the content management policy."),
+        (413, "prompt is too long"),
+        (403, "Input was flagged by moderation"),
+        (422, "input too long"),
+    ],
+)
+def test_a_prompt_that_is_refused_is_one_missing_reply_wherever_it_stands(
+    server: ModelServer, position: int, status: int, words: str
+) -> None:
+    server.refuse = lambda body: (status, refused(words)) if f"question {position}" in str(body["messages"]) else None
+    replies = client(server, concurrency=1).reply_many(requests(6), ignore)
+    assert [reply.finish for reply in replies] == ["failed" if n == position else "stop" for n in range(6)]
+    assert replies[position].faults == ("refused", "given_up") and server.received == 6, "it is not asked for again"
+
+
+def test_where_every_prompt_is_refused_the_run_ends_soon_with_the_servers_words(server: ModelServer) -> None:
+    server.refuse = lambda body: (400, refused("No credits for this model family."))
+    with pytest.raises(MinilimaError, match="No credits for this model family"):
+        client(server, concurrency=1).reply_many(requests(60), ignore)
+    assert server.received == 8
+    with pytest.raises(MinilimaError, match="No credits for this model family"):
+        client(server, concurrency=1).reply_many(requests(2), ignore)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "what", "words"),
+    [
+        (401, "You must be a member of an organization to use the API.", "refuses the key", "member of an organization"),
+        (402, "Insufficient credits.", "asks for payment", "Insufficient credits"),
+        (403, "Country, region, or territory not supported", "does not permit this request", "Country, region"),
+        (404, "No endpoints found matching your data policy.", "answers 404", "data policy"),
+        (405, "Method Not Allowed", "refuses the request", "Method Not Allowed"),
+    ],
+)
+def test_what_the_whole_run_would_meet_ends_it_at_once_in_the_servers_words(
+    server: ModelServer, status: int, error: str, what: str, words: str
+) -> None:
+    server.refuse = lambda body: (status, refused(error))
+    with pytest.raises(MinilimaError, match=re.escape(words)) as caught:
+        client(server, concurrency=1).reply_many(requests(5), ignore)
+    assert (what in caught.value.what and f"({status})" in caught.value.what) or status == 404
+    assert server.received == 1
+
+
+def test_no_money_is_not_waited_for(server: ModelServer) -> None:
+    words = "You exceeded your current quota, please check your plan and billing details."
+    server.refuse = lambda body: (429, refused(words, code="insufficient_quota"))
+    with pytest.raises(MinilimaError, match="exceeded your current quota"):
+        client(server, concurrency=1).reply_many(requests(3), ignore)
+    assert server.received == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b'{"error": {"message": "Provider returned error", "code": 502}}', "Provider returned error"),
+        (b"<!doctype html><html><head><title>Sign in</title></head></html>", r"an HTML page \(Sign in\)"),
+        (b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: [DONE]\n\n', "a stream of events"),
+        (b'{"choices": [', "broken JSON"),
+        (b"[" * 100_000, "broken JSON"),
+        (b"", "an empty reply"),
+        (b'{"object": "list"}', "no chat completion"),
+    ],
+)  # fmt: skip
+def test_what_is_no_completion_is_tried_again_and_named(server: ModelServer, raw: bytes, words: str) -> None:
+    with pytest.raises(NoCompletionError, match=words):
+        parse_completion(raw.decode(), None)
+    server.raw_once = [raw]
+    replies = client(server, concurrency=1).reply_many(requests(2), ignore)
+    assert [reply.finish for reply in replies] == ["stop", "stop"] and replies[0].faults == ("malformed",)
+    server.raw_once = [raw] * 9
+    with pytest.raises(MinilimaError, match=words):
+        client(server, concurrency=1, max_retries=0).reply_many(requests(1), ignore)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"HTP/9 nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 9_000 + b"\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nnot a chunk\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+    ],
+)
+def test_a_broken_http_reply_is_a_fault_like_others(server: ModelServer, broken: bytes) -> None:
+    server.broken = [broken, broken]
+    replies = client(server, concurrency=2, max_retries=4).reply_many(requests(6), ignore)
+    assert {reply.finish for reply in replies} == {"stop"} and sum(len(reply.faults) for reply in replies) == 2
+
+
+def test_a_key_that_a_server_repeats_is_masked(server: ModelServer) -> None:
+    server.refuse = lambda body: (401, refused(f"Incorrect API key provided: {VALID_KEY}."))
+    with pytest.raises(MinilimaError, match=r"provided: \$TEST_KEY") as caught:
+        client(server).reply_many(requests(1), ignore)
+    assert VALID_KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "base", "query"),
+    [
+        ("http://h:1/v1/chat/completions", "http://h:1/v1", {}),
+        ("http://h:1/v1/", "http://h:1/v1", {}),
+        (
+            "https://x.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+            "https://x.openai.azure.com/openai/deployments/d", {"api-version": "2024-10-21"},
+        ),
+    ],
+)  # fmt: skip
+def test_an_address_that_was_copied_whole_is_understood(given: str, base: str, query: dict[str, str]) -> None:
+    address = address_of(EndpointConfig(base_url=given, api_key_env="TEST_KEY"))
+    assert (address.base_url, dict(address.query)) == (base, query)
+    assert dict(address.headers) == ({"api-key": VALID_KEY} if "azure" in given else {})
+
+
+def test_a_query_in_the_address_goes_with_each_request(server: ModelServer) -> None:
+    client(server, base_url=f"{server.url}/chat/completions?api-version=2024-10-21").reply_many(requests(1), ignore)
+    assert server.paths == ["/v1/chat/completions?api-version=2024-10-21"]
+
+
+@pytest.mark.parametrize("key", ["“sk-1234”", "sk-1234\n", " sk-1234", "sk-12\u200b34", '"sk-1234"', "sk 1234"])
+def test_a_key_with_a_quote_or_a_line_break_is_found_before_it_is_sent(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = EndpointConfig(base_url="http://127.0.0.1:1/v1", api_key_env="TEST_KEY")
+    assert key_problem(endpoint) is None
+    monkeypatch.setenv("TEST_KEY", key)
+    assert key_problem(endpoint) and key.strip() not in str(key_problem(endpoint))
+    assert check_endpoint("judge", endpoint, "m", [], None).level == "fail"
+
+
+def test_doctor_names_a_socks_proxy_and_an_organisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = EndpointConfig(base_url="http://127.0.0.1:1/v1", api_key_env="TEST_KEY")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    assert "OPENAI_ORG_ID" in check_endpoint("judge", endpoint, "m", [], "HTTP status 401").says
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    assert "SOCKS" in check_endpoint("judge", endpoint, "m", ["m"], None).says
