@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from minilima.config.choices import Engine, GeneratorKind
 from minilima.config.explain import COMPOSITION_ERRORS, explain_composition
 from minilima.config.groups import CONF, existing
+from minilima.config.quoting import quoted
 from minilima.config.renames import settings_of
 from minilima.config.schema import Config
 from minilima.config.settings import settings
@@ -81,7 +82,7 @@ def searchpath(config_dir: str | None) -> list[str]:
     Raises:
         MinilimaError: there is no such folder.
     """
-    return [f"hydra.searchpath=[file://{Path(existing(config_dir)).resolve()}]"] if config_dir else []
+    return [f"hydra.searchpath=[{quoted(f'file://{Path(existing(config_dir)).resolve()}')}]"] if config_dir else []
 
 
 def strict(composed: DictConfig) -> Config:

@@ -10,6 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from minilima.config.groups import groups
+from minilima.config.quoting import as_typed
 from minilima.config.renames import new_name
 from minilima.config.settings import members, section_at, settings
 from minilima.errors import MinilimaError, options
@@ -36,7 +37,8 @@ def explain_composition(error: Exception, overrides: Sequence[str], config_dir: 
             return MinilimaError(
                 f"The override {link.override!r} cannot be read.",
                 "An override is written key=value; a value with commas, brackets or spaces needs quotes.",
-                f"For example {options(['sft.epochs=2', '+experiment=quickstart'])}; `minilima --help` lists the rest.",
+                _quoting(str(link.override))
+                or f"For example {options(['sft.epochs=2', '+experiment=quickstart'])}; `minilima --help` lists the rest.",
             )
     for link in reversed(chain):
         if isinstance(link, ConfigKeyError):
@@ -44,6 +46,12 @@ def explain_composition(error: Exception, overrides: Sequence[str], config_dir: 
         if isinstance(link, ValidationError):
             return _wrong_type(link, str(error))
     return _no_such_group(error, overrides, known)
+
+
+def _quoting(override: str) -> str | None:
+    """How the override is typed in a shell if its value is one text."""
+    typed = as_typed(override)
+    return f"If all of it is the value, type: {typed}" if typed else None
 
 
 def _unreadable_file(config_dir: str | None) -> MinilimaError | None:
@@ -131,10 +139,12 @@ def _expected(reason: str) -> str:
 def _no_such_group(error: Exception, overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> MinilimaError:
     text = " ".join(str(error).split())
     if several := re.search(r"Ambiguous value for argument '(.+?)' 1\.|Sweep parameters '(.+?)' requires --multirun", text):
+        wrong = several.group(1) or several.group(2)
+        quotes = _quoting(next((item for item in overrides if wrong in (item, item.partition("=")[0])), wrong))
         return MinilimaError(
-            f"{several.group(1) or several.group(2)} gives several values.",
+            f"{wrong} gives several values.",
             "A run takes one; a sweep takes them all, a run for each.",
-            "For a sweep add -m: minilima -m …; a value that has commas itself needs quotes.",
+            f"For a sweep add -m: minilima -m …; a value that has commas itself needs quotes. {quotes or ''}".rstrip(),
         )
     if named := re.search(r"Could not override '([^']+)'", text):
         group = named.group(1)

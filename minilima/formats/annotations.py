@@ -5,12 +5,10 @@ can be read stays, with `preference` None, so that every figure can say how many
 """
 
 import csv
-import gzip
 import io
 import json
 import math
 import re
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Any
 from minilima.errors import MinilimaError
 from minilima.formats.files import write_atomic
 from minilima.formats.records import TIE
+from minilima.formats.tables import BrokenLine, scan_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class Run:
 
 
 def read_annotations(path: Path) -> list[Run]:
-    """The runs of an annotations file, plain or compressed with gzip, in the order in which they occur.
+    """The runs of an annotations file (any table), in the order in which they occur.
 
     Fields named by old releases (`raw_completion`, `price_per_example`) and by alpaca_eval 0.6.6 (`preference_…`) are
     both understood; fields that are not known are passed over.
@@ -79,33 +78,21 @@ def read_annotations(path: Path) -> list[Run]:
 
 
 def _read_list(path: Path) -> list[object]:
-    try:
-        content = path.read_bytes()
-        # By content, not by name: a browser may have unpacked a .gz and kept its name.
-        text = (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8-sig")
-        rows = json.loads(text)
-    except (FileNotFoundError, IsADirectoryError):
-        raise MinilimaError(f"There is no file {path}.", "An annotations file is needed.", "Check the path.") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise MinilimaError(f"{path} cannot be unpacked.", "Its gzip data are damaged or cut off.", "Fetch it again.") from None
-    except UnicodeDecodeError as error:
-        raise MinilimaError(f"{path} is not UTF-8 text.", f"Byte {error.start} is not.", "Convert or fetch it again.") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f"{error.msg} at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "it is nested too deeply"
-        raise MinilimaError(
-            f"{path} is not JSON: {where}.", "An annotations file is one JSON list.", "Mend it or fetch it again."
-        ) from None
-    if not isinstance(rows, list) or not rows:
-        found = "an empty list" if isinstance(rows, list) else f"a JSON {type(rows).__name__}"
+    if not path.is_file():
+        raise MinilimaError(f"There is no file {path}.", "An annotations file is needed.", "Check the path.")
+    rows = scan_rows(path)
+    if not rows:
         raise MinilimaError(
             f"{path} holds no annotations.",
-            f"It is {found}; a list of objects with instruction, output_1, output_2 and preference is needed.",
+            "It is an empty list; a list of objects with instruction, output_1, output_2 and preference is needed.",
             "Give the annotations.json that alpaca_eval wrote.",
         )
     return rows
 
 
 def _annotation(path: Path, number: int, row: object) -> Annotation:
+    if isinstance(row, BrokenLine):
+        raise _bad_row(path, number, f"line {row.number} is no row: {row.why}")
     if not isinstance(row, dict):
         raise _bad_row(path, number, f"it is a {type(row).__name__}, not an object")
     for field in ("instruction", "output_1", "output_2"):

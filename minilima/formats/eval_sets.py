@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
-from minilima.formats.files import canonical_json, read_rows, sha256_file, sha256_text
+from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import Answer, EvalPrompt
+from minilima.formats.tables import read_rows, table_identity
 from minilima.formats.tasks import BrokenRowError, read_row
 
 
@@ -86,11 +87,11 @@ def eval_set_identity(path: Path) -> str:
 
     Those took the instruction alone for the prompt, and any id as it was.
     """
-    sha256 = sha256_file(path)
+    sha256 = table_identity(path)
     try:
         rows = read_rows(path)
         prompts = _prompts(rows, path)
-    except (MinilimaError, OSError, UnicodeDecodeError):
+    except MinilimaError:
         return sha256  # said where the set is checked
     before = [(str(row.get("id", number)), row["instruction"], row.get("output")) for number, row in enumerate(rows, start=1)]
     now = [(prompt.id, prompt.instruction, prompt.output) for prompt in prompts]

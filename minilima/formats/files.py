@@ -240,13 +240,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises:
         MinilimaError: a line is not a JSON object; the line's number is named.
     """
-    return _parse_jsonl(path.read_text(encoding=_ENCODING), path)
-
-
-def _parse_jsonl(text: str, path: Path) -> list[dict[str, Any]]:
     rows = []
     # Not splitlines(): U+2028 and the like may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(path.read_text(encoding=_ENCODING).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -265,28 +261,6 @@ def _broken_line(path: Path, number: int, why: str) -> MinilimaError:
         f"It is not a JSON object: {why}.",
         f"Mend or delete that line (sed -n {number}p {path} shows it) and run the same command again.",
     )
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file, or of a JSON file that holds a list.
-
-    Raises:
-        MinilimaError: the file is neither.
-    """
-    return parse_rows(path.read_text(encoding=_ENCODING), path)
-
-
-def parse_rows(text: str, path: Path) -> list[dict[str, Any]]:
-    """As `read_rows`, of text that was read already; `path` is named in errors."""
-    if not text.lstrip().startswith("["):
-        return _parse_jsonl(text, path)
-    try:
-        rows: list[dict[str, Any]] = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        why = error.msg if isinstance(error, json.JSONDecodeError) else "Its brackets are nested too deeply"
-        raise MinilimaError(f"{path} is not JSON.", f"{why}{where}.", "Mend the file.") from None
-    return rows
 
 
 DATA = PACKAGE / "data"

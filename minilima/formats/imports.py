@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
-from minilima.formats.files import read_rows
 from minilima.formats.llamafactory import Layout
 from minilima.formats.preferred import BAD, chosen_side, has_sides, is_bad
 from minilima.formats.records import Example, Rejected
 from minilima.formats.rows import UNANSWERED, Row, alpaca, check_keys, conversation, left_out, recognised, refused, worked
+from minilima.formats.tables import BrokenLine, scan_rows
 from minilima.formats.tasks import BrokenRowError, read_row
 
 SHOWN = 5
@@ -49,7 +49,7 @@ class Imported:
 
 def uses_context(path: Path) -> bool:
     """Whether rows have a context, or tasks several parts, which earlier versions passed over."""
-    rows = [row for row in read_rows(path) if isinstance(row, dict)]
+    rows = [row for row in scan_rows(path) if isinstance(row, dict)]
     return any(row.get("context") or (row.get("instances") and "output" not in row) for row in rows)
 
 
@@ -135,15 +135,7 @@ def read_tasks(path: Path, reading: Reading | None = None) -> list[tuple[str, st
 
 
 def _numbered(path: Path) -> Sequence[tuple[Row, object]]:
-    try:
-        rows = read_rows(path)
-    except UnicodeDecodeError as error:
-        raise MinilimaError(
-            f"{path} is not a text in UTF-8.",
-            f"The byte at position {error.start:,} does not fit; which encoding it has is never guessed.",
-            "Convert it from the encoding that it was written in: iconv -f ENCODING -t UTF-8.",
-        ) from None
-    return [(Row(number=number, values=_named(values)), values) for number, values in enumerate(rows, start=1)]
+    return [(Row(number=number, values=_named(values)), values) for number, values in enumerate(scan_rows(path), start=1)]
 
 
 def _named(values: object) -> Mapping[str, Any]:
@@ -152,6 +144,8 @@ def _named(values: object) -> Mapping[str, Any]:
 
 def _renamed(row: Row, values: object, reading: Reading) -> Row:
     """The row with the table's columns under the names that they have here."""
+    if isinstance(values, BrokenLine):
+        raise BrokenRowError(f"(Line {values.number}) is no row", f"{values.why[0].upper()}{values.why[1:]}.")
     if not isinstance(values, dict):
         raise BrokenRowError("is not an object", "Each row needs named columns.")
     renamed = dict(values)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError, options
-from minilima.formats.files import canonical_json, sha256_file, sha256_text
+from minilima.formats.files import canonical_json, sha256_text
+from minilima.formats.tables import table_identity
 
 FILE_NAME = "dataset_info.json"
 FORMATTINGS = ("alpaca", "sharegpt", "openai")
@@ -92,7 +93,7 @@ def locate(listing: Path, name: str | None) -> tuple[Path, str, Layout]:
 
 def import_identity(path: Path, layout: Layout | None) -> str:
     """What an import enters keys with: the file's content, and how it is read where an entry says so."""
-    content = sha256_file(path)
+    content = table_identity(path)
     return content if layout is None else sha256_text(canonical_json({"file": content, "layout": asdict(layout)}))
 
 

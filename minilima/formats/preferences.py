@@ -1,13 +1,12 @@
 """Reads pairs of answers of which it is known which one people, or another judge, preferred.
 
-Three formats are told apart by their fields; all of them may be packed with gzip, as JSON lists or JSONL:
+Three formats are told apart by their fields; all of them may be any table (tables.py):
     ours        {"instruction": …, "output_1": …, "output_2": …, "preference": 1, 1.5 or 2, "reference": … (if there is one)}
     AlpacaEval  its annotations.json, and its people's cross-annotations: the same fields and more
     Auto-J      {"prompt": …, "response 1": …, "response 2": …, "label": 0 (first better), 1 (second) or 2 (tie)}
 A pair that occurs several times was labelled by several people.
 """
 
-import gzip
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from pathlib import Path
 
 from minilima.errors import MinilimaError
 from minilima.formats.annotations import read_annotations
-from minilima.formats.files import canonical_json, parse_rows, sha256_text
+from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import TIE
+from minilima.formats.tables import BrokenLine, scan_rows
 
 _AUTO_J = {0: 1.0, 1: 2.0, 2: TIE}
 
@@ -82,13 +82,8 @@ def read_labels(path: Path, size: int | None = None) -> LabelSet:
     Raises:
         MinilimaError: the file cannot be read, is empty, or a row cannot be understood.
     """
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise MinilimaError(f"{path} cannot be read.", f"{error}.", "Check the path and the file.") from None
     pairs: dict[str, LabelledPair] = {}
-    for number, row in enumerate(parse_rows(text, path), start=1):
+    for number, row in enumerate(scan_rows(path), start=1):
         pair = _pair(path, number, row)
         known = pairs.get(pair.id)
         labels = (*known.labels, *pair.labels) if known else pair.labels
@@ -133,6 +128,8 @@ def _sample(pairs: list[LabelledPair], size: int | None) -> tuple[LabelledPair, 
 
 
 def _pair(path: Path, number: int, row: object) -> LabelledPair:
+    if isinstance(row, BrokenLine):
+        raise _bad(path, number, f"line {row.number} is no row: {row.why}")
     if not isinstance(row, dict):
         raise _bad(path, number, f"it is a {type(row).__name__}, not an object")
     auto_j = "response 1" in row

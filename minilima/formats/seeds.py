@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
-from minilima.formats.files import read_jsonl
 from minilima.formats.records import SeedTask
+from minilima.formats.tables import read_rows
 
 SHORT_WORDS = 60
 """Longer worked tasks would make prompts slow on small machines."""
@@ -18,7 +18,7 @@ def load_seeds(path: Path) -> list[SeedTask]:
     Raises:
         MinilimaError: a line is broken, a field is missing or empty, or an id or instruction occurs twice.
     """
-    tasks = [_task(row, path, number) for number, row in enumerate(read_jsonl(path), start=1)]
+    tasks = [_task(row, path, number) for number, row in enumerate(read_rows(path), start=1)]
     if not tasks:
         raise MinilimaError(f"{path} holds no seed task.", "The file is empty.", "Give a file with at least one task a line.")
     seen: dict[tuple[str, str], str] = {}

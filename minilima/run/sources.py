@@ -15,6 +15,7 @@ from minilima.formats.alpaca_judges import find_annotators, read_annotators
 from minilima.formats.eval_sets import eval_set_identity
 from minilima.formats.files import DATA, canonical_json, sha256_file, sha256_text
 from minilima.formats.llamafactory import import_identity, locate, split_name
+from minilima.formats.tables import table_identity
 from minilima.models import hub
 from minilima.models.fingerprint import fingerprint_directory
 from minilima.models.packaged import PACKAGED
@@ -128,11 +129,11 @@ def _local_file(setting: str, value: str | None) -> FileSource:
     if value is None:
         raise MinilimaError(f"{setting} is not set.", "The chosen option needs a file of yours.", f"Add {setting}=/your/file.")
     path = Path(value).expanduser()
-    if not path.is_file():
+    if not path.is_file() and not (path / "state.json").is_file():
         raise MinilimaError(
             f"There is no file {value}.", f"{setting} names it; paths count from {Path.cwd()}.", f"Correct {setting}=…"
         )
-    return FileSource(name=path.stem, path=path.resolve(), sha256=sha256_file(path))
+    return FileSource(name=path.stem, path=path.resolve(), sha256=table_identity(path))
 
 
 def _imported(config: Config) -> FileSource:

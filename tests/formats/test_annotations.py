@@ -69,7 +69,7 @@ def test_gzip_is_recognised_by_content(tmp_path: Path) -> None:
     [
         ("[{", "not JSON"),
         ("[]", "an empty list"),
-        ('{"instruction": "x"}', "a JSON dict"),
+        ('{"instruction": "x"}', "output_1 is missing"),
         ('[{"instruction": "x", "output": "y"}]', "output_1 is missing"),
         ([pair(), 3], "Row 2"),
         ([pair(0.7)], "preference is 0.7"),

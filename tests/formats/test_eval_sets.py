@@ -65,7 +65,7 @@ def test_ids_that_are_null_are_row_numbers_and_given_ids_never_meet_them(tmp_pat
         ([{"instruction": "A", "input": 5}], "no valid input"),
         ([{"instruction": "A", "input": "x", "context": "y"}], "both an input and a context"),
         ([{"question": "A", "answer": "B"}], "no valid instruction"),
-        ([5], "is not an object"),
+        ([5], "Row 1"),
     ],
 )
 def test_what_cannot_be_asked_or_told_apart_is_refused(tmp_path: Path, rows: list[Any], named: str) -> None:
