@@ -17,6 +17,7 @@ from minilima.run.stages.pool import POOL
 
 GOOD = {"instruction": "Say yes.", "output": "Yes."}
 TURNS = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+WORSE = [TURNS[0], {"role": "assistant", "content": "Go."}]
 
 
 def written(path: Path, *rows: Any) -> Path:
@@ -102,10 +103,10 @@ def test_an_empty_system_turn_is_none_and_a_trailing_answer_without_weight_is_cu
         {"instruction": "Hi.", "chosen": "Hello.", "rejected": "Go."},
         {"prompt": "Hi.", "chosen": "Hello.", "rejected": "Go."},
         {"conversations": [{"from": "human", "value": "Hi."}], "chosen": {"from": "gpt", "value": "Hello."}, "rejected": {}},
-        {"prompt": "Hi.", "chosen": TURNS, "rejected": TURNS},
-        {"prompt": "Hi.", "chosen": TURNS[1:], "rejected": TURNS[1:]},
-        {"chosen": TURNS, "rejected": TURNS},
-        {"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": TURNS[1:]},
+        {"prompt": "Hi.", "chosen": TURNS, "rejected": WORSE},
+        {"prompt": "Hi.", "chosen": TURNS[1:], "rejected": WORSE[1:]},
+        {"chosen": TURNS, "rejected": WORSE},
+        {"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": WORSE[1:]},
         {"prompt": TURNS[:1], "chosen": "Hello.", "rejected": "Go."},
     ],
 )  # fmt: skip
