@@ -69,7 +69,7 @@ def disabled() -> bool:
     return os.environ.get("WANDB_MODE") == "disabled"
 
 
-def project(tracking: TrackingConfig) -> str:
+def project_of(tracking: TrackingConfig) -> str:
     """The project that runs appear in: a setting other than the default wins over $WANDB_PROJECT."""
     chosen = tracking.project != TrackingConfig().project
     return tracking.project if chosen else os.environ.get("WANDB_PROJECT") or tracking.project

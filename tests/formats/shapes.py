@@ -16,6 +16,7 @@ from minilima.formats.llamafactory import locate
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "formats.md"
 ASKED, REPLIED = {"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}
 USER, ASSISTANT = {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}
+WORSE = {**ASSISTANT, "content": "Go."}
 SIDES = {"chosen": "chosen", "rejected": "rejected"}
 OPENAI_TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 
@@ -77,7 +78,7 @@ SHAPES = (
     Shape(name="pictures", row={"instruction": "Hi.", "output": "Hello.", "images": ["a.png"]}, refusal="images"),
     Shape(name="KTO", row={"instruction": "Hi.", "output": "Go.", "label": False}, reason="label_false"),
     Shape(name="DPO", row={"prompt": "Hi.", "chosen": "Hello.", "rejected": "Go."}, refusal="a chosen and a rejected answer"),
-    Shape(name="DPO", row={"prompt": "Hi.", "chosen": [USER, ASSISTANT], "rejected": [USER, {**ASSISTANT, "content": "Go."}]}, reading=CHOSEN,
+    Shape(name="DPO", row={"prompt": "Hi.", "chosen": [USER, ASSISTANT], "rejected": [USER, WORSE]}, reading=CHOSEN,
           settings="data.side=chosen"),
     Shape(name="LLaMA-Factory: alpaca_en_demo, identity", row={"instruction": "Hi.", "input": "", "output": "Hello."}, entry={}),
     Shape(name="LLaMA-Factory: glaive_toolcall_en_demo", row={"conversations": [ASKED, REPLIED], "tools": "[]"},
@@ -85,7 +86,8 @@ SHAPES = (
     Shape(name="LLaMA-Factory: mllm_demo", row={"messages": [USER, ASSISTANT], "images": ["a.jpg"]},
           entry={**SHARED, "columns": {"messages": "messages", "images": "images"}, "tags": OPENAI_TAGS},
           refusal="the columns images"),
-    Shape(name="LLaMA-Factory: dpo_en_demo", row={"conversations": [ASKED], "chosen": REPLIED, "rejected": {**REPLIED, "value": "Go."}},
+    Shape(name="LLaMA-Factory: dpo_en_demo",
+          row={"conversations": [ASKED], "chosen": REPLIED, "rejected": {"from": "gpt", "value": "Go."}},
           entry={**SHARED, "ranking": True, "columns": {"messages": "conversations", **SIDES}}, reading=CHOSEN,
           settings="data.side=chosen"),
     Shape(name="LLaMA-Factory: kto_en_demo", row={"messages": [USER, ASSISTANT], "label": True},

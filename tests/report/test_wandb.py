@@ -184,7 +184,7 @@ def test_wandbs_own_variables_turn_it_off_and_name_the_project(outputs: Path, mo
     config = load_config(["tracking=wandb"])
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb.track(summary_of(outputs, "tracked-bbbb"), config).notes == () and not mark.exists()
-    assert wandb.project(config.tracking) == "minilima"
+    assert wandb.project_of(config.tracking) == "minilima"
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
-    assert wandb.project(config.tracking) == "theirs"
-    assert wandb.project(load_config(["tracking=wandb", "tracking.project=mine"]).tracking) == "mine", "a setting wins"
+    assert wandb.project_of(config.tracking) == "theirs"
+    assert wandb.project_of(load_config(["tracking=wandb", "tracking.project=mine"]).tracking) == "mine", "a setting wins"
