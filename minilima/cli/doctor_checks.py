@@ -286,6 +286,8 @@ def check_tracking(mode: TrackingMode, logged_in: Callable[[], bool] | None = No
 
     if mode == TrackingMode.none:
         return Finding(name="W&B", level=Level.ok, says="off (wandb.mode=none)")
+    if wandb.disabled():
+        return Finding(name="W&B", level=Level.ok, says="off ($WANDB_MODE=disabled)")
     if mode == TrackingMode.offline:
         return Finding(name="W&B", level=Level.ok, says="recorded offline (wandb.mode=offline)")
     if (logged_in or wandb.logged_in)():

@@ -16,7 +16,7 @@ from minilima.formats.preferred import BAD, chosen_side, has_sides, is_bad
 from minilima.formats.records import Example, Rejected
 from minilima.formats.rows import UNANSWERED, Row, alpaca, check_keys, conversation, left_out, recognised, refused, worked
 from minilima.formats.tables import BrokenLine, scan_rows
-from minilima.formats.tasks import BrokenRowError, read_row
+from minilima.formats.tasks import USED, BrokenRowError, read_row
 
 SHOWN = 5
 """Broken rows that an error names."""
@@ -132,6 +132,12 @@ def read_tasks(path: Path, reading: Reading | None = None) -> list[tuple[str, st
     if not tasks:
         raise MinilimaError(f"{path} holds no task.", "The file is empty.", "Give another file with data.path=…")
     return tasks
+
+
+def unused_columns(path: Path, reading: Reading) -> list[str]:
+    """The columns of a file with tasks that play no part in what is asked, in their order."""
+    used = {*USED, "id", *(column for _, column in reading.columns)}
+    return list(dict.fromkeys(str(name) for row in scan_rows(path) if isinstance(row, dict) for name in row if name not in used))
 
 
 def _numbered(path: Path) -> Sequence[tuple[Row, object]]:

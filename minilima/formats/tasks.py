@@ -6,8 +6,8 @@ from typing import Any
 
 from minilima.formats.records import user_text
 
-USED = ("instruction", "input", "context", "instances", "output")
-"""The columns that make a task."""
+USED = ("instruction", "input", "context", "instances")
+"""The columns that make a task; what is answered already is answered again."""
 _UNSEEN = ("system", "history", "tools", "image", "images", "audio", "audios", "video", "videos")
 """Columns that change what is asked, and that a task on its own cannot carry."""
 

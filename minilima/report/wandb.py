@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minilima.config.choices import TrackingMode
-from minilima.config.schema import Config
+from minilima.config.schema import Config, TrackingConfig
 from minilima.report.summary import Summary, with_note
 
 WAIT_SECONDS = 20.0
@@ -25,7 +25,7 @@ MARK = "wandb.json"
 def track(summary: Summary, config: Config) -> Summary:
     """Shows the run in W&B, unless that is off or was done before; says where, or why not, in a note."""
     mark = summary.folder / MARK
-    if config.tracking.mode == TrackingMode.none or (mark.is_file() and not summary.built):
+    if config.tracking.mode == TrackingMode.none or disabled() or (mark.is_file() and not summary.built):
         return summary
     mark.unlink(missing_ok=True)
     online = config.tracking.mode == TrackingMode.auto and logged_in()
@@ -62,6 +62,17 @@ def _wait(command: list[str], log: Path) -> tuple[int | None, str]:
         return None, ""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return status, lines[-1] if lines else "no reason given"
+
+
+def disabled() -> bool:
+    """Whether W&B's own variable turns it off."""
+    return os.environ.get("WANDB_MODE") == "disabled"
+
+
+def project_of(tracking: TrackingConfig) -> str:
+    """The project that runs appear in: a setting other than the default wins over $WANDB_PROJECT."""
+    chosen = tracking.project != TrackingConfig().project
+    return tracking.project if chosen else os.environ.get("WANDB_PROJECT") or tracking.project
 
 
 def logged_in() -> bool:

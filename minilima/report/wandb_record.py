@@ -20,7 +20,7 @@ from minilima.config.compose import recorded
 from minilima.config.schema import Config
 from minilima.environment import answers
 from minilima.formats.files import read_jsonl, remembered, write_atomic
-from minilima.report.wandb import MARK
+from minilima.report.wandb import MARK, project_of
 
 Mode = Literal["online", "offline"]
 
@@ -57,7 +57,7 @@ def record(folder: Path, mode: Mode) -> None:
     config = recorded(run_json["config"])
     tracking = config.tracking
     destination = Destination(
-        folder=folder.absolute().parent.parent, mode=mode, project=tracking.project, entity=tracking.entity,
+        folder=folder.absolute().parent.parent, mode=mode, project=project_of(tracking), entity=tracking.entity,
         group=tracking.group or config.name,
     )  # fmt: skip
     # An older run.json lists no source files.

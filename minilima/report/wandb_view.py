@@ -10,7 +10,7 @@ from typing import Any
 
 from minilima.config.choices import TrackingMode
 from minilima.config.schema import TrackingConfig
-from minilima.report.wandb import logged_in
+from minilima.report.wandb import logged_in, project_of
 from minilima.report.wandb_record import reachable
 
 TIMEOUT_SECONDS = 30.0
@@ -23,7 +23,7 @@ def show_workspace(tracking: TrackingConfig, group: str, axes: Sequence[str]) ->
     """Saves the view and returns a line that says where it is, or why there is none; None where W&B is not online."""
     if tracking.mode != TrackingMode.auto or not logged_in():
         return None
-    command = [sys.executable, "-m", "minilima.report.wandb_view", group, tracking.project, tracking.entity or "", *axes]
+    command = [sys.executable, "-m", "minilima.report.wandb_view", group, project_of(tracking), tracking.entity or "", *axes]
     try:
         result = subprocess.run(
             command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, stdin=subprocess.DEVNULL

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from minilima.config.choices import JudgeKind, Until
+from minilima.config.choices import DataKind, JudgeKind, Until
 from minilima.config.schema import Config
 from minilima.environment import caveat, disk
 from minilima.formats.alpaca_judges import RETIRED
 from minilima.formats.files import canonical_json, size_text
+from minilima.formats.imports import unused_columns
+from minilima.generate.import_pool import reading
 from minilima.run.endpoints import endpoints_of
 from minilima.run.graph import Graph, Node
 from minilima.run.requests import count_prompts
@@ -158,6 +160,9 @@ def _notes(config: Config, sources: Sources) -> list[str]:
         notes.append(f"These inputs could not be resolved here, so the store keys are provisional: {unresolved}.")
     if shared := caveat(Path(config.paths.outputs)):
         notes.append(shared)
+    tasks = sources.data if config.data.kind == DataKind.answers else None
+    if tasks is not None and tasks.path is not None and (unused := unused_columns(tasks.path, reading(config.data))):
+        notes.append(f"Columns of {tasks.name} that are not used: {', '.join(unused)}.")
     judge = config.judge
     if (
         "judge" in endpoints_of(config, sources)

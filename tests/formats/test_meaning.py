@@ -9,14 +9,17 @@ import pytest
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.formats.files import sha256_file
-from minilima.formats.imports import Reading, read_file, read_tasks
+from minilima.formats.imports import Reading, read_file, read_tasks, unused_columns
 from minilima.formats.llamafactory import locate
 from minilima.pipeline import stages
+from minilima.run.plan import make_plan
 from minilima.run.sources import resolve
 from minilima.run.stages.pool import POOL
+from minilima.store.entries import Store
 
 GOOD = {"instruction": "Say yes.", "output": "Yes."}
 TURNS = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+WORSE = [TURNS[0], {"role": "assistant", "content": "Go."}]
 
 
 def written(path: Path, *rows: Any) -> Path:
@@ -102,10 +105,10 @@ def test_an_empty_system_turn_is_none_and_a_trailing_answer_without_weight_is_cu
         {"instruction": "Hi.", "chosen": "Hello.", "rejected": "Go."},
         {"prompt": "Hi.", "chosen": "Hello.", "rejected": "Go."},
         {"conversations": [{"from": "human", "value": "Hi."}], "chosen": {"from": "gpt", "value": "Hello."}, "rejected": {}},
-        {"prompt": "Hi.", "chosen": TURNS, "rejected": TURNS},
-        {"prompt": "Hi.", "chosen": TURNS[1:], "rejected": TURNS[1:]},
-        {"chosen": TURNS, "rejected": TURNS},
-        {"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": TURNS[1:]},
+        {"prompt": "Hi.", "chosen": TURNS, "rejected": WORSE},
+        {"prompt": "Hi.", "chosen": TURNS[1:], "rejected": WORSE[1:]},
+        {"chosen": TURNS, "rejected": WORSE},
+        {"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": WORSE[1:]},
         {"prompt": TURNS[:1], "chosen": "Hello.", "rejected": "Go."},
     ],
 )  # fmt: skip
@@ -163,6 +166,7 @@ def test_tasks_to_be_answered_keep_input_context_and_instances(tmp_path: Path) -
         {"instruction": "B", "context": "y"},
         {"instruction": "C", "instances": [{"input": "1", "output": "o"}, {"input": "2", "output": "o"}]},
     ]
+    assert unused_columns(written(tmp_path / "u.json", *rows, {"instruction": "D", "topic": 1}), Reading()) == ["output", "topic"]
     assert read_tasks(written(tmp_path / "a.json", *rows)) == [
         ("row1", "A", "x"), ("row2", "B", "y"), ("row3", "C", "1"), ("row3.2", "C", "2"),
     ]  # fmt: skip
@@ -192,3 +196,12 @@ def test_only_imports_that_were_wrong_have_new_keys(tmp_path: Path) -> None:
     assert recipe({"instruction": "Hi.", "chosen": "Hello.", "rejected": "Go."}, extra=side)["side"] == "chosen"
     config = load_config(["data=file", f"data.path={tmp_path / 'a.json'}", *side])
     assert stages(config, resolve(config))["pool"].key
+
+
+def test_a_plan_names_the_columns_that_answers_do_not_use_once(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", *({"instruction": f"Do {n}.", "topic": "x"} for n in range(3)))
+    overrides = ["data=answers", f"data.path={path}", f"paths.outputs={tmp_path / 'out'}"]
+    config = load_config(overrides)
+    sources = resolve(config)
+    notes = make_plan(config, sources, stages(config, sources), Store(tmp_path / "out")).notes
+    assert [note for note in notes if "topic" in note] == ["Columns of a that are not used: topic."]

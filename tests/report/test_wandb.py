@@ -176,3 +176,15 @@ def test_a_server_that_does_not_answer_leaves_an_offline_record_at_once(outputs:
     (note,) = wandb.track(summary_of(outputs, "tracked-bbbb"), load_config(["tracking=wandb"])).notes
     assert "recorded offline because its server did not answer" in note and "wandb sync" in note
     assert json.loads(mark.read_text())["mode"] == "offline"
+
+
+def test_wandbs_own_variables_turn_it_off_and_name_the_project(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = outputs / "runs" / "tracked-bbbb" / wandb.MARK
+    mark.unlink(missing_ok=True)
+    config = load_config(["tracking=wandb"])
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb.track(summary_of(outputs, "tracked-bbbb"), config).notes == () and not mark.exists()
+    assert wandb.project_of(config.tracking) == "minilima"
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    assert wandb.project_of(config.tracking) == "theirs"
+    assert wandb.project_of(load_config(["tracking=wandb", "tracking.project=mine"]).tracking) == "mine", "a setting wins"
