@@ -71,5 +71,5 @@ def read_annotators(file: Path) -> dict[str, dict[str, Any]]:
 
 def _unreadable(file: Path, why: str) -> MinilimaError:
     return MinilimaError(
-        f"{file} cannot be read as annotators of alpaca_eval.", f"{why.rstrip('.')}.", "Mend it, or name another."
+        f"{file} cannot be read as annotators of alpaca_eval.", f"{why.rstrip('.')}.", "Correct it, or name another."
     )

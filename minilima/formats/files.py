@@ -259,7 +259,7 @@ def _broken_line(path: Path, number: int, why: str) -> MinilimaError:
     return MinilimaError(
         f"Line {number} of {path} cannot be read.",
         f"It is not a JSON object: {why}.",
-        f"Mend or delete that line (sed -n {number}p {path} shows it) and run the same command again.",
+        f"Correct or delete that line (sed -n {number}p {path} shows it) and run the same command again.",
     )
 
 

@@ -101,12 +101,12 @@ def _entries(listing: Path) -> dict[str, Any]:
     try:
         entries = json.loads(listing.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise MinilimaError(f"{listing} is not JSON.", f"{str(error).rstrip('.')}.", "Mend the file.") from None
+        raise MinilimaError(f"{listing} is not JSON.", f"{str(error).rstrip('.')}.", "Correct the file.") from None
     if not isinstance(entries, dict) or not entries:
         raise MinilimaError(
             f"{listing} holds no entries.",
             'It must be an object: {"name": {"file_name": "data.json"}}.',
-            "Mend the file, or give the data file itself with data.path=…",
+            "Correct the file, or give the data file itself with data.path=…",
         )
     return entries
 

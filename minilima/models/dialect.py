@@ -36,7 +36,6 @@ class Dialect:
     """How the longest reply is called; the older name is `max_tokens`."""
     limits_tried: set[str] = field(default_factory=set)
     takes_schema: bool = True
-    ever_answered: bool = False
 
     def applied(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body as this server takes it."""
@@ -69,7 +68,8 @@ class Dialect:
 
     def _exchange(self, refused: str) -> str | None:
         if refused != self.limit:
-            return ""  # sent before another request learned it
+            # Sent before another request learned it; a text to continue knows max_tokens alone, and would be refused for ever.
+            return "" if refused == "max_completion_tokens" else None
         other = next(name for name in _LIMITS if name != refused)
         if other in self.limits_tried:
             return None

@@ -13,7 +13,7 @@ from minilima.cli.doctor_checks import check_endpoint
 from minilima.config.schema import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.budget import Budget, Price, key_problem
-from minilima.models.chat import Reply, Request, Sampling, ask
+from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
 from minilima.models.endpoint import EndpointModel, connect
 from minilima.models.openai_api import NoCompletionError, address_of, parse_completion
 from tests import personalities
@@ -115,6 +115,14 @@ def test_a_value_that_is_too_large_is_for_the_user_to_hear(server: ModelServer) 
     with pytest.raises(MinilimaError, match="supports at most 16") as caught:
         client(server).reply_many(requests(3), ignore)
     assert "refuses the request (400)" in caught.value.what
+
+
+def test_a_text_to_continue_whose_limit_is_refused_is_asked_once(server: ModelServer) -> None:
+    server.refuse = lambda body: (400, refused("max_tokens is not supported.", param="max_tokens"))
+    asked = [Request(messages=continue_text("Once"), sampling=Sampling(temperature=0.7, max_tokens=50))]
+    with pytest.raises(MinilimaError, match="not supported"):
+        client(server).reply_many(asked, ignore)
+    assert server.received == 1
 
 
 def test_what_is_null_is_not_sent(server: ModelServer) -> None:
