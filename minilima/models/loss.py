@@ -44,7 +44,7 @@ def _fastest(weight: torch.Tensor, compiled: bool) -> Kernel:
     """The kernel for NVIDIA GPUs with Triton, or else torch's operations, compiled if that is asked for."""
     if weight.is_cuda:
         with suppress(ImportError):
-            from minilima.train.loss_triton import loss_and_gradient as fused
+            from minilima.models.loss_triton import loss_and_gradient as fused
 
             return fused
     return torch.compile(loss_and_gradient, dynamic=True) if compiled else loss_and_gradient
