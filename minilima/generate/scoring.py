@@ -67,8 +67,10 @@ class Scoring:
 
     def metrics(self) -> dict[str, Any]:
         """What the scoring took, where a model on this machine scored."""
-        reader: Reader | None = self.__dict__.get("reader")
-        return {} if reader is None else {"scored_tokens": reader.read_tokens, "scored_on": reader.device.type}
+        readers: list[Reader] = [vars(self)[name] for name in ("reader", "warm_reader") if name in vars(self)]
+        if not readers:
+            return {}
+        return {"scored_tokens": sum(reader.read_tokens for reader in readers), "scored_on": readers[0].device.type}
 
     def embed(self, texts: Sequence[str]) -> Numbers:
         from minilima.models.embedder import Embedder
