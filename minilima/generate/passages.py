@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from minilima.config.choices import Thinking
@@ -28,11 +29,17 @@ def passages(
     Raises:
         MinilimaError: the chat template does not render a conversation as it is.
     """
-    form = {Text.plain: _plain, Text.plain_answer: _plain_answer}.get(text)
-    if form is not None:
-        return _threaded(examples, tokenizer, lambda own, example: form(own, example))
-    begin = _begin(tokenizer, thinking) if text == Text.answer else None
-    return _threaded(examples, tokenizer, lambda own, example: _rendered(own, example, thinking, begin, with_end=with_end))
+    if text == Text.answer:
+        return answers_alone(passages(examples, Text.conversation, tokenizer, thinking, with_end=with_end), tokenizer, thinking)
+    forms: dict[Text, Callable[[Any, Example], Passage]] = {Text.plain: _plain, Text.plain_answer: _plain_answer}
+    return _threaded(examples, tokenizer, forms.get(text, partial(_rendered, thinking=thinking, with_end=with_end)))
+
+
+def answers_alone(conversations: Sequence[Passage], tokenizer: Any, thinking: Thinking | None) -> list[Passage]:
+    """The same tokens of the answers, after nothing but the template's beginning of an answer."""
+    begin = _begin(tokenizer, thinking)
+    bodies = [list(whole.ids[whole.start : whole.end]) for whole in conversations]
+    return [Passage(ids=[*begin, *body], start=len(begin), end=len(begin) + len(body)) for body in bodies]
 
 
 def question(text: str, tokenizer: Any, thinking: Thinking | None) -> Passage:
@@ -41,14 +48,11 @@ def question(text: str, tokenizer: Any, thinking: Thinking | None) -> Passage:
     return Passage(ids=ids, start=len(ids), end=len(ids))
 
 
-def _rendered(tokenizer: Any, example: Example, thinking: Thinking | None, begin: list[int] | None, *, with_end: bool) -> Passage:
+def _rendered(tokenizer: Any, example: Example, *, thinking: Thinking | None, with_end: bool) -> Passage:
     rendered = render(tokenizer, example.messages(), thinking, f"row {example.id}")
     start, end = rendered.answers[-1]
     end -= 0 if with_end else 1
-    if begin is None:
-        return Passage(ids=rendered.ids[:end], start=start, end=end)
-    ids = [*begin, *rendered.ids[start:end]]
-    return Passage(ids=ids, start=len(begin), end=len(ids))
+    return Passage(ids=rendered.ids[:end], start=start, end=end)
 
 
 def _begin(tokenizer: Any, thinking: Thinking | None) -> list[int]:

@@ -49,6 +49,8 @@ class Scoring:
     examples: Sequence[Example]
     """All that will be arranged, from which a warm-up takes its share."""
     usage: Usage = field(default_factory=Usage)
+    _rendered: tuple[Sequence[Example], list[Passage]] = field(default=((), []), repr=False)
+    """The conversations that were last put into tokens, which takes as long as a small model needs to read them."""
 
     def tools(self) -> Tools:
         """The tools of this job."""
@@ -116,9 +118,15 @@ class Scoring:
         return self.reader.states(self._passages(examples, Text.conversation, with_end=True))
 
     def _passages(self, examples: Sequence[Example], text: Text, *, with_end: bool = False) -> list[Passage]:
-        from minilima.generate.passages import passages
+        from minilima.generate.passages import answers_alone, passages
 
-        return passages(examples, text, self.reader.tokenizer, self.job.config.model.thinking, with_end=with_end)
+        tokenizer, thinking = self.reader.tokenizer, self.job.config.model.thinking
+        if text == Text.answer and examples is self._rendered[0]:
+            return answers_alone(self._rendered[1], tokenizer, thinking)
+        found = passages(examples, text, tokenizer, thinking, with_end=with_end)
+        if text == Text.conversation and not with_end:
+            self._rendered = (examples, found)
+        return found
 
     def ratings(self, examples: Sequence[Example]) -> Numbers:
         """Expected complexity and quality: of the scorer's next token, among 1 to 6 (Liu et al. 2024, section 2.3)."""
