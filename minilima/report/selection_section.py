@@ -94,6 +94,7 @@ def scatter(scored: Sequence[Row], chosen: int, label: str) -> Chart:
             axes.scatter(x, y, s=size, color=colour, edgecolors=CARD, linewidths=0.3)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.tick_params(which="minor", length=0)
         _stretch(axes, scores)
         title = f"Score against length of the answer, of {len(shown):,} examples, {len(groups[1]):,} of them chosen"
         return finished_chart(figure, "selection-scatter", title, ())
@@ -106,6 +107,7 @@ def _stretch(axes: "Axes", scores: Sequence[float]) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.yaxis.set_minor_formatter(lambda value, _: "")
+        axes.tick_params(which="minor", length=0)
 
 
 def topics(order: Sequence[Row], chosen: int) -> Chart | None:
@@ -120,6 +122,8 @@ def topics(order: Sequence[Row], chosen: int) -> Chart | None:
         for verb, count in frequent
     )
     with style():
+        from matplotlib.ticker import MaxNLocator
+
         figure, axes = chart_axes("instructions", height=0.7 + 0.24 * len(bars))
         left = [0] * len(bars)
         for part, colour in enumerate((TUNED, FAINT)):
@@ -131,7 +135,7 @@ def topics(order: Sequence[Row], chosen: int) -> Chart | None:
         axes.invert_yaxis()
         axes.grid(visible=False)
         axes.tick_params(axis="y", length=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return finished_chart(figure, "selection-topics", "Verbs of the instructions, chosen and not", bars)
 
 
