@@ -78,7 +78,7 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
         raise MinilimaError(
             f"Not on this machine: {'; '.join(sources.missing())}.",
             "The hub could not be reached, or HF_HUB_OFFLINE is set; nothing was started.",
-            "Fetch it where there is a network (`minilima plan` for data, `hf download` for a model; HF_ENDPOINT names a mirror). "
+            "Fetch it where there is a network (`minilima plan` for data, `hf download` for models; $HF_ENDPOINT: a mirror). "
             f"Or run locally with: {LOCALLY}",
         )
 
