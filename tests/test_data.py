@@ -12,7 +12,7 @@ import pytest
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import DATA
 from minilima.formats.seeds import load_seeds
-from minilima.generate.dataset_statistics import languages
+from minilima.generate.languages import languages
 from minilima.rouge import RougeIndex
 from tests.conftest import SHARED
 

@@ -229,7 +229,7 @@ class DataConfig:
     """An instruction that begins with one of these is rejected (Self-Instruct: "Write a program")."""
     must_ask: bool = False
     """Reject instructions that contain neither a question nor a command, and drop an input that the instruction does not
-    mention: small models often write statements and do not stop. For English tasks."""
+    mention: small models often write statements and do not stop. Tasks in a language that the filter does not know are kept."""
 
 
 @dataclass(kw_only=True)
