@@ -119,7 +119,7 @@ def _connection(endpoint: EndpointConfig) -> dict[str, Any]:
 
 def _forget_missing(cache: Path) -> None:
     if cache.is_file():
-        # The package writes it in place: a kill may leave half of it, and the package reads nothing but a whole one.
+        # The package writes over the file itself: a kill may leave half of it, and the package reads only a whole one.
         rows = remembered(cache, lambda rows: [row for row in rows if row["preference"] not in (None, _MISSING)])
         write_atomic(cache, json.dumps(rows or []))
 

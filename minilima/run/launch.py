@@ -1,4 +1,4 @@
-"""Starts the process that builds a stage and listens to it; the only place where processes are launched."""
+"""Starts the process that builds a stage and listens to it; the only module that launches processes."""
 
 import json
 import os

@@ -31,7 +31,7 @@ _WORTH_TELLING_SECONDS = 180
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStage:
-    """One line of the plan. `status` is reuse, resume (an interrupted build was found) or build."""
+    """One line of the plan. `status` is reuse, resume (an interrupted build exists) or build."""
 
     role: str
     status: str

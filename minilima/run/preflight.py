@@ -66,7 +66,7 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
     names = {"generator": config.generator.model, "judge": config.judge.model}
     for who in sorted(asked):
         if not names[who] and not (who == "judge" and sources.annotators_ask_openai):
-            raise MinilimaError(f"{who}.model is not set.", "The endpoint has to be told which model.", f"Add {who}.model=…")
+            raise MinilimaError(f"{who}.model is not set.", "An endpoint needs the name of a model.", f"Add {who}.model=…")
     if missing:
         check_engine(config)
     for source in (sources.generator, sources.judge) if missing else ():

@@ -30,14 +30,14 @@ class Leftover:
 
 def find_debris(root: Path) -> list[Leftover]:
     """What nothing will ever use; what somebody holds just now is left out. The caller is `removing` from `root`."""
-    found = []
+    candidates = []
     for path in unfinished(root):
         if (root / path.name).is_dir():
-            found.append((path, "a build whose result is there"))
+            candidates.append((path, "a build whose result is there"))
         elif not (path / SCRATCH / "job.json").is_file():
-            found.append((path, "a build that was ended before it began"))
-    held = {path for path, _ in found if not _is_free(root, path.name)}
-    debris = [(path, holds) for path, holds in found if path not in held]
+            candidates.append((path, "a build that was ended before it began"))
+    held = {path for path, _ in candidates if not _is_free(root, path.name)}
+    debris = [(path, holds) for path, holds in candidates if path not in held]
     debris += [(path, "an entry that was being removed") for path in sorted(root.glob(".removed-*"))]
     debris += [(path, "a lock of nobody") for path in _locks(root)]
     debris += [(path, "half of a file") for path in _asides(root)]

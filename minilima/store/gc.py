@@ -71,7 +71,7 @@ def directories(root: Path) -> list[Path]:
 
 
 def _inputs(path: Path) -> tuple[str, ...]:
-    """A damaged entry names no inputs; `verify` tells."""
+    """A damaged entry names no inputs; `verify` reports it."""
     try:
         return tuple(json.loads((path / "manifest.json").read_text(encoding="utf-8"))["inputs"].values())
     except (OSError, ValueError, KeyError, AttributeError):
