@@ -62,7 +62,7 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
         confirmed: whether more than `confirm_above_usd` may be spent without asking.
 
     Raises:
-        MinilimaError: something that the user can remove stands in the way; nothing that was finished is lost.
+        MinilimaError: the run met a problem that the user can fix; nothing that was finished is lost.
     """
     sources = resolve(config)
     graph = stages(config, sources)

@@ -46,7 +46,7 @@ def execute(arguments: Sequence[str]) -> int:
     """Runs one command; returns its exit status.
 
     Raises:
-        MinilimaError: something typed is wrong, or something that the user can remove stands in the way.
+        MinilimaError: something typed is wrong, or the command met a problem that the user can fix.
     """
     verbs, rest = build(), list(arguments)
     verb = rest.pop(0) if rest and "=" not in rest[0] and not rest[0].startswith(("-", "+", "~")) else None

@@ -151,6 +151,6 @@ def plain_line(*arguments: str, config_dir: str | None = None) -> str:
 
 
 def show_stopped(arguments: Sequence[str]) -> None:
-    """After Ctrl-C: what to type to go on."""
-    console.say("\nStopped. What was finished is kept; to go on:")
+    """After Ctrl-C: the command to resume."""
+    console.say("\nStopped. What was finished is kept; to resume:")
     console.say_raw(f"  {command_line(arguments)}")  # unbroken, to be copied

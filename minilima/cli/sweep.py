@@ -2,7 +2,7 @@
 
     points ─> sweep.json ─> launcher: this process, joblib, Slurm, Ray ─> a record a point ─> table, exit status
 
-A point that fails is recorded and the others go on; the same command starts those alone that are not finished. Hydra
+A point that fails is recorded and the others run; the same command starts only those that are not finished. Hydra
 composes and launches; which points there are is decided in `config/sweep_grid.py`, except in a search (Optuna). What a
 launcher calls for a point is `sweep_points.run_point`.
 """
@@ -174,7 +174,7 @@ def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, st
     if stopped:
         console.say(stopped, style="bold")
         if sweep.launcher in _ELSEWHERE:
-            console.say("Points that were handed to the cluster may go on there.")
+            console.say("Points that were submitted to the cluster may still run there.")
     if undone or stopped:
         console.say(f"{len(entries) - undone} of {len(entries)} points are done. This runs what is missing:")
         console.say_raw(command)  # in one line, to be copied

@@ -59,7 +59,7 @@ def judge_with_alpaca_eval(
         raise MinilimaError(
             f"alpaca_eval failed after {len(verdicts):,} of {len(pairs):,} pairs.",
             f"{type(error).__name__}: {' '.join(str(error).split())[:300]}.",
-            "The stage's log has the rest. What was judged is kept: the same command goes on from there.",
+            "The stage's log has the rest. What was judged is kept: run the same command again to continue.",
         ) from error
     unread = sum(verdict.preference is None for verdict in verdicts)
     asked = sum(base.output != tuned.output for base, tuned in pairs)

@@ -1,4 +1,4 @@
-"""What a run would do, before it does it: each stage, reused or built, and what stands in the way. Never imports torch.
+"""What a run would do, before it does it: each stage, reused or built, and what blocks it. Never imports torch.
 
 minilima plan +experiment=lima_1k
 """

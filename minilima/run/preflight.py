@@ -37,7 +37,7 @@ def confirm_usd(usd: float | None, limit_usd: float | None) -> None:
         if answer is None
         else "Nothing was started.",
         "There is no terminal to ask at." if answer is None else "You said no.",
-        "Add --yes to go on without being asked, or set confirm_above_usd; an endpoint's budget.usd is a cap that holds.",
+        "Add --yes to start without being asked, or set confirm_above_usd; an endpoint's budget.usd is a cap that holds.",
     )
 
 

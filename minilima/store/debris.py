@@ -1,4 +1,4 @@
-"""What killed processes left in a store: what nothing will ever use, and interrupted builds, which the same command goes on with.
+"""What killed processes left in a store: what nothing will ever use, and interrupted builds, which the same command resumes.
 
     .work/  .removed-*  .locks/  .reserved/  .NAME.PID ─> not held by anybody ─> leftovers, each with what it holds
 An interrupted build is a leftover only after a week in which nobody touched it.
@@ -45,7 +45,7 @@ def find_debris(root: Path) -> list[Leftover]:
 
 
 def interrupted(root: Path) -> list[Leftover]:
-    """Builds that nobody goes on with just now and that can be gone on with."""
+    """Interrupted builds that no process works on and that can be resumed."""
     builds = [path for path in unfinished(root) if not (root / path.name).is_dir() and (path / SCRATCH / "job.json").is_file()]
     return [_leftover(path, _checkpoints(path)) for path in builds if _is_free(root, path.name)]
 
@@ -69,7 +69,7 @@ def remove_leftover(root: Path, path: Path) -> bool:
 
 
 def unfinished(root: Path) -> list[Path]:
-    """Directories of the store `root` in which a build goes on or was interrupted."""
+    """Directories of the store `root` in which a build runs or was interrupted."""
     return folders(root / ".work")
 
 

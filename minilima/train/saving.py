@@ -31,7 +31,7 @@ LOGITS_APART = 1e-3
 def save_model(trainer: SftTrainer, tokenizer: Any, folder: Path, location: str, probe: Sequence[int]) -> None:
     """Weights in bfloat16, tokenizer with template, and a generation config that stops at the end of the turn.
 
-    Every process has to call this. The training can go on afterwards.
+    Every process has to call this. The training can continue afterwards.
 
     Args:
         location: of the base model, into which adapters are merged.
