@@ -29,8 +29,8 @@ def handle(*, overrides: list[str], config_dir: str | None, multirun: bool, in_j
 
         plan_sweep(overrides, config_dir, in_json=in_json)
         return 0
-    from minilima import plan
     from minilima.config.compose import load_config
+    from minilima.pipeline import plan
     from minilima.run.plan_table import as_json, show
 
     config = load_config(overrides, config_dir=config_dir)
