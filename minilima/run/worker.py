@@ -3,7 +3,7 @@
     python -m minilima.run.worker JOB.json          # started by launch.py; under torchrun for several training processes
 
 Standard output carries only events (`{"progress": …}`, `{"outcome": …}`, `{"error": …}`); whatever libraries print goes
-to the stage's log. When the parent dies, standard input closes and the worker stops, so two never build in one place.
+to the stage's log. When the parent dies, standard input closes and the worker stops, so that two never build in one directory.
 """
 
 import json
