@@ -207,7 +207,7 @@ def given_tasks(config: Config, sources: Sources) -> list[tuple[str, str, str]] 
         return (
             None
             if path is None
-            else [(instruction, given, "") for _, instruction, given in read_tasks(path, reading(config.data))]
+            else [(instruction, given, "") for _, instruction, given in read_tasks(path, reading(config.data)).tasks]
         )
     if config.data.kind == DataKind.magpie and sources.seeds is None:
         return [(" " * _REQUEST_CHARACTERS, "", " " * (CHARACTERS_A_TOKEN * ANSWER_TOKENS))]
