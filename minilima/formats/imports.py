@@ -12,6 +12,7 @@ from pathlib import Path
 from minilima.errors import MinilimaError
 from minilima.formats.broken import BrokenRowError, as_object, broken_rows
 from minilima.formats.llamafactory import Layout
+from minilima.formats.oasst import conversations, holds_trees
 from minilima.formats.preferred import BAD, chosen_side, has_sides, is_bad
 from minilima.formats.records import Example, Rejected
 from minilima.formats.rows import UNANSWERED, Row, alpaca, check_keys, conversation, left_out, recognised, worked
@@ -84,9 +85,9 @@ def read_file(path: Path, layout: Layout | None = None, reading: Reading | None 
     """
     reading = reading or Reading()
     examples: list[Example] = []
-    rejected: list[Rejected] = []
+    rows, rejected = _conversations(path, layout, reading)
     broken = _Broken(path=path)
-    for row, values in _numbered(path):
+    for row, values in rows:
         try:
             made, left = _examples(_renamed(row, values, reading), layout, reading)
         except BrokenRowError as error:
@@ -143,6 +144,15 @@ def unused_columns(path: Path, reading: Reading) -> list[str]:
     return list(dict.fromkeys(str(name) for row in scan_rows(path) if isinstance(row, dict) for name in row if name not in used))
 
 
+def _conversations(path: Path, layout: Layout | None, reading: Reading) -> tuple[Sequence[tuple[Row, object]], list[Rejected]]:
+    """The rows of a file; of trees of messages the best conversation of each, and what is beside it."""
+    rows = scan_rows(path)
+    if layout is not None or reading.columns or not holds_trees(rows):
+        return [(_row(number, values), values) for number, values in enumerate(rows, start=1)], []
+    made, rejected = conversations(rows)
+    return [(_row(number, values), values) for number, values in made], rejected
+
+
 def _numbered(path: Path) -> Sequence[tuple[Row, object]]:
     return [(_row(number, values), values) for number, values in enumerate(scan_rows(path), start=1)]
 
@@ -154,6 +164,8 @@ def _row(number: int, values: object) -> Row:
 
 def _renamed(row: Row, values: object, reading: Reading) -> Row:
     """The row with the table's columns under the names that they have here."""
+    if isinstance(values, BrokenRowError):
+        raise values
     values = as_object(values)
     renamed = dict(values)
     for name, column in reading.columns:
