@@ -5,7 +5,9 @@
 A broken row stops the import and is named: a data set that silently shrinks is not the one that was asked for.
 """
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from minilima.formats.records import Example, Rejected
 from minilima.formats.rows import UNANSWERED, Row, alpaca, check_keys, conversation, left_out, recognised, worked
 from minilima.formats.tables import BrokenLine, scan_rows
 from minilima.formats.tasks import USED, read_row
+
+_LISTS = ("messages", "conversations", "history", "instances")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +50,9 @@ class Imported:
 
 
 def uses_context(path: Path) -> bool:
-    """Whether rows have a context, or tasks several parts, which earlier versions passed over."""
+    """Whether rows have a context or a system_prompt, or tasks several parts, which earlier versions passed over."""
     rows = [row for row in scan_rows(path) if isinstance(row, dict)]
-    return any(row.get("context") or (row.get("instances") and "output" not in row) for row in rows)
+    return any(row.get("context") or row.get("system_prompt") or (row.get("instances") and "output" not in row) for row in rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,13 +171,21 @@ def _renamed(row: Row, values: object, reading: Reading) -> Row:
     if isinstance(values, BrokenRowError):
         raise values
     values = as_object(values)
-    renamed = dict(values)
+    renamed = {name: _parsed_cell(name, value) for name, value in values.items()}
     for name, column in reading.columns:
         if column not in values:
             there = ", ".join(map(str, values))
             raise BrokenRowError(f"has no column {column}", f"data.columns.{name} names it; those that are there: {there}.")
         renamed.pop(column, None)
     return replace(row, values={**renamed, **{name: values[column] for name, column in reading.columns}})
+
+
+def _parsed_cell(name: str, value: object) -> object:
+    """A list that a table without types holds as JSON."""
+    if name in _LISTS and isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
 
 
 def _examples(row: Row, layout: Layout | None, reading: Reading) -> tuple[list[Example], list[Rejected]]:

@@ -132,7 +132,7 @@ def _local_file(setting: str, value: str | None) -> FileSource:
     if value is None:
         raise MinilimaError(f"{setting} is not set.", "The chosen option needs a file of yours.", f"Add {setting}=/your/file.")
     path = Path(value).expanduser()
-    if not path.is_file() and not (path / "state.json").is_file():
+    if not path.exists():
         raise MinilimaError(
             f"There is no file {value}.", f"{setting} names it; paths count from {Path.cwd()}.", f"Correct {setting}=…"
         )
