@@ -258,7 +258,7 @@ class ModelConfig:
     """The base model: `path` wins over `hub`, `hub` over `packaged`."""
 
     packaged: str | None = None
-    """A model that comes from the package index: smollm2_135m."""
+    """A model that comes from the package index: smollm2_135m, gemma3_270m (base) or qwen2_5_coder_1_5b."""
     hub: str | None = None
     """Owner and name on the Hugging Face hub."""
     revision: str = "main"
