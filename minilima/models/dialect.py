@@ -1,17 +1,17 @@
 """What a server turned out not to take: a parameter that its refusal names is left out or exchanged, once, and remembered.
 
     body ─> Dialect.applied ─> sent ─> refusal ─> Dialect.learn ─> the next body
+                                                  └─> Dialects (beside the reply cache) ─> the next stage's process
 Reasoning models of OpenAI take no temperature but 1, Anthropic's newer ones no top_p beside a temperature, Mistral and older
 servers no max_completion_tokens; each says so in words of its own.
 """
 
 import json
 import re
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import openai
 
 _OPTIONAL = ("top_p", "temperature", "presence_penalty", "reasoning_effort", "chat_template_kwargs")
 """Left out where they are refused; top_p first, because a server that refuses both together takes either."""
@@ -25,6 +25,9 @@ _NOT_TAKEN = re.compile(
 )  # fmt: skip
 """Words of a parameter that a model does not have; others (too large, out of range) are for the user to hear."""
 _SCHEMA_STATUS = (400, 404, 415, 422, 500, 501)
+_SCHEMA_WORDS = re.compile(r"response_format|schema|structured|grammar|guided|json", re.IGNORECASE)
+NO_STREAM = "stream=false"
+NO_SCHEMA = "no JSON schema"
 
 
 @dataclass(kw_only=True)
@@ -36,25 +39,45 @@ class Dialect:
     """How the longest reply is called; the older name is `max_tokens`."""
     limits_tried: set[str] = field(default_factory=set)
     takes_schema: bool = True
+    schema_in_doubt: bool = False
+    """Whether the schema was dropped after an error without words (a bare 500), which may have had another cause."""
+
+    says_no_stream: bool = False
+    """Whether each request says that no stream is wanted, because the server sent one."""
+
+    def words(self) -> list[str]:
+        """What differs from OpenAI's protocol, in words; empty where nothing does."""
+        exchanged = [] if self.limit == _LIMITS[0] else [f"{self.limit} instead of {_LIMITS[0]}"]
+        left_out = [f"{name} left out" for name in sorted(self.left_out)]
+        return [*left_out, *exchanged, *([] if self.takes_schema else [NO_SCHEMA]), *([NO_STREAM] if self.says_no_stream else [])]
 
     def applied(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body as this server takes it."""
         sent = {name: value for name, value in body.items() if name not in self.left_out}
         if not self.takes_schema:
             sent.pop("response_format", None)
+        if self.says_no_stream:
+            sent["stream"] = False
         if "max_completion_tokens" in sent and self.limit != "max_completion_tokens":
             sent[self.limit] = sent.pop("max_completion_tokens")
         return sent
 
-    def learn(self, sent: Mapping[str, Any], error: openai.APIStatusError) -> str | None:
-        """What is done about a refusal, in words, empty where another request met it before; None where nothing helps."""
-        words = refusal_words(error)
-        if error.status_code in (400, 422) and (name := _named(sent, error, words)) is not None:
+    def learn(self, sent: Mapping[str, Any], status: int, body: object) -> str | None:
+        """What is done about a refusal, in words, empty where another request met it before; None where nothing helps.
+
+        Args:
+            sent: the body that was refused.
+            status: of the refusal.
+            body: what came with it, parsed where it is JSON.
+        """
+        words = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False) if body else ""
+        if status in (400, 422) and (name := _named(sent, words, _param(body))) is not None:
             return self._exchange(name) if name in _LIMITS else self._leave_out(name)
-        if "response_format" in sent and error.status_code in _SCHEMA_STATUS and _may_mean_schema(error, words):
-            said = "" if not self.takes_schema else "no JSON schema"
+        if "response_format" in sent and status in _SCHEMA_STATUS and _may_mean_schema(status, words):
+            known = not self.takes_schema
             self.takes_schema = False
-            return said
+            self.schema_in_doubt = status >= 500 and not _SCHEMA_WORDS.search(words)
+            return "" if known else NO_SCHEMA
         return None
 
     def overlong(self) -> str | None:
@@ -78,24 +101,79 @@ class Dialect:
         return f"{other} instead of {refused}"
 
 
-def refusal_words(error: openai.APIStatusError) -> str:
-    """All that a server says in a refusal, as one text."""
-    body = error.body
-    return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False) if body else str(error)
+def _param(body: object) -> object:
+    """The parameter that an error in OpenAI's form names."""
+    error = body.get("error", body) if isinstance(body, Mapping) else None
+    return error.get("param") if isinstance(error, Mapping) else None
 
 
-def _named(sent: Mapping[str, Any], error: openai.APIStatusError, words: str) -> str | None:
+def _named(sent: Mapping[str, Any], words: str, param: object) -> str | None:
     """The parameter of the request that a refusal is about."""
     if not _NOT_TAKEN.search(words):
         return None
     named = [name for name in (*_OPTIONAL, *_LIMITS) if name in sent and re.search(rf"(?<![a-z_]){name}(?![a-z_])", words)]
-    if error.param in named:
-        return str(error.param)
+    if param in named:
+        return str(param)
     return named[0] if named else None
 
 
-def _may_mean_schema(error: openai.APIStatusError, words: str) -> bool:
+def _may_mean_schema(status: int, words: str) -> bool:
     """A refusal in words of schemas; or one without any words to go by (a bare 404, 500 or 501)."""
-    if re.search(r"response_format|json_schema|schema|structured|grammar|guided|json", words, re.IGNORECASE):
+    if _SCHEMA_WORDS.search(words):
         return True
-    return error.status_code in (500, 501) or (error.status_code == 404 and "model" not in words.lower())
+    return status in (500, 501) or (status == 404 and "model" not in words.lower())
+
+
+class Dialects:
+    """What was learned of each model at each address, in the database of replies: all runs and stages share it."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS dialects (address TEXT, model TEXT, dialect TEXT, probed REAL, "
+            "PRIMARY KEY (address, model))"
+        )
+
+    def load(self, address: str, model: str) -> Dialect:
+        """What is known; a new one where nothing is, or where it cannot be read."""
+        row = self._row(address, model)
+        try:
+            values = json.loads(row[0]) if row else {}
+            return Dialect(
+                left_out=set(map(str, values.get("left_out", ()))),
+                limit=values["limit"] if values.get("limit") in _LIMITS else _LIMITS[0],
+                limits_tried=set(map(str, values.get("limits_tried", ()))),
+                takes_schema=values.get("takes_schema") is not False,
+                says_no_stream=values.get("says_no_stream") is True,
+            )
+        except (ValueError, TypeError, AttributeError):
+            return Dialect()
+
+    def save(self, address: str, model: str, dialect: Dialect, *, probed: float | None = None) -> None:
+        """Keeps it, without what is in doubt; `probed` = when a probe showed it, in seconds since 1970."""
+        values = {
+            "left_out": sorted(dialect.left_out),
+            "limit": dialect.limit,
+            "limits_tried": sorted(dialect.limits_tried),
+            "takes_schema": dialect.takes_schema or dialect.schema_in_doubt,
+            "says_no_stream": dialect.says_no_stream,
+        }
+        self._database.execute(
+            "INSERT INTO dialects VALUES (?, ?, ?, ?) ON CONFLICT (address, model) DO UPDATE SET dialect = excluded.dialect, "
+            "probed = coalesce(excluded.probed, probed)",
+            (address, model, json.dumps(values), probed),
+        )
+
+    def probed(self, address: str, model: str) -> float | None:
+        """When a probe last showed what the model takes, in seconds since 1970; None = never."""
+        row = self._row(address, model)
+        return row[1] if row and isinstance(row[1], float | int) else None
+
+    def forget(self, address: str, model: str) -> None:
+        """For a probe, which is to see the server as it is now."""
+        self._database.execute("DELETE FROM dialects WHERE address = ? AND model = ?", (address, model))
+
+    def _row(self, address: str, model: str) -> tuple[str, float | None] | None:
+        query = "SELECT dialect, probed FROM dialects WHERE address = ? AND model = ?"
+        row: tuple[str, float | None] | None = self._database.execute(query, (address, model)).fetchone()
+        return row

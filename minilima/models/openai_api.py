@@ -23,8 +23,16 @@ _ENDED = {"stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "compl
 """How servers call the ends of replies, in lower case."""
 
 
+FORM = "it usually ends in /v1, without /chat/completions, as in http://localhost:8000/v1"
+"""How an address looks."""
+
+
 class NoCompletionError(ValueError):
-    """What came with status 200 is no chat completion; says what it is instead."""
+    """What came with status 200 is no chat completion: what it is instead, and in `fix` what to do where waiting is no use."""
+
+    def __init__(self, says: str, fix: str = "", *, is_stream: bool = False) -> None:
+        super().__init__(says)
+        self.fix, self.is_stream = fix, is_stream
 
 
 def extra_fields(asked: GeneratorConfig | JudgeConfig) -> dict[str, Any]:
@@ -89,7 +97,7 @@ def parse_completion(content: str, price: Price | None, request: Request | None 
         )
         return reply if "text" in choice else sorted_reply(reply, request)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise NoCompletionError(_instead(content)) from error
+        raise _instead(content) from error
 
 
 def _parts(message: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -133,22 +141,24 @@ def _tokens_of(usage: object) -> tuple[int, int] | None:
     return prompt, completion
 
 
-def _instead(content: str) -> str:
+def _instead(content: str) -> NoCompletionError:
     """What stands where a chat completion should be."""
     start = content.lstrip()[:400]
     if not start:
-        return "an empty reply"
+        return NoCompletionError("an empty reply")
     if start.startswith("<"):
         title = re.search(r"<title>(.*?)</title>", content[:4000], re.IGNORECASE | re.DOTALL)
-        return f"an HTML page{f' ({title[1].strip()[:100]})' if title else ''} and no chat completion"
+        says = f"an HTML page{f' ({title[1].strip()[:100]})' if title else ''} and no chat completion"
+        return NoCompletionError(says, f"Correct the address: {FORM}. A sign-in page or a proxy may stand before the server.")
     if start.startswith(("data:", "event:", ":")):
-        return "a stream of events (SSE), although none was asked for"
+        fix = "Switch streaming off at the server, or in the proxy before it."
+        return NoCompletionError("a stream of events (SSE), although none was asked for", fix, is_stream=True)
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
-        return f"broken JSON: {start[:200]}"
+        return NoCompletionError(f"broken JSON: {start[:200]}")
     message = said_in(body)
-    return f"an error with status 200: {message}" if message else f"no chat completion: {start[:200]}"
+    return NoCompletionError(f"an error with status 200: {message}" if message else f"no chat completion: {start[:200]}")
 
 
 def said_in(body: object) -> str:
@@ -208,6 +218,11 @@ def address_of(endpoint: EndpointConfig) -> Address:
         query=dict(parse_qsl(parts.query)),
         headers={"api-key": key} if azure and key else {},
     )
+
+
+def address_text(endpoint: EndpointConfig) -> str:
+    """The address of an endpoint for people, and as a name of it."""
+    return address_of(endpoint).base_url or "OpenAI"
 
 
 def open_client(endpoint: EndpointConfig) -> openai.OpenAI:

@@ -6,12 +6,14 @@ The server's own words are always quoted; a cause is guessed only beside them. K
 import os
 import re
 from typing import Literal
+from urllib.parse import urlsplit
 
 import openai
 
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError, options
-from minilima.models.openai_api import NoCompletionError, open_client, said_in
+from minilima.models.chat import Reply
+from minilima.models.openai_api import FORM, NoCompletionError, open_client, said_in
 
 Refusal = Literal["retry", "prompt", "run"]
 """retry: waiting may help; prompt: this one request is refused; run: every request would be."""
@@ -22,6 +24,7 @@ _MODERATED = re.compile(
     r"moderat|flagged|content.?(?:filter|policy|management)|safety|harm|policy violation|blocked", re.IGNORECASE
 )
 _NO_MONEY = re.compile(r"insufficient_quota|exceeded your current quota|insufficient (?:funds|balance|credit)", re.IGNORECASE)
+_CUT = re.compile(r"could not finish the message because max_tokens|max_tokens or model output limit was reached", re.IGNORECASE)
 _SHOWN = 400
 
 
@@ -33,6 +36,11 @@ def kind_of(error: openai.APIStatusError) -> Refusal:
     if status == 403:
         return "prompt" if _MODERATED.search(words) else "run"
     return "run" if status in _OF_THE_RUN else "prompt"
+
+
+def is_cut(error: openai.APIStatusError) -> bool:
+    """Whether a reasoning model says so that its thoughts took all the tokens it may write: the reply is there, and empty."""
+    return error.status_code == 400 and _CUT.search(words_of(error)) is not None
 
 
 def words_of(error: openai.APIStatusError) -> str:
@@ -63,7 +71,7 @@ def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaE
     if isinstance(error, NoCompletionError):
         says = masked(str(error), endpoint).rstrip(".")
         return MinilimaError(
-            f"{address} sent no chat completion, after {endpoint.max_retries} retries.", f"It sent {says}.", again
+            f"{address} sent no chat completion, after {endpoint.max_retries} retries.", f"It sent {says}.", error.fix or again
         )
     says = masked(words_of(error) if isinstance(error, openai.APIStatusError) else str(root), endpoint).rstrip(".")
     return MinilimaError(
@@ -99,7 +107,8 @@ def _explain_refusal(error: openai.APIStatusError, address: str, model: str, end
 
 def _explain_404(address: str, model: str, endpoint: EndpointConfig) -> tuple[str, str, str]:
     offered = _offered(endpoint)
-    form = "The address usually ends in /v1, without /chat/completions: http://localhost:8000/v1"
+    bare = not urlsplit(address).path.strip("/") and "://" in address
+    form = f"Try {address.rstrip('/')}/v1 as the address." if bare else f"Correct the address: {FORM}."
     if offered is None:
         guess = f"The path may be wrong, or there is no model {model!r}; it gives out no list of models."
         return f"{address} answers 404.", guess, form
@@ -123,3 +132,19 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None and not isinstance(error, TimeoutError):
         error = error.__cause__
     return error
+
+
+def fault_of(reply: Reply | None, error: Exception | None) -> str:
+    """One word for what went wrong."""
+    if reply is not None:
+        return "filtered" if reply.finish == "content_filter" else "empty"
+    if isinstance(error, openai.RateLimitError):
+        return "busy"
+    # aiohttp's errors all come as time-outs: their cause decides.
+    if error is not None and isinstance(root_cause(error), TimeoutError):
+        return "timeout"
+    if isinstance(error, openai.APIConnectionError):
+        return "connection"
+    if isinstance(error, openai.InternalServerError):
+        return "server_error"
+    return "refused" if isinstance(error, openai.APIStatusError) else "malformed"

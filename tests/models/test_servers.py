@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from minilima.cli.doctor_checks import check_endpoint
+from minilima.cli.doctor_endpoints import check_endpoint
 from minilima.config.schema import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.budget import Budget, Price, key_problem
