@@ -109,7 +109,8 @@ class ModelServer:
                 self.most_in_flight = max(self.most_in_flight, self.in_flight)
                 try:
                     method, path, _ = lines[0].split()
-                    reply = self._spoiled_batch(method, path, content) or await self._reply(method, headers, content)
+                    reply = _response(404, {"detail": "Not Found"}) if not path.startswith("/v1/") else None
+                    reply = reply or self._spoiled_batch(method, path, content) or await self._reply(method, headers, content)
                 finally:
                     self.in_flight -= 1
                 if reply is None:

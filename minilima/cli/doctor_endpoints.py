@@ -8,7 +8,7 @@ from minilima import environment
 from minilima.cli.findings import Finding, Level
 from minilima.config.schema import Config, EndpointConfig
 from minilima.models.budget import key_problem, missing_key
-from minilima.models.chat import FAILED
+from minilima.models.chat import FAILED, REFUSAL
 from minilima.models.openai_api import address_of
 from minilima.run.endpoints import endpoints_of
 from minilima.run.probe import Probe
@@ -33,7 +33,7 @@ def check_probe(role: str, result: Probe, key: str, listed: Finding) -> Finding:
     """What one small request showed, in one paragraph; where it was refused, what the list of models shows may say more."""
     name = f"{role} endpoint"
     if result.problem is None:
-        level = Level.warn if result.reply is None or result.reply.finish == FAILED else Level.ok
+        level = Level.warn if result.reply is None or result.reply.finish in (FAILED, REFUSAL) else Level.ok
         fix = "" if level == Level.ok else "run the same command again; where it stays so, choose another model"
         begins = listed.says if listed.level == Level.ok else f"{result.address}; {key}"
         return Finding(name=name, level=level, says=f"{begins}. {result.text()}", fix=fix)

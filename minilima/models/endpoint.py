@@ -177,9 +177,8 @@ class EndpointModel:
         learned = None
         if isinstance(error, openai.APIStatusError):
             learned = self._dialect.learn(sent, error.status_code, error.body or error.response.text)
-        elif isinstance(error, NoCompletionError) and error.is_stream and not self._dialect.says_no_stream:
-            self._dialect.says_no_stream = True  # it may be of no use: the try counts
-            self.save_dialect()
+        elif isinstance(error, NoCompletionError) and error.is_stream and self._dialect.add("stream", False, sent):
+            self.save_dialect()  # it may be of no use: the try counts
         if learned:
             self.save_dialect()
         return learned

@@ -3,6 +3,7 @@
 import email.utils
 import math
 import random
+import re
 import time
 
 import openai
@@ -10,6 +11,11 @@ import openai
 FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 60.0
 _LONGEST_RETRY_AFTER_SECONDS = 366 * 86_400.0
 """A later day is not shown."""
+_IN_WORDS = re.compile(
+    r"(?:retryDelay\W+|(?:again|retry) (?:in|after) )(?:(?P<minutes>\d+)m)?(?P<value>\d+(?:\.\d+)?) ?(?P<unit>ms|s)",
+    re.IGNORECASE,
+)
+"""`"retryDelay": "34s"`, `Please try again in 1m7.66s`, `Retry after 120ms`."""
 _CUT = 0.5
 _SECONDS_BETWEEN_CUTS = 1.0
 
@@ -22,17 +28,28 @@ def pause_after(error: Exception | None, attempt: int) -> float:
     if not isinstance(error, openai.OpenAIError | TimeoutError):
         return 0.0
     if isinstance(error, openai.APIStatusError):
-        header = error.response.headers.get("retry-after")
-        if header is not None:
-            return max(0.0, _seconds(header))
+        asked = _asked_for(error)
+        if asked is not None:
+            return max(0.0, asked)
     grown: float = FIRST_PAUSE_SECONDS * 2**attempt
     return min(_LONGEST_PAUSE_SECONDS, grown) * random.uniform(0.5, 1.0)
+
+
+def _asked_for(error: openai.APIStatusError) -> float | None:
+    """The pause that a server asks for, in seconds: in a header, or in its words (Gemini, Groq); None where it asks for none."""
+    headers = error.response.headers
+    if (milliseconds := headers.get("retry-after-ms", "")).replace(".", "", 1).isdecimal():
+        return float(milliseconds) / 1000
+    if (header := headers.get("retry-after")) is not None:
+        return _seconds(header)
+    said = _IN_WORDS.search(error.response.text) if error.status_code in (429, 503) else None
+    return float(said["value"]) * (0.001 if said["unit"] == "ms" else 1.0) + 60 * float(said["minutes"] or 0) if said else None
 
 
 def _seconds(header: str) -> float:
     """Retry-After in seconds: it is a number or an HTTP date (RFC 9110, section 10.2.3)."""
     try:
-        seconds = float(header)
+        seconds = float(header.strip().removesuffix("s"))
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
