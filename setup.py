@@ -68,6 +68,7 @@ setup(
             "playwright>=1.50",
             "psutil>=5.9",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "rouge-score>=0.1.2",
             "ruff>=0.9",
             "wandb-workspaces>=0.4",

@@ -1,7 +1,7 @@
 """THE page to read: one experiment, from seed tasks to a report.
 
     seeds ─> pool ─> dataset ─> model ─> answers ─> verdicts ─> report
-             │        │          │         │  └─ reference answers: the base model's
+             │        │          │         │  └─ base answers
              │        │          │         └─ eval_set
              │        │          └─ base model, sft recipe
              │        └─ size, seed
@@ -24,7 +24,7 @@ from minilima.report.summary import Summary
 from minilima.report.wandb import track
 from minilima.run.build import get_or_build
 from minilima.run.graph import Graph, arrow, run_name
-from minilima.run.plan import make_plan
+from minilima.run.plan import Plan, make_plan
 from minilima.run.plan_table import show
 from minilima.run.preflight import check_ready, check_still_there, confirm_spending
 from minilima.run.probe import probe_missing
@@ -55,6 +55,16 @@ def stages(config: Config, sources: Sources) -> Graph:
     return Graph(nodes=(trained, tasks, examples, epochs, tuned, opponent, replies, compared))
 
 
+def plan(config: Config) -> Plan:
+    """What `run` would build, reuse and cost, without doing it.
+
+    Raises:
+        MinilimaError: a source that the config names does not exist.
+    """
+    sources = resolve(config)
+    return make_plan(config, sources, stages(config, sources), Store(Path(config.paths.outputs) / "store"))
+
+
 def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summary:
     """Builds what is missing, reports, and returns what came out.
 
@@ -64,7 +74,7 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
         confirmed: whether more than `confirm_above_usd` may be spent without asking.
 
     Raises:
-        MinilimaError: something that the user can remove stands in the way; nothing that was finished is lost.
+        MinilimaError: the run met a problem that the user can fix; nothing that was finished is lost.
     """
     sources = resolve(config)
     graph = stages(config, sources)

@@ -49,12 +49,12 @@ def examine(config: Config, *, probe: bool = False) -> list[Finding]:
         tried = pool.submit(check_trial, config, sources)
         endpoints = [pool.submit(examine_endpoint, role, config, sources, probe=probe) for role in asked]
         gpus = environment.gpus()
-        place, free, writable = environment.disk(Path(config.paths.outputs))
+        folder, free, writable = environment.disk(Path(config.paths.outputs))
         return [
             check_python(),
             *check_packages([*environment.requirements(), *extras(config)], environment.pins(), environment.installed()),
             *check_devices(config, gpus, torch.result()),
-            check_disk(place, free, writable=writable),
+            check_disk(folder, free, writable=writable),
             *check_filesystem(caveat(Path(config.paths.outputs))),
             check_hub(*hub.result(), sources.missing()),
             *(check_model(role, source) for role, source in _models(config, sources).items()),
@@ -74,19 +74,19 @@ def check_python(version: tuple[int, int] | None = None) -> Finding:
     """`setup.py` says 3.11 and newer; 3.14 has not been tried."""
     import sys
 
-    found = version or (sys.version_info.major, sys.version_info.minor)
-    says, fix = f"{found[0]}.{found[1]}", "minilima is tested with 3.11 to 3.13: make PYTHON=python3.12 install"
-    if found < (3, 11):
+    python = version or (sys.version_info.major, sys.version_info.minor)
+    says, fix = f"{python[0]}.{python[1]}", "minilima is tested with 3.11 to 3.13: make PYTHON=python3.12 install"
+    if python < (3, 11):
         return Finding(name="python", level=Level.fail, says=says, fix=fix)
     return Finding(
-        name="python", level=Level.ok if found < (3, 14) else Level.warn, says=says, fix=fix if found >= (3, 14) else ""
+        name="python", level=Level.ok if python < (3, 14) else Level.warn, says=says, fix=fix if python >= (3, 14) else ""
     )
 
 
 def check_packages(wanted: Sequence[str], pins: Mapping[str, str], installed: Mapping[str, str]) -> list[Finding]:
-    """What is missing or outside its range is a failure; another version than the tested one is only told."""
+    """What is missing or outside its range is a failure; a version that was not tested is a warning."""
     bad, other = [], []
-    requirements = [found for found in map(Requirement, wanted) if found.marker is None or found.marker.evaluate()]
+    requirements = [one for one in map(Requirement, wanted) if one.marker is None or one.marker.evaluate()]
     for requirement in requirements:
         name = _plain(requirement)
         version = installed.get(name)
@@ -96,10 +96,8 @@ def check_packages(wanted: Sequence[str], pins: Mapping[str, str], installed: Ma
             other.append(f"{name} {version} ({pins[name]})")
     findings = []
     if bad:
-        says = "; ".join(
-            f"{found.name} {installed.get(_plain(found)) or 'missing'} (needs {found.specifier or 'any'})" for found in bad
-        )
-        fix = shlex.join(["python", "-m", "pip", "install", *(f"{found.name}{found.specifier}" for found in bad)])
+        says = "; ".join(f"{one.name} {installed.get(_plain(one)) or 'missing'} (needs {one.specifier or 'any'})" for one in bad)
+        fix = shlex.join(["python", "-m", "pip", "install", *(f"{one.name}{one.specifier}" for one in bad)])
         findings.append(Finding(name="packages", level=Level.fail, says=says, fix=fix))
     if other:
         says = f"not the tested versions (in brackets): {', '.join(other)}"
@@ -156,23 +154,23 @@ def _deepspeed(torch: Mapping[str, Any]) -> Finding:
     return Finding(name="deepspeed", level=Level.ok, says="its operations can be built")
 
 
-def check_disk(place: Path, free_bytes: int, *, writable: bool) -> Finding:
+def check_disk(folder: Path, free_bytes: int, *, writable: bool) -> Finding:
     """Room for results: a model of 8 billion parameters takes 16 GB, and 112 GB of checkpoint while it is trained."""
-    says = f"{free_bytes / _GIGABYTE:,.0f} GB free in {place}"
-    fix = "choose another place with paths.outputs=/a/larger/disk, or free some with: minilima store gc"
+    says = f"{free_bytes / _GIGABYTE:,.0f} GB free in {folder}"
+    fix = "choose another folder with paths.outputs=/a/larger/disk, or free some with: minilima store gc"
     if not writable:
         return Finding(
-            name="disk", level=Level.fail, says=f"{place} cannot be written", fix="set paths.outputs=/a/folder/of/yours"
+            name="disk", level=Level.fail, says=f"{folder} cannot be written", fix="set paths.outputs=/a/folder/of/yours"
         )
     level = Level.fail if free_bytes < _NO_DISK else Level.warn if free_bytes < _LITTLE_DISK else Level.ok
     return Finding(name="disk", level=level, says=says, fix="" if level == Level.ok else fix)
 
 
-def check_filesystem(told: str | None) -> list[Finding]:
+def check_filesystem(says: str | None) -> list[Finding]:
     """Nothing of a local one; of a network file system what to know of its locks."""
-    if told is None:
+    if says is None:
         return []
-    return [Finding(name="file system", level=Level.warn, says=told, fix="paths.outputs=/a/local/disk for jobs of one machine")]
+    return [Finding(name="file system", level=Level.warn, says=says, fix="paths.outputs=/a/local/disk for jobs of one machine")]
 
 
 def check_hub(address: str, problem: str | None, needed: Sequence[str]) -> Finding:

@@ -372,7 +372,7 @@ class ComputeConfig:
     transformers."""
     served_at: list[str] = field(default_factory=list)
     """Addresses of OpenAI-compatible servers that hold the models which are to answer, for example http://localhost:8000/v1;
-    none = they answer on this machine. A model is found under the name of its folder."""
+    none = they answer on this machine. A model is named by its folder."""
     generation_batch: int | None = setting(None, AT_LEAST_ONE)
     """Most answers that a local model writes at once; None = 32 on a CPU, 256 on a GPU. Fewer where memory does not suffice."""
     answer_group: int = setting(64, AT_LEAST_ONE)

@@ -79,7 +79,7 @@ def _writer(job: Job, location: str, name: str) -> ChatModel:
 
 
 def _for_losses(writer: ChatModel, location: str, name: str, compute: ComputeConfig) -> LocalModel:
-    """The model in transformers: no other engine tells the likelihood of a given text in the same way."""
+    """The model in transformers: no other engine scores a given text in the same way."""
     if isinstance(writer, LocalModel):
         return writer
     if close := getattr(writer, "close", None):

@@ -59,7 +59,7 @@ def judge_with_alpaca_eval(
         raise MinilimaError(
             f"alpaca_eval failed after {len(verdicts):,} of {len(pairs):,} pairs.",
             f"{type(error).__name__}: {' '.join(str(error).split())[:300]}.",
-            "The stage's log has the rest. What was judged is kept: the same command goes on from there.",
+            "The stage's log has the rest. What was judged is kept: run the same command again to continue.",
         ) from error
     unread = sum(verdict.preference is None for verdict in verdicts)
     asked = sum(base.output != tuned.output for base, tuned in pairs)
@@ -119,7 +119,7 @@ def _connection(endpoint: EndpointConfig) -> dict[str, Any]:
 
 def _forget_missing(cache: Path) -> None:
     if cache.is_file():
-        # The package writes it in place: a kill may leave half of it, and the package reads nothing but a whole one.
+        # The package writes over the file itself: a kill may leave half of it, and the package reads only a whole one.
         rows = remembered(cache, lambda rows: [row for row in rows if row["preference"] not in (None, _MISSING)])
         write_atomic(cache, json.dumps(rows or []))
 

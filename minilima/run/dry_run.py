@@ -122,10 +122,10 @@ def _asked(request: str, identity: str) -> tuple[str, ...]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
     command = [sys.executable, "-m", "minilima.run.dry_run"]
     try:
-        told = subprocess.run(
+        finished = subprocess.run(
             command, input=request, capture_output=True, text=True, timeout=_SECONDS, check=False, env=environment
         )
-        reply = json.loads(told.stdout.strip().splitlines()[-1])
+        reply = json.loads(finished.stdout.strip().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         return ()  # a machine on which it cannot be tried; the stage itself checks again
     if error := reply.get("error"):

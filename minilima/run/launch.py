@@ -1,4 +1,4 @@
-"""Starts the process that builds a stage and listens to it; the only place where processes are launched."""
+"""Starts the process that builds a stage and listens to it; the only module that launches processes."""
 
 import json
 import os
@@ -207,5 +207,5 @@ def _died(role: str, status: int, log_file: Path, free: int) -> MinilimaError:
     return MinilimaError(
         f"The stage {role} stopped with exit status {status}.{killed}",
         f"It says: {raised[0]}" if raised else "The end of its log: " + " | ".join(lines[-LOG_LINES_SHOWN:]),
-        f"The whole log is {log_file}; the same command goes on where it stopped.",
+        f"The whole log is {log_file}; the same command resumes where it stopped.",
     )

@@ -1,4 +1,4 @@
-"""What a run would do, before it does it: each stage, reused or built, and what stands in the way. Never imports torch.
+"""What a run would do, before it does it: each stage, reused or built, and what blocks it. Never imports torch.
 
 minilima plan +experiment=lima_1k
 """
@@ -31,7 +31,7 @@ _WORTH_TELLING_SECONDS = 180
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStage:
-    """One line of the plan. `status` is reuse, resume (an interrupted build was found) or build."""
+    """One line of the plan. `status` is reuse, resume (an interrupted build exists) or build."""
 
     role: str
     status: str

@@ -73,7 +73,7 @@ def _reference(config: Config) -> FileSource | None:
 
 
 def _answers(name: str, outputs: Path) -> FileSource:
-    """A model_outputs.json; the hash covers answers.jsonl beside it, where our own store has it: it tells which were cut."""
+    """A model_outputs.json; the hash covers answers.jsonl beside it, where our own store has it: it records which were cut."""
     own, sha256 = answers_beside(outputs), sha256_file(outputs)
     return FileSource(name=name, path=outputs, sha256=sha256_text(sha256 + sha256_file(own)) if own is not None else sha256)
 

@@ -3,8 +3,8 @@
     python -m minilima.run.worker JOB.json          # started by launch.py; under torchrun for several training processes
 
 Standard output carries only events (`{"progress": …}`, `{"outcome": …}`, `{"error": …}`); whatever libraries print goes
-to the stage's log. When the parent ends or dies, standard input closes and the worker stops, so two never build in one folder;
-replies in flight are awaited before.
+to the stage's log. When the parent ends or dies, standard input closes and the worker stops, so that two never build in one
+directory; replies in flight are awaited before.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Sweeps: points expand as Hydra would, share what they can, fail alone, and the same command goes on."""
+"""Sweeps: points expand as Hydra would, share what they can, fail alone, and the same command resumes."""
 
 import json
 import os
@@ -162,7 +162,7 @@ def test_ctrl_c_stops_a_sweep_at_once_and_the_same_command_goes_on(tmp_path: Pat
     server.hold_after = None
     assert process.returncode == 130
     assert statuses(tmp_path) == ["stopped", "missing"]
-    assert shlex.join(command) in output.splitlines(), "the line that goes on, unbroken"
+    assert shlex.join(command) in output.splitlines(), "the command to resume, unbroken"
     asked = Counter(json.dumps(body, sort_keys=True) for body in server.requests)
 
     assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=120).returncode == 0
