@@ -226,11 +226,14 @@ class ModelServer:
         rows = []
         for place, line in enumerate(self.files[file].split(b"\n")):
             row = json.loads(line)
-            failed = place % 3 == 2 and number == 0
-            if not failed and f"out-{number}" not in self.files:
+            refusal = self.refuse(row["body"])
+            failed = place % 3 == 2 and number == 0 and refusal is None
+            if not (failed or refusal) and f"out-{number}" not in self.files:
                 self.requests.append(row["body"])
             body = json.loads(self._completion(self.answer(row["body"]), body=row["body"]).split(b"\r\n\r\n", 1)[1])
             response = {"status_code": 500 if failed else 200, "body": {} if failed else body}
+            if refusal is not None:
+                response = {"status_code": refusal[0], "body": refusal[1]}
             told = {"id": "r", "custom_id": row["custom_id"], "response": response, "error": None}
             rows.append(json.dumps(told, ensure_ascii=False))
         self.files[f"out-{number}"] = "\n".join(rows).encode()

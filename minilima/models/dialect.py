@@ -19,7 +19,8 @@ _NEUTRAL = {"top_p": 1, "presence_penalty": 0}
 """Values that change nothing: they are left out whatever a server has against them (some want a top_p below 1)."""
 _LEAST_TEMPERATURE = 0.01
 """In the place of 0, for servers whose range begins above it."""
-_LIMITS = ("max_completion_tokens", "max_tokens")
+OLDER_LIMIT = "max_tokens"
+_LIMITS = ("max_completion_tokens", OLDER_LIMIT)
 _NOT_TAKEN = re.compile(
     r"not (?:be )?(?:support|permit|allow|accept|recogni[sz]ed|available|compatible)|unsupported|unknown|unrecogni[sz]ed"
     r"|unexpected|extra|does not (?:support|accept|have)|doesn't (?:support|accept)|cannot (?:both|be)|can't be"
@@ -100,7 +101,7 @@ class Dialect:
 
     def overlong(self) -> str | None:
         """What is done about a server that writes more than it was asked for: it may know only the older name of the limit."""
-        older, newer = "max_tokens", "max_completion_tokens"
+        newer, older = _LIMITS
         if self.limit == older or older in self.limits_refused:
             return None
         self.limit = older

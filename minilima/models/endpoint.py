@@ -61,9 +61,9 @@ class EndpointModel:
         """What differs at this server from OpenAI's protocol, in words; empty where nothing does."""
         return self._dialect.words()
 
-    def begin_afresh(self) -> None:
-        """Forgets what was learned before: a probe is to see the server as it is now."""
-        self._dialect, self._unsaid = Dialect(), []
+    def begin_afresh(self, limit: str | None = None) -> None:
+        """Forgets what was learned before: a probe is to see the server as it is now. `limit` as Dialect's."""
+        self._dialect, self._unsaid = (Dialect(limit=limit) if limit else Dialect()), []
 
     def save_dialect(self, *, probed: float | None = None) -> None:
         """Keeps what was learned, for other processes; `probed` as Dialects.save's."""

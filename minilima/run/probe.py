@@ -21,7 +21,7 @@ from minilima.evaluate.judge_forms import form_named
 from minilima.generate.prompting import Prompter
 from minilima.models.budget import Budget, price_of
 from minilima.models.chat import FAILED, REFUSAL, UNKNOWN_USAGE, Reply, Request, Sampling, ask, continue_text
-from minilima.models.dialect import NO_SCHEMA, Dialects
+from minilima.models.dialect import NO_SCHEMA, OLDER_LIMIT, Dialects
 from minilima.models.endpoint import LONGER, EndpointModel
 from minilima.models.openai_api import address_text, extra_fields
 from minilima.models.refusals import kind_of, root_cause
@@ -105,7 +105,8 @@ def probe(who: str, config: Config, sources: Sources, cache: Path, account: str)
     budget = Budget(cache, account, endpoint.budget, price_of(model, patient))
     with closing(budget.database):
         asked = EndpointModel(model, patient, budget, extra_fields(config.generator if who == "generator" else config.judge))
-        asked.begin_afresh()
+        foreign = who == "judge" and config.judge.kind == JudgeKind.alpaca_eval
+        asked.begin_afresh(limit=OLDER_LIMIT if foreign else None)  # that is what the package sends
         address, request = address_text(endpoint), request_of(who, config, sources)
         try:
             (reply,) = asked.reply_many([request], _ignore)
@@ -115,7 +116,7 @@ def probe(who: str, config: Config, sources: Sources, cache: Path, account: str)
             return Probe(model=model, address=address, problem=error, is_busy=_may_pass(asked.cause))
         asked.save_dialect(probed=time.time())
         problem = _no_logprobs(model, address) if request.sampling.top_logprobs and _lacks_logprobs(reply) else None
-        return Probe(model=model, address=address, reply=reply, dialect=asked.dialect, problem=problem)
+        return Probe(model=model, address=address, reply=reply, dialect=_said(asked.dialect, foreign=foreign), problem=problem)
 
 
 def probe_missing(config: Config, sources: Sources, missing: Sequence[Node], cache: Path) -> None:
@@ -154,6 +155,11 @@ def _may_pass(cause: Exception | None) -> bool:
     if isinstance(cause, openai.APIStatusError):
         return kind_of(cause) == "retry"
     return isinstance(cause, MinilimaError) or (cause is not None and isinstance(root_cause(cause), TimeoutError))
+
+
+def _said(dialect: Sequence[str], *, foreign: bool) -> list[str]:
+    """What is changed, without the name of the limit where another client sends that by itself."""
+    return [words for words in dialect if not (foreign and OLDER_LIMIT in words)]
 
 
 def _ignore(index: int, reply: Reply) -> None:
