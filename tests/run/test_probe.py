@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from minilima.__main__ import main
 from minilima.config.compose import load_config
+from minilima.config.groups import CONF
 from minilima.errors import MinilimaError
+from minilima.models.budget import price_of
 from minilima.pipeline import run
 from minilima.run import build
+from minilima.run.endpoints import endpoints_of
+from minilima.run.sources import resolve
 from tests.cli.test_commands import minilima
 from tests.generate.test_pool import writer
 from tests.models.test_whole_runs import SMALL, in_this_process
@@ -49,6 +54,28 @@ def test_what_every_request_would_meet_stops_the_run_before_anything_is_built(
         run(load_config(arguments(server, tmp_path, override.format(root=root))))
     assert what.format(root=root) in str(caught.value) and "endpoints.generator.probe=false" in str(caught.value)
     assert not list((tmp_path / "store").glob("pool-*")) and server.received == 0
+
+
+OPTIONS = [(group, file.stem) for group in ("generator", "judge") for file in sorted((CONF / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=str)
+def test_every_option_composes_names_its_key_and_has_a_price_or_says_it_has_none(
+    group: str, option: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [f"{group}={option}", "eval_set.size=2", f"paths.outputs={tmp_path}"]
+    config = load_config(overrides)
+    endpoints = endpoints_of(config, resolve(config))
+    assert main(["plan", *overrides]) == 0
+    shown = " ".join(capfd.readouterr().out.split())
+    if group not in endpoints:
+        assert option in ("local", "vllm", "reference")
+        return
+    endpoint, model = endpoints[group]
+    assert endpoint.api_key_env in (CONF / group / f"{option}.yaml").read_text(encoding="utf-8") and model
+    priced = price_of(model, endpoint) is not None
+    assert ("USD by the prices of 2026" in shown) == priced and ("The price is not known" in shown) != priced
+    assert "retired" not in shown
 
 
 @pytest.mark.parametrize("given", ["{url}/chat/completions", "{url}/", "{url}?api-version=1"])
