@@ -79,6 +79,9 @@ class EndpointConfig:
     """Tries again after 429, 5xx, broken connections and empty replies, with growing pauses; Retry-After is honoured."""
     longest_wait_seconds: float = setting(600.0, AT_LEAST_ZERO, "seconds")
     """A pause that the endpoint asks for (Retry-After) is kept up to this length, in seconds; a longer one stops the run."""
+    probe: bool = True
+    """Whether one small request is sent before a run, within a day once: it finds a wrong key, model or path, and what the server
+    refuses. false: for a run whose replies are all kept."""
     batch: bool = False
     """Whether requests go through the Batch API: half the price, replies within a day, collected also after a restart."""
     poll_seconds: float = setting(30.0, ABOVE_ZERO, "seconds")
