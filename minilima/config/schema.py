@@ -79,6 +79,9 @@ class EndpointConfig:
     """Tries again after 429, 5xx, broken connections and empty replies, with growing pauses; Retry-After is honoured."""
     longest_wait_seconds: float = setting(600.0, AT_LEAST_ZERO, "seconds")
     """A pause that the endpoint asks for (Retry-After) is kept up to this length, in seconds; a longer one stops the run."""
+    probe: bool = True
+    """Whether one small request is sent before a run, within a day once: it finds a wrong key, model or path, and what the server
+    refuses. false: for a run whose replies are all kept."""
     batch: bool = False
     """Whether requests go through the Batch API: half the price, replies within a day, collected also after a restart."""
     poll_seconds: float = setting(30.0, ABOVE_ZERO, "seconds")
@@ -263,7 +266,7 @@ class ModelConfig:
     """The base model: `path` wins over `hub`, `hub` over `packaged`."""
 
     packaged: str | None = None
-    """A model that comes from the package index: smollm2_135m."""
+    """A model that comes from the package index: smollm2_135m, gemma3_270m (base) or qwen2_5_coder_1_5b."""
     hub: str | None = None
     """Owner and name on the Hugging Face hub."""
     revision: str = "main"

@@ -81,7 +81,7 @@ def price_of(model: str | None, endpoint: EndpointConfig) -> Price | None:
         return None
     row = table["models"][max(names, key=len)]
     share = _BATCH_SHARE if endpoint.batch else 1.0
-    return Price(prompt=share * row["prompt"], completion=share * row["completion"], as_of=table["as_of"])
+    return Price(prompt=share * row["prompt"], completion=share * row["completion"], as_of=row.get("as_of", table["as_of"]))
 
 
 def worst_case(request: Request, price: Price | None) -> Spend:

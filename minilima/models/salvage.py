@@ -17,7 +17,7 @@ from typing import Any
 
 from minilima.config.schema import BudgetConfig
 from minilima.errors import MinilimaError
-from minilima.models.batch import Notes
+from minilima.models.batch_notes import Notes
 from minilima.models.budget import Budget
 from minilima.models.cache import REPLIES, parse_reply
 from minilima.models.database import Database, check_schema, open_database, unusable

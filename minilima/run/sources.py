@@ -171,8 +171,8 @@ def _on_the_hub(section: str, chosen: DataConfig | EvalSetConfig) -> FileSource 
     return FileSource(name=Path(filename).stem, path=None, sha256=f"unresolved:{chosen.hub_file}", missing=missing)
 
 
-def model_source(embedded: str | None, hub: str | None, path: str | None, revision: str) -> ModelSource:
-    """Identifies a model; `path` wins over `hub`, `hub` over `embedded`."""
+def model_source(packaged: str | None, hub: str | None, path: str | None, revision: str) -> ModelSource:
+    """Identifies a model; `path` wins over `hub`, `hub` over `packaged`."""
     if path is not None:
         folder = Path(path).expanduser()
         if not (folder / "config.json").is_file():
@@ -184,18 +184,18 @@ def model_source(embedded: str | None, hub: str | None, path: str | None, revisi
         return ModelSource(kind="path", location=str(folder.resolve()), identity=fingerprint_directory(folder))
     if hub is not None:
         return _hub_model(hub, revision)
-    if embedded is None:
+    if packaged is None:
         raise MinilimaError("No model is set.", "model.packaged, model.hub and model.path are all empty.", "Set one of them.")
-    if embedded not in PACKAGED:
+    if packaged not in PACKAGED:
         raise MinilimaError(
-            f"There is no embedded model {embedded!r}.", f"There are: {options(PACKAGED)}.", "Or use model.path=… or model.hub=…"
+            f"There is no packaged model {packaged!r}.", f"There are: {options(PACKAGED)}.", "Or use model.path=… or model.hub=…"
         )
-    files = PACKAGED[embedded].files
-    return ModelSource(kind="packaged", location=embedded, identity=sha256_text(canonical_json(files)))
+    files = PACKAGED[packaged].files
+    return ModelSource(kind="packaged", location=packaged, identity=sha256_text(canonical_json(files)))
 
 
 def _named_model(name: str | None) -> ModelSource | None:
-    """A generator's or judge's own model, given by one name: an embedded model, a folder, or a hub name."""
+    """A generator's or judge's own model, given by one name: a packaged model, a folder, or a hub name."""
     if name is None:
         return None
     if name in PACKAGED:
