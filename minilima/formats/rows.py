@@ -3,13 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from minilima.errors import MinilimaError
+from minilima.formats.broken import BrokenRowError
 from minilima.formats.llamafactory import Layout
 from minilima.formats.records import Example, Rejected
-from minilima.formats.tasks import BrokenRowError
 
 ALPACA = Layout(history="history", system="system")
 SHAREGPT = Layout(formatting="sharegpt", system="system")
@@ -39,10 +37,12 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row with its place, for errors that name it."""
+    """A row with its number, for errors that name it."""
 
     number: int
     values: Mapping[str, Any]
+    line: str | None = None
+    """The line as it stands where no row can be read in it."""
 
     def broken(self, what: str, why: str) -> BrokenRowError:
         return BrokenRowError(what, why)
@@ -68,7 +68,8 @@ class Row:
         return None if value is None or (isinstance(value, str) and not value.strip()) else self.text(value, str(column))
 
     def begin(self) -> str:
-        return json.dumps(self.values, ensure_ascii=True, default=str)[:80]
+        """How the row begins, for messages."""
+        return (self.line if self.line is not None else json.dumps(self.values, ensure_ascii=True, default=str))[:80]
 
     def rejected(self, text: str, reason: str, output: str | None = None) -> Rejected:
         return Rejected(id=f"row{self.number}", text=text, reason=reason, output=output)
@@ -252,12 +253,3 @@ def truth(row: Row, key: str, value: object) -> bool:
     if (said := known.get(str(value).lower())) is None:
         raise row.broken(f"has the {key} {value!r}", "Only 0 and 1, or true and false, are understood.")
     return said
-
-
-def refused(path: Path, row: Row, broken: BrokenRowError) -> MinilimaError:
-    """The error of a file with one row that cannot be used."""
-    return MinilimaError(
-        f"Row {row.number} of {path} {broken.what}.",
-        broken.why,
-        f"Correct that row, or leave out all such rows with data.on_bad_row=reject; it begins: {row.begin()}",
-    )

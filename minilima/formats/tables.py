@@ -33,6 +33,8 @@ class BrokenLine:
     why: str
     unit: str = "line"
     """`row` in a JSON list."""
+    text: str = ""
+    """What stands there, to be shown."""
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -128,10 +130,10 @@ def _line(number: int, line: str) -> object:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        return BrokenLine(number=number, why=f"{error.msg} at column {error.colno}")
+        return BrokenLine(number=number, why=f"{error.msg} at column {error.colno}", text=line)
     except RecursionError:
-        return BrokenLine(number=number, why="its brackets are nested too deeply")
-    return row if isinstance(row, dict) else BrokenLine(number=number, why=f"this is a {type(row).__name__}")
+        return BrokenLine(number=number, why="its brackets are nested too deeply", text=line)
+    return row if isinstance(row, dict) else BrokenLine(number=number, why=f"this is a {type(row).__name__}", text=line)
 
 
 def _separated(path: Path, text: str, *, tabs: bool) -> list[object]:
@@ -153,7 +155,7 @@ def _separated(path: Path, text: str, *, tabs: bool) -> list[object]:
     return [
         dict(zip(names, row, strict=True))
         if len(row) == len(names)
-        else BrokenLine(number=number, why=wrong.format(len(row), len(names)))
+        else BrokenLine(number=number, why=wrong.format(len(row), len(names)), text=mark.join(row))
         for number, row in cells[1:]
     ]
 

@@ -18,8 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from minilima.environment import PACKAGE
 from minilima.formats.records import Example
 from minilima.generate.classification import label_balance
-from minilima.generate.dataset_statistics import languages
-from minilima.generate.filters import is_refusal
+from minilima.generate.languages import languages
+from minilima.generate.refusals import is_refusal
 
 ROWS_SHOWN = 10
 CHARACTERS_SHOWN = 600

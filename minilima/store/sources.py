@@ -18,6 +18,8 @@ class FileSource:
     missing: str | None = None
     listing: str | None = None
     """`/a/dataset_info.json:name` where an entry of such a file names `path` and describes its rows."""
+    hub: str | None = None
+    """`owner/name:split@commit` where `path` holds a split of a data set on the hub."""
 
     @property
     def local_path(self) -> Path:

@@ -83,7 +83,7 @@ def test_every_container_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     path.write_bytes(CONTAINERS[name])
     assert read_rows(path) == ROWS
     assert [example.output for example in read_file(path).examples] == [row["output"] for row in ROWS]
-    assert [task[2] for task in read_tasks(path)] == ["a\nb", ""]
+    assert [task[2] for task in read_tasks(path).tasks] == ["a\nb", ""]
     assert [prompt.instruction for prompt in load_eval_set(path, None)] == ["Sag ja, „jetzt“!\n\na\nb", "说是"]
     assert table_identity(path) == sha256_file(path)
 
@@ -144,7 +144,7 @@ def test_broken_lines_are_counted_together_and_may_be_left_out(tmp_path: Path) -
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join([good, "{", "5", good, "no", *["x"] * 5]))
     with pytest.raises(MinilimaError, match=r"8 lines of .*line 2: .*line 3: .*line 5: .*line 6: .*line 7: [^;]*$"):
-        load_seeds(path)
+        read_rows(path)
     with pytest.raises(MinilimaError, match="8 rows of"):
         read_file(path)
     imported = read_file(path, reading=Reading(reject=True))
