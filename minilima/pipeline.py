@@ -5,7 +5,7 @@
              │        │          │         └─ eval_set
              │        │          └─ base model, sft recipe
              │        └─ size, seed
-             └─ generator
+             └─ generator     └─ benchmarks: base and tuned
 
 `stages` is this figure in code, a line an arrow. With epoch.select=judge|dev_loss the weights of all epochs are a stage before
 the model, which is chosen among them. What is in the store is reused; the rest is built in a process of its own, one stage
@@ -29,7 +29,7 @@ from minilima.run.plan_table import show
 from minilima.run.preflight import check_ready, check_still_there, confirm_spending
 from minilima.run.probe import probe_missing
 from minilima.run.sources import resolve
-from minilima.run.stages import answers, base, choice, dataset, model, pool, verdicts
+from minilima.run.stages import answers, base, benchmarks, choice, dataset, model, pool, verdicts
 from minilima.store.entries import Artifact, Store, reserved
 from minilima.store.sources import Sources
 
@@ -52,9 +52,11 @@ def stages(config: Config, sources: Sources) -> Graph:
         tuned = to(choice.CHOICE, epochs=epochs, dataset=examples, judge=judges if choice.judged_here(config) else None)
     opponent = to(answers.BASE_ANSWERS if sources.reference is None else answers.REFERENCES, model=trained)
     replies = to(answers.ANSWERS, model=tuned)
+    both = (trained, tuned)
+    scores = [to(spec, model=one) for pair in benchmarks.pairs(config) for spec, one in zip(pair, both, strict=True)]
     judge = judges if verdicts.judges_here(config) else None
     compared = to(verdicts.VERDICTS, answers=replies, reference=opponent, judge=judge)
-    return Graph(nodes=(trained, tasks, examples, epochs, tuned, opponent, replies, compared))
+    return Graph(nodes=(trained, tasks, examples, epochs, tuned, opponent, replies, *scores, compared))
 
 
 def plan(config: Config) -> Plan:
