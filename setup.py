@@ -68,10 +68,13 @@ setup(
             "playwright>=1.50",
             "psutil>=5.9",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "rouge-score>=0.1.2",
             "ruff>=0.9",
             "wandb-workspaces>=0.4",
         ],
+        # Without [math], whose antlr is not Hydra's.
+        "benchmarks": ["lm-eval[ifeval]>=0.4.13,<0.5"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
         "joblib": ["hydra-joblib-launcher>=1.2"],
         "slurm": ["hydra-submitit-launcher>=1.2"],
@@ -79,6 +82,7 @@ setup(
         "ray": ["hydra-ray-launcher>=1.2.2", "joblib<1.6"],
         # Not with the others: the sweeper for Hydra 1.3 pins optuna<3 (2.10.1, of 2022); the one for optuna 4 needs Hydra 1.4.
         "optuna": ["hydra-optuna-sweeper>=1.3,<1.4"],
+        # Not beside constraints.txt: vLLM wants a torch and transformers of its own; docs/howto/servers.md has the other way.
         "vllm": ["vllm"],
         "workspaces": ["wandb-workspaces>=0.4"],  # a saved view of a sweep in W&B
         "qlora": ["bitsandbytes>=0.48"],  # the 4-bit kernels of sft=qlora; a large wheel that nothing else needs

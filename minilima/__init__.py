@@ -5,43 +5,28 @@ summary = run(load_config(["+experiment=quickstart"]))
 table = to_frame(results("outputs/runs"))
 """
 
+import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from os import PathLike
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from minilima.config.compose import load_config as load_config
-    from minilima.config.schema import Config
+    from minilima.pipeline import plan as plan
     from minilima.pipeline import run as run
-    from minilima.run.plan import Plan
 
 __all__ = ["__version__", "load_config", "plan", "results", "run", "to_frame"]
-
-
-def plan(config: "Config") -> "Plan":
-    """What `run` would build and reuse, without doing it.
-
-    Raises:
-        MinilimaError: a source that the config names does not exist.
-    """
-    from pathlib import Path
-
-    from minilima.pipeline import stages
-    from minilima.run.plan import make_plan
-    from minilima.run.sources import resolve
-    from minilima.store.entries import Store
-
-    sources = resolve(config)
-    return make_plan(config, sources, stages(config, sources), Store(Path(config.paths.outputs) / "store"))
 
 
 def results(*folders: str | PathLike[str]) -> list[dict[str, Any]]:
     """Finished runs as flat records, best win rate first: what `minilima compare --format json` lists.
 
     Args:
-        folders: folders of runs, or folders that hold them (`outputs/runs`).
+        folders: folders of runs, or folders that hold them; none = outputs/runs.
 
     Returns:
         For each run its name as `point`, the settings in which the runs differ by their dotted names, `win_rate` in percent
@@ -56,7 +41,7 @@ def results(*folders: str | PathLike[str]) -> list[dict[str, Any]]:
     from minilima.report.compare import records, tabulate
     from minilima.report.runs import read_points
 
-    return records(tabulate(read_points([Path(folder) for folder in folders]).points))
+    return records(tabulate(read_points([Path(folder) for folder in folders or ("outputs/runs",)]).points))
 
 
 def to_frame(records: Sequence[Mapping[str, Any]]) -> Any:
@@ -72,8 +57,22 @@ def __getattr__(name: str) -> Any:
         from minilima.config.compose import load_config
 
         return load_config
-    if name == "run":
+    if name == "plan":
+        from minilima.pipeline import plan
+
+        return plan
+    raise AttributeError(f"module 'minilima' has no attribute {name!r}")
+
+
+class _RunPackage(ModuleType):
+    """`minilima.run` is a package and, called, the function of the same name."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
         from minilima.pipeline import run
 
-        return run
-    raise AttributeError(f"module 'minilima' has no attribute {name!r}")
+        return run(*arguments, **options)
+
+
+# Python sets the attribute `run` to the package as soon as any module of it is imported, so the package itself is callable.
+import_module("minilima.run")
+sys.modules["minilima.run"].__class__ = _RunPackage

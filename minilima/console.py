@@ -180,7 +180,7 @@ class StageLine:
             _out.print(masked(progress.shown))
         now = time.monotonic()
         if self._first is None or progress.unit != self._first.unit or progress.done < self._first.done:
-            # A stage may count one thing after another, and one that goes on does not begin at zero.
+            # A stage may count one thing after another, and a resumed one does not begin at zero.
             self._first, self._began = progress, now
         due = now - self._printed > _PLAIN_LINE_SECONDS and not in_ci()
         if not (self._is_live or due):

@@ -97,7 +97,7 @@ def hub() -> tuple[str, str | None]:
 
 
 def endpoint_models(address: str | None, api_key_env: str) -> tuple[list[str], str | None]:
-    """The models that an endpoint lists, and what stands in the way (None: nothing); no address means OpenAI. Costs nothing."""
+    """The models that an endpoint lists, and the problem, if there is one; no address means OpenAI. Costs nothing."""
     base = address or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     key = os.environ.get(api_key_env) or "none"
     answer, problem = _get(f"{base.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}, ENDPOINT_SECONDS)
@@ -201,7 +201,7 @@ def network_filesystem(folder: Path) -> str | None:
     for line in lines:
         _, mounted, kind, *_ = line.split(" ")
         point = Path(_unescaped(mounted))
-        # A later line lies over an earlier one at the same place.
+        # A later mount hides an earlier one at the same path.
         if nearest.is_relative_to(point) and len(point.parts) >= longest:
             of_mount, longest = kind, len(point.parts)
     return of_mount if of_mount in NETWORK else None

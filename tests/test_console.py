@@ -1,4 +1,4 @@
-"""What a person sees while a stage runs, and when they stop it: calm lines, a pace, what it costs, the line that goes on."""
+"""What a person sees while a stage runs, and when they stop it: calm lines, a pace, what it costs, the command to resume."""
 
 import os
 import shlex
@@ -104,5 +104,5 @@ def test_ctrl_c_stops_with_the_line_that_goes_on(tmp_path: Path, server: ModelSe
         os.killpg(run.pid, signal.SIGINT)
         told += run.stdout.readlines()
     assert run.returncode == 130, told
-    assert told[-2].endswith("to go on:\n")
+    assert told[-2].endswith("to resume:\n")
     assert told[-1].endswith(f" -m minilima {shlex.join(arguments)}\n") and "'data.blocked_words=[image, draw]'" in told[-1]

@@ -58,13 +58,13 @@ def measure_judge(asked: Pairs, config: Config, command: str, *, confirmed: bool
     sets = [read_labels(file, asked.size) for file in asked.labels]
     published = [labels for file in asked.annotations for labels in read_published(file, asked.size)]
     _check_ready(config, sources, [*sets, *published], confirmed)
-    found = [_judge(labels, config, sources, command) for labels in [*sets, *published]]
-    ranking = _ranking(published, [verdicts for _, verdicts in found[len(sets) :]], asked.leaderboard)
+    cards = [_judge(labels, config, sources, command) for labels in [*sets, *published]]
+    ranking = _ranking(published, [verdicts for _, verdicts in cards[len(sets) :]], asked.leaderboard)
     card = JudgeCard(
         judge=judge_name(config.judge),
         identity=judge_identity(config, sources),
         own=True,
-        measured=tuple(measured for measured, _ in found),
+        measured=tuple(measured for measured, _ in cards),
         ranking=ranking if isinstance(ranking, Ranking) else None,
     )
     return _write(card, Path(config.paths.outputs) / "judges"), ranking if isinstance(ranking, str) else ""
@@ -211,8 +211,8 @@ def _rows(item: Measured) -> list[tuple[str, str]]:
 def _published_people() -> str:
     """What people are to each other in AlpacaEval's data, for pairs that one person alone has labelled."""
     card = find_card("", "chatgpt", Path())
-    found = card.against_people.people if card and card.against_people else None
-    return f"not known here; {share_text(found)} in AlpacaEval's data" if found else "not known"
+    people = card.against_people.people if card and card.against_people else None
+    return f"not known here; {share_text(people)} in AlpacaEval's data" if people else "not known"
 
 
 def _kappa_text(figure: Figure | None) -> str:

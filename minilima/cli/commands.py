@@ -46,13 +46,14 @@ def execute(arguments: Sequence[str]) -> int:
     """Runs one command; returns its exit status.
 
     Raises:
-        MinilimaError: something typed is wrong, or something that the user can remove stands in the way.
+        MinilimaError: something typed is wrong, or the command met a problem that the user can fix.
     """
     verbs, rest = build(), list(arguments)
     verb = rest.pop(0) if rest and "=" not in rest[0] and not rest[0].startswith(("-", "+", "~")) else None
     if verb is not None and verb not in verbs:
         raise unknown_word(verb, verbs, groups(own_folder(rest)), first=True)
-    if not arguments or {"-h", "--help"} & set(rest):
+    # A sweep without a single override would be the default experiment, which nobody asked for.
+    if not set(arguments) - {"-m", "--multirun"} or {"-h", "--help"} & set(rest):
         return show_help(verb)
     if rest and rest[0] == "--version":
         console.say_raw(f"minilima {__version__}")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from minilima import console
-from minilima.report.compare import ComparedRun, Table, notes, records
+from minilima.report.compare import ComparedRun, Table, benchmarks_of, change_on, notes, records
 from minilima.report.runs import FinishedRun
 
 
@@ -27,7 +27,7 @@ _DROPPED_FIRST = ("judged", "tokens", "loss change", "USD", "seconds", "p (McNem
 def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[str]]:
     """The table with as many columns as `room` characters hold without a break, and the names of the others.
 
-    Points are told apart by their settings, or by their names where that many settings have no room.
+    A point is named by its settings, or by its run name where the settings do not fit.
     """
     headings, rows = _cells(table)
     rows = [[cell.replace("paired: ", "paired:\n") for cell in row] for row in rows]
@@ -48,12 +48,12 @@ def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[
     for number in [0, 1, *range(2 if by_settings else 2 + len(table.settings), len(spare) + 1)]:
         if fits(spare[:number]):
             break
-    kept = [place for place, heading in enumerate(headings) if stays(heading, spare[:number])]
+    kept = [column for column, heading in enumerate(headings) if stays(heading, spare[:number])]
     gone = [heading for heading in spare[:number] if heading in headings and not stays(heading, spare[:number])]
     dropped = [heading for heading in gone if heading not in table.settings]
     if spare[:number] and set(table.settings) & set(spare[:number]):
         dropped.insert(0, f"the {len(table.settings)} settings that differ")
-    return [shown[place] for place in kept], [[row[place] for place in kept] for row in rows], dropped
+    return [shown[column] for column in kept], [[row[column] for column in kept] for row in rows], dropped
 
 
 def _narrow(headings: Sequence[str]) -> list[str]:
@@ -68,6 +68,7 @@ def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
     headings += [
         "judged",
         "loss change",
+        *benchmarks_of(table),
         "tokens",
         "USD",
         "seconds",
@@ -89,6 +90,7 @@ def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool) -> lis
         *([_controlled(point)] if controlled else []),
         f"{point.results.coverage.judged}/{point.results.coverage.prompts}",
         loss.change.text("+.3f", brief=True) if loss else "not known",
+        *(_change(point, task) for task in benchmarks_of(table)),
         f"{point.tokens:,}",
         "not known" if point.usd is None else f"{point.usd:.2f}",
         f"{point.seconds:,.0f}",
@@ -97,11 +99,16 @@ def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool) -> lis
         return cells
     if row.against is None:
         return [*cells, "compared with", "", "", "", ""]
-    if (found := row.against.paired) is None:
+    if (pair := row.against.paired) is None:
         return [*cells, row.against.note, "", "", "", ""]
-    detectable = f"{found.minimum_detectable:.1f}" if found.prompts > 1 else "not known"
-    figures = [detectable, f"{found.p_holm:.4f}", f"{found.p_mcnemar:.4f}"]
-    return [*cells, found.difference.text("+.1f", brief=True), *figures, row.against.note]
+    detectable = f"{pair.minimum_detectable:.1f}" if pair.prompts > 1 else "not known"
+    figures = [detectable, f"{pair.p_holm:.4f}", f"{pair.p_mcnemar:.4f}"]
+    return [*cells, pair.difference.text("+.1f", brief=True), *figures, row.against.note]
+
+
+def _change(point: FinishedRun, task: str) -> str:
+    change = change_on(point, task)
+    return change.paired.difference.text("+.1f", brief=True) if change else "not run"
 
 
 def _controlled(point: FinishedRun) -> str:
@@ -129,8 +136,8 @@ def _csv(table: Table) -> str:
 
 
 def _json(table: Table) -> str:
-    told = {"settings": table.settings, "cost": table.cost, "comparable": table.comparable, "points": records(table)}
-    return json.dumps(told, indent=2, ensure_ascii=False)
+    content = {"settings": table.settings, "cost": table.cost, "comparable": table.comparable, "points": records(table)}
+    return json.dumps(content, indent=2, ensure_ascii=False)
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {"markdown": _markdown, "csv": _csv, "json": _json}

@@ -19,33 +19,49 @@ from minilima.config.settings import members, section_at, settings
 
 _BASH = r"""
 _minilima() {
-    local line="${COMP_LINE:0:COMP_POINT}" IFS=$'\n'
+    local line="${COMP_LINE:0:COMP_POINT}" program=(minilima) IFS=$'\n'
+    [[ $line == *" -m minilima "* ]] && program=("${line%% *}" -m minilima)
     local word="${line##*[[:space:]]}"
-    COMPREPLY=($(minilima completion query "$line" 2>/dev/null))
+    COMPREPLY=($("${program[@]}" completion query "$line" 2>/dev/null))
     # bash counts '=' as the end of a word: what stands before it is there already.
     [[ $word == *=* ]] && COMPREPLY=("${COMPREPLY[@]#"${word%=*}="}")
     [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != *[=.] ]] && COMPREPLY=("${COMPREPLY[0]} ")
 }
+_minilima_module() {
+    if [[ $COMP_LINE == *" -m minilima "* ]]; then _minilima; elif declare -F _python >/dev/null; then _python "$@"; fi
+}
 complete -o nospace -o default -F _minilima minilima
+complete -o nospace -o default -F _minilima_module python python3
 """
 
 _ZSH = r"""
 _minilima() {
-    local -a found
-    found=("${(@f)$(minilima completion query "${(j: :)words[1,CURRENT]}" 2>/dev/null)}")
-    [[ -z $found ]] && { _files; return }
-    compadd -Q -S '' -- ${(M)found:#*[=.]}
-    compadd -Q -- ${found:#*[=.]}
+    local -a program=(minilima) offered
+    [[ $words[2,3] == "-m minilima" ]] && program=($words[1,3])
+    offered=("${(@f)$($program completion query "${(j: :)words[1,CURRENT]}" 2>/dev/null)}")
+    [[ -z $offered ]] && { _files; return }
+    compadd -Q -S '' -- ${(M)offered:#*[=.]}
+    compadd -Q -- ${offered:#*[=.]}
+}
+_minilima_module() {
+    if [[ $words[2,3] == "-m minilima" ]]; then _minilima; else _python; fi
 }
 autoload -Uz compinit && (( $+functions[compdef] )) || compinit
 compdef _minilima minilima
+autoload -Uz _python; compdef _minilima_module python python3
 """
 
 _FISH = r"""
 complete -c minilima -f -a '(minilima completion query (commandline -cp | string collect) 2>/dev/null)'
+for program in python python3
+    complete -c $program -n 'string match -q "* -m minilima *" (commandline -cp)' -f \
+        -a "($program -m minilima completion query (commandline -cp | string collect) 2>/dev/null)"
+end
 """
 
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+_MODULE = " -m minilima "
+"""How the command is typed where its script is not on the path."""
 _QUERY = "query"
 """What the scripts ask for; no shell's name, and not shown."""
 
@@ -75,8 +91,8 @@ def handle(*, shell: str, line: str | None) -> int:
 
 
 def complete(line: str, verbs: Mapping[str, Parser]) -> list[str]:
-    """The words that may stand at the end of `line`, which begins with the program's name."""
-    _, *before, word = line.split(" ") if " " in line else [line, ""]
+    """The words that may stand at the end of `line`, which begins with `minilima` or `python -m minilima`."""
+    *before, word = line.partition(_MODULE if _MODULE in line else " ")[2].split(" ")
     typed = [item for item in before if item]
     known = groups(own_folder(typed))
     verb = typed.pop(0) if typed and typed[0] in verbs else None

@@ -1,7 +1,7 @@
 """The store's health: damaged entries, interrupted builds, and the debris of killed processes, which `repair` removes.
 
 Debris is what nothing will ever use: builds of entries that are there by now, builds without a job to resume, removals that
-were cut short, and locks of processes that have died. An interrupted build that can go on is no debris.
+were cut short, and locks of processes that have died. An interrupted build that can be resumed is no debris.
 """
 
 from collections.abc import Iterator
@@ -23,18 +23,18 @@ def store_findings(root: Path, *, repair: bool) -> list[Finding]:
     """What is wrong with the store `root`; with `repair`, what is debris is gone afterwards."""
     if not root.is_dir():
         return [Finding(name="store", level=Level.ok, says=f"{root} is not there yet")]
-    found = list(_damaged(root))
+    findings = list(_damaged(root))
     with removing(root):
-        found += _debris_finding(root, repair=repair)
+        findings += _debris_finding(root, repair=repair)
     if resumable := [path for path in unfinished(root) if (path / SCRATCH / "job.json").is_file()]:
         says = f"{len(resumable)} interrupted or running: {', '.join(path.name for path in resumable)}"
-        found.append(Finding(name="builds", level=Level.ok, says=f"{says}; the same command goes on with them"))
-    if not found:
+        findings.append(Finding(name="builds", level=Level.ok, says=f"{says}; the same command resumes them"))
+    if not findings:
         running = len(reservations(root))
         entries = directories(root)
         says = f"{len(entries):,} entries, none damaged by size; {running} running experiment{'' if running == 1 else 's'}"
-        found.append(Finding(name="store", level=Level.ok, says=says))
-    return found
+        findings.append(Finding(name="store", level=Level.ok, says=says))
+    return findings
 
 
 def cache_findings(file: Path, root: Path, *, repair: bool) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What a check of `doctor` found."""
+"""The result of one check of `doctor`."""
 
 from dataclasses import dataclass
 from enum import StrEnum

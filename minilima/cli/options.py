@@ -75,14 +75,14 @@ class Parser(argparse.ArgumentParser):
             raise unknown_option(strange[0], self.verb, self.options, arguments, own_folder(arguments), owners)
         if rest:
             self.error(f"{rest[0]!r} is one word too many")
-        found = vars(values)
-        for word in found.get("overrides", ()):
+        parsed = vars(values)
+        for word in parsed.get("overrides", ()):
             if "=" not in word and not word.startswith("~"):
-                raise unknown_word(word, verbs, groups(found["config_dir"]), first=False)
-        if "overrides" in found:
+                raise unknown_word(word, verbs, groups(parsed["config_dir"]), first=False)
+        if "overrides" in parsed:
             # A preset of the data is an option of its group.
-            found["overrides"] = [re.sub(r"^data\.preset=", "data=", item) for item in found["overrides"]]
-        return found
+            parsed["overrides"] = [re.sub(r"^data\.preset=", "data=", item) for item in parsed["overrides"]]
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         """A MinilimaError instead of argparse's usage text and exit status 2."""
@@ -151,6 +151,6 @@ def plain_line(*arguments: str, config_dir: str | None = None) -> str:
 
 
 def show_stopped(arguments: Sequence[str]) -> None:
-    """After Ctrl-C: what to type to go on."""
-    console.say("\nStopped. What was finished is kept; to go on:")
+    """After Ctrl-C: the command to resume."""
+    console.say("\nStopped. What was finished is kept; to resume:")
     console.say_raw(f"  {command_line(arguments)}")  # unbroken, to be copied

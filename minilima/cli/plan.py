@@ -29,18 +29,12 @@ def handle(*, overrides: list[str], config_dir: str | None, multirun: bool, in_j
 
         plan_sweep(overrides, config_dir, in_json=in_json)
         return 0
-    from pathlib import Path
-
     from minilima.config.compose import load_config
-    from minilima.pipeline import stages
-    from minilima.run.plan import make_plan
+    from minilima.pipeline import plan
     from minilima.run.plan_table import as_json, show
-    from minilima.run.sources import resolve
-    from minilima.store.entries import Store
 
     config = load_config(overrides, config_dir=config_dir)
-    sources = resolve(config)
-    planned = make_plan(config, sources, stages(config, sources), Store(Path(config.paths.outputs) / "store"))
+    planned = plan(config)
     if in_json:
         console.say_raw(as_json(planned))
     else:

@@ -62,12 +62,12 @@ def docstrings(owner: type) -> dict[str, str]:
     """
     (tree,) = ast.parse(inspect.getsource(owner)).body
     assert isinstance(tree, ast.ClassDef)
-    found = {}
+    lines = {}
     for field, text in zip(tree.body, tree.body[1:], strict=False):
         is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
-            found[field.target.id] = " ".join(ast.literal_eval(text.value).split())  # type: ignore[attr-defined]
-    return found
+            lines[field.target.id] = " ".join(ast.literal_eval(text.value).split())  # type: ignore[attr-defined]
+    return lines
 
 
 def _valid(setting: Setting) -> str:
@@ -101,12 +101,12 @@ def settings_page() -> str:
         "([options](options.md)). `minilima --cfg job` shows all settings of an experiment as they are.",
         "",
     ]
-    for section, found in lines_of_settings().items():
+    for section, described in lines_of_settings().items():
         lines += [f"## {section or 'Top level'}", ""]
         if section:
             lines += [str(inspect.getdoc(section_at(section))), ""]
         lines += ["| setting | valid | default | meaning |", "|---|---|---|---|"]
-        lines += [f"| `{one.name}` | {_cell(one.valid)} | `{one.default}` | {_cell(one.meaning)} |" for one in found]
+        lines += [f"| `{one.name}` | {_cell(one.valid)} | `{one.default}` | {_cell(one.meaning)} |" for one in described]
         lines.append("")
     return "\n".join(lines)
 

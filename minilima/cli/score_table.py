@@ -49,12 +49,18 @@ def _share_text(value: Share | None) -> str:
 
 
 def _pair_rows(pair: Pair) -> list[tuple[str, str]]:
-    found = pair.comparison
-    if found is None:
+    paired = pair.comparison
+    if paired is None:
         return [("not compared", pair.reason or "")]
     return [
-        ("win rates", f"{found.difference.text('+.2f', ' points')}, on {found.prompts:,} shared prompts"),
-        ("paired bootstrap", f"{p_text(found.p_bootstrap)}; {p_text(found.p_holm or 0)} with Holm's correction for all pairs"),
-        ("McNemar, exact", f"{p_text(found.p_mcnemar)}; better on {found.first_better:,}, worse on {found.second_better:,}"),
-        ("smallest detectable", f"{found.minimum_detectable:.2f} points (80 % power at the 5 % level)"),
+        ("win rates", f"{paired.difference.text('+.2f', ' points')}, on {paired.prompts:,} shared prompts"),
+        (
+            "paired bootstrap",
+            f"{p_text(paired.p_bootstrap)}; {p_text(paired.p_holm or 0)} with Holm's correction for all pairs",
+        ),
+        (
+            "McNemar, exact",
+            f"{p_text(paired.p_mcnemar)}; better on {paired.first_better:,}, worse on {paired.second_better:,}",
+        ),
+        ("smallest detectable", f"{paired.minimum_detectable:.2f} points (80 % power at the 5 % level)"),
     ]

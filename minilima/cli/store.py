@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minilima import console
 from minilima.cli.options import Parser, add_overrides, add_yes
 from minilima.errors import MinilimaError
 
@@ -39,6 +40,9 @@ def handle(*, action: str, overrides: list[str], config_dir: str | None, confirm
     from minilima.config.compose import load_config
 
     outputs = Path(load_config(overrides, config_dir=config_dir).paths.outputs)
+    if not (outputs / "store").is_dir():
+        console.say(f"There is no store in {outputs.absolute()}: nothing was built here. Another folder: paths.outputs=…")
+        return 0
     if action == "verify":
         return verify(outputs / "store")
     if action == "ls":

@@ -75,7 +75,7 @@ def _show_free(root: Path, free: Sequence[Entry], leftovers: Sequence[Leftover],
         console.show_table(("entry that no run uses", "size"), rows)
     # Large ones first: among many, the locks of nobody are the least.
     leftovers = sorted(leftovers, key=lambda item: -item.size_bytes)
-    for title, items in (("left by killed processes", leftovers), ("can go on and is kept without --unfinished", kept)):
+    for title, items in (("left by killed processes", leftovers), ("can be resumed and is kept without --unfinished", kept)):
         shown = [
             (str(item.path.relative_to(root)), item.holds, size_text(item.size_bytes), _age(item.age_seconds)) for item in items
         ]

@@ -1,32 +1,27 @@
-"""Runs a sweep: what is missing of it, through Hydra's launcher, and all points beside each other at the end.
+"""Runs a sweep: its missing points through Hydra's launcher, then one table of all points.
 
     points ─> sweep.json ─> launcher: this process, joblib, Slurm, Ray ─> a record a point ─> table, exit status
 
-A point that fails is recorded and the others go on; the same command starts those alone that are not finished. Hydra
-composes and launches; which points there are is decided here (`expanding.py`), except in a search (Optuna).
+A point that fails is recorded and the others run; the same command starts only those that are not finished. Hydra
+composes and launches; which points there are is decided in `config/sweep_grid.py`, except in a search (Optuna). What a
+launcher calls for a point is `sweep_points.run_point`.
 """
 
-import json
 import os
 import shlex
-import threading
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from minilima import console, environment
-from minilima.cli.sweep_folder import Entry, forget, is_done, outcome, read_entries, searched, write_record, write_sweep
-from minilima.config.compose import composing, searchpath, strict
+from minilima import console
+from minilima.cli.sweep_folder import Entry, forget, is_done, outcome, searched, write_sweep
+from minilima.cli.sweep_points import run_point, watched
+from minilima.config.compose import composing, searchpath
 from minilima.config.schema import Config
 from minilima.config.sweep_grid import Point, Sweep, expand
-from minilima.errors import MinilimaError, explain
-from minilima.formats.files import canonical_json, sha256_text, write_atomic
+from minilima.errors import MinilimaError
+from minilima.formats.files import canonical_json, sha256_text
 from minilima.pipeline import stages
-from minilima.run.gpus import visible_gpus
 from minilima.run.graph import Graph, run_name
 from minilima.run.plan import make_sweep_plan
 from minilima.run.plan_table import as_json, show_sweep
@@ -35,12 +30,6 @@ from minilima.run.sources import resolve
 from minilima.store.entries import Store, reserved
 from minilima.store.sources import Sources
 
-SERIAL = "basic"
-"""Hydra's own launcher: one point after the other in this process."""
-
-_LOOK_SECONDS = 1.0
-_SHARING = ("joblib", "submitit_local")
-"""Launchers of several points on this machine, which know nothing of its GPUs."""
 _ELSEWHERE = ("submitit_slurm", "ray", "ray_cluster")
 _CTRL_C = "Stopped."
 
@@ -64,7 +53,7 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
     Args:
         arguments: overrides as typed after `-m`.
         config_dir: a folder with groups of the user's own.
-        command: the line that goes on, told when something is missing at the end.
+        command: the command to resume, printed where something is missing at the end.
         confirmed: whether more than `confirm_above_usd` may be spent without asking.
 
     Raises:
@@ -82,25 +71,33 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
         _check([points[entry.name].config for entry in missing])
     if not confirmed:
         confirm_spending(plan, sweep.base.confirm_above_usd)
-    told = {"command": command, "axes": list(sweep.varied), "launcher": sweep.launcher}
-    write_sweep(folder, entries, **told)
+    details = {"command": command, "axes": list(sweep.varied), "launcher": sweep.launcher}
+    write_sweep(folder, entries, **details)
     forget(folder, missing)
-    stopped = None
-    try:
-        if missing or sweep.searches:
-            # A point that failed names nothing that it uses; the pool it built is still that of the others.
-            shared = reserved(Path(sweep.base.paths.outputs) / "store", [stage.directory for stage in plan.stages])
-            with shared, _told(folder, entries, sweep.launcher):
-                _launch(sweep, [entry.overrides for entry in missing], folder, config_dir)
-    except KeyboardInterrupt:
-        stopped = _CTRL_C
-    except Exception as error:  # the launcher's: a worker or a cluster job that died takes the call with it
-        stopped = f"The launcher {sweep.launcher} gave up: {type(error).__name__}: {error}".splitlines()[0]
+    # A failed point lists no stages; the pool that it built is still in use by the other points.
+    with reserved(Path(sweep.base.paths.outputs) / "store", [stage.directory for stage in plan.stages]):
+        stopped = _run_missing(sweep, folder, entries, missing, config_dir)
     ended = sweep.launcher not in _ELSEWHERE
     entries = [outcome(folder, entry, ended=ended) for entry in entries or searched(folder, sweep.varied)]
-    write_sweep(folder, entries, **told)
+    write_sweep(folder, entries, **details)
     _show(folder, sweep, entries, command, stopped)
     return 130 if stopped == _CTRL_C else int(bool(stopped) or any(entry.status != "done" for entry in entries))
+
+
+def _run_missing(
+    sweep: Sweep, folder: Path, entries: Sequence[Entry], missing: Sequence[Entry], config_dir: str | None
+) -> str | None:
+    """Launches the missing points, or the search; returns why it stopped early, None where it came to its end."""
+    if not missing and not sweep.searches:
+        return None
+    try:
+        with watched(folder, entries, sweep.launcher):
+            _launch(sweep, [entry.overrides for entry in missing], folder, config_dir)
+    except KeyboardInterrupt:
+        return _CTRL_C
+    except Exception as error:  # the launcher's: a worker or a cluster job that died takes the call with it
+        return f"The launcher {sweep.launcher} gave up: {type(error).__name__}: {error}".splitlines()[0]
+    return None
 
 
 def graphs(configs: Sequence[Config]) -> list[tuple[Config, Sources, Graph]]:
@@ -116,10 +113,10 @@ def _title(sweep: Sweep) -> str:
 
 def _runs(sweep: Sweep) -> dict[str, Point]:
     """The points by the names of their runs; those that are one and the same run count once."""
-    found: dict[str, Point] = {}
+    points: dict[str, Point] = {}
     for point in sweep.points:
-        found.setdefault(run_name(point.config, stages(point.config, resolve(point.config))), point)
-    return found
+        points.setdefault(run_name(point.config, stages(point.config, resolve(point.config))), point)
+    return points
 
 
 def _entry(folder: Path, name: str, point: Point) -> Entry:
@@ -148,8 +145,8 @@ def _launch(sweep: Sweep, points: Sequence[Sequence[str]], folder: Path, config_
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 
-    place = str(folder.absolute()).replace("'", "\\'")
-    own = [*sweep.hydra, *searchpath(config_dir), f"hydra.sweep.dir='{place}'"]
+    quoted = str(folder.absolute()).replace("'", "\\'")
+    own = [*sweep.hydra, *searchpath(config_dir), f"hydra.sweep.dir='{quoted}'"]
     with composing():
         engine = GlobalHydra.instance().hydra
         assert engine is not None
@@ -160,110 +157,6 @@ def _launch(sweep: Sweep, points: Sequence[Sequence[str]], folder: Path, config_
             Plugins.instance().instantiate_sweeper(**chosen).sweep(list(sweep.overrides))
         else:
             Plugins.instance().instantiate_launcher(**chosen).launch([list(point) for point in points], initial_job_idx=0)
-
-
-def run_point(composed: DictConfig) -> float | None:
-    """Hydra's task: one point, wherever the launcher put it. No failure leaves it, so that the others go on.
-
-    Returns:
-        the win rate in percent, the objective of a search; None where the point failed.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    from minilima.pipeline import run
-
-    hydra = HydraConfig.get()
-    folder, launcher, name = Path(hydra.sweep.dir), str(hydra.runtime.choices["hydra/launcher"]), f"point-{hydra.job.num}"
-    told = {"overrides": list(hydra.overrides.task), "host": environment.host(), "process": os.getpid()}
-    try:
-        os.chdir(hydra.runtime.cwd)  # Ray starts its workers elsewhere; paths count from where the command was typed
-        config = _as_point(strict(composed), launcher, folder)
-        name = run_name(config, stages(config, resolve(config)))
-        told["run"] = os.path.relpath(Path(config.paths.outputs) / "runs" / name, folder)
-        write_record(folder, name, {**told, "status": "unfinished"})
-        with _output(folder, name, launcher):
-            summary = run(config, shown=True)
-    except Exception as error:
-        mistake = explain(error) or _bug(error, folder, name)
-        write_record(folder, name, {**told, "status": "failed", "cause": str(mistake)})
-        if launcher == SERIAL:
-            console.complain(mistake)
-        return None
-    except BaseException:  # Ctrl-C, or the scheduler's end
-        write_record(folder, name, {**told, "status": "stopped"})
-        raise
-    write_record(folder, name, {**told, "status": "done"})
-    return summary.score
-
-
-def _as_point(config: Config, launcher: str, folder: Path) -> Config:
-    """The settings of a point as part of its sweep; none of them enters a key."""
-    if launcher in _SHARING and config.compute.gpus is None and visible_gpus():
-        config.compute.gpus = 1
-    config.tracking.group = config.tracking.group or folder.name
-    return config
-
-
-def _bug(error: Exception, folder: Path, name: str) -> MinilimaError:
-    trace = folder / "logs" / f"{name}.traceback.txt"
-    write_atomic(trace, "".join(traceback.format_exception(error)))
-    return MinilimaError(
-        f"{type(error).__name__}: {error}".splitlines()[0], "This is a bug, or a library's refusal.", f"The traceback is {trace}."
-    )
-
-
-@contextmanager
-def _output(folder: Path, name: str, launcher: str) -> Iterator[None]:
-    """What a point prints: on the terminal where one runs at a time, else in a file of its own."""
-    if launcher == SERIAL:
-        console.say(f"\n{_heading(folder, name)}", style="bold")
-        yield
-        return
-    log = folder / "logs" / f"{name}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
-        yield
-
-
-def _heading(folder: Path, name: str) -> str:
-    """`Point 2 of 9: dataset.size=300`; a search knows neither its number nor its settings yet."""
-    entries = read_entries(folder)
-    found = [f"Point {place} of {len(entries)}: {entry.label}" for place, entry in enumerate(entries, 1) if entry.name == name]
-    return found[0] if found else name
-
-
-@contextmanager
-def _told(folder: Path, entries: Sequence[Entry], launcher: str) -> Iterator[None]:
-    """While points run elsewhere, a line here for each that starts or ends."""
-    if launcher == SERIAL:
-        yield
-        return
-    labels = {entry.name: entry.label for entry in entries}
-    seen = {file.stem: file.stat().st_mtime_ns for file in (folder / "points").glob("*.json")}
-    ended = threading.Event()
-
-    def look() -> None:
-        for file in sorted((folder / "points").glob("*.json")):
-            if (changed := file.stat().st_mtime_ns) == seen.get(file.stem):
-                continue
-            seen[file.stem] = changed
-            told = json.loads(file.read_text(encoding="utf-8"))
-            what = {"unfinished": f"started on {told['host']}"}.get(told["status"], told["status"])
-            console.say(f"{labels.get(file.stem, file.stem)}: {what} {told.get('cause') or ''}".rstrip())
-
-    def watch() -> None:
-        while not ended.wait(_LOOK_SECONDS):
-            look()
-
-    console.say(f"Points run through {launcher}; what each prints is in {folder / 'logs'}.")
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-        look()
 
 
 def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, stopped: str | None) -> None:
@@ -281,7 +174,7 @@ def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, st
     if stopped:
         console.say(stopped, style="bold")
         if sweep.launcher in _ELSEWHERE:
-            console.say("Points that were handed to the cluster may go on there.")
+            console.say("Points that were submitted to the cluster may still run there.")
     if undone or stopped:
         console.say(f"{len(entries) - undone} of {len(entries)} points are done. This runs what is missing:")
         console.say_raw(command)  # in one line, to be copied
@@ -294,7 +187,7 @@ def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, st
 
 
 def _report(folder: Path) -> str:
-    """The page with all points that are done; what stands in its way is told and costs nothing else."""
+    """Where the page with all finished points was written; a page that fails is said here and fails nothing else."""
     from minilima.report.sweep_page import write_sweep_report
 
     try:
@@ -303,5 +196,5 @@ def _report(folder: Path) -> str:
         return f"not written. {error}"
 
 
-def _rate(found: Mapping[str, float] | None) -> str:
-    return f"{found['value']:.1f} ({found['low']:.1f} to {found['high']:.1f})" if found else ""
+def _rate(win_rate: Mapping[str, float] | None) -> str:
+    return f"{win_rate['value']:.1f} ({win_rate['low']:.1f} to {win_rate['high']:.1f})" if win_rate else ""

@@ -49,9 +49,9 @@ def is_done(run: Path, config: Config) -> bool:
     return there and result_settings_of(run_json["config"]) == result_settings_of(wanted)
 
 
-def write_record(folder: Path, name: str, told: Mapping[str, Any]) -> None:
+def write_record(folder: Path, name: str, record: Mapping[str, Any]) -> None:
     """How the point `name` stands, for whoever started it."""
-    write_atomic(folder / "points" / f"{name}.json", json.dumps(told, indent=2, ensure_ascii=False))
+    write_atomic(folder / "points" / f"{name}.json", json.dumps(record, indent=2, ensure_ascii=False))
 
 
 def forget(folder: Path, entries: Sequence[Entry]) -> None:
@@ -64,12 +64,12 @@ def searched(folder: Path, varied: Sequence[str]) -> list[Entry]:
     """The points that a search has chosen so far, in their order, by their records."""
     entries = []
     for file in sorted((folder / "points").glob("*.json"), key=lambda file: file.stat().st_mtime):
-        if (told := remembered(file, _record)) is None:
+        if (record := remembered(file, _record)) is None:
             continue
-        pairs = (item.lstrip("+~").partition("=") for item in told["overrides"])
+        pairs = (item.lstrip("+~").partition("=") for item in record["overrides"])
         axes = {key: value for key, _, value in pairs if key in varied}
-        run = told.get("run", file.stem)  # a point that was not even composed has no run
-        entries.append(Entry(overrides=tuple(told["overrides"]), axes=axes, run=run, status="missing"))
+        run = record.get("run", file.stem)  # a point that was not even composed has no run
+        entries.append(Entry(overrides=tuple(record["overrides"]), axes=axes, run=run, status="missing"))
     return entries
 
 
@@ -80,28 +80,26 @@ def _record(written: dict[str, Any]) -> dict[str, Any]:
 
 def outcome(folder: Path, entry: Entry, *, ended: bool) -> Entry:
     """The point as it stands now; `ended`: whether no process of the launcher can still be at work."""
-    record = folder / "points" / f"{entry.name}.json"
-    told: dict[str, Any] = {"status": entry.status}
+    record: dict[str, Any] = {"status": entry.status}
     if entry.status != "done":
-        told = remembered(record, _record) or told
-    status, cause = told["status"], told.get("cause")
+        record = remembered(folder / "points" / f"{entry.name}.json", _record) or record
+    status, cause = record["status"], record.get("cause")
     if status == "unfinished" and ended:
         status = "stopped"
     elif status == "unfinished":
-        cause = f"It was started on {told['host']} (process {told['process']}) and has not ended."
+        cause = f"It was started on {record['host']} (process {record['process']}) and has not ended."
     return replace(entry, status=status, cause=cause, win_rate=_win_rate(folder / entry.run) if status == "done" else None)
 
 
 def _win_rate(run: Path) -> dict[str, float] | None:
-    """With its interval; None where the run went not so far, or too few verdicts could be read."""
+    """With its interval; None where the run has no verdicts, or too few of them could be read."""
     results = json.loads((run / "run.json").read_text(encoding="utf-8"))["results"]
-    found: dict[str, float] | None = results["win_rate"]["win_rate"] if results and results["win_rate"] else None
-    return found
+    return results["win_rate"]["win_rate"] if results and results["win_rate"] else None
 
 
-def write_sweep(folder: Path, entries: Sequence[Entry], **told: Any) -> None:
-    """sweep.json: the points, and beside them whatever else is told of the sweep."""
-    content = {"name": folder.name, **told, "points": [asdict(entry) for entry in entries]}
+def write_sweep(folder: Path, entries: Sequence[Entry], **details: Any) -> None:
+    """sweep.json: the points, and beside them the details of the sweep."""
+    content = {"name": folder.name, **details, "points": [asdict(entry) for entry in entries]}
     write_atomic(folder / "sweep.json", json.dumps(content, indent=2, ensure_ascii=False))
 
 

@@ -22,7 +22,7 @@ def existing(config_dir: str) -> str:
     """The same folder.
 
     Raises:
-        MinilimaError: there is none, or no group in it; Hydra would go on without it.
+        MinilimaError: there is none, or no group in it; Hydra would ignore it.
     """
     if not Path(config_dir).is_dir():
         raise MinilimaError(

@@ -80,6 +80,9 @@ class EndpointConfig:
     """Tries again after 429, 5xx, broken connections and empty replies, with growing pauses; Retry-After is honoured."""
     longest_wait_seconds: float = setting(600.0, AT_LEAST_ZERO, "seconds")
     """A pause that the endpoint asks for (Retry-After) is kept up to this length, in seconds; a longer one stops the run."""
+    probe: bool = True
+    """Whether one small request is sent before a run, within a day once: it finds a wrong key, model or path, and what the server
+    refuses. false: for a run whose replies are all kept."""
     batch: bool = False
     """Whether requests go through the Batch API: half the price, replies within a day, collected also after a restart."""
     poll_seconds: float = setting(30.0, ABOVE_ZERO, "seconds")
@@ -171,7 +174,12 @@ class DataConfig:
     path: str | None = None
     """The file of kind=file, and of kind=answers (there, None = the seed tasks)."""
     hub_file: str | None = None
-    """The same on the Hugging Face hub: owner/dataset:file; `path` wins."""
+    """The same on the Hugging Face hub: owner/dataset:file; `path` and `hub` win."""
+    hub: str | None = None
+    """A split of a data set on the Hugging Face hub: owner/dataset:split, or owner/dataset:subset:split; `path` wins."""
+    revision: str = "main"
+    """Of `hub` and `hub_file`: a branch, a tag or a commit. The commit is recorded, and the same command at another is another
+    result."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     """kind=file and kind=answers: what the file calls its columns."""
     side: Side | None = None
@@ -225,7 +233,7 @@ class DataConfig:
     """An instruction that begins with one of these is rejected (Self-Instruct: "Write a program")."""
     must_ask: bool = False
     """Reject instructions that contain neither a question nor a command, and drop an input that the instruction does not
-    mention: small models often write statements and do not stop. For English tasks."""
+    mention: small models often write statements and do not stop. Tasks in a language that the filter does not know are kept."""
 
 
 @dataclass(kw_only=True)
@@ -278,7 +286,7 @@ class ModelConfig:
     """The base model: `path` wins over `hub`, `hub` over `packaged`."""
 
     packaged: str | None = None
-    """A model that comes from the package index: smollm2_135m."""
+    """A model that comes from the package index: smollm2_135m, gemma3_270m (base) or qwen2_5_coder_1_5b."""
     hub: str | None = None
     """Owner and name on the Hugging Face hub."""
     revision: str = "main"
@@ -389,7 +397,7 @@ class ComputeConfig:
     transformers."""
     served_at: list[str] = field(default_factory=list)
     """Addresses of OpenAI-compatible servers that hold the models which are to answer, for example http://localhost:8000/v1;
-    none = they answer on this machine. A model is found under the name of its folder."""
+    none = they answer on this machine. A model is named by its folder."""
     generation_batch: int | None = setting(None, AT_LEAST_ONE)
     """Most answers that a local model writes at once; None = 32 on a CPU, 256 on a GPU. Fewer where memory does not suffice."""
     answer_group: int = setting(64, AT_LEAST_ONE)
@@ -401,12 +409,16 @@ class ComputeConfig:
 
 @dataclass(kw_only=True)
 class EvalSetConfig:
-    """The prompts that both models answer: `path` wins over `hub_file`, `hub_file` over `packaged`."""
+    """The prompts that both models answer: `path` wins over `hub`, `hub` over `hub_file`, `hub_file` over `packaged`."""
 
     packaged: str | None = None
     """Name of a set that ships with minilima."""
     hub_file: str | None = None
     """A file in a data set on the hub, written owner/name:file."""
+    hub: str | None = None
+    """A split of a data set on the hub, written owner/name:split or owner/name:subset:split."""
+    revision: str = "main"
+    """Of `hub` and `hub_file`: a branch, a tag or a commit."""
     path: str | None = None
     """A JSON or JSONL file with instruction and, for the reference judge, output."""
     size: int | None = setting(None, AT_LEAST_ONE)
@@ -466,6 +478,20 @@ class JudgeConfig:
 
 
 @dataclass(kw_only=True)
+class BenchmarkConfig:
+    """How the `benchmarks` are run."""
+
+    size: int | None = setting(None, AT_LEAST_ONE)
+    """Only the first rows of each, for a quick look (of the harness: of each of its tasks); None = all."""
+    max_tokens: int = setting(256, AT_LEAST_ONE, "tokens")
+    """Longest answer to a prompt of minilima_verifiable, in tokens; the harness's tasks have their own."""
+    shots: int | None = setting(None, AT_LEAST_ZERO)
+    """Worked examples shown before each row of the harness's tasks; None = as many as the task says."""
+    data: str | None = None
+    """A folder with copies of the harness's data sets, FOLDER/owner/name as on the hub; None = the hub, or its cache."""
+
+
+@dataclass(kw_only=True)
 class TrackingConfig:
     """Weights & Biases: a view of the files, never needed by a run."""
 
@@ -514,6 +540,10 @@ class Config:
     eval_set: EvalSetConfig = field(default_factory=EvalSetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    benchmarks: list[str] = field(default_factory=list)
+    """What alignment cost or gained, without a judge, base against tuned: minilima_verifiable (packaged), and tasks of
+    lm-evaluation-harness by its names (ifeval, gsm8k, mmlu, arc_challenge, hellaswag, truthfulqa_mc2; the extra `benchmarks`)."""
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     endpoints: EndpointsConfig = field(default_factory=EndpointsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

@@ -190,7 +190,7 @@ class _Value:
 
 @cache
 def _value(override: str) -> _Value | None:
-    """`sft.epochs=2` with its value as the schema has it; None where it has none such."""
+    """`sft.epochs=2` with its value as the schema has it; None where the schema refuses it."""
     parsed = OverridesParser.create().parse_override(override)
     name = parsed.key_or_group
     if name not in settings():

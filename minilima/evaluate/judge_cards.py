@@ -36,7 +36,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was found on one set of pairs. Shares are between 0 and 1, a tie of the judge counts half."""
+    """Results on one set of pairs. Shares are between 0 and 1, a tie of the judge counts half."""
 
     labels: str
     """The set: a file's name, or where the figures were published."""

@@ -141,7 +141,7 @@ def form_of(judge: JudgeConfig) -> str | None:
 
 
 def form_shown(judge: JudgeConfig) -> str | None:
-    """The form's name where it tells judges apart; None for a judge without a prompt, or a local one asked for log-odds."""
+    """The form's name where several judges differ by it; None for a judge without a prompt, or a local one asked for log-odds."""
     if judge.kind not in (JudgeKind.openai, JudgeKind.local):
         return None
     form = form_named(judge.prompt)
@@ -165,7 +165,7 @@ def weigh(logprobs: Mapping[str, float]) -> float | None:
 _VERB = r"is|was|wins|has|because|since|over|to|than|and|or"
 _LETTER = rf"(?:output|answer|response)\s*(?:\(\s*([ab])\s*\)|([ab])(?=\s*(?:$|[.,:;!)*]|(?:{_VERB})\b)))"
 _ONE = rf"(?:the\s+)?(?:{_LETTER}|(first|second)(?:\s+(?:output|answer|response|one))?\b)"
-"""An output as a judge names it: by its letter in brackets, by a letter that stands alone (and is no article), by its place."""
+"""An output as a judge names it: by its letter in brackets, by a lone letter (no article), by its position."""
 _NAMED = re.compile(_LETTER, re.IGNORECASE)
 _LEAD = re.compile(r"[^\w(]*(?:(?:my|the|final)\s+)*(?:(?:choice|answer|verdict|winner)(?:\s+is)?\s*:?\W*)?", re.IGNORECASE)
 """What may stand before a choice that stands alone."""
@@ -185,18 +185,18 @@ def parse_choice(text: str) -> str | None:
     if not lines:
         return None
     last = lines[-1].strip()
-    named = {_letter(found) for found in _NAMED.finditer(last)}
+    named = {_letter(match) for match in _NAMED.finditer(last)}
     rest = _NAMED.sub("", _LEAD.sub("", last, count=1), count=1)
     if len(named) == 1 and not re.search(r"\w", _LEAD.sub("", rest)):
         return named.pop()
     if _UNDECIDED.search(last):
         return None
-    chosen = {_letter(found) for form in _CHOOSES for found in form.finditer(last)}
+    chosen = {_letter(match) for form in _CHOOSES for match in form.finditer(last)}
     if chosen:
         return chosen.pop() if len(chosen) == 1 else None
     return named.pop() if len(named) == 1 and not _DENIES.search(last) else None
 
 
-def _letter(found: re.Match[str]) -> str:
-    word = next(group.lower() for group in found.groups() if group)
+def _letter(match: re.Match[str]) -> str:
+    word = next(group.lower() for group in match.groups() if group)
     return {"first": "a", "second": "b"}.get(word, word)

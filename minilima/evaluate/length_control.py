@@ -99,7 +99,7 @@ def length_controlled(
     fitted = isinstance(published, NotKnown) or wanted or (method == CoefficientsFrom.auto and misplaced)
     if isinstance(published, NotKnown) or (fitted and (tables.gamed or wanted)):
         if tables.gamed is None:
-            return NotKnown(reason=f"the gamed baselines that hold the fit in place (df_gamed.csv) are missing. {HOW_TO_GET}")
+            return NotKnown(reason=f"the gamed baselines that anchor the fit (df_gamed.csv) are missing. {HOW_TO_GET}")
         return _fitted(rows, tables.gamed, refits)
     how = "published weights, fitted with misplaced difficulties" if misplaced else "published weights"
     return _with_published(published, rows, tables.gamed, how, refits)
@@ -186,7 +186,7 @@ def _too_little(rows: _Rows) -> NotKnown | None:
 def _published(run: Run, rows: _Rows, tables: Tables) -> Coefficients | NotKnown:
     """The published coefficients, if they belong to these annotations: same judge, and they predict the same win rate.
 
-    Coefficients are found by the model's name, and names are not unique; without this check a user's own `alpaca-7b` would
+    Coefficients are looked up by the model's name, and names are not unique; without this check a user's own `alpaca-7b` would
     be given the published model's figure whatever its answers.
     """
     if run.judge != JUDGE:

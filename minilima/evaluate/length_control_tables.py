@@ -41,7 +41,7 @@ class Coefficients:
 
 @dataclass(frozen=True, kw_only=True)
 class Gamed:
-    """Judgments of two variants of the baseline that were told to be verbose or concise; they hold the fit in place."""
+    """Judgments of two variants of the baseline that were asked to be verbose or concise; they anchor the fit."""
 
     preference: Vector
     """0 to 1."""
@@ -56,7 +56,7 @@ class Tables:
     """What is known of AlpacaEval's set; a part is None or empty where its file is not there."""
 
     difficulty: Vector | None
-    """By position in AlpacaEval's order; None where no tables were found."""
+    """By position in AlpacaEval's order; None where there are no tables."""
     gamed: Gamed | None
     weights: Mapping[str, Coefficients]
     """Published coefficients by model."""

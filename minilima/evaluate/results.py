@@ -43,7 +43,7 @@ class Coverage:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """What an experiment found; a part is None where it cannot be known."""
+    """The results of an experiment; a part is None where it is not known."""
 
     coverage: Coverage
     win_rate: WinRate | None

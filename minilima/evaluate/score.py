@@ -32,7 +32,7 @@ class Scored:
     mean_length: float
     length_preference: Share | None
     first_wins: Share | None
-    """P(first wins), where the judge's replies tell the position."""
+    """P(first wins), where the judge's replies name the position."""
 
 
 @dataclass(frozen=True, kw_only=True)

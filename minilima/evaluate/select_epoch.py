@@ -4,7 +4,7 @@
             └─> answers to the dev prompts ─> judge: against the last ──┴─> the best epoch, as it is
 
 The judge is the experiment's. Each epoch's answers are compared with the last one's: the same opponent for all, and one
-of about their own strength, so that verdicts tell epochs apart even where all of them beat the base model.
+of about their own strength, so that verdicts can rank epochs even where all of them beat the base model.
 The losses are written as a curve in any case (perplexity is their exponential).
 """
 
@@ -153,7 +153,7 @@ def best_epoch(scores: Sequence[EpochScore], select: Pick) -> int:
 
 
 def _link(file: Path, target: Path) -> None:
-    """The same file at another place; store entries never change, so they may share it."""
+    """A hard link where possible; store entries never change, so that they can share a file."""
     target.unlink(missing_ok=True)
     try:
         os.link(file, target)

@@ -16,8 +16,13 @@ OPENAI = "openai_completions"
 """`fn_completions` of annotators that ask an OpenAI-compatible endpoint."""
 
 
-RETIRED = ("gpt-3.5-turbo-0301", "gpt-3.5-turbo-16k-0613", "gpt-4-1106-preview")
-"""Models that judges of alpaca_eval 0.6.6 ask and that OpenAI does not offer any more."""
+RETIRED = (
+    "gpt-3.5-turbo", "gpt-3.5-turbo-0125", "gpt-3.5-turbo-0301", "gpt-3.5-turbo-16k-0613", "gpt-4", "gpt-4-0613",
+    "gpt-4-1106-preview", "gpt-4-turbo", "gpt-4-turbo-2024-04-09", "gpt-4o-2024-05-13", "gpt-4.1-nano", "o1", "o3-mini",
+    "o4-mini",
+)  # fmt: skip
+"""Models, most of them asked by judges of alpaca_eval 0.6.6, that OpenAI does not offer any more: the last were shut down on
+2026-10-23 (https://developers.openai.com/api/docs/deprecations)."""
 
 
 def find_annotators(name: str | None) -> Path:

@@ -54,7 +54,7 @@ def boundaries(row: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         row: the fields of a `packing.Row`, longest example first. The longest is rounded up to a power of two, which the
-            kernel does not mind and for which compiled code need not be compiled anew.
+            kernel does not mind and for which compiled code need not be compiled again.
     """
     longest = max(SHORT, 1 << (row["longest"] - 1).bit_length())
     given = {"ends": row["ends"], "longest": longest, "short_from": None, "short_ends": None}
@@ -64,7 +64,7 @@ def boundaries(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kernel() -> Callable[..., Any]:
-    """torch's `varlen_attn` for any number of key heads: 2.11 takes fewer than query heads as they are, later ones are told."""
+    """torch's `varlen_attn` for any number of key heads: 2.11 accepts fewer of them as they are, later versions by a flag."""
     from torch.nn.attention.varlen import varlen_attn
 
     return partial(varlen_attn, enable_gqa=True) if "enable_gqa" in signature(varlen_attn).parameters else varlen_attn

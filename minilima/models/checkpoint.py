@@ -25,17 +25,17 @@ _INDEX = "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs"
 
 
-def text_config(told: Mapping[str, Any]) -> Mapping[str, Any]:
+def text_config(model_config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a config.json that describes the language model; wrappers nest it."""
     for name in ("text_config", "llm_config", "language_config"):
-        if isinstance(nested := told.get(name), Mapping):
+        if isinstance(nested := model_config.get(name), Mapping):
             return nested
-    return told
+    return model_config
 
 
-def context_tokens(told: Mapping[str, Any]) -> int | None:
+def context_tokens(model_config: Mapping[str, Any]) -> int | None:
     """The most tokens that a model can read, by its config.json; None where nothing limits them (ALiBi, recurrence)."""
-    text = text_config(told)
+    text = text_config(model_config)
     if text.get("model_type") in (*_ALIBI, *_RECURRENT):
         return None
     return next((int(text[name]) for name in _CONTEXT if isinstance(text.get(name), int) and text[name] > 0), None)
@@ -51,8 +51,8 @@ def check_folder(folder: Path, *, trained: bool) -> None:
     Raises:
         MinilimaError: names what is missing or wrong.
     """
-    told = read_config(folder)
-    check_config(told, str(folder), trained=trained)
+    model_config = read_config(folder)
+    check_config(model_config, str(folder), trained=trained)
     files = _weight_files(folder)
     _check_tokenizer(folder)
     _check_weights(folder, files)
@@ -67,28 +67,28 @@ def read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     _refuse_pointer(file)
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        model_config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise MinilimaError(
             f"{file} cannot be read.", f"It is no JSON: {error}.", "Fetch the model again, or name another folder."
         ) from None
-    return told if isinstance(told, dict) else {}
+    return model_config if isinstance(model_config, dict) else {}
 
 
-def check_config(told: Mapping[str, Any], name: str, *, trained: bool) -> None:
+def check_config(model_config: Mapping[str, Any], name: str, *, trained: bool) -> None:
     """Refuses what is no causal language model of text in full precision, by its config.json."""
-    architectures = [str(item) for item in told.get("architectures") or ()]
-    kind = architectures[0] if architectures else str(told.get("model_type", "unknown"))
-    if told.get("is_encoder_decoder") or any(part in told for part in ("encoder", "decoder_config")):
+    architectures = [str(item) for item in model_config.get("architectures") or ()]
+    kind = architectures[0] if architectures else str(model_config.get("model_type", "unknown"))
+    if model_config.get("is_encoder_decoder") or any(part in model_config for part in ("encoder", "decoder_config")):
         raise _refused(name, kind, "It is an encoder-decoder: prompt and answer go through different parts.")
-    if any(part in told for part in ("vision_config", "audio_config", "vision_tower", "mm_vision_tower")):
+    if any(part in model_config for part in ("vision_config", "audio_config", "vision_tower", "mm_vision_tower")):
         raise _refused(
             name, kind, "It is a wrapper for pictures or sound around a language model, of which only a part would be trained."
         )
-    encoder = told.get("model_type") in _ENCODERS and not told.get("is_decoder")
+    encoder = model_config.get("model_type") in _ENCODERS and not model_config.get("is_decoder")
     if encoder or (architectures and not kind.endswith(_CAUSAL)):
         raise _refused(name, kind, "It has no head that predicts the next token: transformers would draw one at random.")
-    quantised = told.get("quantization_config") or text_config(told).get("quantization_config")
+    quantised = model_config.get("quantization_config") or text_config(model_config).get("quantization_config")
     if trained and quantised:
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, Mapping) else "unknown"
         raise MinilimaError(
@@ -107,10 +107,10 @@ def _refused(name: str, kind: str, why: str) -> MinilimaError:
 
 
 def _check_tokenizer(folder: Path) -> None:
-    found = [folder / name for name in _TOKENIZERS if (folder / name).is_file()]
-    for file in found:
+    files = [folder / name for name in _TOKENIZERS if (folder / name).is_file()]
+    for file in files:
         _refuse_pointer(file)
-    if not found:
+    if not files:
         raise MinilimaError(
             f"There is no tokenizer in {folder}.",
             f"One of these files is needed: {', '.join(_TOKENIZERS[:3])}.",
@@ -137,7 +137,7 @@ def _check_weights(folder: Path, files: list[Path]) -> None:
         raise MinilimaError(
             f"{len(lacking):,} of {len(set(wanted.values())):,} files of weights are missing in {folder}.",
             f"{_INDEX} names {lacking[0]}.",
-            "Fetch the model again (`hf download` goes on where it was interrupted).",
+            "Fetch the model again (`hf download` resumes where it was interrupted).",
         )
     held = {file.name: tensors_of(file) for file in files}
     if absent := sorted(name for name, file in wanted.items() if name not in held[file]):
@@ -167,17 +167,17 @@ def tensors_of(file: Path) -> dict[str, Any]:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         header = stream.read(length) if 8 + length <= size else b""
     try:
-        told: dict[str, Any] = json.loads(header)
-        end = max((entry["data_offsets"][1] for name, entry in told.items() if name != "__metadata__"), default=0)
+        header_fields: dict[str, Any] = json.loads(header)
+        end = max((entry["data_offsets"][1] for name, entry in header_fields.items() if name != "__metadata__"), default=0)
     except (ValueError, KeyError, TypeError):
-        told, end = {}, size
-    if 8 + length + end > size or not told:
+        header_fields, end = {}, size
+    if 8 + length + end > size or not header_fields:
         raise MinilimaError(
             f"{file} is not whole.",
             f"It has {size:,} bytes; a download was interrupted, or it is no file of safetensors.",
             "Delete it and fetch the model again.",
         )
-    return told
+    return header_fields
 
 
 def _refuse_pointer(file: Path) -> None:

@@ -1,7 +1,7 @@
-"""Rows of tokens that are continued together, a step a token; a GPU records the step once and plays it again.
+"""Rows of tokens that are continued together, a step a token; a GPU records the step once and replays it.
 
     prompts, padded on the left ─> prefill ─> step ─> step ─> … ─> the tokens written
-A step of a small model is hundreds of tiny kernels, and telling a GPU about each takes far longer than running it. So a step
+A step of a small model is hundreds of tiny kernels, and launching each takes far longer than running it. So a step
 touches nothing but tensors that stay where they are (a cache of fixed size, last token, position, random numbers, what was
 written), is recorded as a CUDA graph, and is played with a single call. On a CPU the same step is simply called, the cache
 grows, and rows that are done are left out once they are half of all.
@@ -72,7 +72,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Tokens to go on from: the prompt and what was `written` after it; `draws` has a random number for each step.
+    """Tokens to continue: the prompt and what was `written` after it; `draws` has a random number for each step.
 
     `take` is handed the new tokens as they come, and says whether more are wanted.
     """
@@ -122,12 +122,12 @@ class Batch:
         for count in self._steps(len(rows[0].draws)):
             fresh = self._out[:, seen:count].tolist()
             seen = count
-            keep = [place for place, row in enumerate(active) if row.take(fresh[place])]
+            keep = [index for index, row in enumerate(active) if row.take(fresh[index])]
             if not keep:
                 return
             if not self.fixed and 2 * len(keep) <= len(active):
                 self._narrow(keep)
-                active = [active[place] for place in keep]
+                active = [active[index] for index in keep]
 
     def _steps(self, most: int) -> Iterator[int]:
         """Takes steps, and yields how many tokens there are each time that they are to be looked at."""
@@ -142,7 +142,7 @@ class Batch:
                 yield count
 
     def _load(self, rows: Sequence[Row]) -> torch.Tensor:
-        """Fills the tensors anew; surplus rows repeat the last one. Returns the prompts, (rows, longest)."""
+        """Fills the tensors for a new batch; surplus rows repeat the last one. Returns the prompts, (rows, longest)."""
         filled = [*rows, *[rows[-1]] * (self.shape.rows - len(rows))]
         width = max(row.length for row in rows)
         pads = torch.tensor([width - row.length for row in filled])

@@ -2,8 +2,8 @@
 
     requests ─> drafts, longest prompt first ─> batches: 128 tokens more ─> done: passed on
                                                    └─ not done: new, full batches, 256 tokens more ─> …
-Nobody knows beforehand how long an answer will be. So drafts are written piece by piece, each piece twice as long as the one
-before, and what is not done after a piece is put together anew: a short answer waits for no long one, and reading the longer
+The length of an answer is not known in advance. So drafts are written piece by piece, each piece twice as long as the one
+before, and unfinished drafts are batched again after each piece: a short answer waits for no long one, and reading the longer
 drafts again costs little beside writing them. Each request has its own random numbers (see sampling.py).
 """
 
@@ -227,7 +227,7 @@ class LocalModel:
         return asked_ids(self.tokenizer, messages, prefill, thinking)
 
     def open_user_turn(self, turns: Sequence[Message]) -> str:
-        """The conversation as the template renders it, up to where the user would go on."""
+        """The conversation as the template renders it, up to where the user's next turn begins."""
         return open_user_turn(self.tokenizer, turns)
 
     @property
@@ -278,7 +278,7 @@ class LocalModel:
         return float(logits[one] - logits[two])
 
     def _first_token_of(self, word: str, before: str) -> int:
-        """The token with which a word goes on after a text: some tokenizers have another one for a word that stands alone."""
+        """The first token of a word that follows a text: some tokenizers have another one for a word that stands alone."""
         whole, begun = (self.tokenizer.encode(text, add_special_tokens=False) for text in (before + word, before))
         alone: list[int] = self.tokenizer.encode(word, add_special_tokens=False)
         return int(whole[len(begun)]) if whole[: len(begun)] == begun and len(whole) > len(begun) else alone[0]

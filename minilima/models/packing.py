@@ -50,7 +50,7 @@ def plan_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
     """
     rows: list[list[int]] = []
     free: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         fitting = next((number for number, room in enumerate(free) if room >= lengths[index]), None)
         if fitting is None:
             rows.append([index])
@@ -68,7 +68,7 @@ def make_row(examples: Sequence[Mapping[str, Tokens]]) -> Row:
     labels = np.concatenate([example["labels"] for example in examples])
     labels[ends[:-1]] = IGNORED
     trained = np.flatnonzero(labels != IGNORED)
-    long = max((place + 1 for place, length in enumerate(lengths) if length > SHORT), default=0)
+    long = max((index + 1 for index, length in enumerate(lengths) if length > SHORT), default=0)
     return Row(
         input_ids=torch.from_numpy(np.concatenate([example["input_ids"] for example in examples])).unsqueeze(0),
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])).unsqueeze(0),

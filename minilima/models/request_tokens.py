@@ -25,7 +25,7 @@ def asked_ids(
 
 
 def open_user_turn(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message]) -> str:
-    """A conversation as the template renders it, up to where the user would go on."""
+    """A conversation as the template renders it, up to where the user's next turn begins."""
     mark = "\ufffc"
     rendered = prompt_text(tokenizer, [*map(asdict, turns), {"role": "user", "content": mark}], complete=True)
     return rendered.partition(mark)[0]

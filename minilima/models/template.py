@@ -49,18 +49,18 @@ def render(tokenizer: PreTrainedTokenizerBase, turns: Turns, thinking: Thinking 
             raise _differs(f"leaves out what the {turn['role']} says", row)
     ends = _ends(tokenizer)
     spans, after = [], 0
-    for place, turn in enumerate(turns):
+    for index, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
-        final = place == len(turns) - 1
-        prompt = prompt_text(tokenizer, turns[:place], thinking, row)
-        found = _locate(text, prompt, turn["content"], ends, thinking, row, final=final, after=after)
+        final = index == len(turns) - 1
+        prompt = prompt_text(tokenizer, turns[:index], thinking, row)
+        span = _locate(text, prompt, turn["content"], ends, thinking, row, final=final, after=after)
         if not final:
-            alone = prompt_text(tokenizer, turns[: place + 1], thinking, row, complete=True)
-            if _locate(alone, prompt, turn["content"], ends, thinking, row, final=True).end_text != found.end_text:
+            alone = prompt_text(tokenizer, turns[: index + 1], thinking, row, complete=True)
+            if _locate(alone, prompt, turn["content"], ends, thinking, row, final=True).end_text != span.end_text:
                 raise _no_end(row)
-        spans.append((found.start, found.end))
-        after = found.end
+        spans.append((span.start, span.end))
+        after = span.end
     return _tokens(tokenizer, text, spans, row)
 
 
@@ -104,7 +104,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
+class _Span:
     """Where in a rendered text an answer stands, its end of turn included, and what that end is."""
 
     start: int
@@ -141,7 +141,7 @@ def _locate(
     *,
     final: bool,
     after: int = 0,
-) -> _Place:
+) -> _Span:
     start = _start(text, prompt, final=final)
     if start is None or start < after:
         raise MinilimaError(
@@ -156,11 +156,11 @@ def _locate(
         stop = _behind_reasoning(text, begin, answer, opened=bool(re.search(rf"{OPEN}\s*$", prompt)))
     if stop is None:
         raise _differs("does not render an answer as it is", row)
-    found = ends.search(text, stop)
-    if found is None or text[stop : found.start()].strip():
+    end = ends.search(text, stop)
+    if end is None or text[stop : end.start()].strip():
         raise _no_end(row)
     # With reasoning switched on, an empty block is no answer: learned, it would switch it off.
-    return _Place(start=begin if thinking == Thinking.on else start, end=found.end(), end_text=found[0])
+    return _Span(start=begin if thinking == Thinking.on else start, end=end.end(), end_text=end[0])
 
 
 def _start(text: str, prompt: str, *, final: bool) -> int | None:
@@ -186,17 +186,17 @@ def _behind_reasoning(text: str, start: int, answer: str, *, opened: bool) -> in
     wanted, close = split_reasoning(answer), text.find(CLOSE, start)
     if wanted.reasoning is None or close < 0:
         return None
-    found = split_reasoning(text[start : close + len(CLOSE)], opened=opened)
-    return _behind(text, close + len(CLOSE), wanted.answer) if found.reasoning == wanted.reasoning else None
+    rendered = split_reasoning(text[start : close + len(CLOSE)], opened=opened)
+    return _behind(text, close + len(CLOSE), wanted.answer) if rendered.reasoning == wanted.reasoning else None
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[tuple[int, int]], row: str) -> Rendered:
     """Tokens of the text; a token that would hold both the end of a prompt and the beginning of an answer is divided there,
     since the model is asked with the prompt alone."""
     ids = _encode(tokenizer, text)
-    places = [tuple(_count(tokenizer, text[:char], ids) for char in span) for span in spans]
-    if all(place is not None for pair in places for place in pair):
-        return Rendered(ids=ids, answers=tuple((start or 0, end or 0) for start, end in places))
+    counts = [tuple(_count(tokenizer, text[:char], ids) for char in span) for span in spans]
+    if all(count is not None for pair in counts for count in pair):
+        return Rendered(ids=ids, answers=tuple((start or 0, end or 0) for start, end in counts))
     cuts = [0, *(start for start, _ in spans), len(text)]
     pieces = [text[begin:end] for begin, end in itertools.pairwise(cuts)]
     encoded = [_encode(tokenizer, piece) for piece in pieces]
@@ -206,7 +206,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[tuple
         length = _count(tokenizer, text[start:end], encoded[number])
         if length is None or tokenizer.decode(joined) != tokenizer.decode(ids):
             raise MinilimaError(
-                f"The tokens of an answer cannot be told from those of its prompt{_of(row)}.",
+                f"The tokens of an answer cannot be separated from those of its prompt{_of(row)}.",
                 "Its first characters melt into one token with the last ones of the prompt.",
                 "Take the whitespace from the beginning of that answer, or the row out of the data.",
             )

@@ -94,7 +94,7 @@ def fixed(template: str, name: str) -> str:
             "It would render the same conversation in another way each time.",
             "Take the random part out of its chat_template.",
         )
-    still = _NOW.sub(lambda found: repr(DATE.strftime(found[2])), template)
+    still = _NOW.sub(lambda match: repr(DATE.strftime(match[2])), template)
     return _still_clock() + still if _CLOCK in still and not still.startswith("{%- macro strftime_now") else still
 
 

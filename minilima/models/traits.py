@@ -67,8 +67,8 @@ def probe(model: Any, examples: Sequence[Sequence[int]]) -> Traits:
 def _logits(model: Any, takes: frozenset[str], rows: Sequence[Sequence[int]]) -> torch.Tensor:
     """Logits (tokens, vocabulary) of examples in one row, as a training calls the model."""
     row = make_row([{"input_ids": ids, "labels": [0] * len(ids)} for ids in rows])
-    place = next(model.parameters()).device
-    given = {"input_ids": row.input_ids.to(place), "position_ids": row.position_ids.to(place), "use_cache": False}
+    device = next(model.parameters()).device
+    given = {"input_ids": row.input_ids.to(device), "position_ids": row.position_ids.to(device), "use_cache": False}
     output = model(**{name: value for name, value in given.items() if name in takes})
     logits: torch.Tensor = output.logits[0].float()
     return logits

@@ -73,7 +73,7 @@ class VllmModel:
         self._engine: Any = None
 
     def open_user_turn(self, turns: Sequence[Message]) -> str:
-        """The conversation as the template renders it, up to where the user would go on."""
+        """The conversation as the template renders it, up to where the user's next turn begins."""
         return open_user_turn(self.tokenizer, turns)
 
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
@@ -98,7 +98,7 @@ class VllmModel:
         return [replies[index] for index in range(len(requests))]
 
     def close(self) -> None:
-        """Gives the memory back; the next request loads the model anew."""
+        """Gives the memory back; the next request loads the model again."""
         if self._engine is not None:
             self._engine.engine_core.shutdown()
             self._engine = None

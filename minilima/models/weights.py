@@ -21,7 +21,7 @@ def load_model(location: str, dtype: torch.dtype, device: torch.device, **settin
     """
     name, revision = split_location(location)
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
             name, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             **settings,
         )  # fmt: skip
@@ -33,19 +33,19 @@ def load_model(location: str, dtype: torch.dtype, device: torch.device, **settin
             f"transformers says: {' '.join(str(error).split())[:400]}",
             "Use a causal language model in safetensors that this transformers knows; minilima doctor checks a model.",
         ) from error
-    check_complete(name, told)
+    check_complete(name, loading_info)
     return model if "device_map" in settings else model.to(device)
 
 
-def check_complete(name: str, told: dict[str, Any]) -> None:
-    """Refuses weights that are not the whole model; `told` is transformers' loading info."""
+def check_complete(name: str, loading_info: dict[str, Any]) -> None:
+    """Refuses weights that are not the whole model; `loading_info` is transformers' loading info."""
     kinds = {"missing": "missing_keys", "unexpected": "unexpected_keys", "of another shape": "mismatched_keys"}
-    wrong = {kind: sorted(map(str, told.get(key) or ())) for kind, key in kinds.items()}
+    wrong = {kind: sorted(map(str, loading_info.get(key) or ())) for kind, key in kinds.items()}
     if any(wrong.values()):
         words = [f"{len(names):,} {kind} ({_some(names)})" for kind, names in wrong.items() if names]
         raise MinilimaError(
             f"The weights in {name} are not those of its causal language model.",
-            f"Tensors: {'; '.join(words)}. transformers would draw missing ones at random, anew at each start.",
+            f"Tensors: {'; '.join(words)}. transformers would draw missing ones at random, different at each start.",
             "Use a complete checkpoint of a causal language model: not a classifier, an encoder, or an adapter alone.",
         )
 

@@ -1,1 +1,1 @@
-"""What is told about a run: its folder, its HTML report, and its view in W&B."""
+"""How a run is shown: its folder, its HTML report, and its view in W&B."""

@@ -18,8 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from minilima.environment import PACKAGE
 from minilima.formats.records import Example
 from minilima.generate.classification import label_balance
-from minilima.generate.dataset_statistics import languages
-from minilima.generate.filters import is_refusal
+from minilima.generate.languages import languages
+from minilima.generate.refusals import is_refusal
 
 ROWS_SHOWN = 10
 CHARACTERS_SHOWN = 600
@@ -43,7 +43,7 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """What a card tells. `pool` is the pool's manifest, None where the store no longer has it."""
+    """The content of a card. `pool` is the pool's manifest, None where the store no longer has it."""
 
     name: str
     examples: Sequence[Example]

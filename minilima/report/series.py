@@ -11,7 +11,7 @@ SIZE, RATE, SEED = "dataset.size", "sft.learning_rate", "seed"
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#000000")
 MARKERS = "os^Dv*"
-"""Okabe and Ito's (2008), which the colour-blind can tell apart; markers differ too, so that grey prints do."""
+"""Okabe and Ito's (2008), distinct also for colour-blind readers; markers differ too, so that grey prints do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Series:
     colour: str
     marker: str
     rows: tuple[tuple[int, ComparedRun], ...]
-    """With each point's place in the table."""
+    """With each point's row number in the table."""
 
 
 def across(table: Table) -> str | None:
@@ -32,7 +32,7 @@ def across(table: Table) -> str | None:
 
 
 def series(table: Table) -> list[Series]:
-    """The points by what they have in common; by one setting, or all as one, where that would be too many to tell apart."""
+    """The points by what they have in common; by one setting, or all as one, where that would be too many colours."""
     others = [name for name in table.settings if name not in (SIZE, SEED)]
     for names in (others, *([name] for name in others)):
         groups: dict[str, list[tuple[int, ComparedRun]]] = {}

@@ -1,8 +1,8 @@
-"""How instructions begin: a verb and what it is done to, found without a parser.
+"""How instructions begin: a verb and its object, without a parser.
 
 Self-Instruct (figure 3) takes root verbs and direct objects from the Berkeley parser, which needs a model of its own. This
 looks for a verb of a short list where a sentence begins, and takes the last word of what looks like the noun phrase after it.
-Instructions that are questions, or in other languages, have neither; how many were found stands beside the picture.
+Instructions that are questions, or in other languages, have neither; their share stands beside the picture.
 """
 
 import re
@@ -46,7 +46,7 @@ _PHRASE_ENDS = re.compile(r"[.,;:!?()\[\]{}\"“”\n—–]|\s-\s")
 
 
 def verb_and_noun(instruction: str) -> tuple[str, str] | None:
-    """The first verb and the noun after it, in lower case; None where they are not found."""
+    """The first verb and the noun after it, in lower case; None where there is none."""
     for match in _START.finditer(instruction):
         verb = match[1].lower()
         if verb in VERBS:

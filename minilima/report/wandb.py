@@ -16,7 +16,7 @@ from minilima.config.schema import Config, TrackingConfig
 from minilima.report.summary import Summary, with_note
 
 WAIT_SECONDS = 20.0
-"""So long a run waits for W&B at its end; what takes longer goes on by itself."""
+"""So long a run waits for W&B at its end; what takes longer is finished in the background."""
 
 MARK = "wandb.json"
 """In the run's folder: which W&B run shows it."""

@@ -24,7 +24,7 @@ class Node:
 
     @property
     def role(self) -> str:
-        """Its place in the experiment: pool, dataset, …"""
+        """Its role in the experiment: pool, dataset, …"""
         return self.spec.name
 
 

@@ -18,7 +18,7 @@ from minilima.errors import MinilimaError
 
 PORT = 29500
 
-# What the other machines are told of this one's environment; no variable that may hold a secret.
+# Environment variables that are sent to the other machines; none that may hold a secret.
 _PASSED_ON = ("PYTHONPATH", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "MINILIMA_CACHE", "OMP_NUM_THREADS")
 _PASSED_ON_PREFIXES = ("NCCL_", "GLOO_", "TORCH_")
 
@@ -108,7 +108,7 @@ def torchrun(
     """The commands that run `arguments` (after `python`) in `processes` processes on this machine or on each of several.
 
     Args:
-        environment: of the first command; the other machines are told what of it concerns them.
+        environment: of the first command; the other machines get the variables that concern them.
     """
     run = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
     if not chosen:

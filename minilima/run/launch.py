@@ -1,4 +1,4 @@
-"""Starts the process that builds a stage and listens to it; the only place where processes are launched."""
+"""Starts the process that builds a stage and listens to it; the only module that launches processes."""
 
 import json
 import os
@@ -11,18 +11,23 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from minilima import console
 from minilima.config.choices import DeviceKind
 from minilima.config.schema import ComputeConfig
 from minilima.environment import ROOT, free_bytes
 from minilima.errors import MinilimaError, disk_full
 from minilima.formats.files import size_text, write_atomic
 from minilima.formats.records import Progress, Usage
+from minilima.models.in_flight import LAST_SECONDS
 from minilima.run.gpus import leased, visible_gpus
 from minilima.run.hosts import Commands, machines, processes_each, torchrun
 from minilima.run.stages import spec_of
 from minilima.store.job import Job, Outcome, parse_error
 
 LOG_LINES_SHOWN = 6
+
+_GRACE_SECONDS = 3.0
+"""A worker in which nothing is in flight ends in less."""
 
 _LAST_SECONDS = 30.0
 """Other machines may take so long to end after the first one has."""
@@ -74,8 +79,7 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
                     error = event
             status = process.wait()
         except BaseException:
-            process.kill()
-            process.wait()
+            _end(process, trains=spec_of(job.kind).trains)
             raise
     if error is not None:
         raise error
@@ -84,6 +88,28 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
         free = free_bytes(job.work)
         raise disk_full(str(job.work)) if free < _NO_ROOM_BYTES else _died(job.role, status, log_file, free)
     return outcome
+
+
+def _end(process: "subprocess.Popen[str]", *, trains: bool) -> None:
+    """Ends a worker: at once, or once the replies that are in flight are kept. A second Ctrl-C does not wait for them."""
+    assert process.stdin is not None and process.stdout is not None
+    timer = threading.Timer(0.0 if trains else _GRACE_SECONDS, process.kill)
+    timer.start()
+    try:
+        process.stdin.close()
+        for line in process.stdout:
+            if count := _event(line).get("in_flight"):
+                timer.cancel()
+                timer = threading.Timer(LAST_SECONDS + _GRACE_SECONDS, process.kill)
+                timer.start()
+                replies = "1 reply is" if count == 1 else f"{count} replies are"
+                console.warn(f"{replies} in flight: waiting for at most {LAST_SECONDS:.0f} s. Ctrl-C again ends at once.")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
 
 
 @contextmanager
@@ -181,5 +207,5 @@ def _died(role: str, status: int, log_file: Path, free: int) -> MinilimaError:
     return MinilimaError(
         f"The stage {role} stopped with exit status {status}.{killed}",
         f"It says: {raised[0]}" if raised else "The end of its log: " + " | ".join(lines[-LOG_LINES_SHOWN:]),
-        f"The whole log is {log_file}; the same command goes on where it stopped.",
+        f"The whole log is {log_file}; the same command resumes where it stopped.",
     )

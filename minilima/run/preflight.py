@@ -37,7 +37,7 @@ def confirm_usd(usd: float | None, limit_usd: float | None) -> None:
         if answer is None
         else "Nothing was started.",
         "There is no terminal to ask at." if answer is None else "You said no.",
-        "Add --yes to go on without being asked, or set confirm_above_usd; an endpoint's budget.usd is a cap that holds.",
+        "Add --yes to start without being asked, or set confirm_above_usd; an endpoint's budget.usd is a cap that holds.",
     )
 
 
@@ -66,7 +66,7 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
     names = {"generator": config.generator.model, "judge": config.judge.model}
     for who in sorted(asked):
         if not names[who] and not (who == "judge" and sources.annotators_ask_openai):
-            raise MinilimaError(f"{who}.model is not set.", "The endpoint has to be told which model.", f"Add {who}.model=…")
+            raise MinilimaError(f"{who}.model is not set.", "An endpoint needs the name of a model.", f"Add {who}.model=…")
     if missing:
         check_engine(config)
     for source in (sources.generator, sources.judge) if missing else ():
@@ -78,7 +78,8 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
         raise MinilimaError(
             f"Not on this machine: {'; '.join(sources.missing())}.",
             "The hub could not be reached, or HF_HUB_OFFLINE is set; nothing was started.",
-            f"Fetch it with `hf download` where there is a network (HF_ENDPOINT names a mirror), or run locally with: {LOCALLY}",
+            "Fetch it where there is a network (`minilima plan` for data, `hf download` for models; $HF_ENDPOINT: a mirror). "
+            f"Or run locally with: {LOCALLY}",
         )
 
 

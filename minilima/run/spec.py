@@ -73,7 +73,7 @@ class Spec:
     build: Callable[[Job, OnProgress], Outcome]
     """Imports its builder inside, so that a worker loads only what it needs."""
     role: str = ""
-    """Its place in an experiment; empty = its kind."""
+    """Its role in an experiment; empty = its kind."""
     applies: Callable[[Config, Sources], bool] = _always
     """Whether the experiment has this stage."""
     check: Callable[[Config, Sources], None] = _nothing

@@ -1,6 +1,6 @@
 """What the plan says of a training: the memory it takes and where it fits, its steps, tokens and time. Never imports torch.
 
-The model's shape is read from its config.json, the devices from nvidia-smi; what of them cannot be found is not guessed.
+The model's shape is read from its config.json, the devices from nvidia-smi; what they do not say is not guessed.
 """
 
 import json
@@ -61,7 +61,7 @@ def estimate_training(config: Config, sources: Sources, graph: Graph, store: Sto
 
 
 def device_here(compute: ComputeConfig) -> Device:
-    """What each training process would compute on, as nvidia-smi and the kernel tell it."""
+    """What each training process would compute on, as nvidia-smi and the kernel report it."""
     listed = [] if compute.device == DeviceKind.cpu or not visible_gpus() else gpus() or []
     if not listed:
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""What killed processes left in a store: what nothing will ever use, and interrupted builds, which the same command goes on with.
+"""What killed processes left in a store: what nothing will ever use, and interrupted builds, which the same command resumes.
 
     .work/  .removed-*  .locks/  .reserved/  .NAME.PID ─> not held by anybody ─> leftovers, each with what it holds
 An interrupted build is a leftover only after a week in which nobody touched it.
@@ -30,14 +30,14 @@ class Leftover:
 
 def find_debris(root: Path) -> list[Leftover]:
     """What nothing will ever use; what somebody holds just now is left out. The caller is `removing` from `root`."""
-    found = []
+    candidates = []
     for path in unfinished(root):
         if (root / path.name).is_dir():
-            found.append((path, "a build whose result is there"))
+            candidates.append((path, "a build whose result is there"))
         elif not (path / SCRATCH / "job.json").is_file():
-            found.append((path, "a build that was ended before it began"))
-    held = {path for path, _ in found if not _is_free(root, path.name)}
-    debris = [(path, holds) for path, holds in found if path not in held]
+            candidates.append((path, "a build that was ended before it began"))
+    held = {path for path, _ in candidates if not _is_free(root, path.name)}
+    debris = [(path, holds) for path, holds in candidates if path not in held]
     debris += [(path, "an entry that was being removed") for path in sorted(root.glob(".removed-*"))]
     debris += [(path, "a lock of nobody") for path in _locks(root)]
     debris += [(path, "half of a file") for path in _asides(root)]
@@ -45,7 +45,7 @@ def find_debris(root: Path) -> list[Leftover]:
 
 
 def interrupted(root: Path) -> list[Leftover]:
-    """Builds that nobody goes on with just now and that can be gone on with."""
+    """Interrupted builds that no process works on and that can be resumed."""
     builds = [path for path in unfinished(root) if not (root / path.name).is_dir() and (path / SCRATCH / "job.json").is_file()]
     return [_leftover(path, _checkpoints(path)) for path in builds if _is_free(root, path.name)]
 
@@ -69,7 +69,7 @@ def remove_leftover(root: Path, path: Path) -> bool:
 
 
 def unfinished(root: Path) -> list[Path]:
-    """Directories of the store `root` in which a build goes on or was interrupted."""
+    """Directories of the store `root` in which a build runs or was interrupted."""
     return folders(root / ".work")
 
 

@@ -1,8 +1,8 @@
 """The store: one directory for each result, named by the recipe that made it.
 
 A stage's key is a hash of its recipe and of its inputs' keys, so it is known before anything is built. A result is built
-aside under a stable name (a killed stage finds its own work again), described by a manifest, synced, and put in place by
-one rename. A directory that is in place is complete and never changes.
+aside under a stable name (a killed stage finds its own work again), described by a manifest, synced, and published by
+one rename. A published directory is complete and never changes.
 
     store/pool-3f2a…/manifest.json      done
     store/.work/model-91bc…/            being built, or interrupted
@@ -80,7 +80,7 @@ class Store:
         Args:
             stage: what is wanted.
             build: fills the directory it is given, which may hold what an interrupted build left.
-            on_wait: told who holds the lock, before waiting for it.
+            on_wait: called with the holder of the lock, before waiting for it.
         """
         if existing := self.find(stage):
             return existing

@@ -1,7 +1,7 @@
 """What the store holds, who uses it, and how an entry is removed; `minilima store` shows it.
 
     runs/*/run.json, .work/*/scratch/job.json, .reserved/*.json ─> directories in use ─> with their inputs ─> the rest is free
-An interrupted build counts as a run: what it has finished so far is kept for the command that goes on. A run that goes on
+An interrupted build counts as a run: what it has finished so far is kept for the command that resumes it. A run that is active
 has reserved its stages, so gc may run beside it.
 """
 
@@ -66,12 +66,12 @@ def list_entries(outputs: Path, without: Collection[str] = ()) -> list[Entry]:
 
 
 def directories(root: Path) -> list[Path]:
-    """The entries of the store `root`; what somebody else has put beside them is nobody's to remove."""
+    """The entries of the store `root`; other files beside them are never removed."""
     return [path for path in folders(root) if _ENTRY.fullmatch(path.name)]
 
 
 def _inputs(path: Path) -> tuple[str, ...]:
-    """A damaged entry names no inputs; `verify` tells."""
+    """A damaged entry names no inputs; `verify` reports it."""
     try:
         return tuple(json.loads((path / "manifest.json").read_text(encoding="utf-8"))["inputs"].values())
     except (OSError, ValueError, KeyError, AttributeError):

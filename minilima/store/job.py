@@ -51,7 +51,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What building a stage tells: figures for people and programs, and what model calls cost."""
+    """The outcome of building a stage: figures for people and programs, and what model calls cost."""
 
     metrics: dict[str, Any]
     usage: Usage = field(default_factory=Usage)
@@ -59,7 +59,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker has to build. `role` is the stage's place in the experiment, e.g. base_answers."""
+    """What a worker has to build. `role` is the stage's part in the experiment, e.g. base_answers."""
 
     kind: str
     """Which stage is built, as run/stages/ names it."""

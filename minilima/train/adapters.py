@@ -1,4 +1,4 @@
-"""LoRA's layers with less traffic to memory: what an adapter adds is added where the matrix product stands, in place.
+"""LoRA's layers with less traffic to memory: the adapter's product is added to the base layer's output in place.
 
 peft computes `linear(x) + up(down(x)) * scale` as two products and a sum of three tensors as large as the output; here the
 second product adds to the first (the `beta` of a matrix product), forwards to the output and backwards to the gradient.

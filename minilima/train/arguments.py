@@ -64,9 +64,9 @@ def this_device(compute: ComputeConfig) -> Device:
     bf16 = training_dtype(compute) == torch.bfloat16
     if pick_device(compute.device).type == "cpu":
         return Device(bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), bf16=bf16, processes=world)
-    found = torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0")))
-    flops = nominal_flops(found.name)
-    return Device(bytes=found.total_memory, bf16=bf16, processes=world, flops=flops, name=found.name)
+    properties = torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0")))
+    flops = nominal_flops(properties.name)
+    return Device(bytes=properties.total_memory, bf16=bf16, processes=world, flops=flops, name=properties.name)
 
 
 def has_masters(compute: ComputeConfig) -> bool:

@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training: progress is told, checkpoints fall due, epochs are kept."""
+"""What happens beside the steps of a training: it reports progress, writes checkpoints and keeps epochs."""
 
 import json
 import math

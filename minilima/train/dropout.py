@@ -31,7 +31,7 @@ def branches(model: Any) -> list[tuple[torch.nn.Module, torch.nn.Module]]:
     Raises:
         MinilimaError: a block names its parts otherwise, or a part adds the residual stream itself.
     """
-    found = []
+    pairs = []
     for block in decoder_blocks(model):
         parts = [next((getattr(block, name) for name in names if hasattr(block, name)), None) for names in _PARTS]
         attention, feed_forward = parts
@@ -39,8 +39,8 @@ def branches(model: Any) -> list[tuple[torch.nn.Module, torch.nn.Module]]:
             raise _unknown(model, f"Its {type(block).__name__} names no attention and feed-forward part that minilima knows.")
         if any("residual" in inspect.signature(part.forward).parameters for part in (attention, feed_forward)):
             raise _unknown(model, f"Its {type(block).__name__} adds the residual stream inside its parts.")
-        found.append((attention, feed_forward))
-    return found
+        pairs.append((attention, feed_forward))
+    return pairs
 
 
 def add_residual_dropout(model: Any, top: float) -> list[float]:

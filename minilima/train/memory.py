@@ -220,23 +220,23 @@ def _rounded(tokens: int) -> int:
 
 def next_settings(sft: SftConfig, compute: ComputeConfig, device: Device, laid_out: MemoryLayout) -> list[str]:
     """What needs less memory, the cheapest first: what leaves the result as it is, then what changes the recipe."""
-    found = []
+    advice = []
     if not laid_out.checkpointing:
-        found.append("compute.activation_checkpointing=true")
+        advice.append("compute.activation_checkpointing=true")
     shorter = max(256, laid_out.row_tokens // 2)
     if laid_out.row_tokens > shorter and laid_out.row_tokens > sft.max_tokens:
-        found.append(f"compute.micro_batch_tokens={shorter}")
+        advice.append(f"compute.micro_batch_tokens={shorter}")
     stage = compute.zero_stage or 0
     if device.processes > 1 and sft.quantise is None:
-        found += [f"compute.zero_stage={next_one}" for next_one in (2, 3) if next_one > stage]
+        advice += [f"compute.zero_stage={next_one}" for next_one in (2, 3) if next_one > stage]
     if sft.method == Method.full and compute.offload != Offload.all:
-        found.append("compute=zero3_offload")
+        advice.append("compute=zero3_offload")
     if sft.method == Method.full:
-        found.append("sft=lora (another recipe)")
+        advice.append("sft=lora (another recipe)")
     elif sft.quantise is None:
-        found.append("sft=qlora (another recipe)")
-    found.append(f"sft.max_tokens={max(256, sft.max_tokens // 2)} (longer examples are cut)")
-    return found
+        advice.append("sft=qlora (another recipe)")
+    advice.append(f"sft.max_tokens={max(256, sft.max_tokens // 2)} (longer examples are cut)")
+    return advice
 
 
 def fitting_settings(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device) -> list[str]:
@@ -250,14 +250,14 @@ def fitting_settings(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, 
         ("sft=lora", {}, {"method": Method.lora}),
     ]
     free = {"micro_batch_tokens": None, "activation_checkpointing": None}
-    found = []
+    advice = []
     for name, computing, learning in ways:
         changed = ComputeConfig(**{**vars(compute), **free, **computing})
         recipe = SftConfig(**{**vars(sft), **learning})
         same = name.startswith("compute=zero") and device.processes == 1 and changed.offload == Offload.none
         if not same and vars(recipe) | computing != vars(sft) and fit(shape, recipe, changed, device).fits:
-            found.append(name)
-    return found
+            advice.append(name)
+    return advice
 
 
 def uses_bf16(compute: ComputeConfig, hardware: bool) -> bool:

@@ -29,8 +29,8 @@ def load_base(location: str, config: Config) -> Any:
     quantised = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    place = int(os.environ.get("LOCAL_RANK", "0")) if device.type == "cuda" else "cpu"
-    return load_model(location, dtype, device, quantization_config=quantised, device_map={"": place})
+    index = int(os.environ.get("LOCAL_RANK", "0")) if device.type == "cuda" else "cpu"
+    return load_model(location, dtype, device, quantization_config=quantised, device_map={"": index})
 
 
 def prepared(model: Any, config: Config, *, checkpointing: bool | None = None) -> Any:

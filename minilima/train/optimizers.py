@@ -92,7 +92,7 @@ class MasterAdamW(torch.optim.AdamW):
         torch._foreach_copy_([parameter.data for parameter, _ in self.pairs], [master.data for _, master in self.pairs])
 
     def state_dict(self) -> dict[str, Any]:
-        """AdamW's, with the masters: without them a resumed run would go on from rounded weights."""
+        """AdamW's, with the masters: without them a resumed run would continue from rounded weights."""
         return {**super().state_dict(), "masters": [master.detach() for _, master in self.pairs]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ class StochasticAdamW(torch.optim.Optimizer):
 
 
 def factors(group: dict[str, Any], clip: torch.Tensor) -> torch.Tensor:
-    """What a group's next update multiplies by, on the device of `clip`: clip, what decay keeps, rate, the moments' decays
+    """The factors of a group's next update, on the device of `clip`: clip, 1 - rate * weight_decay, rate, the moments' decays
     and bias corrections, eps. Counts the group's updates in `group["taken"]`."""
     group["taken"] = taken = group.get("taken", 0) + 1
     beta1, beta2 = group["betas"]

@@ -23,7 +23,7 @@ def divide(lengths: Sequence[int], parts: int) -> list[list[int]]:
     """
     shares: list[list[int]] = [[] for _ in range(parts)]
     loads = [0] * parts
-    for index in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         least = loads.index(min(loads))
         shares[least].append(index)
         loads[least] += lengths[index]

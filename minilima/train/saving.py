@@ -31,7 +31,7 @@ LOGITS_APART = 1e-3
 def save_model(trainer: SftTrainer, tokenizer: Any, folder: Path, location: str, probe: Sequence[int]) -> None:
     """Weights in bfloat16, tokenizer with template, and a generation config that stops at the end of the turn.
 
-    Every process has to call this. The training can go on afterwards.
+    Every process has to call this. The training can continue afterwards.
 
     Args:
         location: of the base model, into which adapters are merged.
@@ -115,7 +115,7 @@ def merged(location: str, sft: SftConfig, weights: Mapping[str, torch.Tensor], p
         raise MinilimaError(
             f"Only {len(adapters):,} of {len(wanted):,} adapters came out of the training, or all of them are zero.",
             "Saved like this, the model would be its base.",
-            "Train with compute.zero_stage=2 or without DeepSpeed, and tell the authors.",
+            "Train with compute.zero_stage=2 or without DeepSpeed, and report it to the authors.",
         )
     model.load_state_dict(adapters, strict=False)
     ids = torch.tensor([list(probe)])
@@ -128,6 +128,6 @@ def merged(location: str, sft: SftConfig, weights: Mapping[str, torch.Tensor], p
         raise MinilimaError(
             f"Merging the adapters changed the model: its logits differ by up to {apart:.2g} of the largest.",
             "The saved model would not be the one that was trained.",
-            "Train with sft=full, or tell the authors which model it is.",
+            "Train with sft=full, or report to the authors which model it is.",
         )
     return whole

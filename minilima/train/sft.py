@@ -52,11 +52,11 @@ def build_model(job: Job, on_progress: OnProgress) -> Outcome:
     config = job.config
     set_seed(config.seed)
     location = job.model_location(job.sources.base, "base")
-    tokenizer, told = load_tokenizer(location), _config_of(location)
+    tokenizer, model_config = load_tokenizer(location), _config_of(location)
     rows = read_jsonl(job.inputs["dataset"] / "dataset.jsonl")
-    examples, counts = _tokenized(config, [Example(**row) for row in rows], tokenizer, context_tokens(told))
+    examples, counts = _tokenized(config, [Example(**row) for row in rows], tokenizer, context_tokens(model_config))
     device = this_device(config.compute)
-    shape = shape_of(told)
+    shape = shape_of(model_config)
     laid_out = _lay_out(shape, examples, config, device)
     on_progress(Progress(done=0, total=None, unit="steps", note="loading", shown=masked_text(examples[0], tokenizer)))
     try:

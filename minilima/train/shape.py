@@ -95,7 +95,7 @@ def published_shape(name: str) -> ModelShape | None:
 
 
 def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
-    """The shape that a config.json tells; None for models with experts and for those that name their sizes otherwise."""
+    """The shape by a config.json; None for models with experts and for those that name their sizes otherwise."""
     config = text_config(config)
     names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
     experts = config.get("num_experts") or config.get("num_local_experts")

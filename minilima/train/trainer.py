@@ -80,10 +80,10 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(self, *arguments: Any, **settings: Any) -> Any:
         """The Trainer's, with the time that it takes."""
         began = time.monotonic()
-        found = super().get_batch_samples(*arguments, **settings)
+        batch = super().get_batch_samples(*arguments, **settings)
         if self.meter is not None:
             self.meter.waited_seconds += time.monotonic() - began
-        return found
+        return batch
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW; ours where the weights are bfloat16. Norms and biases do not decay.

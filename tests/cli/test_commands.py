@@ -179,7 +179,7 @@ def test_a_plan_shows_every_stage_without_torch_or_any_file(tmp_path: Path) -> N
         f"main(['plan', '+experiment=quickstart', 'paths.outputs={tmp_path / 'new'}']); print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for role in ("base", "pool", "dataset", "model", "base_answers", "answers", "verdicts", "7 stages to build"):
+    for role in ("base", "pool", "dataset", "model", "base_answers", "answers", "verdicts", "9 stages to build"):
         assert role in result.stdout
     assert result.stdout.strip().endswith("False")
     assert not (tmp_path / "new").exists()
@@ -364,3 +364,15 @@ def test_runs_of_different_judges_are_named_apart_and_not_compared(tmp_path: Pat
 )
 def test_what_is_wrong_with_a_score_is_said_in_one_paragraph(tmp_path: Path, arguments: list[str], named: str) -> None:
     assert named in " ".join(refused(minilima("score", *arguments, cwd=tmp_path)).split())
+
+
+@pytest.mark.parametrize("action", ["gc", "ls", "verify"])
+def test_a_folder_without_a_store_is_named_and_stays_empty(tmp_path: Path, action: str) -> None:
+    result = minilima("store", action, cwd=tmp_path)
+    assert result.returncode == 0 and f"There is no store in {tmp_path}" in " ".join(result.stdout.split()).replace("/ ", "/")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_of_nothing_shows_help(tmp_path: Path) -> None:
+    result = minilima("-m", cwd=tmp_path)
+    assert result.returncode == 0 and "commands (minilima COMMAND --help" in result.stdout and list(tmp_path.iterdir()) == []

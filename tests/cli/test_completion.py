@@ -66,10 +66,14 @@ def test_bash_shows_what_is_missing_behind_the_equals_sign(tmp_path: Path) -> No
     words = " ".join(f"'{line}'" for line in lines)
     code = (
         f'PATH="{tmp_path}:$PATH"; eval "$(minilima completion bash)"\n'
-        f'for COMP_LINE in {words}; do COMP_POINT=${{#COMP_LINE}}; _minilima; printf "[%s]" "${{COMPREPLY[@]}}"; echo; done'
+        f'for COMP_LINE in {words}; do COMP_POINT=${{#COMP_LINE}}; _minilima; printf "[%s]" "${{COMPREPLY[@]}}"; echo; done\n'
+        f'COMP_LINE="{sys.executable} -m minilima plan sft=lo"; COMP_POINT=${{#COMP_LINE}}; rm "{program}"\n'
+        '_minilima_module; printf "[%s]" "${COMPREPLY[@]}"; echo; complete -p python'
     )
-    told = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines() == ["[lora ]", "[+experiment=]", "[plan ]", "[lima][lora]"], told.stderr
+    shown = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    *several, module, registered = shown.stdout.splitlines()
+    assert several == ["[lora ]", "[+experiment=]", "[plan ]", "[lima][lora]"], shown.stderr
+    assert module == "[lora ]" and "-F _minilima_module python" in registered
 
 
 def test_every_shell_has_a_script_and_others_are_named(capfd: pytest.CaptureFixture[str]) -> None:

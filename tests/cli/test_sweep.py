@@ -1,4 +1,4 @@
-"""Sweeps: points expand as Hydra would, share what they can, fail alone, and the same command goes on."""
+"""Sweeps: points expand as Hydra would, share what they can, fail alone, and the same command resumes."""
 
 import json
 import os
@@ -147,18 +147,22 @@ def test_ctrl_c_stops_a_sweep_at_once_and_the_same_command_goes_on(tmp_path: Pat
     ]  # fmt: skip
     environment = {**os.environ, "OPENAI_API_KEY": VALID_KEY}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite under nohup ignores it, and so would this
     )  # fmt: skip
     while len(server.requests) < 3:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "1 reply is in flight" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)  # the server would never answer it
     output, _ = process.communicate(timeout=60)
     server.hold_after = None
     assert process.returncode == 130
     assert statuses(tmp_path) == ["stopped", "missing"]
-    assert shlex.join(command) in output.splitlines(), "the line that goes on, unbroken"
+    assert shlex.join(command) in output.splitlines(), "the command to resume, unbroken"
     asked = Counter(json.dumps(body, sort_keys=True) for body in server.requests)
 
     assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=120).returncode == 0

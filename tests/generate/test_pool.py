@@ -584,3 +584,15 @@ def test_layouts_are_drawn_for_each_example_and_keep_its_text() -> None:
     assert len(texts) == 7 and all("Use {braces}" in text and "x {y}" in text for text in texts)
     assert len({encode("Use {braces}", "", str(n)) for n in range(60)}) == 6
     assert encode("a", "b", "same") == encode("a", "b", "same")
+
+
+def test_rows_that_hold_no_task_are_rejected_with_their_reason_where_that_is_asked_for(
+    tmp_path: Path, server: ModelServer
+) -> None:
+    (tmp_path / "tasks.jsonl").write_text('{"instruction": "Add 1 and 1."}\n{"question": "What?"}\n')
+    server.answer = writer
+    settings = ["data=answers", f"data.path={tmp_path / 'tasks.jsonl'}", "data.on_bad_row=reject"]
+    outcome = build_pool(job(tmp_path, server, *settings), on_progress)
+    assert (outcome.metrics["tasks"], outcome.metrics["reasons"]) == (1, {"has no valid instruction": 1})
+    (row,) = read_jsonl(tmp_path / "work" / "rejected.jsonl")
+    assert row["id"] == "row2" and "What?" in row["text"]

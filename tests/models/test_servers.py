@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from minilima.cli.doctor_checks import check_endpoint
+from minilima.cli.doctor_endpoints import check_endpoint
 from minilima.config.schema import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.budget import Budget, Price, key_problem
@@ -228,6 +228,13 @@ def test_a_server_that_ignores_the_limits_name_is_asked_by_the_older_one(server:
     replies = client(server, concurrency=1).reply_many(requests(3), ignore)
     assert [reply.completion_tokens for reply in replies] == [500, 5, 5]
     assert replies[0].faults == ("longer than asked for", "max_tokens instead of max_completion_tokens")
+
+
+def test_a_limit_whose_older_name_is_refused_keeps_the_newer_one(server: ModelServer) -> None:
+    server.counts, server.refuse = lambda body, text: (10, 500), newest_openai
+    replies = client(server, concurrency=1).reply_many(requests(4), ignore)
+    assert [reply.finish for reply in replies] == ["stop"] * 4 and server.received == 5, "refused once, and not tried again"
+    assert replies[1].faults == ("max_completion_tokens instead of max_tokens", "longer than asked for")
 
 
 def test_a_refusal_is_kept_as_what_it_is(server: ModelServer, tmp_path: Path) -> None:

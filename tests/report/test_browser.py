@@ -88,7 +88,7 @@ def test_ten_pairs_are_shown_at_a_time_and_buttons_and_keys_turn_the_page(open_p
     open_page.click("#next")
     assert shown(open_page)[0] == "10"
     open_page.keyboard.press("n")
-    expect(open_page.locator("#told")).to_have_text("26 of 26 · page 3 of 3")
+    expect(open_page.locator("#status")).to_have_text("26 of 26 · page 3 of 3")
     expect(open_page.locator("#next")).to_be_disabled()
     open_page.keyboard.press("p")
     assert shown(open_page)[0] == "10"
@@ -99,7 +99,7 @@ def test_filters_for_outcome_order_length_and_category_work_together(open_page: 
     assert shown(open_page) == ["3", "7"]
     open_page.select_option("#length", "base")
     assert shown(open_page) == []
-    expect(open_page.locator("#told")).to_have_text("Nothing matches.")
+    expect(open_page.locator("#status")).to_have_text("Nothing matches.")
     open_page.click("#reset")
     open_page.click("#flipped")
     assert shown(open_page) == ["5"]
@@ -109,7 +109,7 @@ def test_filters_for_outcome_order_length_and_category_work_together(open_page: 
     open_page.click("#outcomes >> text=all")
     open_page.select_option("#category", "vicuna")
     assert shown(open_page)[:3] == ["1", "3", "5"]
-    expect(open_page.locator("#told")).to_contain_text("12 of 26")
+    expect(open_page.locator("#status")).to_contain_text("12 of 26")
 
 
 def test_the_search_looks_into_instructions_answers_and_the_judges_words(open_page: Page) -> None:

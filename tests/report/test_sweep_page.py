@@ -37,7 +37,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(outputs: Path) -> str:
-    return write_sweep_report([outputs / "runs"], outputs / "told" / "sweep.html").read_text()
+    return write_sweep_report([outputs / "runs"], outputs / "with spaces" / "sweep.html").read_text()
 
 
 def test_the_page_shows_every_run_with_the_best_first_and_names_what_was_left_out(page: str) -> None:
@@ -49,7 +49,7 @@ def test_the_page_shows_every_run_with_the_best_first_and_names_what_was_left_ou
 
 
 def test_the_pictures_are_in_the_page_and_beside_it_as_svg_and_png(outputs: Path, page: str) -> None:
-    folder = outputs / "told" / "sweep_pictures"
+    folder = outputs / "with spaces" / "sweep_pictures"
     assert {file.name for file in folder.iterdir()} == {f"{name}.{kind}" for name in PICTURES for kind in ("svg", "png")}
     for name in PICTURES:
         assert f'id="picture-{name}"' in page

@@ -1,4 +1,4 @@
-"""A full disk says so, whichever library meets it, and the same command goes on once there is room."""
+"""A full disk says so, whichever library meets it, and the same command resumes once there is room."""
 
 import os
 import shutil

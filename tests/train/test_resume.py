@@ -1,4 +1,4 @@
-"""A killed training goes on as if nothing had happened."""
+"""A killed training resumes as if nothing had happened."""
 
 import json
 import os

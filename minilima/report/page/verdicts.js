@@ -49,7 +49,7 @@ document.addEventListener("DOMContentLoaded", () => {
     page = Math.min(Math.max(page, 0), pages - 1);
     const pairs = found.slice(page * PAGE, (page + 1) * PAGE).map(pair);
     at("pairs").replaceChildren(...pairs);
-    at("told").textContent = found.length ? `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} · page ${page + 1} of ${pages}` : "Nothing matches.";
+    at("status").textContent = found.length ? `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} · page ${page + 1} of ${pages}` : "Nothing matches.";
     for (const id of ["previous", "previous-below"]) at(id).disabled = page === 0;
     for (const id of ["next", "next-below"]) at(id).disabled = page === pages - 1;
     for (const button of at("outcomes").children) button.setAttribute("aria-pressed", String(button.dataset.outcome === wanted.outcome));
@@ -74,8 +74,8 @@ document.addEventListener("DOMContentLoaded", () => {
 
   function answer(row, whose) {
     const { words, cut } = row[whose];
-    const told = `${words.toLocaleString("en")} ${words === 1 ? "word" : "words"}${cut ? ", cut at the token limit" : ""}`;
-    return element("div", { class: whose }, element("h3", {}, names[whose], element("small", {}, told)), ...text(row[whose].text));
+    const details = `${words.toLocaleString("en")} ${words === 1 ? "word" : "words"}${cut ? ", cut at the token limit" : ""}`;
+    return element("div", { class: whose }, element("h3", {}, names[whose], element("small", {}, details)), ...text(row[whose].text));
   }
 
   function pair(row) {

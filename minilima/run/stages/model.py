@@ -18,7 +18,7 @@ from minilima.store.job import Job, Outcome
 from minilima.store.sources import Sources
 
 _ADDED_LATER = ("lora_dora", "weights")
-"""Enter the key where they are not the default, so that models made before they existed are still found."""
+"""Enter the key where they are not the default, so that models made before they existed are reused."""
 _CHECKPOINT_TIMES = 7
 """A checkpoint of full fine-tuning beside the bfloat16 result: weights (2 bytes), float32 masters and two moments (12)."""
 
