@@ -439,6 +439,24 @@ def test_only_what_changes_the_scores_enters_the_key(tiny_model: Path) -> None:
     assert by_ifd != recipe("dataset.select=ifd", "dataset.warmup_examples=9")
 
 
+def test_a_plan_says_what_scoring_costs(tiny_model: Path) -> None:
+    def planned(select: str, *more: str) -> tuple[float, str]:
+        config = load_config(["data=file", f"model.path={tiny_model}", f"data.path={DATA / 'minilima_175.jsonl'}",
+                              "dataset.include_seeds=false", f"dataset.select={select}", *more])  # fmt: skip
+        sources = resolve(config)
+        found = DATASET.planned_work(config, sources, {})
+        assert found is not None
+        return found.units, DATASET.describe(config, sources)
+
+    once, described = planned("perplexity")
+    assert "1 forward pass of the scorer over 175 rows" in described
+    assert planned("ifd")[0] == planned("deita")[0] == 2 * once
+    assert "2 forward passes of the scorer" in planned("ifd")[1]
+    assert planned("less")[0] == 4 * once and planned("less", "dataset.warmup_epochs=2")[0] == 2 * once
+    assert "gradients after each of 2 passes" in planned("less", "dataset.warmup_epochs=2")[1]
+    assert planned("random") == (1, "all examples that pass the filters")
+
+
 def test_a_scorer_that_cannot_be_read_is_refused(tiny_model: Path) -> None:
     config = load_config(["data=file", f"model.path={tiny_model}", f"data.path={DATA / 'minilima_175.jsonl'}",
                           "dataset.select=ifd", "dataset.scorer=judge"])  # fmt: skip
