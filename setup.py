@@ -80,6 +80,7 @@ setup(
         "ray": ["hydra-ray-launcher>=1.2.2", "joblib<1.6"],
         # Not with the others: the sweeper for Hydra 1.3 pins optuna<3 (2.10.1, of 2022); the one for optuna 4 needs Hydra 1.4.
         "optuna": ["hydra-optuna-sweeper>=1.3,<1.4"],
+        # Not beside constraints.txt: vLLM wants a torch and transformers of its own; docs/howto/servers.md has the other way.
         "vllm": ["vllm"],
         "workspaces": ["wandb-workspaces>=0.4"],  # a saved view of a sweep in W&B
         "qlora": ["bitsandbytes>=0.48"],  # the 4-bit kernels of sft=qlora; a large wheel that nothing else needs

@@ -42,7 +42,9 @@ def stages(config: Config, sources: Sources) -> Graph:
     judges = (to(base.JUDGE_BASE) if sources.judge not in (None, sources.base) else None) or trained
 
     tasks = to(pool.POOL, generator=writes if pool.writes_here(config) else None)
-    examples = to(dataset.DATASET, pool=tasks, generator=writes if dataset.rates_here(config) else None)
+    scores = {sources.judge: judges, sources.generator: writes, sources.base: trained}.get(sources.scorer) or to(base.SCORER_BASE)
+    rates = writes if dataset.rates_here(config) else None
+    examples = to(dataset.DATASET, pool=tasks, generator=rates, scorer=scores if sources.scorer is not None else None)
     epochs = to(model.EPOCHS, base=trained, dataset=examples)
     if epochs is None:
         tuned = to(model.MODEL, base=trained, dataset=examples)

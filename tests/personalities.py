@@ -35,7 +35,7 @@ class Personality:
     behaviour: str
     refuses: Refuse = lambda body: None
     message: Callable[[str], Mapping[str, Any]] = lambda text: {}
-    """What its message holds beside, or in place of, the text."""
+    """What its message holds beside, or instead of, the text."""
     choice: Mapping[str, Any] | None = None
     usage: Mapping[str, Any] | None = None
     raw: bytes | None = None

@@ -121,26 +121,26 @@ def check_devices(config: Config, gpus: Sequence[str] | None, torch: Mapping[str
         return [Finding(name="torch", level=Level.fail, says=f"cannot be used: {torch['error']}", fix=fix)]
     usable = torch["gpus"]
     says = f"{torch['torch']}, {usable} usable GPU{'' if usable == 1 else 's'}{', bfloat16' if torch['bf16'] else ''}"
-    found = [Finding(name="torch", level=Level.ok, says=says)]
+    findings = [Finding(name="torch", level=Level.ok, says=says)]
     if gpus:
-        found.append(Finding(name="gpus", level=Level.ok, says="; ".join(gpus)))
+        findings.append(Finding(name="gpus", level=Level.ok, says="; ".join(gpus)))
     if gpus and not usable and compute.device != DeviceKind.cpu:
         build = f"is built for CUDA {torch['built_for']}" if torch["built_for"] else "is a build without CUDA"
         says = f"the driver lists {len(gpus)}, torch can use none: torch {build}"
         fix = "install a torch that fits the driver, check $CUDA_VISIBLE_DEVICES, or set compute=cpu"
-        found.append(
+        findings.append(
             Finding(name="gpus", level=Level.warn if compute.device == DeviceKind.auto else Level.fail, says=says, fix=fix)
         )
     elif not usable and compute.device == DeviceKind.cuda:
         fix = "compute=auto or compute=cpu runs on the CPU"
-        found.append(Finding(name="gpus", level=Level.fail, says="compute.device=cuda, and there is none", fix=fix))
+        findings.append(Finding(name="gpus", level=Level.fail, says="compute.device=cuda, and there is none", fix=fix))
     if usable > 1:
         nccl = torch["nccl"]
         level, fix = (Level.ok, "") if nccl else (Level.fail, "install a torch with NCCL, or set compute.processes=1")
-        found.append(Finding(name="nccl", level=level, says=nccl or "missing", fix=fix))
+        findings.append(Finding(name="nccl", level=level, says=nccl or "missing", fix=fix))
     if compute.zero_stage is not None:
-        found.append(_deepspeed(torch))
-    return found
+        findings.append(_deepspeed(torch))
+    return findings
 
 
 def _deepspeed(torch: Mapping[str, Any]) -> Finding:

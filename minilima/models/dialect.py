@@ -18,7 +18,7 @@ _OPTIONAL = ("top_p", "temperature", "presence_penalty", "stop", "reasoning_effo
 _NEUTRAL = {"top_p": 1, "presence_penalty": 0}
 """Values that change nothing: they are left out whatever a server has against them (some want a top_p below 1)."""
 _LEAST_TEMPERATURE = 0.01
-"""In the place of 0, for servers whose range begins above it."""
+"""Instead of 0, for servers whose range begins above it."""
 OLDER_LIMIT = "max_tokens"
 _LIMITS = ("max_completion_tokens", OLDER_LIMIT)
 _NOT_TAKEN = re.compile(

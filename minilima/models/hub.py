@@ -77,8 +77,8 @@ def listed_files(name: str, commit: str) -> tuple[str, ...]:
 
     if os.environ.get("HF_HUB_OFFLINE"):
         return ()
-    answer = reached(lambda: HfApi().model_info(name, revision=commit, timeout=5.0).siblings)
-    return tuple(str(file.rfilename) for file in answer or ())
+    info = reached(lambda: HfApi().model_info(name, revision=commit, timeout=5.0).siblings)
+    return tuple(str(file.rfilename) for file in info or ())
 
 
 @cache
@@ -137,11 +137,11 @@ def _asked_commit(name: str, revision: str) -> str | None:
     from huggingface_hub.errors import RepositoryNotFoundError  # gated models are of this kind
 
     try:
-        answer = reached(lambda: HfApi().model_info(name, revision=revision, timeout=5.0).sha, RepositoryNotFoundError)
+        info = reached(lambda: HfApi().model_info(name, revision=revision, timeout=5.0).sha, RepositoryNotFoundError)
     except RepositoryNotFoundError as error:
         raise MinilimaError(
             f"The hub does not give out {name}.",
             f"{type(error).__name__}: the name is wrong, or its licence must be accepted and you must be logged in.",
             "Check the name, run `hf auth login`, or use model=smollm2_135m.",
         ) from None
-    return str(answer) if answer else None
+    return str(info) if info else None

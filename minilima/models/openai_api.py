@@ -64,7 +64,7 @@ def chat_call(model: str, request: Request) -> tuple[str, dict[str, Any]]:
         schema = {"name": "reply", "strict": True, "schema": json.loads(request.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.thinking is not None:
-        # vLLM's and SGLang's way to reach a chat template; only servers of our own models are told.
+        # vLLM's and SGLang's way to reach a chat template; it is sent only to servers of our own models.
         body["chat_template_kwargs"] = {"enable_thinking": request.thinking != Thinking.off}
     body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
     return "/chat/completions", {**body, "max_completion_tokens": sampling.max_tokens}
