@@ -110,9 +110,11 @@ def _asked_commit(wanted: _Wanted) -> str | None:
 def _fetched(wanted: _Wanted, commit: str) -> list[dict[str, Any]]:
     """The rows of a split; pictures and sound, which no text model learns, only as a mark that they are there."""
     import datasets
+    from huggingface_hub.utils import logging
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
+    logging.set_verbosity_error()
     try:
         with TemporaryDirectory() as folder:
             table = datasets.load_dataset(
