@@ -5,6 +5,7 @@ The commit of a branch is asked for once a command; where the hub cannot be reac
 """
 
 import json
+import logging
 import os
 import re
 from dataclasses import dataclass, replace
@@ -110,11 +111,10 @@ def _asked_commit(wanted: _Wanted) -> str | None:
 def _fetched(wanted: _Wanted, commit: str) -> list[dict[str, Any]]:
     """The rows of a split; pictures and sound, which no text model learns, only as a mark that they are there."""
     import datasets
-    from huggingface_hub.utils import logging
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         with TemporaryDirectory() as folder:
             table = datasets.load_dataset(

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from minilima.environment import PACKAGE
 from minilima.formats.records import Example
+from minilima.formats.words import count_words
 from minilima.generate.classification import label_balance
 from minilima.generate.languages import languages
 from minilima.generate.refusals import is_refusal
@@ -142,7 +143,7 @@ def _lengths(examples: Sequence[Example]) -> dict[str, dict[str, str]]:
     words: dict[str, list[int]] = {"what the user says": [], "the answer": []}
     for example in examples:
         for what, role in zip(words, ("user", "assistant"), strict=True):
-            words[what].append(sum(len(turn["content"].split()) for turn in example.messages() if turn["role"] == role))
+            words[what].append(sum(count_words(turn["content"]) for turn in example.messages() if turn["role"] == role))
     return {what: _spread(sorted(counts)) for what, counts in words.items()}
 
 
