@@ -478,6 +478,20 @@ class JudgeConfig:
 
 
 @dataclass(kw_only=True)
+class BenchmarkConfig:
+    """How the `benchmarks` are run."""
+
+    size: int | None = setting(None, AT_LEAST_ONE)
+    """Only the first rows of each, for a quick look (of the harness: of each of its tasks); None = all."""
+    max_tokens: int = setting(256, AT_LEAST_ONE, "tokens")
+    """Longest answer to a prompt of minilima_verifiable, in tokens; the harness's tasks have their own."""
+    shots: int | None = setting(None, AT_LEAST_ZERO)
+    """Worked examples shown before each row of the harness's tasks; None = as many as the task says."""
+    data: str | None = None
+    """A folder with copies of the harness's data sets, FOLDER/owner/name as on the hub; None = the hub, or its cache."""
+
+
+@dataclass(kw_only=True)
 class TrackingConfig:
     """Weights & Biases: a view of the files, never needed by a run."""
 
@@ -526,6 +540,10 @@ class Config:
     eval_set: EvalSetConfig = field(default_factory=EvalSetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    benchmarks: list[str] = field(default_factory=list)
+    """What alignment cost or gained, without a judge, base against tuned: minilima_verifiable (packaged), and tasks of
+    lm-evaluation-harness by its names (ifeval, gsm8k, mmlu, arc_challenge, hellaswag, truthfulqa_mc2; the extra `benchmarks`)."""
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     endpoints: EndpointsConfig = field(default_factory=EndpointsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
