@@ -73,6 +73,8 @@ setup(
             "ruff>=0.9",
             "wandb-workspaces>=0.4",
         ],
+        # Without [math], whose antlr is not Hydra's.
+        "benchmarks": ["lm-eval[ifeval]>=0.4.13,<0.5"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
         "joblib": ["hydra-joblib-launcher>=1.2"],
         "slurm": ["hydra-submitit-launcher>=1.2"],

@@ -33,11 +33,14 @@ class Hub:
 @contextmanager
 def running_hub() -> Iterator[Hub]:
     """A hub for as long as the block lasts."""
-    handler = type("Handler", (_Handler,), {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        handler.hub = Hub(endpoint=f"http://127.0.0.1:{server.server_address[1]}")
+
+    class Handler(_Handler):
+        """Of this hub alone."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Handler.hub = Hub(endpoint=f"http://127.0.0.1:{server.server_address[1]}")
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield handler.hub
+        yield Handler.hub
         server.shutdown()
 
 

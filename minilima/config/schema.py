@@ -20,6 +20,7 @@ from minilima.config.choices import (
     Offload,
     OnBadRow,
     Orders,
+    Perplexity,
     Pick,
     Precision,
     Quantise,
@@ -242,10 +243,29 @@ class DatasetConfig:
     size: int | None = setting(None, AT_LEAST_ONE)
     """Examples in the data set; None = all that pass. Sizes are nested: 100 lies inside 300 for the same seed."""
     select: Select = Select.random
-    """Which examples come first: random; diverse: farthest first by sentence vectors; stratified: topics in turn;
-    long: longest answers; quality: best ratings by the generator. Smaller sizes always lie inside larger ones."""
+    """Which examples come first: random; diverse: farthest first by sentence vectors; stratified: topics in turn; long: longest
+    answers; quality: best ratings by the generator; tags: those that bring most new intents, named by the generator. By
+    dataset.scorer: ifd: answers that the question helps least with (ratio of losses below 1, highest first); superfiltering:
+    the same without a template, for small models; superfiltering_diverse: its best fifth by what it covers; perplexity; deita:
+    complexity times quality, without near copies; and towards dataset.targets, rds: by hidden states; less: by gradients.
+    Smaller sizes always lie inside larger ones."""
     topics: int = setting(20, AT_LEAST_ONE)
     """select=stratified: clusters of sentence vectors."""
+    scorer: str | None = None
+    """The model that scores, for ifd, superfiltering, perplexity, deita, rds and less: base, generator, judge, a packaged model,
+    a folder or a hub name; for deita also a generator or judge at an endpoint that gives log-probabilities. None = base."""
+    targets: str = "minilima_dev_50"
+    """select=rds|less: the tasks that the model is to become good at, with answers: a packaged set or a file in an evaluation
+    set's format. Refused where a task of the evaluation set is among them."""
+    perplexity: Perplexity = Perplexity.middle
+    """select=perplexity: which answers come first, by their perplexity after the question: low, middle or high."""
+    warmup_examples: int | None = setting(None, AT_LEAST_ZERO)
+    """select=ifd|less: examples of the pool that the scorer is trained on before, with adapters. None = none for ifd, and for
+    less 5 % of the pool and at least 32."""
+    warmup_epochs: int | None = setting(None, AT_LEAST_ONE, "passes")
+    """Passes over them; None = 1 for ifd, 4 for less, which measures gradients after each."""
+    warmup_learning_rate: float = setting(1e-4, ABOVE_ZERO)
+    """Peak learning rate of that training, falling linearly to 0."""
     encoding: Encoding = Encoding.plain
     """plain: the input below the instruction; self_instruct: one of its 13 layouts at random, which makes models robust."""
     min_output_words: int = setting(0, AT_LEAST_ZERO, "words")
@@ -458,6 +478,20 @@ class JudgeConfig:
 
 
 @dataclass(kw_only=True)
+class BenchmarkConfig:
+    """How the `benchmarks` are run."""
+
+    size: int | None = setting(None, AT_LEAST_ONE)
+    """Only the first rows of each, for a quick look (of the harness: of each of its tasks); None = all."""
+    max_tokens: int = setting(256, AT_LEAST_ONE, "tokens")
+    """Longest answer to a prompt of minilima_verifiable, in tokens; the harness's tasks have their own."""
+    shots: int | None = setting(None, AT_LEAST_ZERO)
+    """Worked examples shown before each row of the harness's tasks; None = as many as the task says."""
+    data: str | None = None
+    """A folder with copies of the harness's data sets, FOLDER/owner/name as on the hub; None = the hub, or its cache."""
+
+
+@dataclass(kw_only=True)
 class TrackingConfig:
     """Weights & Biases: a view of the files, never needed by a run."""
 
@@ -506,6 +540,10 @@ class Config:
     eval_set: EvalSetConfig = field(default_factory=EvalSetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    benchmarks: list[str] = field(default_factory=list)
+    """What alignment cost or gained, without a judge, base against tuned: minilima_verifiable (packaged), and tasks of
+    lm-evaluation-harness by its names (ifeval, gsm8k, mmlu, arc_challenge, hellaswag, truthfulqa_mc2; the extra `benchmarks`)."""
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     endpoints: EndpointsConfig = field(default_factory=EndpointsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

@@ -5,18 +5,23 @@
 A broken row stops the import and is named: a data set that silently shrinks is not the one that was asked for.
 """
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from minilima.errors import MinilimaError
 from minilima.formats.broken import BrokenRowError, as_object, broken_rows
 from minilima.formats.llamafactory import Layout
+from minilima.formats.oasst import conversations, holds_trees
 from minilima.formats.preferred import BAD, chosen_side, has_sides, is_bad
 from minilima.formats.records import Example, Rejected
 from minilima.formats.rows import UNANSWERED, Row, alpaca, check_keys, conversation, left_out, recognised, worked
 from minilima.formats.tables import BrokenLine, scan_rows
 from minilima.formats.tasks import USED, read_row
+
+_LISTS = ("messages", "conversations", "history", "instances")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +50,9 @@ class Imported:
 
 
 def uses_context(path: Path) -> bool:
-    """Whether rows have a context, or tasks several parts, which earlier versions passed over."""
+    """Whether rows have a context or a system_prompt, or tasks several parts, which earlier versions passed over."""
     rows = [row for row in scan_rows(path) if isinstance(row, dict)]
-    return any(row.get("context") or (row.get("instances") and "output" not in row) for row in rows)
+    return any(row.get("context") or row.get("system_prompt") or (row.get("instances") and "output" not in row) for row in rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +89,9 @@ def read_file(path: Path, layout: Layout | None = None, reading: Reading | None 
     """
     reading = reading or Reading()
     examples: list[Example] = []
-    rejected: list[Rejected] = []
+    rows, rejected = _conversations(path, layout, reading)
     broken = _Broken(path=path)
-    for row, values in _numbered(path):
+    for row, values in rows:
         try:
             made, left = _examples(_renamed(row, values, reading), layout, reading)
         except BrokenRowError as error:
@@ -143,6 +148,15 @@ def unused_columns(path: Path, reading: Reading) -> list[str]:
     return list(dict.fromkeys(str(name) for row in scan_rows(path) if isinstance(row, dict) for name in row if name not in used))
 
 
+def _conversations(path: Path, layout: Layout | None, reading: Reading) -> tuple[Sequence[tuple[Row, object]], list[Rejected]]:
+    """The rows of a file; of trees of messages the best conversation of each, and what is beside it."""
+    rows = scan_rows(path)
+    if layout is not None or reading.columns or not holds_trees(rows):
+        return [(_row(number, values), values) for number, values in enumerate(rows, start=1)], []
+    made, rejected = conversations(rows)
+    return [(_row(number, values), values) for number, values in made], rejected
+
+
 def _numbered(path: Path) -> Sequence[tuple[Row, object]]:
     return [(_row(number, values), values) for number, values in enumerate(scan_rows(path), start=1)]
 
@@ -154,14 +168,24 @@ def _row(number: int, values: object) -> Row:
 
 def _renamed(row: Row, values: object, reading: Reading) -> Row:
     """The row with the table's columns under the names that they have here."""
+    if isinstance(values, BrokenRowError):
+        raise values
     values = as_object(values)
-    renamed = dict(values)
+    renamed = {name: _parsed_cell(name, value) for name, value in values.items()}
     for name, column in reading.columns:
         if column not in values:
             there = ", ".join(map(str, values))
             raise BrokenRowError(f"has no column {column}", f"data.columns.{name} names it; those that are there: {there}.")
         renamed.pop(column, None)
     return replace(row, values={**renamed, **{name: values[column] for name, column in reading.columns}})
+
+
+def _parsed_cell(name: str, value: object) -> object:
+    """A list that a table without types holds as JSON."""
+    if name in _LISTS and isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
 
 
 def _examples(row: Row, layout: Layout | None, reading: Reading) -> tuple[list[Example], list[Rejected]]:

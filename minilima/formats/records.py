@@ -44,6 +44,8 @@ class Example:
     """Key in the reply cache of the request that gave the output."""
     score: float | None = None
     """Rating by which it was chosen, where it was rated."""
+    scores: dict[str, float] | None = None
+    """The numbers that the rating was made of, where there are several."""
     nearest_id: str | None = None
     """The row it resembles most among those that stood before it."""
     nearest_rouge: float | None = None

@@ -20,7 +20,8 @@ UNANSWERED = "unanswered"
 EMPTY = "empty_output"
 """Reason for leaving out a prompt whose answer is empty."""
 _OTHER_NAMES: dict[str | None, str] = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
+    "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+    "assistant": "assistant", "system": "system", "developer": "system",
 }  # fmt: skip
 """Roles of ShareGPT and OpenAI, which data sets such as BELLE's mix."""
 
@@ -67,6 +68,13 @@ class Row:
         value = self.values.get(column) if column else None
         return None if value is None or (isinstance(value, str) and not value.strip()) else self.text(value, str(column))
 
+    def system(self, column: str | None) -> str | None:
+        """The system message of a row; OpenOrca and others call it system_prompt."""
+        system, prompt = self.optional(column), self.optional("system_prompt") if column in (None, "system") else None
+        if system and prompt and system != prompt:
+            raise self.broken("has two system messages", "They stand in system and system_prompt.")
+        return system or prompt
+
     def begin(self) -> str:
         """How the row begins, for messages."""
         return (self.line if self.line is not None else json.dumps(self.values, ensure_ascii=True, default=str))[:80]
@@ -77,8 +85,9 @@ class Row:
 
 def recognised(row: Row) -> Layout:
     """The layout that a row's columns tell."""
+    _check_one_meaning(row)
     for column in ("messages", "conversations"):
-        if column in row.values:
+        if column in row.values and (row.values[column] or "instruction" not in row.values):
             turns = row.values[column]
             has_roles = isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and "role" in turns[0]
             named = has_roles or (column == "messages" and not (isinstance(turns, list) and turns and "from" in turns[0]))
@@ -93,6 +102,21 @@ def recognised(row: Row) -> Layout:
         "It needs instruction with output (alpaca) or instances (Self-Instruct), conversations (LIMA, ShareGPT) or messages "
         f"(OpenAI).{row.columns()}",
     )
+
+
+def _check_one_meaning(row: Row) -> None:
+    """Refuses a row that says two things in the columns of two formats; one that is empty, or the same, says nothing else."""
+    forms = [name for name in ("messages", "conversations") if row.values.get(name)]
+    if len(forms) == 2 and row.values["messages"] != row.values["conversations"]:
+        raise row.broken("has messages and conversations", "Which of them is meant is not known.")
+    output, response = row.values.get("output"), row.values.get("response")
+    if output and response and output != response and not forms:
+        raise row.broken("has an output and a response", "Which of them is the answer is not known.")
+    if forms and row.values.get("instruction") and output:
+        turns = row.values[forms[0]]
+        said = list(turns[-1].values()) if isinstance(turns, list) and turns and isinstance(turns[-1], dict) else turns
+        if output not in (said or ()):
+            raise row.broken(f"has an instruction with output beside its {forms[0]}", "Which of them is meant is not known.")
 
 
 def worked(row: Row) -> tuple[list[Example], list[Rejected]]:
@@ -132,7 +156,7 @@ def alpaca(row: Row, layout: Layout) -> tuple[list[Example], list[Rejected]]:
         output=row.text(answer, "output"),
         source="file",
         history=tuple((row.text(user, "history"), row.text(answer, "history")) for user, answer in history or ()),
-        system=row.optional(layout.system),
+        system=row.system(layout.system),
     )
     return [example], []
 
@@ -149,7 +173,7 @@ def conversation(row: Row, layout: Layout, *, named: bool) -> tuple[list[Example
     if not isinstance(turns, list) or not turns:
         raise row.broken(f"has no proper {layout.messages}", "It must be a list with at least one turn.")
     said = [_turn(row, layout, turn, place, last=place == len(turns), named=named) for place, turn in enumerate(turns, start=1)]
-    system = row.optional(layout.system)
+    system = row.system(layout.system)
     if said[0].role == "system":
         opened = said.pop(0).text
         if system and opened and system != opened:
@@ -210,8 +234,17 @@ def _turn(row: Row, layout: Layout, turn: object, place: int, *, last: bool, nam
             f"The roles are: {', '.join(tag for tag in roles if tag)}. Tools are not understood.",
         )
     check_keys(row, turn, f" in turn {place}")
-    text = _spoken(row, turn.get(str(layout.content_tag)), known[role], place, last=last)
+    text = _spoken(row, _joined(row, turn.get(str(layout.content_tag)), place), known[role], place, last=last)
     return Said(role=known[role], text=text, trained=left_out(row, turn))
+
+
+def _joined(row: Row, content: object, number: int) -> object:
+    """The text of a content that comes in parts, as OpenAI's may; any other content as it is."""
+    if not isinstance(content, list) or not content or not all(isinstance(part, Mapping) for part in content):
+        return content
+    if others := [part.get("type") for part in content if part.get("type") != "text" or not isinstance(part.get("text"), str)]:
+        raise row.broken(f"has a part of the type {others[0]!r} in turn {number}", "Only parts with text are understood.")
+    return "".join(part["text"] for part in content)
 
 
 def _spoken(row: Row, value: object, role: str, place: int, *, last: bool) -> str:

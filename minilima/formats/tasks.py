@@ -9,7 +9,7 @@ from minilima.formats.records import user_text
 
 USED = ("instruction", "input", "context", "instances")
 """The columns that make a task; what is answered already is answered again."""
-_UNSEEN = ("system", "history", "tools", "image", "images", "audio", "audios", "video", "videos")
+_UNSEEN = ("system", "system_prompt", "history", "tools", "image", "images", "audio", "audios", "video", "videos")
 """Columns that change what is asked, and that a task on its own cannot carry."""
 
 

@@ -1,4 +1,5 @@
-"""A rating of each example by the generator, from 1 to 10: the score of `dataset.select=quality` (after Chen et al. 2023)."""
+"""What the generator says of each example: a rating from 1 to 10 (dataset.select=quality, after Chen et al. 2023), or what it
+asks for, in a few words (dataset.select=tags, after Lu et al. 2023)."""
 
 import re
 import unicodedata
@@ -23,6 +24,9 @@ _BESIDE_LETTERS = re.compile(r"(?<![\d.,A-Za-z])(10|[1-9])(\.\d)?(?!\d|[.,]\d|[A
 _NUMERALS = "一二三四五六七八九十"
 _NUMERAL = re.compile(rf"(?:^\W*|(?<=[：:是为打给]))([{_NUMERALS}])\s*(?:[分点]|\W*$)")
 _REPLY_TOKENS = 8
+_TAG_TOKENS = 48
+_MOST_TAGS, _TAG_WORDS = 8, 4
+"""More tags than asked for, or tags that are sentences, are a model's chatter."""
 
 
 def rate(examples: Sequence[Example], model: CachedModel, prompter: Prompter, on_progress: OnProgress) -> list[float | None]:
@@ -56,3 +60,21 @@ def parse_rating(text: str) -> float | None:
 def _western(text: str) -> str:
     """The text with digits of all scripts as 0 to 9."""
     return "".join(str(unicodedata.digit(char)) if char.isdecimal() else char for char in text)
+
+
+def tag(examples: Sequence[Example], model: CachedModel, prompter: Prompter, on_progress: OnProgress) -> list[frozenset[str]]:
+    """The tags of each example; none where no reply had any."""
+    sampling = prompter.greedy(_TAG_TOKENS)
+    requests = [
+        prompter.request("tags", [], sampling, request=user_text(example.instruction, example.input)) for example in examples
+    ]
+    replies = model.reply_many(
+        requests, counted(on_progress, len(requests), "tags"), usable=lambda reply: bool(parse_tags(reply.text))
+    )
+    return [parse_tags(reply.text) for reply in replies]
+
+
+def parse_tags(text: str) -> frozenset[str]:
+    """The tags in a reply: parts between commas or lines, in lower case, without numbers and marks around them."""
+    parts = (" ".join(re.sub(r"^[\W\d_]+|[\W_]+$", "", part).lower().split()) for part in re.split(r"[,;\n]", text))
+    return frozenset([part for part in parts if part and len(part.split()) <= _TAG_WORDS][:_MOST_TAGS])

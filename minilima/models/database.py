@@ -20,6 +20,7 @@ TABLES = {
     "replies": ("key", "reply"),
     "spent": ("ticket", "scope", "requests", "tokens", "usd"),
     "batched": ("request", "batch", "ticket"),
+    "numbers": ("key", "numbers"),
     "accounts": ("scope", "requests", "tokens", "usd"),
     "dialects": ("address", "model", "dialect", "probed"),
 }

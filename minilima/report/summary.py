@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.results import Results
 
 
@@ -48,6 +49,8 @@ class Summary:
     judge: str
     sources: tuple[SourceFile, ...] = ()
     notes: tuple[str, ...] = ()
+    benchmarks: tuple[BenchmarkChange, ...] = ()
+    """What alignment cost or gained, without a judge."""
 
     @property
     def score(self) -> float | None:

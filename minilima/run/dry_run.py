@@ -220,7 +220,8 @@ def _check_length(ids: Sequence[int], context: int | None, identity: str) -> Non
 
 
 def _check_rows(request: Mapping[str, Any], tokenizer: Any, context: int | None, vocabulary: int) -> list[str]:
-    from minilima.train.tokenize import IGNORED, check_embeddings, check_tokens, check_trained, tokenize_example
+    from minilima.models.packing import IGNORED
+    from minilima.train.tokenize import check_embeddings, check_tokens, check_trained, tokenize_example
 
     sft = request["sft"]
     thinking = Thinking(request["thinking"]) if request.get("thinking") else None

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from minilima.config.choices import DataKind, GeneratorKind, JudgeKind, Pick
-from minilima.config.schema import Config, DataConfig, EvalSetConfig
+from minilima.config.schema import Config, DataConfig, EvalSetConfig, GeneratorConfig, JudgeConfig
 from minilima.errors import MinilimaError, options
 from minilima.formats.alpaca_judges import find_annotators, read_annotators
 from minilima.formats.eval_sets import eval_set_identity
 from minilima.formats.files import DATA, canonical_json, sha256_file, sha256_text
 from minilima.formats.llamafactory import import_identity, locate, split_name
 from minilima.formats.tables import table_identity
+from minilima.generate.selection import METHODS
 from minilima.models import hub
 from minilima.models.fingerprint import fingerprint_directory
 from minilima.models.hub_splits import find_split
@@ -48,7 +49,43 @@ def resolve(config: Config) -> Sources:
         annotators=_annotators(config.judge.annotators_config) if config.judge.kind == JudgeKind.alpaca_eval else None,
         dev_set=_dev_set(config) if config.epoch.select != Pick.last else None,
         reference=_reference(config),
+        scorer=_scorer(config, base),
+        targets=_targets(config) if METHODS[config.dataset.select].targets else None,
     )
+
+
+def _scorer(config: Config, base: ModelSource) -> ModelSource | None:
+    """The weights that score examples; None where nothing is scored, or where a model at an endpoint does it."""
+    method, name = METHODS[config.dataset.select], config.dataset.scorer
+    if not method.scores:
+        return None
+    if name not in ("generator", "judge"):
+        return base if name in (None, "base") else _named_model(name)
+    named: GeneratorConfig | JudgeConfig = config.generator if name == "generator" else config.judge
+    if named.kind in (GeneratorKind.local, JudgeKind.local):
+        return _named_model(named.model) or base
+    if named.kind in (GeneratorKind.openai, JudgeKind.openai) and method.ratings:
+        return None
+    raise MinilimaError(
+        f"dataset.scorer={name} cannot score for dataset.select={config.dataset.select}.",
+        f"{name}={named.kind} is no model on this machine whose losses or states can be read"
+        + (", and none that rates." if method.ratings else "."),
+        "Leave dataset.scorer out (the base model scores), or name a packaged model, a folder or a hub name.",
+    )
+
+
+def _targets(config: Config) -> FileSource:
+    """The tasks towards which examples are chosen: a packaged set, or a file."""
+    name = config.dataset.targets
+    packaged = (DATA / f"{name}.jsonl").is_file()
+    source = _packaged_file("dataset.targets", name) if packaged else _as_prompts(_local_file("dataset.targets", name))
+    if source.sha256 == _eval_set(config).sha256:
+        raise MinilimaError(
+            f"dataset.targets={name} is the evaluation set.",
+            "Examples chosen by the prompts on which the model is evaluated make it look better than it is.",
+            "Leave it out: minilima_dev_50 was written for this.",
+        )
+    return source
 
 
 def _reference(config: Config) -> FileSource | None:
@@ -132,7 +169,7 @@ def _local_file(setting: str, value: str | None) -> FileSource:
     if value is None:
         raise MinilimaError(f"{setting} is not set.", "The chosen option needs a file of yours.", f"Add {setting}=/your/file.")
     path = Path(value).expanduser()
-    if not path.is_file() and not (path / "state.json").is_file():
+    if not path.exists():
         raise MinilimaError(
             f"There is no file {value}.", f"{setting} names it; paths count from {Path.cwd()}.", f"Correct {setting}=…"
         )

@@ -56,6 +56,10 @@ class Sources:
     dev_set: FileSource | None
     reference: FileSource | None
     """Answers that the tuned model is judged against; None = the base model's."""
+    scorer: ModelSource | None = None
+    """The weights that score examples, for methods of selection that need them."""
+    targets: FileSource | None = None
+    """The tasks towards which examples are chosen, for methods that need them."""
 
     @property
     def annotators_ask_openai(self) -> bool:
@@ -82,12 +86,12 @@ class Sources:
         return [settings.get("completions_kwargs") or {} for settings in read_annotators(self.annotators.path).values()]
 
     def converted(self, role: str) -> ModelSource:
-        """The model that the stage base, generator_base or judge_base converts."""
-        return {"generator_base": self.generator, "judge_base": self.judge}.get(role) or self.base
+        """The model that the stage base, generator_base, judge_base or scorer_base converts."""
+        return {"generator_base": self.generator, "judge_base": self.judge, "scorer_base": self.scorer}.get(role) or self.base
 
     def missing(self) -> list[str]:
         """What has to be reached before the experiment can run, in words."""
-        parts = (self.seeds, self.data, self.eval_set, self.base, self.generator, self.judge)
+        parts = (self.seeds, self.data, self.eval_set, self.base, self.generator, self.judge, self.scorer)
         return [part.missing for part in parts if part is not None and part.missing]
 
 

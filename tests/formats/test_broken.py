@@ -29,7 +29,8 @@ KINDS: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
 def test_all_broken_rows_are_counted_and_the_first_five_are_shown(tmp_path: Path, kind: str) -> None:
     read, fine, needed = KINDS[kind]
     path, unit = tmp_path / "rows.jsonl", kind.partition(" of ")[0]
-    lines = [json.dumps(fine), "{not json", *(json.dumps({**fine, needed: wrong}) for wrong in (False, 5, [], {}, 7.5))]
+    wrong: tuple[object, ...] = (False, 5, [], {}, 7.5)
+    lines = [json.dumps(fine), "{not json", *(json.dumps({**fine, needed: value}) for value in wrong)]
     path.write_text("\n".join([*lines, "[1]"]))
     with pytest.raises(MinilimaError) as refused:
         read(path)

@@ -152,3 +152,34 @@ def test_broken_lines_are_counted_together_and_may_be_left_out(tmp_path: Path) -
     (tmp_path / "a.csv").write_text("instruction,output\nDo.,Done.\nDo.,a,b\n")
     with pytest.raises(MinilimaError, match="Line 3"):
         read_file(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "instruction\toutput\nDo.\tDone.\n"),
+        ("a.csv", 'instruction; output\n"Do.";"Done."\n'),
+        ("a.csv", 'conversations\n"[{""from"": ""human"", ""value"": ""Do.""}, {""from"": ""gpt"", ""value"": ""Done.""}]"\n'),
+        ("a.json", '{\n  "instruction": "Do.",\n  "output": "Done."\n}\n'),
+        ("a.json", '[{"instruction": "Do.", "output": "Done.", "score": NaN}]'),
+    ],
+)
+def test_other_spellings_of_a_table_are_read(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    (example,) = read_file(tmp_path / name).examples
+    assert (example.instruction, example.output) == ("Do.", "Done.")
+
+
+def test_a_name_that_stands_twice_in_an_object_is_refused(tmp_path: Path) -> None:
+    twice = '{"instruction": "Do.", "instruction": "Stop.", "output": "Done."}'
+    for text in (twice, f"[{twice}]"):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(MinilimaError, match="he name 'instruction' stands twice"):
+            read_file(tmp_path / "a.json")
+
+
+def test_a_folder_without_a_table_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.jsonl").write_text(LINES)
+    with pytest.raises(MinilimaError, match=r"The folder .*shards is no table"):
+        resolve(load_config(["data=file", f"data.path={tmp_path / 'shards'}"]))

