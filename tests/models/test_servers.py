@@ -405,7 +405,7 @@ def test_doctor_names_a_socks_proxy_and_an_organisation(monkeypatch: pytest.Monk
 def test_a_pause_that_a_server_asks_for_in_a_header_or_in_words_is_kept(
     status: int, headers: dict[str, str], body: str, seconds: float
 ) -> None:
-    response = httpx.Response(status, headers=headers, text=body, request=httpx.Request("POST", "http://h/v1"))
+    response: Any = httpx.Response(status, headers=headers, text=body, request=httpx.Request("POST", "http://h/v1"))
     error = openai.APIStatusError("refused", response=response, body=None)
     assert pause_after(error, 0) == seconds
 
