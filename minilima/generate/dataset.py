@@ -21,6 +21,9 @@ from minilima.generate.selection import arrange
 from minilima.rouge import RougeIndex
 from minilima.store.job import Job, Outcome
 
+_SHOWN = 120
+"""Characters of an instruction in order.jsonl, to see what stands where."""
+
 
 def build_dataset(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes dataset.jsonl, rejected.jsonl, and order.jsonl: all that could be chosen, in order, with what it was chosen by."""
@@ -115,6 +118,7 @@ def _asked(example: Example) -> list[str]:
 def _ranked(rank: int, example: Example) -> dict[str, Any]:
     numbers = {"score": example.score, "scores": example.scores}
     row = {"rank": rank, "id": example.id, "source": example.source, "words": count_words(example.output)}
+    row["instruction"] = " ".join(example.instruction.split())[:_SHOWN]
     return {**row, **{name: value for name, value in numbers.items() if value is not None}}
 
 

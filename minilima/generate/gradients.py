@@ -76,7 +76,9 @@ def adam_step(gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor)
 def weighted(cosines: Sequence[Numbers], rates: Sequence[float]) -> Numbers:
     """The mean over passes, shape (n, targets), weighted by learning rates that are divided by their sum."""
     total = sum(rates)
-    return np.sum([rate / total * each for rate, each in zip(rates, cosines, strict=True)], axis=0).astype(np.float32)
+    shares = [rate / total * each for rate, each in zip(rates, cosines, strict=True)]
+    together: Numbers = np.sum(shares, axis=0).astype(np.float32)
+    return together
 
 
 def best_group(cosines: Numbers, groups: Sequence[str]) -> Numbers:
@@ -144,7 +146,7 @@ def _projected(model: Any, passages: Sequence[Passage], checkpoint: Checkpoint |
     rows = []
     for passage in passages:
         model.zero_grad()
-        mean_loss(model, passage).backward()
+        torch.autograd.backward(mean_loss(model, passage))
         gradient = torch.cat([weight.grad.flatten().float() for weight in weights if weight.grad is not None])
         rows.append(gradient if first is None or second is None else adam_step(gradient, first, second))
     return Projection()(torch.stack(rows))

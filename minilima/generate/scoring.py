@@ -26,12 +26,12 @@ from minilima.models.cache import CachedModel
 from minilima.models.chat import Request, Sampling, ask, counted
 from minilima.models.kept import KeptNumbers
 from minilima.models.openai_api import extra_fields
-from minilima.models.reader import Passage, Reader
 from minilima.prompts import render
 from minilima.store.job import Job
 
 if TYPE_CHECKING:
     from minilima.generate.warmup import WarmUp
+    from minilima.models.reader import Passage, Reader
 
 RATINGS = (1, 2, 3, 4, 5, 6)
 PROMPTS = ("complexity", "quality")
@@ -49,7 +49,7 @@ class Scoring:
     examples: Sequence[Example]
     """All that will be arranged, from which a warm-up takes its share."""
     usage: Usage = field(default_factory=Usage)
-    _rendered: tuple[Sequence[Example], list[Passage]] = field(default=((), []), repr=False)
+    _rendered: tuple[Sequence[Example], list["Passage"]] = field(default=((), []), repr=False)
     """The conversations that were last put into tokens, which takes as long as a small model needs to read them."""
 
     def tools(self) -> Tools:
@@ -100,8 +100,10 @@ class Scoring:
         return KeptNumbers(self.job.cache)
 
     @cached_property
-    def reader(self) -> Reader:
+    def reader(self) -> "Reader":
         """The scorer on this machine."""
+        from minilima.models.reader import Reader
+
         source = self.job.sources.scorer
         assert source is not None, "resolved for methods that need one"
         return Reader(
@@ -117,7 +119,7 @@ class Scoring:
     def states(self, examples: Sequence[Example]) -> Numbers:
         return self.reader.states(self._passages(examples, Text.conversation, with_end=True))
 
-    def _passages(self, examples: Sequence[Example], text: Text, *, with_end: bool = False) -> list[Passage]:
+    def _passages(self, examples: Sequence[Example], text: Text, *, with_end: bool = False) -> list["Passage"]:
         from minilima.generate.passages import answers_alone, passages
 
         tokenizer, thinking = self.reader.tokenizer, self.job.config.model.thinking
@@ -170,9 +172,10 @@ class Scoring:
         return best_group(measure(self._readable(examples)), [group for _, group in aims])
 
     @cached_property
-    def warm_reader(self) -> Reader:
+    def warm_reader(self) -> "Reader":
         """The scorer after a short training."""
         from minilima.generate.warmup import warmed
+        from minilima.models.reader import Reader
 
         reader, how = self.reader, self._warm_up(epochs=1)
         return Reader(
@@ -190,7 +193,7 @@ class Scoring:
             passages=learnt, epochs=dataset.warmup_epochs or epochs, learning_rate=dataset.warmup_learning_rate, seed=seed
         )
 
-    def _readable(self, examples: Sequence[Example]) -> list[Passage]:
+    def _readable(self, examples: Sequence[Example]) -> list["Passage"]:
         """The examples as they are trained on, no longer than the scorer can read."""
         return [self.reader.cut(passage) for passage in self._passages(examples, Text.conversation, with_end=True)]
 

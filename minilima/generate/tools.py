@@ -56,4 +56,6 @@ class Tools:
 def mean_losses(losses: Numbers) -> NDArray[np.float64]:
     """Nats a token; NaN where an answer has no token that was read."""
     nats, tokens = losses.astype(np.float64).T
-    return np.divide(nats, tokens, out=np.full(len(losses), np.nan), where=tokens > 0)
+    means = np.full(len(losses), np.nan)
+    np.divide(nats, tokens, out=means, where=tokens > 0)
+    return means

@@ -99,7 +99,7 @@ def warm_up(model: Any, how: WarmUp) -> Iterator[Checkpoint]:
             optimizer.param_groups[0]["lr"] = rate
             batch = order[number * BATCH : (number + 1) * BATCH]
             for passage in batch:
-                (mean_loss(model, passage) / len(batch)).backward()
+                torch.autograd.backward(mean_loss(model, passage) / len(batch))
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             optimizer.zero_grad()

@@ -28,7 +28,7 @@ class KeptNumbers:
 
     def find(self, keys: Sequence[str]) -> dict[str, Numbers]:
         """What is kept under these keys."""
-        found = {}
+        found: dict[str, Numbers] = {}
         for start in range(0, len(keys), _KEYS_A_QUERY):
             part = keys[start : start + _KEYS_A_QUERY]
             query = f"SELECT key, numbers FROM numbers WHERE key IN ({','.join('?' * len(part))})"  # noqa: S608 (only ?)

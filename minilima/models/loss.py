@@ -104,6 +104,6 @@ def loss_and_gradient(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch
 def token_losses(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy in nats, float32 (tokens,), of each of hidden (tokens, d) through weight (vocabulary, d); no gradients."""
     chunk = max(1, _LOGITS // weight.shape[0])
-    parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    parts = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
     losses = [torch.nn.functional.cross_entropy((part @ weight.T).float(), wanted, reduction="none") for part, wanted in parts]
     return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)

@@ -9,6 +9,7 @@ from minilima.config.schema import Config
 from minilima.formats.files import read_jsonl
 from minilima.formats.words import count_words
 from minilima.report.run_figures import BASE, TUNED, VERBS_SHOWN, Chart, counts, histogram, rings, similarity, yields
+from minilima.report.selection_section import selection_section
 from minilima.report.verbs import verb_and_noun
 from minilima.store.entries import Artifact
 
@@ -42,6 +43,7 @@ def dataset_section(artifacts: Mapping[str, Artifact], config: Config) -> dict[s
         "verbs_shown": min(VERBS_SHOWN, len({verb for verb, _ in pairs})),
         "with_verb": sum(pairs.values()),
         "reasons": counts(reasons, name="reasons", label="Reasons for rejection", colour=BASE) if reasons else None,
+        "selection": selection_section(artifact),
         "examples": shown,
         "rejected": rejected[:REJECTIONS_SHOWN],
         "rejected_total": len(rejected),

@@ -529,10 +529,13 @@ def test_every_way_to_select_gives_nested_data_sets(select: Select) -> None:
         return [float(item.id.startswith("sail")) for item in examples]
 
     def numbers(examples: Sequence[Example]) -> Vectors:
-        return np.array([[1 + int(sha256_text(each.id)[:4], 16) % 5 for _ in range(2)] for each in examples], dtype=np.float32)
+        found: Vectors = np.array([[1 + int(sha256_text(each.id)[:4], 16) % 5] * 2 for each in examples], dtype=np.float32)
+        return found
 
     def losses(examples: Sequence[Example], text: Text) -> Vectors:
-        return numbers(examples) * (np.array([1, 1]) if text in (Text.conversation, Text.plain) else np.array([2, 1]))
+        factors = [1, 1] if text in (Text.conversation, Text.plain) else [2, 1]
+        found: Vectors = numbers(examples) * np.array(factors, dtype=np.float32)
+        return found
 
     tools = Tools(
         seed=1, targets=pool[:2], embed=embed, rate=rate, losses=losses, ratings=numbers,

@@ -61,6 +61,8 @@ def _scoring(config: Config, sources: Sources) -> dict[str, Any] | None:
         "version": _SCORING,
         "scorer": sources.scorer.recipe() if sources.scorer is not None else _served(config).model,
         "targets": sources.targets.sha256 if sources.targets is not None else None,
+        # Targets are refused for one evaluation set and not for another.
+        "evaluated_on": sources.eval_set.sha256 if sources.targets is not None else None,
         "perplexity": dataset.perplexity if dataset.select == Select.perplexity else None,
         "thinking": config.model.thinking,
         "warmup": warmup if warms else None,
