@@ -57,8 +57,13 @@ def handle(*, run: str, host: str, port: int, engine: str | None) -> int:
     environment = dict(os.environ)
     if chosen == "transformers":
         environment |= {"HF_HUB_CACHE": str(linked_cache(model)), "HF_HUB_OFFLINE": "1"}
-    os.execve(arguments[0], arguments, environment)  # noqa: S606 - the point of the verb
+    become(arguments[0], arguments, environment)
     return 0
+
+
+def become(program: str, arguments: list[str], environment: dict[str, str]) -> None:
+    """Puts the program in this process's place."""
+    os.execve(program, arguments, environment)  # noqa: S606 - the point of the verb
 
 
 def _program(engine: str) -> str:

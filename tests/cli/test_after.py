@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from minilima.cli import serve
 from minilima.cli.chat_blind import compare_blind
 from minilima.cli.chat_session import Speaker, converse
 from minilima.config.compose import load_config
+from minilima.evaluate.length_control_tables import cached_tables
 from minilima.evaluate.score import score
 from minilima.formats.files import read_jsonl
 from minilima.formats.preferences import read_labels
@@ -164,7 +164,7 @@ def test_blind_choices_become_pairs_that_agreement_and_score_read(
         "tuned: third", ""
     ).replace("tuned: fourth", "").replace("tuned: fifth", "")
     assert [pair.label for pair in read_labels(labels).pairs] == [row["preference"] for row in rows]
-    (scored,) = score([labels], None).runs
+    (scored,) = score([labels], cached_tables()).runs
     assert scored.run.generator == "tuned"
     # A file of prompts goes on where it was left.
     prompts = tmp_path / "prompts.jsonl"
@@ -226,7 +226,7 @@ def test_serve_hands_over_to_a_server_that_is_installed(
         started.append(arguments)
         caches.append(environment.get("HF_HUB_CACHE"))
 
-    monkeypatch.setattr(os, "execve", become)
+    monkeypatch.setattr(serve, "become", become)
     monkeypatch.setenv("MINILIMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setattr(serve, "find_spec", lambda name: None)
@@ -270,6 +270,7 @@ def test_the_ollama_template_writes_turns_as_the_models_own_does(tiny_model: Pat
     from minilima.report.gguf import modelfile, ollama_template
 
     tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.bos_token = "<|im_start|>"  # as SmolLM2's, which its tokenizer does not add by itself
     template = ollama_template(tokenizer)
     head, _, body = template.partition("{{ range $i, $turn := .Messages }}")
     assert head == "{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ else }}{{ end }}"
