@@ -59,7 +59,7 @@ def test_there_are_50_dev_prompts_balanced_over_the_categories_with_references()
 def test_no_dev_prompt_resembles_a_seed_or_an_evaluation_prompt_or_another() -> None:
     dev = [prompt.instruction for prompt in DEV]
     assert highest(dev, [*(task.instruction for task in SEEDS), *(prompt.instruction for prompt in EVAL)]) <= LIMIT
-    assert all(highest([text], dev[:place]) <= LIMIT for place, text in enumerate(dev) if place)
+    assert all(highest([text], dev[:index]) <= LIMIT for index, text in enumerate(dev) if index)
 
 
 def test_no_two_seeds_resemble_each_other() -> None:
@@ -96,7 +96,7 @@ def test_no_german_seed_or_prompt_resembles_another_or_an_english_one() -> None:
     english = [*(task.instruction for task in SEEDS), *(prompt.instruction for prompt in (*EVAL, *DEV))]
     german = [*(task.instruction for task in GERMAN_SEEDS), *(prompt.instruction for prompt in GERMAN_EVAL)]
     assert highest(german, english) <= LIMIT
-    assert all(highest([text], german[:place]) <= LIMIT for place, text in enumerate(german) if place)
+    assert all(highest([text], german[:index]) <= LIMIT for index, text in enumerate(german) if index)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published sets for comparison are not on this machine")

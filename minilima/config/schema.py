@@ -186,7 +186,7 @@ class DataConfig:
     side: Side | None = None
     """kind=file: chosen imports the better answer of preference data; None refuses such data."""
     on_bad_row: OnBadRow = OnBadRow.stop
-    """kind=file: stop names the rows that cannot be used; reject leaves them out, listed in rejected.jsonl with the reason."""
+    """kind=file and kind=answers: stop names rows that cannot be used; reject lists them in rejected.jsonl with the reason."""
     classification_only: bool = False
     """Ask for classification tasks only, with classification seeds as demonstrations."""
     magpie_prefix: str | None = None

@@ -105,7 +105,7 @@ def eval_set_identity(path: Path) -> str:
 
 
 def read_references(path: Path, name: str, prompts: list[EvalPrompt]) -> list[Answer]:
-    """The answer to each prompt, found by its text, an input included; other rows of the file are ignored.
+    """The answer to each prompt, matched by its text, an input included; other rows of the file are ignored.
 
     Args:
         path: a model_outputs.json, or an evaluation set with answers of its own.
@@ -122,7 +122,7 @@ def read_references(path: Path, name: str, prompts: list[EvalPrompt]) -> list[An
     if missing:
         raise MinilimaError(
             f"{name} lacks answers to {len(missing):,} of {len(prompts):,} prompts.",
-            f"An answer is found by its prompt and input, which must be the same text; the first begins {missing[0][:60]!r}.",
+            f"An answer is matched by its prompt and input, which must be the same text; the first begins {missing[0][:60]!r}.",
             "Name another with eval.reference=…, or choose the evaluation set that it answers.",
         )
     ambiguous = [prompt.instruction for prompt in prompts if times[prompt.instruction] > 1]
@@ -147,11 +147,11 @@ def read_references(path: Path, name: str, prompts: list[EvalPrompt]) -> list[An
 
 
 def _answered(rows: Sequence[object]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The prompt of each row with the row, in which `output` is the answer to it; rows that are no tasks are left out."""
-    found: list[tuple[str, Mapping[str, Any]]] = []
+    """The prompt of each row with the row, in which `output` is the answer to it; rows that are no tasks are passed over."""
+    answered: list[tuple[str, Mapping[str, Any]]] = []
     for row in rows:
         with suppress(BrokenRowError):
             tasks = read_row(row)
             assert isinstance(row, Mapping), "read_row refuses all else"
-            found += [(task.text, {**row, "output": task.output}) for task in tasks]
-    return found
+            answered += [(task.text, {**row, "output": task.output}) for task in tasks]
+    return answered

@@ -1,6 +1,6 @@
 """Reads data sets that exist: alpaca, Self-Instruct, LIMA, ShareGPT, OpenAI, and entries of LLaMA-Factory's dataset_info.json.
 
-    file ─> rows ─> the row's layout (named by an entry, or told by its columns) ─> turns ─> examples
+    file ─> rows ─> the row's layout (named by an entry, or clear from its columns) ─> turns ─> examples
                                                                                        └─> rejected: what is not to be learnt
 A broken row stops the import and is named: a data set that silently shrinks is not the one that was asked for.
 """
@@ -81,7 +81,7 @@ def read_file(path: Path, layout: Layout | None = None, reading: Reading | None 
 
     Args:
         path: the file.
-        layout: where the rows keep their parts; None: each row's columns tell.
+        layout: where the rows keep their parts; None: it follows from the columns of each row.
         reading: what the user asked for.
 
     Raises:

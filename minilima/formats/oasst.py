@@ -12,9 +12,9 @@ from minilima.formats.broken import BrokenRowError
 from minilima.formats.records import Rejected
 
 LOWER = "lower_ranked"
-"""Reason for leaving out a message beside the best path."""
+"""Reason for rejecting a message beside the best path."""
 DELETED = "deleted"
-"""Reason for leaving out a message that was deleted, or that did not pass its review, with what follows it."""
+"""Reason for rejecting a message that was deleted, or that did not pass its review, with what follows it."""
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 
 
@@ -47,7 +47,7 @@ def holds_trees(rows: Sequence[object]) -> bool:
 
 
 def conversations(rows: Sequence[object]) -> tuple[list[tuple[int, object]], list[Rejected]]:
-    """(number, row) of each conversation as OpenAI messages, an error in the place of a row that cannot be used; and the rest.
+    """(number, row) of each conversation as OpenAI messages, an error instead of a row that cannot be used; and the rest.
 
     The number of a conversation is that of its first message.
     """

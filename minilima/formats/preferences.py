@@ -1,6 +1,6 @@
 """Reads pairs of answers of which it is known which one people, or another judge, preferred.
 
-Three formats are told apart by their fields; all of them may be any table (tables.py):
+Their fields tell three formats apart; all of them may be any table (tables.py):
     ours        {"instruction": …, "output_1": …, "output_2": …, "preference": 1, 1.5 or 2, "reference": … (if there is one)}
     AlpacaEval  its annotations.json, and its people's cross-annotations: the same fields and more
     Auto-J      {"prompt": …, "response 1": …, "response 2": …, "label": 0 (first better), 1 (second) or 2 (tie)}
@@ -105,7 +105,7 @@ def read_published(path: Path, size: int | None = None) -> list[LabelSet]:
     Raises:
         MinilimaError: the file cannot be understood, or a run in it has no verdict.
     """
-    found = []
+    sets = []
     for run in read_annotations(path):
         pairs = [
             _labelled(row.instruction, row.output_1, row.output_2, (row.preference,), None)
@@ -114,7 +114,7 @@ def read_published(path: Path, size: int | None = None) -> list[LabelSet]:
         ]
         if not pairs:
             raise MinilimaError(f"{path} has no verdict for {run.generator}.", "All are null or -1.", "Leave the file out.")
-        found.append(
+        sets.append(
             LabelSet(
                 name=f"{run.generator} against {run.baseline or 'a baseline without a name'}",
                 by=run.judge or "a judge without a name",
@@ -123,14 +123,14 @@ def read_published(path: Path, size: int | None = None) -> list[LabelSet]:
                 model=run.generator,
             )
         )
-    return found
+    return sets
 
 
 def _sample(pairs: list[LabelledPair], size: int | None) -> tuple[LabelledPair, ...]:
     """In the file's order; a smaller sample lies inside a larger one."""
     order = list(range(len(pairs)))
     random.Random(0).shuffle(order)
-    return tuple(pairs[place] for place in sorted(order[:size]))
+    return tuple(pairs[index] for index in sorted(order[:size]))
 
 
 def _pair(row: dict[str, Any]) -> LabelledPair:

@@ -16,9 +16,9 @@ OPENAI = replace(
 )
 
 UNANSWERED = "unanswered"
-"""Reason for leaving out a prompt at the end of a conversation."""
+"""Reason for rejecting a prompt at the end of a conversation."""
 EMPTY = "empty_output"
-"""Reason for leaving out a prompt whose answer is empty."""
+"""Reason for rejecting a prompt whose answer is empty."""
 _OTHER_NAMES: dict[str | None, str] = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
     "assistant": "assistant", "system": "system", "developer": "system",
@@ -84,7 +84,7 @@ class Row:
 
 
 def recognised(row: Row) -> Layout:
-    """The layout that a row's columns tell."""
+    """The layout that follows from a row's columns."""
     _check_one_meaning(row)
     for column in ("messages", "conversations"):
         if column in row.values and (row.values[column] or "instruction" not in row.values):
@@ -125,10 +125,10 @@ def worked(row: Row) -> tuple[list[Example], list[Rejected]]:
     if not isinstance(instances, list) or not instances or not all(isinstance(one, dict) for one in instances):
         raise row.broken("has no proper instances", "They must be a list of objects with input and output.")
     examples, rejected = [], []
-    for place, one in enumerate(instances, start=1):
-        task = {"instruction": row.values.get("instruction"), "system": row.values.get("system"), **one}
+    for number, one in enumerate(instances, start=1):
+        task = {**{name: row.values.get(name) for name in ("instruction", "system", "system_prompt")}, **one}
         made, left = alpaca(replace(row, values=task), ALPACA)
-        end = f".{place}" if place > 1 else ""
+        end = f".{number}" if number > 1 else ""
         examples += [replace(example, id=example.id + end) for example in made]
         rejected += [replace(item, id=item.id + end) for item in left]
     return examples, rejected
@@ -172,7 +172,9 @@ def conversation(row: Row, layout: Layout, *, named: bool) -> tuple[list[Example
     turns = row.values.get(str(layout.messages))
     if not isinstance(turns, list) or not turns:
         raise row.broken(f"has no proper {layout.messages}", "It must be a list with at least one turn.")
-    said = [_turn(row, layout, turn, place, last=place == len(turns), named=named) for place, turn in enumerate(turns, start=1)]
+    said = [
+        _turn(row, layout, turn, number, last=number == len(turns), named=named) for number, turn in enumerate(turns, start=1)
+    ]
     system = row.system(layout.system)
     if said[0].role == "system":
         opened = said.pop(0).text
@@ -184,10 +186,10 @@ def conversation(row: Row, layout: Layout, *, named: bool) -> tuple[list[Example
 
 
 def _check_order(row: Row, said: Sequence[Said], turns: int) -> None:
-    for place, one in enumerate(said):
-        if one.role != (expected := ("user", "assistant")[place % 2]):
+    for number, one in enumerate(said):
+        if one.role != (expected := ("user", "assistant")[number % 2]):
             raise row.broken(
-                f"has the {one.role} speak in turn {place + 1 + turns - len(said)}, where the {expected} should",
+                f"has the {one.role} speak in turn {number + 1 + turns - len(said)}, where the {expected} should",
                 "A system message may come first; then user and assistant alternate, and the user begins.",
             )
     if not said:
@@ -219,22 +221,22 @@ def _dialogue(row: Row, said: list[Said], system: str | None) -> tuple[list[Exam
     return [example], rejected
 
 
-def _turn(row: Row, layout: Layout, turn: object, place: int, *, last: bool, named: bool) -> Said:
+def _turn(row: Row, layout: Layout, turn: object, number: int, *, last: bool, named: bool) -> Said:
     if isinstance(turn, str):  # LIMA's files hold texts alone, the user's first
-        speaker = ("user", "assistant")[(place - 1) % 2]
-        return Said(role=speaker, text=_spoken(row, turn, speaker, place, last=last))
+        speaker = ("user", "assistant")[(number - 1) % 2]
+        return Said(role=speaker, text=_spoken(row, turn, speaker, number, last=last))
     if not isinstance(turn, dict):
-        raise row.broken(f"has no proper turn {place}", f"It must be an object with {layout.role_tag} and {layout.content_tag}.")
+        raise row.broken(f"has no proper turn {number}", f"It must be an object with {layout.role_tag} and {layout.content_tag}.")
     roles: dict[str | None, str] = {layout.user_tag: "user", layout.assistant_tag: "assistant", layout.system_tag: "system"}
     role = turn.get(str(layout.role_tag))
     known: dict[str | None, str] = roles if named else {**_OTHER_NAMES, **roles}
     if not isinstance(role, str) or role not in known:
         raise row.broken(
-            f"has the {layout.role_tag} {role!r} in turn {place}",
+            f"has the {layout.role_tag} {role!r} in turn {number}",
             f"The roles are: {', '.join(tag for tag in roles if tag)}. Tools are not understood.",
         )
-    check_keys(row, turn, f" in turn {place}")
-    text = _spoken(row, _joined(row, turn.get(str(layout.content_tag)), place), known[role], place, last=last)
+    check_keys(row, turn, f" in turn {number}")
+    text = _spoken(row, _joined(row, turn.get(str(layout.content_tag)), number), known[role], number, last=last)
     return Said(role=known[role], text=text, trained=left_out(row, turn))
 
 
@@ -247,11 +249,11 @@ def _joined(row: Row, content: object, number: int) -> object:
     return "".join(part["text"] for part in content)
 
 
-def _spoken(row: Row, value: object, role: str, place: int, *, last: bool) -> str:
+def _spoken(row: Row, value: object, role: str, number: int, *, last: bool) -> str:
     """The text of a turn: a system message, and the answer at the end, may be empty."""
     if (role == "system" or (role == "assistant" and last)) and (value is None or (isinstance(value, str) and not value.strip())):
         return ""
-    return row.text(value, f"turn {place}")
+    return row.text(value, f"turn {number}")
 
 
 _NOT_UNDERSTOOD = {

@@ -1,4 +1,4 @@
-"""Reads the rows of any table that people have: what the file is, is told by its first bytes, not by its name.
+"""Reads the rows of any table that people have: its first bytes say what it is, not its name.
 
     gzip, zstd ─> unpacked ─> parquet, arrow ─> rows
                           └─> text in UTF-8 or UTF-16 ─> JSON, JSONL, or by its name CSV and TSV ─> rows
@@ -57,7 +57,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def scan_rows(path: Path) -> list[object]:
-    """The rows of a table, a `BrokenLine` in the place of each that cannot be read.
+    """The rows of a table, a `BrokenLine` instead of each that cannot be read.
 
     Raises:
         MinilimaError: the table as a whole cannot be read.

@@ -37,7 +37,7 @@ _POINTS = re.compile(
     re.IGNORECASE,
 )
 
-# Imperatives at the beginning of a clause. Words that are English too are left out, so that English texts are judged as ever.
+# Imperatives at the beginning of a clause. Words that are English too are excluded, so that English texts are judged as ever.
 _LATIN_VERBS = {
     "German": (
         "analysiere antworte argumentiere begründe benenne berechne bereite beschreibe bestimme beurteile bewerte bilde "
@@ -117,7 +117,7 @@ _LETTERS = frozenset("äöüßàâæçéèêëîïôœùûÿáíóúñğışéå
 
 
 def asks(text: str) -> bool:
-    """Whether a text asks a question (other than in a quotation) or tells somebody to do something.
+    """Whether a text contains a question (other than in a quotation) or a command.
 
     True of texts in a language that is not known here: what cannot be judged is not rejected.
     """
@@ -133,7 +133,7 @@ def asks(text: str) -> bool:
 
 
 def _is_judged(text: str) -> bool:
-    """Whether a text in Latin script is in a language of which a statement can be told from a request."""
+    """Whether a text in Latin script is in a language whose statements and requests can be distinguished."""
     if is_foreign(text):
         return language_of(text) in _KNOWN
     words = text.lower().split()

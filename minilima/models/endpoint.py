@@ -285,7 +285,7 @@ def connect(
         MinilimaError: the model has no name (`setting` is where it belongs), or a cap in USD has no price.
     """
     if not model:
-        raise MinilimaError(f"{setting} is not set.", "An endpoint is asked for a model by its name.", f"Add {setting}=…")
+        raise MinilimaError(f"{setting} is not set.", "An endpoint needs the name of a model.", f"Add {setting}=…")
     budget = Budget(cache, stage, endpoint.budget, price_of(model, endpoint))
     if endpoint.batch:
         from minilima.models.batch import BatchModel

@@ -5,6 +5,7 @@ The commit of a branch is asked for once a command; where the hub cannot be reac
 """
 
 import json
+import logging
 import os
 import re
 from dataclasses import dataclass, replace
@@ -113,6 +114,7 @@ def _fetched(wanted: _Wanted, commit: str) -> list[dict[str, Any]]:
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         with TemporaryDirectory() as folder:
             table = datasets.load_dataset(

@@ -95,14 +95,15 @@ def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaE
         says = masked(words_of(error), endpoint).rstrip(".")
         return MinilimaError(what, " ".join(filter(None, [f"It says: {says}." if says else "It says nothing.", guess])), fix)
     again = "Run the same command again later: every reply that arrived is kept and not asked for again."
-    retries = "1 retry" if endpoint.max_retries == 1 else f"{endpoint.max_retries} retries"
     root = root_cause(error)
     if isinstance(error, NoCompletionError):
         says = masked(str(error), endpoint).rstrip(".")
-        return MinilimaError(f"{address} sent no chat completion, after {retries}.", f"It sent {says}.", error.fix or again)
+        return MinilimaError(
+            f"{address} sent no chat completion, after {endpoint.max_retries} retries.", f"It sent {says}.", error.fix or again
+        )
     says = masked(words_of(error) if isinstance(error, openai.APIStatusError) else str(root), endpoint).rstrip(".")
     return MinilimaError(
-        f"{address} did not answer, after {retries}.",
+        f"{address} did not answer, after {endpoint.max_retries} retries.",
         f"The last error was {type(root).__name__}: {says or 'it took too long'}.",
         again,
     )

@@ -23,6 +23,7 @@ from minilima.run.gpus import leased, visible_gpus
 from minilima.run.hosts import Commands, machines, processes_each, torchrun
 from minilima.run.stages import spec_of
 from minilima.store.job import Job, Outcome, parse_error
+from minilima.store.progress import written_too
 
 LOG_LINES_SHOWN = 6
 
@@ -54,6 +55,7 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
     """
     job_file = job.scratch / "job.json"
     write_atomic(job_file, job.to_json())
+    on_progress = written_too(job.scratch, on_progress)
     log_file = job.scratch / "log.txt"
     outcome: Outcome | None = None
     error: MinilimaError | None = None

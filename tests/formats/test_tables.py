@@ -1,4 +1,4 @@
-"""Tables: the same rows from every container and encoding, told by the first bytes, and broken lines named together."""
+"""Tables: the same rows from every container and encoding, recognised by the first bytes, and broken lines named together."""
 
 import gzip
 import json
@@ -92,8 +92,8 @@ def test_a_saved_folder_is_a_table_and_its_content_its_key(tmp_path: Path) -> No
     datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "one")
     datasets.Dataset.from_list(ROWS[:1]).save_to_disk(tmp_path / "other")
     assert read_rows(tmp_path / "one") == ROWS
-    found = [resolve(load_config(["data=file", f"data.path={tmp_path / name}"])).data for name in ("one", "other")]
-    assert found[0] is not None and found[1] is not None and found[0].sha256 != found[1].sha256
+    folders = [resolve(load_config(["data=file", f"data.path={tmp_path / name}"])).data for name in ("one", "other")]
+    assert folders[0] is not None and folders[1] is not None and folders[0].sha256 != folders[1].sha256
     datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "splits")
     with pytest.raises(MinilimaError, match="splits: train"):
         read_rows(tmp_path / "splits")

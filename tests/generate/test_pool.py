@@ -316,7 +316,7 @@ def test_labels_and_whole_examples_can_come_as_json(tmp_path: Path, server: Mode
             return '{"labels": ["short", "long"]}'
         number = sha256_text(json.dumps(body["messages"]))[:6]
         if schema["tasks"]["items"]["type"] == "string":
-            return json.dumps({"tasks": [f"Judge whether {number}{place} is long." for place in range(3)]})
+            return json.dumps({"tasks": [f"Judge whether {number}{item} is long." for item in range(3)]})
         return json.dumps({"tasks": [{"instruction": f"Say {number} in French.", "input": "", "output": f"Voilà {number}."}]})
 
     server.answer = answer
@@ -466,9 +466,9 @@ def test_a_row_names_the_reply_that_it_was_read_from(tmp_path: Path, server: Mod
     build_pool(job(tmp_path, server, "data.requests_per_round=2"), on_progress)
     database = sqlite3.connect(tmp_path / "cache.sqlite")
     for row in [row for name in ("instructions", "instances") for row in read_jsonl(tmp_path / "work" / f"{name}.jsonl")]:
-        found = database.execute("SELECT reply FROM replies WHERE key = ?", (row["request"],)).fetchone()
+        kept = database.execute("SELECT reply FROM replies WHERE key = ?", (row["request"],)).fetchone()
         written = row["input"] if row.get("is_classification") else row.get("output", row["instruction"])
-        assert written in json.loads(found[0])["text"]
+        assert written in json.loads(kept[0])["text"]
 
 
 def test_what_was_refused_stands_with_its_answer_and_its_neighbour(tmp_path: Path, server: ModelServer) -> None:
