@@ -132,8 +132,11 @@ def test_states_are_means_weighted_by_position(tiny_model: Path) -> None:
 
 def test_the_next_token_is_asked_for_after_the_question(tiny_model: Path) -> None:
     tokenizer = load_tokenizer(str(tiny_model))
-    passage = question("Rate this from 1 to 6.", tokenizer, None)
-    assert tokenizer.decode(passage.ids).endswith("<|im_start|>assistant\n")
+    passage = question("Rate this from 1 to 6.", tokenizer, None, 512)
+    assert tokenizer.decode(passage.ids).endswith("from 1 to 6.<|im_end|>\n<|im_start|>assistant\n")
+    cut = question("Rate this from 1 to 6: " + "very long " * 300, tokenizer, None, 61)
+    assert len(cut.ids) == cut.end == 61 and "Rate this" in tokenizer.decode(cut.ids)
+    assert tokenizer.decode(cut.ids).endswith("<|im_end|>\n<|im_start|>assistant\n")
     model = load_model(str(tiny_model), torch.float32, torch.device("cpu")).eval()
     with torch.no_grad():
         wanted = model(input_ids=torch.tensor([list(passage.ids)])).logits[0, -1, [7, 30]].numpy()
