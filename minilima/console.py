@@ -54,6 +54,37 @@ def say(text: str = "", style: str | None = None, *, whole: bool = False) -> Non
     _out.print(Text(plain(text)), style=style, soft_wrap=whole)
 
 
+def say_piece(text: str) -> None:
+    """A piece of a text that is still being written."""
+    sys.stdout.write(plain(text))
+    sys.stdout.flush()
+
+
+def read_key(question: str, keys: Sequence[str]) -> str | None:
+    """Asks for one of the keys: a press on a terminal, the first letter of a line from a pipe; None where the input ended."""
+    say_piece(question)
+    while True:
+        pressed = _pressed() if sys.stdin.isatty() else sys.stdin.readline()
+        if not pressed or pressed in ("\x03", "\x04"):
+            return None
+        if (key := pressed.strip()[:1].lower()) in keys:
+            say_piece(f"{key}\n")
+            return key
+
+
+def _pressed() -> str:
+    """One key, without Enter."""
+    import termios
+    import tty
+
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setraw(sys.stdin)
+        return sys.stdin.read(1)
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
 def say_raw(text: str) -> None:
     """Text as it is, without wrapping: for output that other programs read."""
     sys.stdout.write(text + "\n")

@@ -9,13 +9,13 @@ from functools import cache
 from typing import Any
 
 from minilima import __version__, console
-from minilima.cli import agreement, compare, completion, doctor, export, fetch, plan, run, score, store
+from minilima.cli import agreement, chat, compare, completion, doctor, export, fetch, init, plan, run, score, serve, store, view
 from minilima.cli.mistakes import unknown_word
 from minilima.cli.options import PROGRAM, Parser, own_folder
 from minilima.config.groups import CONF, groups
 from minilima.environment import ROOT
 
-_MODULES = (run, plan, doctor, compare, export, store, agreement, score, fetch, completion)
+_MODULES = (run, plan, init, doctor, compare, view, chat, serve, export, store, agreement, score, fetch, completion)
 
 _INTRODUCTION = """\
 minilima: from seed tasks to an aligned model and a win rate, in one command.

@@ -17,50 +17,100 @@ if TYPE_CHECKING:
     from minilima.store.sources import Sources
 
 _STAGES = {"data": "dataset", "alpaca_eval": "model"}
-"""What can be exported, and the stage that has to be built."""
+"""What is exported by an experiment's settings, and the stage that has to be built."""
+_KINDS = ("model", *_STAGES)
+_GGUF = ("q8_0", "q4_k_m")
 
 
 def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
     parser = verbs.add_parser(
         "export",
-        summary="write a finished data set or model for other tools",
-        description="data writes the data set for datasets, LLaMA-Factory and others, with a data card; alpaca_eval writes the "
-        "config with which alpaca_eval runs the tuned model.",
-        examples=("export data FOLDER +experiment=quickstart", "export alpaca_eval FOLDER +experiment=quickstart"),
+        summary="write a finished data set or model for other people and tools",
+        description="model RUN FOLDER writes the tuned model of a finished run with a model card, also as a GGUF file for "
+        "llama.cpp and Ollama; data FOLDER writes the data set for datasets, LLaMA-Factory and others, with a data card; "
+        "alpaca_eval FOLDER writes the config with which alpaca_eval runs the tuned model.",
+        examples=("export model outputs/runs/quickstart-0123abcd FOLDER", "export data FOLDER +experiment=quickstart"),
+        paths=1,
     )
-    parser.add_argument("kind", choices=tuple(_STAGES), metavar="|".join(_STAGES), help="what to write, and for whom")
-    parser.add_argument("folder", metavar="FOLDER", help="a new or empty folder")
+    parser.add_argument("kind", choices=_KINDS, metavar="|".join(_KINDS), help="what to write, and for whom")
+    parser.add_argument("folder", metavar="FOLDER", help="a new or empty folder; with model: the run, and then the folder")
     add_overrides(parser)
-    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="with data: upload it to a private repository too")
+    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload it to a private repository too")
+    parser.add_argument(
+        "--linked-to", metavar="OWNER/NAME", help="name the model's data set, or the data set's model, in the card"
+    )
+    parser.add_argument("--adapter", action="store_true", help="with model: the LoRA adapters alone")
+    parser.add_argument(
+        "--gguf",
+        nargs="?",
+        const=_GGUF[0],
+        choices=_GGUF,
+        metavar="|".join(_GGUF),
+        help="with model: a GGUF file and a Modelfile too",
+    )
     parser.set_defaults(handler=handle)
 
 
-def handle(*, kind: str, folder: str, overrides: list[str], config_dir: str | None, push_to_hub: str | None) -> int:
+def handle(
+    *, kind: str, folder: str, overrides: list[str], config_dir: str | None, push_to_hub: str | None, linked_to: str | None,
+    adapter: bool, gguf: str | None,
+) -> int:  # fmt: skip
     """Writes the folder and says what to do with it."""
+    words = [folder, *(item for item in overrides if "=" not in item and not item.startswith("~"))]
+    _check(kind, words, {"--adapter": adapter, "--gguf": gguf is not None})
+    for option, name in (("--push-to-hub", push_to_hub), ("--linked-to", linked_to)):
+        if name is not None:
+            _check_name(name, option, kind)
+    if kind == "model":
+        from minilima.cli.export_model import write_model
+
+        write_model(*words, adapter=adapter, gguf=gguf, repository=push_to_hub, data_set=linked_to)
+        return 0
     from minilima.config.compose import load_config
 
-    if "=" in folder or (push_to_hub is not None and kind != "data"):
-        raise MinilimaError(
-            "This export command cannot be read.",
-            f"{folder} is a setting, not a folder." if "=" in folder else "--push-to-hub belongs to export data.",
-            "For example: minilima export data FOLDER +experiment=quickstart",
-        )
     wanted = [*(item for item in overrides if not item.startswith("until=")), f"until={_STAGES[kind]}"]
     command = plain_line(*wanted, config_dir=config_dir)
     config = load_config(overrides, config_dir=config_dir)
     if kind == "data":
-        _write_data(config, Path(folder), command, push_to_hub)
+        _write_data(config, Path(folder), command, push_to_hub, linked_to)
     else:
         _write_model(config, Path(folder), command)
     return 0
 
 
-def _write_data(config: "Config", folder: Path, command: str, repository: str | None) -> None:
-    from minilima.report.export_dataset import check_repository, push
+def _check(kind: str, words: list[str], options: dict[str, bool]) -> None:
+    """Refuses what does not go together."""
+    if kind == "model" and len(words) == 1:
+        why, fix = "It names a run or a folder, and needs both.", "export model outputs/runs/quickstart-0123abcd FOLDER"
+    elif kind != "model" and len(words) > 1:
+        why, fix = f"{words[1]!r} is not a setting.", f"export {kind} FOLDER +experiment=quickstart"
+    elif setting := next((word for word in words if "=" in word), None):
+        why, fix = f"{setting} is a setting, not a folder.", f"export {kind} FOLDER +experiment=quickstart"
+    elif kind != "model" and (option := next((name for name, given in options.items() if given), None)):
+        why, fix = f"{option} belongs to export model.", "export model outputs/runs/quickstart-0123abcd FOLDER"
+    elif all(options.values()):
+        why, fix = "A GGUF file holds a whole model, not adapters alone.", "export model outputs/runs/quickstart-0123abcd FOLDER"
+    else:
+        return
+    raise MinilimaError("This export command cannot be read.", why, f"For example: minilima {fix}")
 
-    if repository is not None:
-        check_repository(repository)
-    exported = data_of(config, folder, command)
+
+def _check_name(name: str, option: str, kind: str) -> None:
+    from minilima.report.hub import check_repository
+
+    if kind == "alpaca_eval":
+        raise MinilimaError(
+            "This export command cannot be read.",
+            f"{option} belongs to export model and export data.",
+            "For example: minilima export data FOLDER +experiment=quickstart",
+        )
+    check_repository(name, option)
+
+
+def _write_data(config: "Config", folder: Path, command: str, repository: str | None, model: str | None) -> None:
+    from minilima.report.hub import push
+
+    exported = data_of(config, folder, command, model)
     console.say(f"Wrote {exported.examples:,} examples to {folder}:")
     console.show_table(("file", "bytes"), [(name, f"{size:,}") for name, size in exported.files.items()])
     console.say("Read README.md and state a licence in its header before you pass the data on.")
@@ -90,13 +140,14 @@ def _location(folder: Path) -> str:
     return str(next(iter(local.values()))["completions_kwargs"]["model_name"])
 
 
-def data_of(config: "Config", folder: Path, build_command: str) -> "Exported":
+def data_of(config: "Config", folder: Path, build_command: str, model: str | None = None) -> "Exported":
     """Writes the experiment's data set into a new folder.
 
     Args:
         config: the experiment.
         folder: must not be there yet, or be empty.
         build_command: what to type where the data set is not built; part of the error.
+        model: the name on the hub of a model that was trained on it, to which the card links.
 
     Raises:
         MinilimaError: the data set is not in the store, or the folder holds something.
@@ -105,7 +156,7 @@ def data_of(config: "Config", folder: Path, build_command: str) -> "Exported":
 
     sources, graph, store = _entries(config)
     dataset = _built(graph, "dataset", store, sources, build_command)
-    return export_data(config, sources, dataset, store.find(graph["pool"]), folder)
+    return export_data(config, sources, dataset, store.find(graph["pool"]), folder, model)
 
 
 def model_of(config: "Config", folder: Path, build_command: str) -> dict[str, int]:

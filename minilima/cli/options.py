@@ -32,7 +32,11 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 class Parser(argparse.ArgumentParser):
     """The words and options of one verb; a mistake names the nearest valid word. Help, completion and reference read it."""
 
-    def __init__(self, *, summary: str = "", description: str = "", examples: Sequence[str] = (), **settings: Any) -> None:
+    def __init__(
+        self, *, summary: str = "", description: str = "", examples: Sequence[str] = (), paths: int = 0, **settings: Any
+    ) -> None:
+        """`paths`: how many words among the settings may be paths, for a verb of which one kind takes more of them."""
+        self.paths = paths
         settings |= {"add_help": False, "allow_abbrev": False, "formatter_class": _formatter}
         self.summary, self.about, self.examples = summary, description, tuple(f"{PROGRAM} {example}" for example in examples)
         super().__init__(
@@ -76,9 +80,9 @@ class Parser(argparse.ArgumentParser):
         if rest:
             self.error(f"{rest[0]!r} is one word too many")
         parsed = vars(values)
-        for word in parsed.get("overrides", ()):
-            if "=" not in word and not word.startswith("~"):
-                raise unknown_word(word, verbs, groups(parsed["config_dir"]), first=False)
+        bare = [word for word in parsed.get("overrides", ()) if "=" not in word and not word.startswith("~")]
+        for word in bare[self.paths :]:
+            raise unknown_word(word, verbs, groups(parsed["config_dir"]), first=False)
         if "overrides" in parsed:
             # A preset of the data is an option of its group.
             parsed["overrides"] = [re.sub(r"^data\.preset=", "data=", item) for item in parsed["overrides"]]

@@ -15,6 +15,7 @@ from minilima.config.schema import ComputeConfig, Config
 from minilima.formats.eval_sets import load_eval_set, read_references
 from minilima.formats.files import read_jsonl, write_atomic, write_jsonl
 from minilima.formats.records import Answer, EvalPrompt, OnProgress, Progress, ReferenceLoss
+from minilima.formats.words import count_words
 from minilima.models.cache import CachedModel
 from minilima.models.chat import ChatModel, Request, Sampling, all_came, ask, counted
 from minilima.models.engines import find_served, load_writer
@@ -58,7 +59,7 @@ def write_answers(
     return {
         "answers": len(answers),
         "truncated": sum(answer.truncated for answer in answers),
-        "mean_words": sum(len(answer.output.split()) for answer in answers) / len(answers),
+        "mean_words": sum(count_words(answer.output) for answer in answers) / len(answers),
         "reference_tokens": sum(loss.tokens for loss in losses),
         "reference_nats": sum(loss.nats for loss in losses),
     }

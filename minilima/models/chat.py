@@ -43,7 +43,7 @@ class Request:
     messages: tuple[Message, ...]
     sampling: Sampling
     sample: int = 0
-    """Tells apart requests that are otherwise equal, so that each is sampled anew."""
+    """Tells apart requests that are otherwise equal, so that each is sampled again."""
     prefill: str | None = None
     """How a local model's reply is made to begin; the reply's text includes it. Endpoints ignore it."""
     schema: str | None = None
@@ -98,7 +98,7 @@ OnReply = Callable[[int, Reply], None]
 
 
 def counted(on_progress: OnProgress, total: int, unit: str) -> OnReply:
-    """What to call with each of `total` replies, so that progress is told in `unit`."""
+    """What to call with each of `total` replies, so that progress is shown in `unit`."""
     numbers = itertools.count(1)
     return lambda index, reply: on_progress(Progress(done=next(numbers), total=total, unit=unit))
 

@@ -17,9 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from minilima.environment import PACKAGE
 from minilima.formats.records import Example
+from minilima.formats.words import count_words
 from minilima.generate.classification import label_balance
-from minilima.generate.dataset_statistics import languages
-from minilima.generate.filters import is_refusal
+from minilima.generate.languages import languages
+from minilima.generate.refusals import is_refusal
 
 ROWS_SHOWN = 10
 CHARACTERS_SHOWN = 600
@@ -50,6 +51,8 @@ class CardFacts:
     dataset: Mapping[str, Any]
     pool: Mapping[str, Any] | None
     origin: Origin
+    model: str | None = None
+    """The name on the hub of a model that was trained on the data."""
 
 
 def card_text(facts: CardFacts) -> str:
@@ -58,7 +61,7 @@ def card_text(facts: CardFacts) -> str:
     environment = Environment(  # noqa: S701
         loader=FileSystemLoader(PACKAGE / "report" / "page"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"code": code, "yaml": _yaml}
+    environment.filters |= {"code": code, "yaml": yaml_text}
     recipe, pool = facts.dataset["recipe"], facts.pool or {}
     pool_recipe = pool.get("recipe", {})
     left_out = {"From the pool to the data set": facts.dataset["metrics"].get("reasons", {})}
@@ -72,6 +75,7 @@ def card_text(facts: CardFacts) -> str:
         multi_turn=sum(bool(example.history) for example in facts.examples),
         with_system=sum(example.system is not None for example in facts.examples),
         origin=facts.origin,
+        model=facts.model,
         seeds=pool_recipe.get("seeds") or recipe.get("seeds"),
         # The path of the interpreter says more about its owner than about the data.
         command=re.sub(r"^\S*/(?=\S)", "", facts.dataset["command"]),
@@ -115,7 +119,7 @@ def _visible(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
-def _yaml(text: str) -> str:
+def yaml_text(text: str) -> str:
     """A YAML string: double-quoted YAML takes JSON's escapes."""
     return _visible(json.dumps(text, ensure_ascii=False))
 
@@ -142,7 +146,7 @@ def _lengths(examples: Sequence[Example]) -> dict[str, dict[str, str]]:
     words: dict[str, list[int]] = {"what the user says": [], "the answer": []}
     for example in examples:
         for what, role in zip(words, ("user", "assistant"), strict=True):
-            words[what].append(sum(len(turn["content"].split()) for turn in example.messages() if turn["role"] == role))
+            words[what].append(sum(count_words(turn["content"]) for turn in example.messages() if turn["role"] == role))
     return {what: _spread(sorted(counts)) for what, counts in words.items()}
 
 

@@ -8,7 +8,6 @@ The folder is written aside and renamed: it is there whole or not at all. Nothin
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 from minilima.config.choices import DataKind, GeneratorKind
 from minilima.config.schema import Config
-from minilima.errors import MinilimaError
 from minilima.formats.files import new_folder, read_jsonl, sizes, write_atomic, write_jsonl
 from minilima.formats.llamafactory import FILE_NAME
 from minilima.formats.records import Example
@@ -35,7 +33,9 @@ class Exported:
     examples: int
 
 
-def export_data(config: Config, sources: Sources, dataset: Artifact, pool: Artifact | None, folder: Path) -> Exported:
+def export_data(
+    config: Config, sources: Sources, dataset: Artifact, pool: Artifact | None, folder: Path, model: str | None = None
+) -> Exported:
     """Writes the experiment's data set into a new folder.
 
     Args:
@@ -44,6 +44,7 @@ def export_data(config: Config, sources: Sources, dataset: Artifact, pool: Artif
         dataset: its data set.
         pool: what the data set was chosen from, where that is still in the store.
         folder: must not be there yet, or be empty.
+        model: the name on the hub of a model that was trained on it.
 
     Raises:
         MinilimaError: the folder holds something.
@@ -54,6 +55,7 @@ def export_data(config: Config, sources: Sources, dataset: Artifact, pool: Artif
         dataset=dataset.manifest,
         pool=pool.manifest if pool else None,
         origin=_origin(config, sources),
+        model=model,
     )
     with new_folder(folder) as aside:
         _write(aside, facts)
@@ -145,35 +147,3 @@ def _write_datasets(folder: Path, examples: Sequence[Example]) -> None:
     finally:
         if shown:
             datasets.enable_progress_bars()
-
-
-def check_repository(name: str) -> None:
-    """Refuses what cannot be a data set's name on the hub, before anything is written."""
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, flags=re.ASCII):
-        raise MinilimaError(f"{name!r} is no name on the hub.", "A name has two parts.", "Write --push-to-hub owner/name")
-
-
-def push(folder: Path, repository: str) -> str:
-    """Uploads an exported folder to the hub, where a new repository is private; returns its address.
-
-    Raises:
-        MinilimaError: the hub refuses or cannot be reached; the folder stays where it is.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    hub = HfApi()
-    try:
-        address = hub.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
-        hub.upload_folder(repo_id=repository, folder_path=folder, repo_type="dataset", commit_message="Export from minilima")
-    except Exception as error:
-        # httpx's errors too: the hub's client does not wrap all of them
-        known = isinstance(error, HfHubHTTPError | OSError) or type(error).__module__.startswith(("httpx", "httpcore"))
-        if not known:
-            raise
-        raise MinilimaError(
-            f"{repository} could not be written on the hub; {folder} is complete.",
-            f"{' '.join(str(error).split()).rstrip('.')}.",
-            f"Log in with `hf auth login`, or upload it later: hf upload --repo-type dataset {repository} {folder}",
-        ) from None
-    return str(address)

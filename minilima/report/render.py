@@ -59,16 +59,18 @@ def _legible(value: Any) -> Any:
     return [_legible(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def render(template: str, *, scripts: tuple[str, ...] = (), data: object = None, **values: Any) -> str:
+def render(template: str, *, scripts: tuple[str, ...] = (), data: object = None, live: bool = False, **values: Any) -> str:
     """A whole page.
 
     Args:
         template: the name of a file in page/.
         scripts: files in page/ that run in it.
         data: what the scripts read, from the block #rows.
+        live: whether the page may ask the server that it comes from.
         values: what the template names.
     """
     script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("theme.js", *scripts))
+    asking = "connect-src 'self'; " if live else ""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         _environment()
@@ -77,7 +79,7 @@ def render(template: str, *, scripts: tuple[str, ...] = (), data: object = None,
             style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - ours
             script=Markup(script),  # noqa: S704 - ours
             policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-            "base-uri 'none'; form-action 'none'",
+            f"{asking}base-uri 'none'; form-action 'none'",
             data=None if data is None else embed(data),
             written=datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
             **values,

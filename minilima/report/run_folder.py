@@ -110,7 +110,7 @@ def source_files(sources: Sources, notes: Mapping[str, StageNote]) -> tuple[Sour
         for what in note.files:
             made_of.setdefault(what, []).append(role)
     return tuple(
-        SourceFile(what=what, name=file.name, path=str(file.path), sha256=file.sha256, stages=tuple(roles))
+        SourceFile(what=what, name=file.name, path=str(file.path), sha256=file.sha256, stages=tuple(roles), hub=file.hub)
         for what, roles in made_of.items()
         if (file := getattr(sources, what)) is not None and file.path is not None
     )

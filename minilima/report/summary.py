@@ -34,6 +34,8 @@ class SourceFile:
     """As it entered the stages' keys."""
     stages: tuple[str, ...]
     """Their roles."""
+    hub: str | None = None
+    """owner/name:split@commit of a split on the hub."""
 
 
 @dataclass(frozen=True, kw_only=True)

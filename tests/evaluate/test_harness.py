@@ -120,7 +120,12 @@ def test_what_was_computed_is_not_computed_again_and_a_killed_run_goes_on(tmp_pa
     assert (again.usage.calls, again.usage.cached) == (0, 24) and same == rows
 
 
-def test_an_unknown_task_and_missing_data_are_said_in_words(tmp_path: Path, model: Path, data: Path) -> None:
+def test_an_unknown_task_and_missing_data_are_said_in_words(
+    tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both read the environment when they are imported, which another test may have done before.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(MinilimaError, match="has no task arc_eazy") as refused:
         score(config_of(model, data, "arc_eazy"), tmp_path, "arc_eazy")
     assert "arc_easy" in refused.value.why

@@ -27,7 +27,8 @@ from minilima.formats.records import Example, user_text
 from minilima.pipeline import stages
 from minilima.report import export_dataset
 from minilima.report.dataset_card import CardFacts, Origin, card_text, code, fenced
-from minilima.report.export_dataset import Exported, check_repository, push
+from minilima.report.export_dataset import Exported
+from minilima.report.hub import check_repository, push
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome

@@ -1,0 +1,45 @@
+"""`export model`: a run's tuned model as a folder for other people, on the hub, and as a file for llama.cpp and Ollama."""
+
+from pathlib import Path
+
+from minilima import console
+from minilima.models.checkpoint import context_tokens, read_config
+
+
+def write_model(run: str, folder: str, *, adapter: bool, gguf: str | None, repository: str | None, data_set: str | None) -> None:
+    """Writes the folder, uploads it where a repository is named, and says what to do with it.
+
+    Raises:
+        MinilimaError: there is no such run, the folder holds something, or a package for GGUF is missing.
+    """
+    from minilima.report.export_tuned import export_tuned
+    from minilima.report.finished import open_run
+    from minilima.report.hub import push
+
+    opened = open_run(run)
+    notes: list[str] = []
+
+    def as_gguf(aside: Path) -> None:
+        from minilima.report.gguf import compare_answers, modelfile, write_gguf
+
+        assert gguf is not None
+        file = aside / f"model-{gguf}.gguf"
+        text = modelfile(aside, file.name, context_tokens(read_config(aside)))
+        write_gguf(aside, gguf, file)
+        notes.append(f"{file.name} was read back: {compare_answers(aside, file, gguf)}.")
+        (aside / "Modelfile").write_text(text, encoding="utf-8")
+
+    if gguf is not None:
+        from minilima.report.gguf import check_programs
+
+        check_programs(gguf)
+    files = export_tuned(opened, Path(folder), adapter=adapter, data_set=data_set, extra=as_gguf if gguf else None)
+    console.say(f"Wrote {'the adapters' if adapter else 'the model'} of {opened.name} to {folder}:")
+    console.show_table(("file", "bytes"), [(name, f"{size:,}") for name, size in files.items()])
+    for note in notes:
+        console.say(note)
+    if gguf is not None:
+        console.say(f"ollama create {opened.name} -f {Path(folder) / 'Modelfile'}", whole=True)
+    console.say("Read README.md and state a licence in its header before you pass the model on.")
+    if repository is not None:
+        console.say(f"Uploaded to {push(Path(folder), repository, 'model')}", whole=True)

@@ -1,0 +1,130 @@
+"""The verb `serve`: a run's tuned model behind an OpenAI-compatible endpoint, by vLLM or by transformers.
+
+It hands over: the server's process takes the place of this one, so that its messages and Ctrl-C are its own. transformers serve
+lists only what lies in a cache of the hub's form, so it gets one that holds links to this model alone.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minilima import console
+from minilima.cli.options import Parser
+from minilima.errors import MinilimaError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
+    parser = verbs.add_parser(
+        "serve",
+        summary="serve a tuned model with OpenAI's protocol",
+        description="Serves the tuned model of a finished run: with vLLM where it is installed and there is a GPU, else with "
+        "transformers serve. It shows a curl line, and the setting with which minilima itself asks the server.",
+        examples=("serve outputs/runs/quickstart-0123abcd", "serve outputs/runs/quickstart-0123abcd --port 9000"),
+    )
+    parser.add_argument("run", metavar="RUN", help="a finished run: its folder, or how its name in outputs/runs begins")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="who may connect (default: this machine alone)")
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="the port (default: 8000)")
+    parser.add_argument("--engine", choices=("vllm", "transformers"), metavar="vllm|transformers", help="the server's program")
+    parser.set_defaults(handler=handle)
+
+
+def handle(*, run: str, host: str, port: int, engine: str | None) -> int:
+    """Shows how to ask, then becomes the server.
+
+    Raises:
+        MinilimaError: there is no such run, or no server is installed.
+    """
+    from minilima.report.finished import open_run
+
+    model = open_run(run).model
+    chosen = engine or ("vllm" if find_spec("vllm") is not None and shutil.which("nvidia-smi") is not None else "transformers")
+    program = _program(chosen)
+    name = model.name if chosen == "vllm" else f"{_OWNER}/{model.name}"
+    shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
+    console.say(f"Serving {name} with {chosen}. Ctrl-C ends it. When it is ready:")
+    console.say_raw(curl_line(name, shown, port))
+    console.say(f"With minilima: compute.served_at=[http://{shown}:{port}/v1]", whole=True)
+    sys.stdout.flush()
+    arguments = command(chosen, program, model, host, port)
+    environment = dict(os.environ)
+    if chosen == "transformers":
+        environment |= {"HF_HUB_CACHE": str(linked_cache(model)), "HF_HUB_OFFLINE": "1"}
+    become(arguments[0], arguments, environment)
+    return 0
+
+
+def become(program: str, arguments: list[str], environment: dict[str, str]) -> None:
+    """Puts the program in this process's place."""
+    os.execve(program, arguments, environment)  # noqa: S606 - the point of the verb
+
+
+def _program(engine: str) -> str:
+    """The server's program, beside this Python or on the path.
+
+    Raises:
+        MinilimaError: it, or what it needs, is not installed.
+    """
+    if engine == "transformers" and (lacking := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]):
+        raise MinilimaError(
+            "No server is installed.",
+            f"transformers serve needs {' and '.join(lacking)}; vLLM would be used where it is installed and there is a GPU.",
+            "Install one: pip install 'minilima[serve]', or pip install 'minilima[vllm]'",
+        )
+    beside = Path(sys.executable).parent / engine
+    program = str(beside) if beside.is_file() else shutil.which(engine)
+    if program is None:
+        raise MinilimaError(
+            f"The program {engine} is not installed.",
+            "It is neither beside this Python nor on the path.",
+            f"Install it: pip install 'minilima[{'vllm' if engine == 'vllm' else 'serve'}]'",
+        )
+    return program
+
+
+def command(engine: str, program: str, model: Path, host: str, port: int) -> list[str]:
+    """What becomes the server."""
+    place = ["--host", host, "--port", str(port)]
+    if engine == "vllm":
+        return [program, "serve", str(model), "--served-model-name", model.name, *place]
+    return [program, "serve", f"{_OWNER}/{model.name}", *place]
+
+
+_OWNER = "minilima"
+"""Before the slash, where a server wants a name as on the hub."""
+
+
+def linked_cache(model: Path) -> Path:
+    """A cache in the hub's form with links to the model's files, beside the packaged models; the same for the same model."""
+    from minilima.models.packaged import user_cache
+
+    cache = user_cache() / "served" / model.name
+    repository = cache / f"models--{_OWNER}--{model.name}"
+    snapshot = repository / "snapshots" / _REVISION
+    snapshot.mkdir(parents=True, exist_ok=True)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / "main").write_text(_REVISION, encoding="utf-8")
+    for file in model.resolve().iterdir():
+        link = snapshot / file.name
+        if link.is_symlink():
+            link.unlink()
+        if file.is_file():
+            link.symlink_to(file)
+    return cache
+
+
+_REVISION = "0" * 40
+
+
+def curl_line(name: str, host: str, port: int) -> str:
+    """One request, to be copied."""
+    body = {"model": name, "messages": [{"role": "user", "content": "Name three rivers."}], "max_tokens": 64}
+    sent = shlex.quote(json.dumps(body))
+    return f"curl http://{host}:{port}/v1/chat/completions -H 'Content-Type: application/json' -d {sent}"

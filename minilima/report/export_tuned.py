@@ -1,0 +1,92 @@
+"""Takes a tuned model out of the store as a folder that other people can load, with a model card.
+
+store/model-… ─> FOLDER/*.safetensors  config.json  tokenizer.json  chat_template.jinja  generation_config.json  README.md
+store/model-…/adapter ─> the same place, with --adapter: adapter_model.safetensors and adapter_config.json
+                         FOLDER/model-q8_0.gguf  Modelfile, with --gguf (gguf.py)
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from minilima.errors import MinilimaError
+from minilima.formats.files import new_folder, sizes, write_atomic
+from minilima.models.checkpoint import context_tokens, read_config
+from minilima.report.finished import OpenedRun, licence_of
+from minilima.report.model_card import ModelFacts, model_card, origin_of
+
+_NOT_THE_MODEL = ("manifest.json", "training_log.jsonl")
+ADAPTER = "adapter"
+"""The folder inside a model's store entry that holds the adapters it was merged from."""
+
+
+def export_tuned(
+    run: OpenedRun,
+    folder: Path,
+    *,
+    adapter: bool = False,
+    data_set: str | None = None,
+    extra: Callable[[Path], None] | None = None,
+) -> dict[str, int]:
+    """Writes the run's tuned model into a new folder.
+
+    Args:
+        run: a finished run.
+        folder: must not be there yet, or be empty.
+        adapter: write the adapters alone.
+        data_set: the data set's name on the hub, to which the card links.
+        extra: writes further files beside the model.
+
+    Returns:
+        The files written, with their sizes in bytes.
+
+    Raises:
+        MinilimaError: the folder holds something, or the run has no such model.
+    """
+    entry = run.model
+    if adapter and not (entry / ADAPTER).is_dir():
+        raise MinilimaError(f"{run.name} has no adapters of its own.", *_why_no_adapters(run))
+    with new_folder(folder) as aside:
+        for file in sorted((entry / ADAPTER if adapter else entry).iterdir()):
+            if file.is_file() and file.name not in _NOT_THE_MODEL:
+                shutil.copyfile(file, aside / file.name)
+        if adapter:
+            for file in sorted(entry.glob("*token*")) + sorted(entry.glob("chat_template*")):
+                shutil.copyfile(file, aside / file.name)
+        write_atomic(aside / "README.md", model_card(facts_of(run, adapter=adapter, data_set=data_set)))
+        if extra is not None:
+            extra(aside)
+    return sizes(folder)
+
+
+def _why_no_adapters(run: OpenedRun) -> tuple[str, str]:
+    if run.settings.get("sft.method") != "lora":
+        return "It was trained with sft=full, which changes all weights.", "Leave out --adapter, or train with sft=lora."
+    return (
+        "It was made by a version that kept only the merged model.",
+        "Leave out --adapter, or train again with another seed=….",
+    )
+
+
+def facts_of(run: OpenedRun, *, adapter: bool, data_set: str | None) -> ModelFacts:
+    """What the model's card is made from."""
+    base, setting, manifests = run.base, run.settings.get, run.manifests
+    judge_name = setting("judge.model") or setting("judge.annotators_config") or setting("judge.kind")
+    sampling = {name: setting(f"eval.{name}") for name in ("temperature", "top_p", "repetition_penalty", "max_tokens")}
+    return ModelFacts(
+        name=run.name,
+        base_kind=base.kind,
+        base_name=base.name,
+        base_revision=base.location.partition("@")[2] if base.kind == "hub" else "",
+        licence=licence_of(base),
+        adapter=adapter,
+        manifests=manifests,
+        results=run.record["results"],
+        judge=run.record["judge"],
+        judge_name=str(judge_name),
+        origin=origin_of(run.settings, manifests, run.record.get("sources", [])),
+        data_set=data_set,
+        sampling={name: value for name, value in sampling.items() if value is not None},
+        command=manifests["model"]["command"],
+        context=context_tokens(read_config(run.model)),
+    )

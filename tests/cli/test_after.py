@@ -1,0 +1,301 @@
+"""After training: the verbs chat, export model, init and serve as their users meet them, on a tiny model."""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from minilima.__main__ import main
+from minilima.cli import serve
+from minilima.cli.chat_blind import compare_blind
+from minilima.cli.chat_session import Speaker, converse
+from minilima.config.compose import load_config
+from minilima.evaluate.length_control_tables import cached_tables
+from minilima.evaluate.score import score
+from minilima.formats.files import read_jsonl
+from minilima.formats.preferences import read_labels
+from minilima.models.chat import Message, Sampling
+from minilima.report.finished import licence_of, open_run
+from tests.cli.after import tiny_run
+
+GREEDY = Sampling(temperature=0.0, max_tokens=8)
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_model: Path) -> Path:
+    return tiny_run(tmp_path / "outputs", tiny_model)
+
+
+class Echo:
+    """Says what it was asked, word by word, in a manner of its own."""
+
+    def __init__(self, manner: str) -> None:
+        self.manner = manner
+        self.heard: list[list[Message]] = []
+
+    def fitting(self, messages: Sequence[Message], max_tokens: int) -> list[Message]:
+        return list(messages)
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Iterator[str]:
+        self.heard.append(list(messages))
+        yield from (f"{self.manner}: ", messages[-1].content, "\x1b[31m")
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+
+
+def test_a_run_is_named_by_its_folder_or_by_how_its_name_begins(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outputs = run.parent.parent
+    assert open_run(str(run)).model == open_run("tiny-01", outputs).model
+    assert main(["chat", str(run.parent / "nope")]) == 1
+    assert "There is no run" in capfd.readouterr().err
+    shutil.rmtree(open_run(str(run)).model)
+    assert main(["export", "model", str(run), str(outputs / "out")]) == 1
+    assert "has no tuned model" in capfd.readouterr().err
+
+
+def test_an_exported_model_loads_and_its_card_says_what_it_is(
+    run: Path, tmp_path: Path, tiny_model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from minilima.models.tokenizer import load_tokenizer
+    from minilima.models.weights import load_model
+
+    (tiny_model / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    try:
+        assert main(["export", "model", str(run), str(tmp_path / "out"), "--linked-to", "me/data"]) == 0
+    finally:
+        (tiny_model / "README.md").unlink()
+    assert "model.safetensors" in capfd.readouterr().out
+    import torch
+
+    assert load_model(str(tmp_path / "out"), torch.float32, torch.device("cpu")).num_parameters() > 0
+    assert load_tokenizer(str(tmp_path / "out")).chat_template
+    card = (tmp_path / "out" / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["datasets"] == ["me/data"] and "license" not in header and "base_model" not in header
+    for said in ("apache-2.0", "7 examples", "62.5 (25.0 to 100.0); 2 won, 1 lost, 1 tied", "nobody knows.", "`learning_rate`"):
+        assert said in card, said
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_adapters_are_exported_alone_where_there_are_some(
+    tmp_path: Path, tiny_model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run(tmp_path / "outputs", tiny_model, "sft=lora", adapter=True)
+    assert main(["export", "model", str(run), str(tmp_path / "out"), "--adapter"]) == 0
+    files = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {"adapter_config.json", "tokenizer.json", "README.md"} <= files and "model.safetensors" not in files
+    assert "adapters alone" in (tmp_path / "out" / "README.md").read_text()
+    capfd.readouterr()
+    shutil.rmtree(open_run(str(run)).model / "adapter")
+    assert main(["export", "model", str(run), str(tmp_path / "other"), "--adapter"]) == 1
+    assert "kept only the merged model" in capfd.readouterr().err
+
+
+MISTAKES = [
+    (["export", "model", "x"], "names a run or a folder, and needs both"),
+    (["export", "data", "x", "y"], "'y' is not a setting"),
+    (["export", "model", "x", "sft.epochs=1"], "names a run or a folder, and needs both"),
+    (["export", "data", "x", "--adapter"], "--adapter belongs to export model"),
+    (["export", "model", "x", "y", "--adapter", "--gguf", "q8_0"], "not adapters alone"),
+    (["export", "model", "x", "y", "--push-to-hub", "z"], "is no name on the hub"),
+    (["export", "alpaca_eval", "x", "--linked-to", "a/b"], "belongs to export model and export data"),
+    (["chat", "x", "--blind"], "--blind needs --against"),
+    (["chat", "x", "--labels", "y"], "--labels belongs to --blind"),
+]
+
+
+@pytest.mark.parametrize(("typed_words", "said"), MISTAKES)
+def test_a_mistake_is_one_paragraph(typed_words: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(typed_words) == 1
+    assert said in capfd.readouterr().err
+
+
+def test_licences_are_read_from_the_models_card_alone(tmp_path: Path) -> None:
+    from minilima.report.finished import BaseModel
+
+    base = BaseModel(kind="path", name="m", location=str(tmp_path))
+    assert licence_of(base) == ""
+    (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: 'mine'\n---\nlicense: not this\n")
+    assert licence_of(base) == "mine"
+    (tmp_path / "README.md").write_text("license: not this\n")
+    assert licence_of(base) == ""
+
+
+def test_a_conversation_keeps_its_history_and_obeys_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, saved = Echo("one"), tmp_path / "talk.json"
+    typed(monkeypatch, "Hi\\", "there", "", "And?", "/temperature 0.5", "/temperature hot", f"/save {saved}", "/nope",
+          "/system Be brief.", "Go", "/quit", "never")  # fmt: skip
+    converse([Speaker(name="m", model=model)], GREEDY)
+    contents = [[message.content for message in heard] for heard in model.heard]
+    first = "one: Hi\nthere\x1b[31m"
+    assert contents == [["Hi\nthere"], ["Hi\nthere", first, "And?"], ["Be brief.", "Go"]]
+    said = json.loads(saved.read_text())
+    assert said["temperature"] == 0.5 and len(said["conversations"]["m"]) == 4
+    shown = capfd.readouterr()
+    assert "\x1b" not in shown.out, "an answer cannot drive the terminal"
+    assert "'hot' is no temperature" in shown.err and "There is no command /nope" in shown.err
+
+
+def test_blind_choices_become_pairs_that_agreement_and_score_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels" / "pairs.jsonl"
+    tuned, other = Speaker(name="tuned", model=Echo("tuned")), Speaker(name="base", model=Echo("base"))
+    typed(monkeypatch, "first", "a", "second", "x", "t", "third", "s", "fourth", "b", "fifth", "q")
+    compare_blind(tuned, other, GREEDY, prompts=None, labels=labels)
+    shown = capfd.readouterr().out
+    rows = read_jsonl(labels)
+    assert [row["instruction"] for row in rows] == ["first", "second", "fourth"]
+    # a = the one shown first, b = the other; 2 = the tuned model's
+    assert rows[0]["preference"] == rows[0]["shown_first"] and rows[2]["preference"] == 3 - rows[2]["shown_first"]
+    assert rows[1]["preference"] == 1.5
+    assert all(row["output_1"].startswith("base: ") and row["output_2"].startswith("tuned: ") for row in rows)
+    assert "Win rate of tuned against base" in shown and "3 pairs" in shown
+    assert "tuned:" not in shown.split("Win rate")[0].replace("tuned: first", "").replace("tuned: second", "").replace(
+        "tuned: third", ""
+    ).replace("tuned: fourth", "").replace("tuned: fifth", "")
+    assert [pair.label for pair in read_labels(labels).pairs] == [row["preference"] for row in rows]
+    (scored,) = score([labels], cached_tables()).runs
+    assert scored.run.generator == "tuned"
+    # A file of prompts goes on where it was left.
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"instruction": text}) + "\n" for text in ("first", "sixth")))
+    typed(monkeypatch, "a")
+    compare_blind(tuned, other, GREEDY, prompts=prompts, labels=labels)
+    assert [row["instruction"] for row in read_jsonl(labels)][-1] == "sixth" and "prompt 1 of 1" in capfd.readouterr().out
+
+
+def test_a_labels_file_of_other_models_is_refused(
+    run: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "pairs.jsonl"
+    row = {"instruction": "a", "output_1": "b", "output_2": "c", "generator_1": "x", "generator_2": "y", "preference": 1}
+    labels.write_text(json.dumps(row))
+    typed(monkeypatch, "a")
+    assert main(["chat", str(run), "--against", "base", "--blind", "--labels", str(labels)]) == 1
+    assert "holds pairs of other models" in capfd.readouterr().err
+
+
+def test_a_model_streams_what_it_answers_in_one_go(tiny_model: Path) -> None:
+    from minilima.config.choices import DeviceKind
+    from minilima.models.chat import Request, ask
+    from minilima.models.local import LocalModel
+    from minilima.models.streaming import StreamedModel
+
+    messages = list(ask("Name a city."))
+    pieces = list(StreamedModel(str(tiny_model)).stream(messages, GREEDY, 0))
+    whole = LocalModel(str(tiny_model), "tiny", device=DeviceKind.cpu, batch=1)
+    (reply,) = whole.reply_many([Request(messages=tuple(messages), sampling=GREEDY)], lambda *_: None)
+    assert "".join(pieces).strip() == reply.text.strip() and reply.text
+    streamed = StreamedModel(str(tiny_model))
+    long = [message for turn in range(20) for message in ask(f"Turn {turn} " + "word " * 30, "Yes.")] + messages
+    short = streamed.fitting(long, 8)
+    assert short[-1] == messages[0] and len(short) < len(long)
+
+
+def test_a_starter_folder_composes_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("my_conf", "with: space#"):
+        assert main(["init", folder]) == 0
+        assert "+experiment=mine" in capfd.readouterr().out
+        config = load_config(["+experiment=mine"], config_dir=folder)
+        assert config.seeds.path == f"{folder}/seeds.jsonl" and config.eval_set.path == f"{folder}/eval.jsonl"
+        assert len(read_jsonl(Path(str(config.seeds.path)))) == len(read_jsonl(Path(str(config.eval_set.path)))) == 2
+    assert main(["plan", "--config-dir", "my_conf", "+experiment=mine", "paths.outputs=o"]) == 0
+    assert main(["init"]) == 1, "what is there is not written over"
+
+
+def test_serve_hands_over_to_a_server_that_is_installed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    started: list[list[str]] = []
+    caches: list[str | None] = []
+
+    def become(program: str, arguments: list[str], environment: dict[str, str]) -> None:
+        started.append(arguments)
+        caches.append(environment.get("HF_HUB_CACHE"))
+
+    monkeypatch.setattr(serve, "become", become)
+    monkeypatch.setenv("MINILIMA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    assert main(["serve", str(run), "--engine", "transformers"]) == 1
+    assert "pip install 'minilima[serve]'" in capfd.readouterr().err
+    monkeypatch.setattr(serve, "find_spec", lambda name: object())
+    for engine in ("transformers", "vllm"):
+        program = tmp_path / engine
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    model = open_run(str(run)).model
+    for engine in ("transformers", "vllm"):
+        assert main(["serve", str(run), "--engine", engine, "--port", "9000"]) == 0
+        shown = capfd.readouterr().out
+        assert (
+            "curl http://127.0.0.1:9000/v1/chat/completions" in shown and "compute.served_at=[http://127.0.0.1:9000/v1]" in shown
+        )
+    named = ["--served-model-name", model.name]
+    assert started[0] == [
+        str(tmp_path / "transformers"),
+        "serve",
+        f"minilima/{model.name}",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "9000",
+    ]
+    assert started[1] == [str(tmp_path / "vllm"), "serve", str(model), *named, "--host", "127.0.0.1", "--port", "9000"]
+
+    from huggingface_hub import scan_cache_dir
+
+    assert caches[1] is None
+    (repository,) = scan_cache_dir(caches[0]).repos
+    (revision,) = repository.refs.values()
+    assert repository.repo_id == f"minilima/{model.name}" and "config.json" in {file.file_name for file in revision.files}
+
+
+def test_the_ollama_template_writes_turns_as_the_models_own_does(tiny_model: Path) -> None:
+    from minilima.models.tokenizer import load_tokenizer
+    from minilima.report.gguf import modelfile, ollama_template
+
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.bos_token = "<|im_start|>"  # as SmolLM2's, which its tokenizer does not add by itself
+    template = ollama_template(tokenizer)
+    head, _, body = template.partition("{{ range $i, $turn := .Messages }}")
+    assert head == "{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ else }}{{ end }}"
+    assert '{{ if eq .Role "user" }}<|im_start|>user\n{{ .Content }}<|im_end|>\n<|im_start|>assistant\n' in body
+    assert "{{ if not $last }}<|im_end|>\n{{ end }}" in body
+    written = modelfile(tiny_model, "model-q8_0.gguf", 512)
+    assert written.startswith("FROM ./model-q8_0.gguf\n") and template in written
+    assert 'PARAMETER stop "<|im_end|>"\nPARAMETER num_ctx 512\n' in written
+
+
+def test_a_gguf_file_is_refused_before_anything_is_written_where_its_programs_are_missing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from minilima.report import gguf
+
+    monkeypatch.setattr(gguf.shutil, "which", lambda name: None)
+    assert main(["export", "model", str(run), str(tmp_path / "out"), "--gguf", "q4_k_m"]) == 1
+    assert "llama-quantize is not on the path" in capfd.readouterr().err
+    monkeypatch.setattr(gguf, "find_spec", lambda name: None)
+    assert main(["export", "model", str(run), str(tmp_path / "out"), "--gguf"]) == 1
+    assert "pip install 'minilima[gguf]'" in capfd.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_agreement_counts_tokens_up_to_the_first_difference() -> None:
+    from minilima.report.gguf import agreed
+
+    agreement = agreed([[1, 2, 3, 4], [5, 6], []], [[1, 2, 9, 4], [5, 6], []])
+    assert (agreement.equal, agreement.prompts, agreement.share) == (2, 3, pytest.approx((0.5 + 1 + 1) / 3))
