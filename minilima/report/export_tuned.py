@@ -11,13 +11,11 @@ from pathlib import Path
 
 from minilima.errors import MinilimaError
 from minilima.formats.files import new_folder, sizes, write_atomic
-from minilima.models.checkpoint import context_tokens, read_config
+from minilima.models.checkpoint import ADAPTER, context_tokens, read_config
 from minilima.report.finished import OpenedRun, licence_of
 from minilima.report.model_card import ModelFacts, model_card, origin_of
 
 _NOT_THE_MODEL = ("manifest.json", "training_log.jsonl")
-ADAPTER = "adapter"
-"""The folder inside a model's store entry that holds the adapters it was merged from."""
 
 
 def export_tuned(
