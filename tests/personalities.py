@@ -1,9 +1,10 @@
 """Servers that people use, as the loopback server plays them: `python -m tests.personalities` writes what becomes of each.
 
-The page is docs/reference/servers.md; a test plays them all again and compares.
+The page is docs/reference/servers.md; a test plays them all again and compares, another runs the whole pipeline with each.
 """
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -11,15 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from minilima.cli.doctor_endpoints import examine_endpoint
+from minilima.config.compose import load_config
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.chat import Request, Sampling, ask
 from minilima.models.endpoint import connect
+from minilima.run.sources import resolve
 from tests.server import VALID_KEY, ModelServer
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "servers.md"
 SCHEMA = '{"type": "object", "properties": {}, "additionalProperties": false}'
-Refuse = Callable[[dict[str, Any]], tuple[int, object] | None]
+Body = dict[str, Any]
+Refuse = Callable[[Body], tuple[int, object] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,51 +34,107 @@ class Personality:
     server: str
     behaviour: str
     refuses: Refuse = lambda body: None
-    message: Mapping[str, Any] | None = None
+    message: Callable[[str], Mapping[str, Any]] = lambda text: {}
+    """What its message holds beside, or instead of, the text."""
     choice: Mapping[str, Any] | None = None
     usage: Mapping[str, Any] | None = None
     raw: bytes | None = None
+    works: bool = True
+    """Whether the whole pipeline can run with it."""
 
     def play(self, server: ModelServer) -> None:
         """Makes the loopback server behave so."""
         server.refuse, server.reshapes = self.refuses, self._reshape
 
-    def _reshape(self, body: dict[str, Any]) -> object:
+    def _reshape(self, body: Body) -> object:
         if self.raw is not None:
             return self.raw
         [choice] = body["choices"]
-        choice = {**choice, "message": {**choice["message"], **(self.message or {})}, **(self.choice or {})}
-        return {**body, "choices": [choice], "usage": body["usage"] if self.usage is None else self.usage}
+        if "message" in choice:
+            choice = {**choice, "message": {**choice["message"], **self.message(choice["message"]["content"])}}
+        return {**body, "choices": [{**choice, **(self.choice or {})}], "usage": self.usage or body["usage"]}
 
 
-def refuses(name: str, status: int, message: str) -> Refuse:
-    """A refusal of a parameter, in a server's words."""
-    return lambda body: (status, {"error": {"message": message}}) if name in body else None
+def refuses(name: str, status: int, error: object, when: Callable[[Any], bool] = lambda value: True) -> Refuse:
+    """A refusal of a parameter: a text is the message of an error in OpenAI's form, anything else the whole body."""
+    body = {"error": {"message": error}} if isinstance(error, str) else error
+    return lambda sent: (status, body) if name in sent and when(sent[name]) else None
 
 
-PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "hmm"}]}, {"type": "text", "text": "Output (a)"}]
+def each(*refusals: Refuse) -> Refuse:
+    """The first of several refusals that applies."""
+    return lambda sent: next((refused for refusal in refusals if (refused := refusal(sent)) is not None), None)
+
+
+def parts(text: str) -> Mapping[str, Any]:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hmm"}]}
+    return {"content": [thinking, {"type": "text", "text": text}]}
+
+
+def always(status: int, error: object) -> Refuse:
+    return lambda sent: (status, {"error": {"message": error}} if isinstance(error, str) else error)
+
+
+UNKNOWN = {"prompt_tokens": None}
 PERSONALITIES = (
     Personality(
         server="OpenAI, reasoning models",
-        behaviour="400 at any temperature but 1",
-        refuses=refuses("temperature", 400, "Unsupported value: 'temperature' does not support 0 with this model."),
+        behaviour="400 at any temperature but 1, at top_p and at max_tokens",
+        refuses=each(
+            refuses("temperature", 400, "Unsupported value: 'temperature' does not support 0 with this model."),
+            refuses("top_p", 400, "Unsupported parameter: 'top_p' is not supported with this model."),
+            refuses("max_tokens", 400, "Unsupported parameter: 'max_tokens' is not supported with this model."),
+        ),
     ),
     Personality(
         server="Anthropic",
         behaviour="400 at temperature and top_p together",
-        refuses=refuses("top_p", 400, "`temperature` and `top_p` cannot both be specified for this model."),
+        refuses=lambda sent: (
+            (400, {"error": {"message": "`temperature` and `top_p` cannot both be specified for this model."}})
+            if {"temperature", "top_p"} <= set(sent)
+            else None
+        ),
+    ),
+    Personality(
+        server="Anthropic",
+        behaviour="400 where the credit is used up",
+        refuses=always(400, "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing."),
+        works=False,
     ),
     Personality(
         server="Mistral",
-        behaviour="422 at max_completion_tokens",
-        refuses=refuses("max_completion_tokens", 422, "Extra inputs are not permitted: max_completion_tokens"),
+        behaviour="422 at max_completion_tokens, the error in detail",
+        refuses=refuses(
+            "max_completion_tokens",
+            422,
+            {"detail": [{"loc": ["body", "max_completion_tokens"], "msg": "Extra inputs are not permitted"}]},
+        ),
     ),
-    Personality(server="Mistral", behaviour="content is a list of parts", message={"content": PARTS}),
-    Personality(server="DeepSeek", behaviour="reasoning_content beside the content", message={"reasoning_content": "hmm"}),
+    Personality(server="Mistral", behaviour="content is a list of parts", message=parts),
+    Personality(
+        server="DeepSeek", behaviour="reasoning_content beside the content", message=lambda text: {"reasoning_content": "hmm"}
+    ),
+    Personality(
+        server="DeepSeek",
+        behaviour="400 at a JSON schema",
+        refuses=refuses("response_format", 400, "This response_format type is unavailable now"),
+    ),
     Personality(
         server="OpenRouter",
         behaviour="404 at a JSON schema",
         refuses=refuses("response_format", 404, "No endpoints found that support structured outputs"),
+    ),
+    Personality(
+        server="OpenRouter",
+        behaviour="an error with status 200",
+        raw=b'{"error": {"message": "Provider returned error"}}',
+        works=False,
+    ),
+    Personality(
+        server="OpenRouter",
+        behaviour="an error within a choice",
+        choice={"finish_reason": "error", "error": {"code": 502, "message": "Upstream error from Nebius"}},
+        works=False,
     ),
     Personality(
         server="Gemini",
@@ -81,21 +142,112 @@ PERSONALITIES = (
         usage={"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40},
     ),
     Personality(
-        server="Ollama", behaviour="writes on past max_completion_tokens", usage={"prompt_tokens": 10, "completion_tokens": 500}
+        server="Gemini",
+        behaviour="400 at a wrong key, the error in a list",
+        refuses=always(400, [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key."}}]),
+        works=False,
     ),
-    Personality(server="TGI", behaviour="finish_reason eos_token", choice={"finish_reason": "eos_token"}),
     Personality(
-        server="vLLM, SGLang", behaviour="the think block stands in the text", message={"content": "<think>hmm</think>Output (a)"}
+        server="xAI",
+        behaviour="400 at topP and presencePenalty, the error a text",
+        refuses=each(
+            refuses(
+                "presence_penalty", 400, {"code": "invalid", "error": "Argument not supported on this model: presencePenalty"}
+            ),
+            refuses("top_p", 400, {"code": "invalid", "error": "Argument not supported on this model: topP"}),
+        ),
+    ),
+    Personality(
+        server="Cohere",
+        behaviour="400 at max_completion_tokens, and at a top_p of 1",
+        refuses=each(
+            refuses(
+                "max_completion_tokens", 400, {"message": 'parameter "max_completion_tokens" is not a valid field', "id": "1"}
+            ),
+            refuses("top_p", 400, {"message": "top_p must be between 0.01 and 0.99 inclusive."}, lambda value: value >= 1),
+        ),
+    ),
+    Personality(
+        server="TGI",
+        behaviour="finish_reason eos_token; 422 at a temperature of 0 and a top_p of 1, at a JSON schema plain text",
+        choice={"finish_reason": "eos_token"},
+        refuses=each(
+            refuses("response_format", 422, "Failed to deserialize the JSON body: unknown variant `json_schema`"),
+            refuses(
+                "temperature",
+                422,
+                {"error": "Input validation error: `temperature` must be strictly positive", "error_type": "validation"},
+                lambda value: value <= 0,
+            ),
+            refuses(
+                "top_p",
+                422,
+                {"error": "Input validation error: `top_p` must be > 0.0 and < 1.0", "error_type": "validation"},
+                lambda value: value >= 1,
+            ),
+        ),
+    ),
+    Personality(
+        server="LiteLLM",
+        behaviour="400 that lists what is not supported",
+        refuses=refuses(
+            "top_p", 400, "litellm.UnsupportedParamsError: azure does not support parameters: ['top_p'], for model=gpt-5."
+        ),
+    ),
+    Personality(
+        server="Zhipu",
+        behaviour="400 in Chinese at a temperature of 0",
+        refuses=refuses(
+            "temperature",
+            400,
+            {"error": {"code": "1210", "message": "temperature 参数非法, 取值范围 (0, 1)"}},
+            lambda value: value <= 0,
+        ),
+    ),
+    Personality(
+        server="DashScope",
+        behaviour="400 at thinking without a stream",
+        refuses=lambda sent: (
+            (400, {"error": {"message": "parameter.enable_thinking must be set to false for non-streaming calls"}})
+            if sent.get("enable_thinking") is not False
+            else None
+        ),
+    ),
+    Personality(
+        server="Bedrock gateway",
+        behaviour="usage in input_tokens and output_tokens",
+        usage={"input_tokens": 10, "output_tokens": 5},
+    ),
+    Personality(
+        server="SGLang", behaviour="finish_reason is an object", choice={"finish_reason": {"type": "stop", "matched": 2}}
+    ),
+    Personality(
+        server="vLLM, SGLang",
+        behaviour="the think block stands in the text",
+        message=lambda text: {"content": f"<think>hmm</think>{text}"},
+    ),
+    Personality(
+        server="Ollama", behaviour="writes on past max_completion_tokens", usage={"prompt_tokens": 10, "completion_tokens": 5000}
     ),
     Personality(
         server="llama.cpp", behaviour="500 at a JSON schema", refuses=refuses("response_format", 500, "failed to parse grammar")
     ),
-    Personality(server="LM Studio", behaviour="usage is null", usage={"prompt_tokens": None}),
-    Personality(server="OpenAI", behaviour="a refusal beside an empty content", message={"content": None, "refusal": "No."}),
+    Personality(server="LM Studio", behaviour="usage is null", usage=UNKNOWN),
     Personality(
-        server="OpenRouter", behaviour="an error with status 200", raw=b'{"error": {"message": "Provider returned error"}}'
+        server="LM Studio",
+        behaviour="a wrong path with status 200",
+        raw=b'{"error": "Unexpected endpoint or method. (POST /chat/completions). Returning 200 anyway"}',
+        works=False,
     ),
-    Personality(server="a proxy", behaviour="a web page with status 200", raw=b"<html>Welcome</html>"),
+    Personality(
+        server="OpenAI",
+        behaviour="a refusal beside an empty content",
+        message=lambda text: {"content": None, "refusal": "No."},
+        works=False,
+    ),
+    Personality(server="Azure", behaviour="no choice at all", raw=b'{"choices": [], "usage": null}', works=False),
+    Personality(server="a proxy", behaviour="a web page with status 200", raw=b"<html>Welcome</html>", works=False),
+    Personality(server="a proxy", behaviour="a stream of events", raw=b'data: {"choices": []}\n\ndata: [DONE]\n\n', works=False),
 )
 
 
@@ -120,18 +272,41 @@ def outcome(personality: Personality) -> str:
     return "; ".join([*words, f"{server.received} requests for 2 replies"])
 
 
+def settings(url: str) -> list[str]:
+    """Generator and judge at one server."""
+    return [
+        "generator=openai", "generator.model=writer-small", f"endpoints.generator.base_url={url}", "judge=chatgpt",
+        "judge.model=writer-large", f"endpoints.judge.base_url={url}", "endpoints.generator.api_key_env=TEST_KEY",
+        "endpoints.judge.api_key_env=TEST_KEY", "endpoints.generator.max_retries=1", "endpoints.judge.max_retries=1",
+    ]  # fmt: skip
+
+
+def diagnosis(personality: Personality) -> str:
+    """What `doctor` says of such a server as the generator, in one paragraph."""
+    with ModelServer() as server:
+        personality.play(server)
+        config = load_config(settings(server.url))
+        finding = examine_endpoint("generator", config, resolve(config), probe=True)
+    says = f"{finding.level}: {finding.says}" + (f" Fix: {finding.fix}" if finding.fix else "")
+    return re.sub(r"http://127\.0\.0\.1:\d+", "http://…", says)
+
+
 def page() -> str:
     """docs/reference/servers.md."""
     lines = [
         "# Servers and their ways",
         "",
-        "What becomes of two requests to a server of each kind, as the loopback server of the tests plays it. These are no",
-        "measurements of the real services. Written by `python -m tests.personalities`.",
+        "What becomes of two requests to a server of each kind, as the loopback server of the tests plays it, what `doctor` says",
+        "of it, and whether the whole pipeline runs with it as generator and judge. These are no measurements of the real",
+        "services. Written by `python -m tests.personalities`.",
         "",
-        "| Server | What it does | What becomes of it |",
-        "|---|---|---|",
+        "| Server | What it does | What becomes of it | What `doctor` says | Whole run |",
+        "|---|---|---|---|---|",
     ]
-    rows = [f"| {item.server} | {item.behaviour} | {outcome(item)} |" for item in PERSONALITIES]
+    rows = [
+        f"| {item.server} | {item.behaviour} | {outcome(item)} | {diagnosis(item)} | {'yes' if item.works else 'no'} |"
+        for item in PERSONALITIES
+    ]
     return "\n".join([*lines, *rows]) + "\n"
 
 

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Self
 
+from minilima.run.probe import TEXT
+
 VALID_KEY = "valid-key"
 MODELS = ("writer-small", "writer-large")
 FAULTS = ("429", "429-after", "500", "drop", "hang", "empty", "filtered", "malformed", "truncated")
@@ -40,6 +42,8 @@ class ModelServer:
         """Requests after so many wait until this is None again, and are dropped then: whoever asks cannot end before that."""
         self.requests: list[dict[str, Any]] = []
         self.received = 0
+        self.probes: list[dict[str, Any]] = []
+        """The small requests that come before a run."""
         self.injected: Counter[str] = Counter()
         self.in_flight = self.most_in_flight = 0
         self.tokens = (10, 5)
@@ -105,7 +109,8 @@ class ModelServer:
                 self.most_in_flight = max(self.most_in_flight, self.in_flight)
                 try:
                     method, path, _ = lines[0].split()
-                    reply = self._spoiled_batch(method, path, content) or await self._reply(method, headers, content)
+                    reply = _response(404, {"detail": "Not Found"}) if not path.startswith("/v1/") else None
+                    reply = reply or self._spoiled_batch(method, path, content) or await self._reply(method, headers, content)
                 finally:
                     self.in_flight -= 1
                 if reply is None:
@@ -128,6 +133,8 @@ class ModelServer:
                 return _response(401, {"error": {"message": "bad key"}})
             return _response(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
         body = json.loads(content)
+        if TEXT in (body.get("prompt") or body["messages"][-1]["content"]):
+            return self._probed(headers, body)
         self.received += 1
         if self.hold_after is not None and self.received > self.hold_after:
             await self._released()
@@ -137,18 +144,30 @@ class ModelServer:
         fault = self._fault()
         if fault is not None:
             return await self._spoiled(fault)
-        if (refusal := self.refuse(body)) is not None:
+        if (refusal := self._refusal(headers, body)) is not None:
             return _response(*refusal)
-        if headers.get("authorization") != f"Bearer {VALID_KEY}":
-            return _response(401, {"error": {"message": "bad key"}})
-        if body["model"] not in MODELS:
-            return _response(404, {"error": {"message": "no such model"}})
-        if self.refuses_schema and "response_format" in body:
-            return _response(400, {"error": {"message": "response_format is not supported"}})
         self.requests.append(body)
         if self.raw_once or self.raw is not None:
             return _response(200, None, raw=self.raw_once.pop(0) if self.raw_once else self.raw)
         return self._completion(self.answer(body), body=body)
+
+    def _refusal(self, headers: dict[str, str], body: dict[str, Any]) -> tuple[int, object] | None:
+        if (refusal := self.refuse(body)) is not None:
+            return refusal
+        if headers.get("authorization") != f"Bearer {VALID_KEY}":
+            return 401, {"error": {"message": "bad key"}}
+        if body["model"] not in MODELS:
+            return 404, {"error": {"message": "no such model"}}
+        if self.refuses_schema and "response_format" in body:
+            return 400, {"error": {"message": "response_format is not supported"}}
+        return None
+
+    def _probed(self, headers: dict[str, str], body: dict[str, Any]) -> bytes:
+        """A probe meets what every request meets; it is counted apart, and uses up no fault that is ordered."""
+        self.probes.append(body)
+        if (refusal := self._refusal(headers, body)) is not None:
+            return _response(*refusal)
+        return self._completion("ready", body=body) if self.raw is None else _response(200, None, raw=self.raw)
 
     async def _released(self) -> None:
         while self.hold_after is not None:
@@ -207,11 +226,14 @@ class ModelServer:
         rows = []
         for place, line in enumerate(self.files[file].split(b"\n")):
             row = json.loads(line)
-            failed = place % 3 == 2 and number == 0
-            if not failed and f"out-{number}" not in self.files:
+            refusal = self.refuse(row["body"])
+            failed = place % 3 == 2 and number == 0 and refusal is None
+            if not (failed or refusal) and f"out-{number}" not in self.files:
                 self.requests.append(row["body"])
             body = json.loads(self._completion(self.answer(row["body"]), body=row["body"]).split(b"\r\n\r\n", 1)[1])
             response = {"status_code": 500 if failed else 200, "body": {} if failed else body}
+            if refusal is not None:
+                response = {"status_code": refusal[0], "body": refusal[1]}
             told = {"id": "r", "custom_id": row["custom_id"], "response": response, "error": None}
             rows.append(json.dumps(told, ensure_ascii=False))
         self.files[f"out-{number}"] = "\n".join(rows).encode()

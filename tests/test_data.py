@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import DATA
 from minilima.formats.seeds import load_seeds
+from minilima.generate.languages import languages
 from minilima.rouge import RougeIndex
 from tests.conftest import SHARED
 
@@ -18,6 +21,8 @@ _EVAL_FILE = DATA / "minilima_100.jsonl"
 EVAL = load_eval_set(_EVAL_FILE, None)
 _DEV_FILE = DATA / "minilima_dev_50.jsonl"
 DEV = load_eval_set(_DEV_FILE, None)
+GERMAN_SEEDS = load_seeds(DATA / "minilima_de_50.jsonl")
+GERMAN_EVAL = load_eval_set(DATA / "minilima_de_40.jsonl", None)
 LIMIT = 0.7
 
 
@@ -54,7 +59,7 @@ def test_there_are_50_dev_prompts_balanced_over_the_categories_with_references()
 def test_no_dev_prompt_resembles_a_seed_or_an_evaluation_prompt_or_another() -> None:
     dev = [prompt.instruction for prompt in DEV]
     assert highest(dev, [*(task.instruction for task in SEEDS), *(prompt.instruction for prompt in EVAL)]) <= LIMIT
-    assert all(highest([text], dev[:place]) <= LIMIT for place, text in enumerate(dev) if place)
+    assert all(highest([text], dev[:index]) <= LIMIT for index, text in enumerate(dev) if index)
 
 
 def test_no_two_seeds_resemble_each_other() -> None:
@@ -67,6 +72,31 @@ def test_no_two_seeds_resemble_each_other() -> None:
 
 def test_no_seed_resembles_an_evaluation_prompt() -> None:
     assert highest([task.instruction for task in SEEDS], [prompt.instruction for prompt in EVAL]) <= LIMIT
+
+
+def test_there_are_50_german_seeds_and_40_german_prompts_balanced_over_the_categories_with_references() -> None:
+    assert len(GERMAN_SEEDS) == 50 and sum(task.is_classification for task in GERMAN_SEEDS) == 10
+    assert len(GERMAN_EVAL) == 40 and all(prompt.output for prompt in GERMAN_EVAL)
+    for start in range(0, 40, 10):
+        assert {prompt.category for prompt in GERMAN_EVAL[start : start + 10]} == {prompt.category for prompt in EVAL}
+
+
+def test_german_texts_are_german_with_whole_letters() -> None:
+    texts = [f"{task.instruction} {task.input} {task.output}" for task in GERMAN_SEEDS]
+    texts += [f"{prompt.instruction} {prompt.output}" for prompt in GERMAN_EVAL]
+    guessed = languages(texts)
+    assert guessed["German"] >= 84, "the others are too short to guess, or translations"
+    assert all(unicodedata.is_normalized("NFC", text) and not re.search("[\ufffdÃ]", text) for text in texts)
+    assert not re.search(r"\b(?:fuer|ueber|koennen|moeglich|groesser|muessen|waere|haette)\b", " ".join(texts)), (
+        "umlauts are written"
+    )
+
+
+def test_no_german_seed_or_prompt_resembles_another_or_an_english_one() -> None:
+    english = [*(task.instruction for task in SEEDS), *(prompt.instruction for prompt in (*EVAL, *DEV))]
+    german = [*(task.instruction for task in GERMAN_SEEDS), *(prompt.instruction for prompt in GERMAN_EVAL)]
+    assert highest(german, english) <= LIMIT
+    assert all(highest([text], german[:index]) <= LIMIT for index, text in enumerate(german) if index)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published sets for comparison are not on this machine")

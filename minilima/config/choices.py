@@ -65,6 +65,22 @@ class Select(StrEnum):
     stratified = "stratified"
     long = "long"
     quality = "quality"
+    tags = "tags"
+    ifd = "ifd"
+    superfiltering = "superfiltering"
+    superfiltering_diverse = "superfiltering_diverse"
+    perplexity = "perplexity"
+    deita = "deita"
+    rds = "rds"
+    less = "less"
+
+
+class Perplexity(StrEnum):
+    """Which perplexities of answers come first."""
+
+    low = "low"
+    middle = "middle"
+    high = "high"
 
 
 class Encoding(StrEnum):

@@ -20,6 +20,7 @@ from minilima.config.choices import (
     Offload,
     OnBadRow,
     Orders,
+    Perplexity,
     Pick,
     Precision,
     Quantise,
@@ -79,6 +80,9 @@ class EndpointConfig:
     """Tries again after 429, 5xx, broken connections and empty replies, with growing pauses; Retry-After is honoured."""
     longest_wait_seconds: float = setting(600.0, AT_LEAST_ZERO, "seconds")
     """A pause that the endpoint asks for (Retry-After) is kept up to this length, in seconds; a longer one stops the run."""
+    probe: bool = True
+    """Whether one small request is sent before a run, within a day once: it finds a wrong key, model or path, and what the server
+    refuses. false: for a run whose replies are all kept."""
     batch: bool = False
     """Whether requests go through the Batch API: half the price, replies within a day, collected also after a restart."""
     poll_seconds: float = setting(30.0, ABOVE_ZERO, "seconds")
@@ -170,13 +174,18 @@ class DataConfig:
     path: str | None = None
     """The file of kind=file, and of kind=answers (there, None = the seed tasks)."""
     hub_file: str | None = None
-    """The same on the Hugging Face hub: owner/dataset:file; `path` wins."""
+    """The same on the Hugging Face hub: owner/dataset:file; `path` and `hub` win."""
+    hub: str | None = None
+    """A split of a data set on the Hugging Face hub: owner/dataset:split, or owner/dataset:subset:split; `path` wins."""
+    revision: str = "main"
+    """Of `hub` and `hub_file`: a branch, a tag or a commit. The commit is recorded, and the same command at another is another
+    result."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     """kind=file and kind=answers: what the file calls its columns."""
     side: Side | None = None
     """kind=file: chosen imports the better answer of preference data; None refuses such data."""
     on_bad_row: OnBadRow = OnBadRow.stop
-    """kind=file: stop names the rows that cannot be used; reject leaves them out, listed in rejected.jsonl with the reason."""
+    """kind=file and kind=answers: stop names rows that cannot be used; reject lists them in rejected.jsonl with the reason."""
     classification_only: bool = False
     """Ask for classification tasks only, with classification seeds as demonstrations."""
     magpie_prefix: str | None = None
@@ -224,7 +233,7 @@ class DataConfig:
     """An instruction that begins with one of these is rejected (Self-Instruct: "Write a program")."""
     must_ask: bool = False
     """Reject instructions that contain neither a question nor a command, and drop an input that the instruction does not
-    mention: small models often write statements and do not stop. For English tasks."""
+    mention: small models often write statements and do not stop. Tasks in a language that the filter does not know are kept."""
 
 
 @dataclass(kw_only=True)
@@ -234,10 +243,29 @@ class DatasetConfig:
     size: int | None = setting(None, AT_LEAST_ONE)
     """Examples in the data set; None = all that pass. Sizes are nested: 100 lies inside 300 for the same seed."""
     select: Select = Select.random
-    """Which examples come first: random; diverse: farthest first by sentence vectors; stratified: topics in turn;
-    long: longest answers; quality: best ratings by the generator. Smaller sizes always lie inside larger ones."""
+    """Which examples come first: random; diverse: farthest first by sentence vectors; stratified: topics in turn; long: longest
+    answers; quality: best ratings by the generator; tags: those that bring most new intents, named by the generator. By
+    dataset.scorer: ifd: answers that the question helps least with (ratio of losses below 1, highest first); superfiltering:
+    the same without a template, for small models; superfiltering_diverse: its best fifth by what it covers; perplexity; deita:
+    complexity times quality, without near copies; and towards dataset.targets, rds: by hidden states; less: by gradients.
+    Smaller sizes always lie inside larger ones."""
     topics: int = setting(20, AT_LEAST_ONE)
     """select=stratified: clusters of sentence vectors."""
+    scorer: str | None = None
+    """The model that scores, for ifd, superfiltering, perplexity, deita, rds and less: base, generator, judge, a packaged model,
+    a folder or a hub name; for deita also a generator or judge at an endpoint that gives log-probabilities. None = base."""
+    targets: str = "minilima_dev_50"
+    """select=rds|less: the tasks that the model is to become good at, with answers: a packaged set or a file in an evaluation
+    set's format. Refused where a task of the evaluation set is among them."""
+    perplexity: Perplexity = Perplexity.middle
+    """select=perplexity: which answers come first, by their perplexity after the question: low, middle or high."""
+    warmup_examples: int | None = setting(None, AT_LEAST_ZERO)
+    """select=ifd|less: examples of the pool that the scorer is trained on before, with adapters. None = none for ifd, and for
+    less 5 % of the pool and at least 32."""
+    warmup_epochs: int | None = setting(None, AT_LEAST_ONE, "passes")
+    """Passes over them; None = 1 for ifd, 4 for less, which measures gradients after each."""
+    warmup_learning_rate: float = setting(1e-4, ABOVE_ZERO)
+    """Peak learning rate of that training, falling linearly to 0."""
     encoding: Encoding = Encoding.plain
     """plain: the input below the instruction; self_instruct: one of its 13 layouts at random, which makes models robust."""
     min_output_words: int = setting(0, AT_LEAST_ZERO, "words")
@@ -258,7 +286,7 @@ class ModelConfig:
     """The base model: `path` wins over `hub`, `hub` over `packaged`."""
 
     packaged: str | None = None
-    """A model that comes from the package index: smollm2_135m."""
+    """A model that comes from the package index: smollm2_135m, gemma3_270m (base) or qwen2_5_coder_1_5b."""
     hub: str | None = None
     """Owner and name on the Hugging Face hub."""
     revision: str = "main"
@@ -381,12 +409,16 @@ class ComputeConfig:
 
 @dataclass(kw_only=True)
 class EvalSetConfig:
-    """The prompts that both models answer: `path` wins over `hub_file`, `hub_file` over `packaged`."""
+    """The prompts that both models answer: `path` wins over `hub`, `hub` over `hub_file`, `hub_file` over `packaged`."""
 
     packaged: str | None = None
     """Name of a set that ships with minilima."""
     hub_file: str | None = None
     """A file in a data set on the hub, written owner/name:file."""
+    hub: str | None = None
+    """A split of a data set on the hub, written owner/name:split or owner/name:subset:split."""
+    revision: str = "main"
+    """Of `hub` and `hub_file`: a branch, a tag or a commit."""
     path: str | None = None
     """A JSON or JSONL file with instruction and, for the reference judge, output."""
     size: int | None = setting(None, AT_LEAST_ONE)
@@ -446,6 +478,20 @@ class JudgeConfig:
 
 
 @dataclass(kw_only=True)
+class BenchmarkConfig:
+    """How the `benchmarks` are run."""
+
+    size: int | None = setting(None, AT_LEAST_ONE)
+    """Only the first rows of each, for a quick look (of the harness: of each of its tasks); None = all."""
+    max_tokens: int = setting(256, AT_LEAST_ONE, "tokens")
+    """Longest answer to a prompt of minilima_verifiable, in tokens; the harness's tasks have their own."""
+    shots: int | None = setting(None, AT_LEAST_ZERO)
+    """Worked examples shown before each row of the harness's tasks; None = as many as the task says."""
+    data: str | None = None
+    """A folder with copies of the harness's data sets, FOLDER/owner/name as on the hub; None = the hub, or its cache."""
+
+
+@dataclass(kw_only=True)
 class TrackingConfig:
     """Weights & Biases: a view of the files, never needed by a run."""
 
@@ -494,6 +540,10 @@ class Config:
     eval_set: EvalSetConfig = field(default_factory=EvalSetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    benchmarks: list[str] = field(default_factory=list)
+    """What alignment cost or gained, without a judge, base against tuned: minilima_verifiable (packaged), and tasks of
+    lm-evaluation-harness by its names (ifeval, gsm8k, mmlu, arc_challenge, hellaswag, truthfulqa_mc2; the extra `benchmarks`)."""
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     endpoints: EndpointsConfig = field(default_factory=EndpointsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

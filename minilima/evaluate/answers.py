@@ -12,12 +12,12 @@ from typing import Any
 
 from minilima.config.choices import Thinking
 from minilima.config.schema import ComputeConfig, Config
-from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set, read_references
 from minilima.formats.files import read_jsonl, write_atomic, write_jsonl
 from minilima.formats.records import Answer, EvalPrompt, OnProgress, Progress, ReferenceLoss
+from minilima.formats.words import count_words
 from minilima.models.cache import CachedModel
-from minilima.models.chat import FAILED, ChatModel, Request, Sampling, ask, counted
+from minilima.models.chat import ChatModel, Request, Sampling, all_came, ask, counted
 from minilima.models.engines import find_served, load_writer
 from minilima.models.local import LocalModel
 from minilima.store.job import Job, Outcome
@@ -40,10 +40,10 @@ def _answers_of(job: Job, location: str, name: str, generator: str, on_progress:
     """`name` identifies the model in the reply cache, `generator` in what is written."""
     config = job.config
     prompts = load_eval_set(job.sources.eval_set.local_path, config.eval_set.size)
-    writer = _writer(job, location, name)
+    writer = load_engine(job, location, name)
     model = CachedModel(writer, job.cache)
     answers = answer_prompts(prompts, model, config, generator, on_progress)
-    metrics = write_answers(job, prompts, answers, lambda: _for_losses(writer, location, name, config.compute), on_progress)
+    metrics = write_answers(job, prompts, answers, lambda: for_losses(writer, location, name, config.compute), on_progress)
     return Outcome(metrics={**metrics, **model.arithmetic}, usage=model.usage)
 
 
@@ -59,7 +59,7 @@ def write_answers(
     return {
         "answers": len(answers),
         "truncated": sum(answer.truncated for answer in answers),
-        "mean_words": sum(len(answer.output.split()) for answer in answers) / len(answers),
+        "mean_words": sum(count_words(answer.output) for answer in answers) / len(answers),
         "reference_tokens": sum(loss.tokens for loss in losses),
         "reference_nats": sum(loss.nats for loss in losses),
     }
@@ -71,14 +71,15 @@ def load_base(job: Job) -> LocalModel:
     return LocalModel(job.model_location(base, "model"), base.identity, device=compute.device, batch=compute.generation_batch)
 
 
-def _writer(job: Job, location: str, name: str) -> ChatModel:
+def load_engine(job: Job, location: str, name: str) -> ChatModel:
+    """The model that answers: on this machine, or at the server that holds it. `name` identifies it in the reply cache."""
     compute = job.config.compute
     if compute.served_at:
         return find_served(location, name, compute, job.cache, job.key)
     return load_writer(location, name, compute, group=compute.answer_group)
 
 
-def _for_losses(writer: ChatModel, location: str, name: str, compute: ComputeConfig) -> LocalModel:
+def for_losses(writer: ChatModel, location: str, name: str, compute: ComputeConfig) -> LocalModel:
     """The model in transformers: no other engine scores a given text in the same way."""
     if isinstance(writer, LocalModel):
         return writer
@@ -101,13 +102,7 @@ def answer_prompts(
     requests = [
         Request(messages=ask(prompt.instruction), sampling=sampling, sample=config.seed, thinking=thinking) for prompt in prompts
     ]
-    replies = model.reply_many(requests, counted(on_progress, len(requests), "answers"))
-    if failed := sum(reply.finish == FAILED for reply in replies):
-        raise MinilimaError(
-            f"{failed:,} of {len(replies):,} answers did not come.",
-            "The server failed at them, also when they were asked for again.",
-            "Run the same command again: the answers that came are kept, and only the others are asked for.",
-        )
+    replies = all_came(model.reply_many(requests, counted(on_progress, len(requests), "answers")))
     return [
         Answer(
             id=prompt.id,

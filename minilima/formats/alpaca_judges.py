@@ -16,8 +16,13 @@ OPENAI = "openai_completions"
 """`fn_completions` of annotators that ask an OpenAI-compatible endpoint."""
 
 
-RETIRED = ("gpt-3.5-turbo-0301", "gpt-3.5-turbo-16k-0613", "gpt-4-1106-preview")
-"""Models that judges of alpaca_eval 0.6.6 ask and that OpenAI does not offer any more."""
+RETIRED = (
+    "gpt-3.5-turbo", "gpt-3.5-turbo-0125", "gpt-3.5-turbo-0301", "gpt-3.5-turbo-16k-0613", "gpt-4", "gpt-4-0613",
+    "gpt-4-1106-preview", "gpt-4-turbo", "gpt-4-turbo-2024-04-09", "gpt-4o-2024-05-13", "gpt-4.1-nano", "o1", "o3-mini",
+    "o4-mini",
+)  # fmt: skip
+"""Models, most of them asked by judges of alpaca_eval 0.6.6, that OpenAI does not offer any more: the last were shut down on
+2026-10-23 (https://developers.openai.com/api/docs/deprecations)."""
 
 
 def find_annotators(name: str | None) -> Path:
@@ -35,8 +40,8 @@ def find_annotators(name: str | None) -> Path:
             "alpaca_eval is not installed.", "judge=alpaca_eval runs the real package.", "Install it: pip install alpaca-eval"
         )
     packaged = Path(spec.submodule_search_locations[0]) / "evaluators_configs"
-    for place in (packaged / (name or " "), Path(name or " ").absolute()):
-        file = place / "configs.yaml" if place.is_dir() else place
+    for path in (packaged / (name or " "), Path(name or " ").absolute()):
+        file = path / "configs.yaml" if path.is_dir() else path
         if file.is_file():
             return file
     known = options(sorted(folder.parent.name for folder in packaged.glob("*/configs.yaml")))
@@ -48,19 +53,19 @@ def find_annotators(name: str | None) -> Path:
 
 
 def read_annotators(file: Path) -> dict[str, dict[str, Any]]:
-    """The annotators in a configs.yaml, by name, each with the text of its prompt in the place of the prompt's path.
+    """The annotators in a configs.yaml, by name, each with the text of its prompt instead of its path.
 
     Raises:
         MinilimaError: it is no such file, or a prompt is missing.
     """
     try:
-        found = OmegaConf.to_container(OmegaConf.load(file))
+        parsed = OmegaConf.to_container(OmegaConf.load(file))
     except (OmegaConfBaseException, OSError, ValueError) as error:
         raise _unreadable(file, str(error).splitlines()[0]) from None
-    if not isinstance(found, dict) or not all(isinstance(item, dict) and "prompt_template" in item for item in found.values()):
+    if not isinstance(parsed, dict) or not all(isinstance(item, dict) and "prompt_template" in item for item in parsed.values()):
         raise _unreadable(file, "it is not a mapping of names to annotators with a prompt_template")
     annotators = {}
-    for name, annotator in found.items():
+    for name, annotator in parsed.items():
         # Relative to the folder of all annotators, as in the package.
         prompt = file.parent.parent / str(annotator["prompt_template"])
         if not prompt.is_file():

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
+from minilima.formats.broken import BrokenRowError, BrokenRows, as_object
 from minilima.formats.files import write_atomic
 from minilima.formats.records import TIE
-from minilima.formats.tables import BrokenLine, scan_rows
+from minilima.formats.tables import scan_rows
+
+_EXAMPLE = '{"instruction": "…", "output_1": "…", "output_2": "…", "generator_2": "…", "preference": 1.5}'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +69,14 @@ def read_annotations(path: Path) -> list[Run]:
         MinilimaError: the file cannot be read, is not a JSON list of objects, is empty, or a row cannot be understood.
     """
     groups: dict[tuple[str, str | None, str | None], list[Annotation]] = {}
+    broken = BrokenRows(path=path, fix=f"A row looks like: {_EXAMPLE}")
     for number, row in enumerate(_read_list(path), start=1):
-        annotation = _annotation(path, number, row)
-        # alpaca_eval calls a model without a name "Current model".
-        key = (_text(row, "generator_2") or "Current model", _text(row, "generator_1"), _text(row, "annotator"))
-        groups.setdefault(key, []).append(annotation)
+        with broken.row(number):
+            annotation = _annotation(as_object(row))
+            # alpaca_eval calls a model without a name "Current model".
+            key = (_text(row, "generator_2") or "Current model", _text(row, "generator_1"), _text(row, "annotator"))
+            groups.setdefault(key, []).append(annotation)
+    broken.stop()
     return [
         Run(generator=generator, baseline=baseline, judge=judge, annotations=tuple(rows))
         for (generator, baseline, judge), rows in groups.items()
@@ -90,21 +96,17 @@ def _read_list(path: Path) -> list[object]:
     return rows
 
 
-def _annotation(path: Path, number: int, row: object) -> Annotation:
-    if isinstance(row, BrokenLine):
-        raise _bad_row(path, number, f"line {row.number} is no row: {row.why}")
-    if not isinstance(row, dict):
-        raise _bad_row(path, number, f"it is a {type(row).__name__}, not an object")
+def _annotation(row: dict[str, Any]) -> Annotation:
     for field in ("instruction", "output_1", "output_2"):
         # An answer may be null: a model that said nothing.
         nothing = field != "instruction" and field in row and row[field] is None
         if not isinstance(row.get(field), str) and not nothing:
-            raise _bad_row(path, number, f"{field} is {'missing' if field not in row else 'not a text'}")
+            raise _bad_row(f"{field} is {'missing' if field not in row else 'not a text'}")
     return Annotation(
         instruction=row["instruction"],
         output_1=row["output_1"] or "",
         output_2=row["output_2"] or "",
-        preference=_preference(path, number, row.get("preference")),
+        preference=_preference(row.get("preference")),
         dataset=_text(row, "dataset"),
         raw_completion=row.get("preference_raw_completion", row.get("raw_completion")),
         usd=_number(row.get("preference_price_per_example", row.get("price_per_example"))),
@@ -115,7 +117,7 @@ def _annotation(path: Path, number: int, row: object) -> Annotation:
     )
 
 
-def _preference(path: Path, number: int, value: object) -> float | None:
+def _preference(value: object) -> float | None:
     """The preference on the scale 1 to 2; None where the judge gave none (absent, null, NaN, or alpaca_eval's -1)."""
     if value is None:
         return None
@@ -124,22 +126,18 @@ def _preference(path: Path, number: int, value: object) -> float | None:
         # NaN is alpaca_eval's mark of a reply without a verdict; other things that are no number are a mistake.
         if isinstance(value, float) and math.isnan(value):
             return None
-        raise _bad_row(path, number, f"preference is {value!r}, not a number")
+        raise _bad_row(f"preference is {value!r}, not a number")
     if preference == -1:
         return None
     if preference == 0:  # how releases before 0.3 wrote a draw
         return TIE
     if not 1 <= preference <= 2:
-        raise _bad_row(path, number, f"preference is {preference:g}; it must lie between 1 (baseline) and 2 (model)")
+        raise _bad_row(f"preference is {preference:g}; it must lie between 1 (baseline) and 2 (model)")
     return preference
 
 
-def _bad_row(path: Path, number: int, why: str) -> MinilimaError:
-    return MinilimaError(
-        f"Row {number} of {path} is not an annotation.",
-        f"In that row {why}.",
-        'A row looks like: {"instruction": "…", "output_1": "…", "output_2": "…", "generator_2": "…", "preference": 1.5}',
-    )
+def _bad_row(why: str) -> BrokenRowError:
+    return BrokenRowError("is not an annotation", f"In that row {why}.")
 
 
 def _text(row: object, field: str) -> str | None:

@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
+from minilima.formats.broken import BrokenRowError, BrokenRows, as_object
 from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import Answer, EvalPrompt
-from minilima.formats.tables import read_rows, table_identity
-from minilima.formats.tasks import BrokenRowError, read_row
+from minilima.formats.tables import read_rows, scan_rows, table_identity
+from minilima.formats.tasks import read_row
 
 
 def load_eval_set(path: Path, size: int | None) -> list[EvalPrompt]:
@@ -19,7 +21,7 @@ def load_eval_set(path: Path, size: int | None) -> list[EvalPrompt]:
     Raises:
         MinilimaError: the set is empty, a row has no proper instruction, or a prompt or an id occurs twice.
     """
-    prompts = _prompts(read_rows(path), path)
+    prompts = _prompts(scan_rows(path), path)
     if not prompts:
         raise MinilimaError(
             f"The evaluation set {path} is empty.",
@@ -30,56 +32,60 @@ def load_eval_set(path: Path, size: int | None) -> list[EvalPrompt]:
 
 
 def _prompts(rows: Sequence[object], path: Path) -> list[EvalPrompt]:
+    broken = BrokenRows(path=path, fix='A line looks like: {"instruction": "…", "output": "…"}', unit="Prompt")
     prompts: list[EvalPrompt] = []
+    seen = _Seen(texts={}, ids={})
     has_ids = any(isinstance(row, dict) and _has_id(row) for row in rows)
     for number, row in enumerate(rows, start=1):
-        try:
-            tasks = read_row(row)
-        except BrokenRowError as broken:
-            raise MinilimaError(
-                f"Prompt {number} of {path} {broken.what}.", broken.why, 'A line looks like: {"instruction": "…", "output": "…"}'
-            ) from None
-        assert isinstance(row, dict), "read_row refuses all else"
-        identity = _id(row, number, path) if _has_id(row) else f"row{number}" if has_ids else str(number)
-        prompts += [
-            EvalPrompt(
-                id=identity if place == 1 else f"{identity}.{place}",
-                instruction=task.text,
-                output=task.output,
-                category=row.get("category") or row.get("dataset"),
-            )
-            for place, task in enumerate(tasks, start=1)
-        ]
-    _refuse_twice(path, "Prompt", "prompt", [prompt.instruction for prompt in prompts])
-    _refuse_twice(path, "The id of prompt", "id", [prompt.id for prompt in prompts])
+        with broken.row(number):
+            made = _prompts_of(number, as_object(row), has_ids=has_ids)
+            for prompt in made:
+                seen.refuse_again(prompt, number)
+            prompts += made
+    broken.stop()
     return prompts
+
+
+def _prompts_of(number: int, row: dict[str, Any], *, has_ids: bool) -> list[EvalPrompt]:
+    tasks = read_row(row)
+    identity = _id(row) if _has_id(row) else f"row{number}" if has_ids else str(number)
+    return [
+        EvalPrompt(
+            id=identity if part == 1 else f"{identity}.{part}",
+            instruction=task.text,
+            output=task.output,
+            category=row.get("category") or row.get("dataset"),
+        )
+        for part, task in enumerate(tasks, start=1)
+    ]
 
 
 def _has_id(row: Mapping[str, Any]) -> bool:
     return row.get("id") is not None and row.get("id") != ""
 
 
-def _id(row: Mapping[str, Any], number: int, path: Path) -> str:
+def _id(row: Mapping[str, Any]) -> str:
     if isinstance(row["id"], bool) or not isinstance(row["id"], str | int):
-        raise MinilimaError(
-            f"Prompt {number} of {path} has no proper id.",
-            "It must be a text or a whole number.",
-            "Correct it, or leave all out.",
-        )
+        raise BrokenRowError("has no proper id", "It must be a text or a whole number. Leave all ids out if there are none.")
     return str(row["id"])
 
 
-def _refuse_twice(path: Path, who: str, what: str, values: Sequence[str]) -> None:
-    """Answers are found by ids and prompts, so each of them must stand for one row."""
-    first: dict[str, int] = {}
-    for number, value in enumerate(values, start=1):
-        if value in first:
-            raise MinilimaError(
-                f"{who} {number} of {path} occurs twice.",
-                f"Prompt {first[value]} has the same {what}; it begins {value[:60]!r}.",
-                "Delete one of the two." if what == "prompt" else "Give each prompt an id of its own, or leave all ids out.",
-            )
-        first[value] = number
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """The numbers of the rows that had a text or an id first: answers are matched by both, so each stands for one row."""
+
+    texts: dict[str, int]
+    ids: dict[str, int]
+
+    def refuse_again(self, prompt: EvalPrompt, number: int) -> None:
+        for what, value, first in (("prompt", prompt.instruction, self.texts), ("id", prompt.id, self.ids)):
+            if value in first:
+                advice = " Give each an id of its own, or leave all ids out." if what == "id" else ""
+                raise BrokenRowError(
+                    "occurs twice" if what == "prompt" else "has an id that occurs twice",
+                    f"Prompt {first[value]} has the same {what}; it begins {value[:60]!r}.{advice}",
+                )
+            first[value] = number
 
 
 def eval_set_identity(path: Path) -> str:
@@ -99,7 +105,7 @@ def eval_set_identity(path: Path) -> str:
 
 
 def read_references(path: Path, name: str, prompts: list[EvalPrompt]) -> list[Answer]:
-    """The answer to each prompt, found by its text, an input included; other rows of the file are ignored.
+    """The answer to each prompt, matched by its text, an input included; other rows of the file are ignored.
 
     Args:
         path: a model_outputs.json, or an evaluation set with answers of its own.
@@ -116,7 +122,7 @@ def read_references(path: Path, name: str, prompts: list[EvalPrompt]) -> list[An
     if missing:
         raise MinilimaError(
             f"{name} lacks answers to {len(missing):,} of {len(prompts):,} prompts.",
-            f"An answer is found by its prompt and input, which must be the same text; the first begins {missing[0][:60]!r}.",
+            f"An answer is matched by its prompt and input, which must be the same text; the first begins {missing[0][:60]!r}.",
             "Name another with eval.reference=…, or choose the evaluation set that it answers.",
         )
     ambiguous = [prompt.instruction for prompt in prompts if times[prompt.instruction] > 1]
@@ -141,11 +147,11 @@ def read_references(path: Path, name: str, prompts: list[EvalPrompt]) -> list[An
 
 
 def _answered(rows: Sequence[object]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The prompt of each row with the row, in which `output` is the answer to it; rows that are no tasks are left out."""
-    found: list[tuple[str, Mapping[str, Any]]] = []
+    """The prompt of each row with the row, in which `output` is the answer to it; rows that are no tasks are passed over."""
+    answered: list[tuple[str, Mapping[str, Any]]] = []
     for row in rows:
         with suppress(BrokenRowError):
             tasks = read_row(row)
             assert isinstance(row, Mapping), "read_row refuses all else"
-            found += [(task.text, {**row, "output": task.output}) for task in tasks]
-    return found
+            answered += [(task.text, {**row, "output": task.output}) for task in tasks]
+    return answered

@@ -1,25 +1,27 @@
 """Reads data sets that exist: alpaca, Self-Instruct, LIMA, ShareGPT, OpenAI, and entries of LLaMA-Factory's dataset_info.json.
 
-    file ─> rows ─> the row's layout (named by an entry, or told by its columns) ─> turns ─> examples
+    file ─> rows ─> the row's layout (named by an entry, or clear from its columns) ─> turns ─> examples
                                                                                        └─> rejected: what is not to be learnt
 A broken row stops the import and is named: a data set that silently shrinks is not the one that was asked for.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from minilima.errors import MinilimaError
+from minilima.formats.broken import BrokenRowError, as_object, broken_rows
 from minilima.formats.llamafactory import Layout
+from minilima.formats.oasst import conversations, holds_trees
 from minilima.formats.preferred import BAD, chosen_side, has_sides, is_bad
 from minilima.formats.records import Example, Rejected
-from minilima.formats.rows import UNANSWERED, Row, alpaca, check_keys, conversation, left_out, recognised, refused, worked
+from minilima.formats.rows import UNANSWERED, Row, alpaca, check_keys, conversation, left_out, recognised, worked
 from minilima.formats.tables import BrokenLine, scan_rows
-from minilima.formats.tasks import USED, BrokenRowError, read_row
+from minilima.formats.tasks import USED, read_row
 
-SHOWN = 5
-"""Broken rows that an error names."""
+_LISTS = ("messages", "conversations", "history", "instances")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +50,14 @@ class Imported:
 
 
 def uses_context(path: Path) -> bool:
-    """Whether rows have a context, or tasks several parts, which earlier versions passed over."""
+    """Whether rows have a context or a system_prompt, or tasks several parts, which earlier versions passed over."""
     rows = [row for row in scan_rows(path) if isinstance(row, dict)]
-    return any(row.get("context") or (row.get("instances") and "output" not in row) for row in rows)
+    return any(row.get("context") or row.get("system_prompt") or (row.get("instances") and "output" not in row) for row in rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Broken:
-    """The broken rows of a file, for all to be named together."""
+    """The broken rows of a file, to be named together or listed as rejected."""
 
     path: Path
     rows: list[tuple[Row, BrokenRowError]] = field(default_factory=list)
@@ -64,15 +66,11 @@ class _Broken:
         """Raises what is to be said of them, if there are any."""
         if not self.rows:
             return
+        fix = "Correct them, or leave out all such rows with data.on_bad_row=reject."
         if len(self.rows) == 1:
-            raise refused(self.path, *self.rows[0])
-        few = " ".join(f"Row {row.number} {broken.what}." for row, broken in self.rows[:SHOWN])
-        whys = list(dict.fromkeys(broken.why for _, broken in self.rows[:SHOWN]))
-        raise MinilimaError(
-            f"{len(self.rows):,} rows of {self.path} cannot be used. {few}",
-            " ".join(whys[:2]),
-            "Correct them, or leave out all such rows with data.on_bad_row=reject.",
-        )
+            begin = self.rows[0][0].begin()
+            fix = f"Correct that row, or leave out all such rows with data.on_bad_row=reject; it begins: {begin}"
+        raise broken_rows(self.path, [(row.number, broken) for row, broken in self.rows], unit="Row", fix=fix)
 
     def rejected(self) -> list[Rejected]:
         return [Rejected(id=f"row{row.number}", text=row.begin(), reason=broken.what) for row, broken in self.rows]
@@ -83,7 +81,7 @@ def read_file(path: Path, layout: Layout | None = None, reading: Reading | None 
 
     Args:
         path: the file.
-        layout: where the rows keep their parts; None: each row's columns tell.
+        layout: where the rows keep their parts; None: it follows from the columns of each row.
         reading: what the user asked for.
 
     Raises:
@@ -91,9 +89,9 @@ def read_file(path: Path, layout: Layout | None = None, reading: Reading | None 
     """
     reading = reading or Reading()
     examples: list[Example] = []
-    rejected: list[Rejected] = []
+    rows, rejected = _conversations(path, layout, reading)
     broken = _Broken(path=path)
-    for row, values in _numbered(path):
+    for row, values in rows:
         try:
             made, left = _examples(_renamed(row, values, reading), layout, reading)
         except BrokenRowError as error:
@@ -111,27 +109,37 @@ def read_file(path: Path, layout: Layout | None = None, reading: Reading | None 
     return Imported(examples=examples, rejected=rejected)
 
 
-def read_tasks(path: Path, reading: Reading | None = None) -> list[tuple[str, str, str]]:
-    """(id, instruction, input) of each task of a file, to be answered; answers that are there are not looked at.
+@dataclass(frozen=True, kw_only=True)
+class GivenTasks:
+    """(id, instruction, input) of the tasks of a file, and the rows that hold none where those are to be rejected."""
+
+    tasks: list[tuple[str, str, str]]
+    rejected: list[Rejected]
+
+
+def read_tasks(path: Path, reading: Reading | None = None) -> GivenTasks:
+    """The tasks of a file, to be answered; answers that are there are not looked at.
 
     Raises:
-        MinilimaError: rows have no proper instruction or input and are named, or the file is empty.
+        MinilimaError: rows have no proper instruction or input and are named, or the file holds no task.
     """
     reading = reading or Reading()
     tasks: list[tuple[str, str, str]] = []
     broken = _Broken(path=path)
     for row, values in _numbered(path):
         try:
-            found = read_row(_renamed(row, values, reading).values)
+            read = read_row(_renamed(row, values, reading).values)
         except BrokenRowError as error:
             broken.rows.append((row, error))
             continue
-        for place, task in enumerate(found, start=1):
-            tasks.append((f"row{row.number}" + (f".{place}" if place > 1 else ""), task.instruction, task.input))
-    broken.stop()
+        for number, task in enumerate(read, start=1):
+            tasks.append((f"row{row.number}" + (f".{number}" if number > 1 else ""), task.instruction, task.input))
+    if not reading.reject:
+        broken.stop()
     if not tasks:
-        raise MinilimaError(f"{path} holds no task.", "The file is empty.", "Give another file with data.path=…")
-    return tasks
+        why = f"None of its {len(broken.rows):,} rows holds a task." if broken.rows else "The file is empty."
+        raise MinilimaError(f"{path} holds no task.", why, "Give another file with data.path=…")
+    return GivenTasks(tasks=tasks, rejected=broken.rejected())
 
 
 def unused_columns(path: Path, reading: Reading) -> list[str]:
@@ -140,27 +148,44 @@ def unused_columns(path: Path, reading: Reading) -> list[str]:
     return list(dict.fromkeys(str(name) for row in scan_rows(path) if isinstance(row, dict) for name in row if name not in used))
 
 
+def _conversations(path: Path, layout: Layout | None, reading: Reading) -> tuple[Sequence[tuple[Row, object]], list[Rejected]]:
+    """The rows of a file; of trees of messages the best conversation of each, and what is beside it."""
+    rows = scan_rows(path)
+    if layout is not None or reading.columns or not holds_trees(rows):
+        return [(_row(number, values), values) for number, values in enumerate(rows, start=1)], []
+    made, rejected = conversations(rows)
+    return [(_row(number, values), values) for number, values in made], rejected
+
+
 def _numbered(path: Path) -> Sequence[tuple[Row, object]]:
-    return [(Row(number=number, values=_named(values)), values) for number, values in enumerate(scan_rows(path), start=1)]
+    return [(_row(number, values), values) for number, values in enumerate(scan_rows(path), start=1)]
 
 
-def _named(values: object) -> Mapping[str, Any]:
-    return values if isinstance(values, dict) else {"": values}
+def _row(number: int, values: object) -> Row:
+    line = values.text if isinstance(values, BrokenLine) else None if isinstance(values, dict) else str(values)
+    return Row(number=number, values=values if isinstance(values, dict) else {}, line=line)
 
 
 def _renamed(row: Row, values: object, reading: Reading) -> Row:
     """The row with the table's columns under the names that they have here."""
-    if isinstance(values, BrokenLine):
-        raise BrokenRowError(f"(Line {values.number}) is no row", f"{values.why[0].upper()}{values.why[1:]}.")
-    if not isinstance(values, dict):
-        raise BrokenRowError("is not an object", "Each row needs named columns.")
-    renamed = dict(values)
+    if isinstance(values, BrokenRowError):
+        raise values
+    values = as_object(values)
+    renamed = {name: _parsed_cell(name, value) for name, value in values.items()}
     for name, column in reading.columns:
         if column not in values:
             there = ", ".join(map(str, values))
             raise BrokenRowError(f"has no column {column}", f"data.columns.{name} names it; those that are there: {there}.")
         renamed.pop(column, None)
     return replace(row, values={**renamed, **{name: values[column] for name, column in reading.columns}})
+
+
+def _parsed_cell(name: str, value: object) -> object:
+    """A list that a table without types holds as JSON."""
+    if name in _LISTS and isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
 
 
 def _examples(row: Row, layout: Layout | None, reading: Reading) -> tuple[list[Example], list[Rejected]]:

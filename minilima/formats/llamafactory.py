@@ -61,8 +61,8 @@ _TOOL_TAGS = ("observation_tag", "function_tag")
 
 def split_name(value: str) -> tuple[str, str | None] | None:
     """`…/dataset_info.json:name` -> (path, name), the name None where it is left out; None for any other path."""
-    found = re.fullmatch(rf"((?:.*/)?{re.escape(FILE_NAME)})(?::(.+))?", value)
-    return (found[1], found[2]) if found else None
+    match = re.fullmatch(rf"((?:.*/)?{re.escape(FILE_NAME)})(?::(.+))?", value)
+    return (match[1], match[2]) if match else None
 
 
 def locate(listing: Path, name: str | None) -> tuple[Path, str, Layout]:

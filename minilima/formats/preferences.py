@@ -1,6 +1,6 @@
 """Reads pairs of answers of which it is known which one people, or another judge, preferred.
 
-Three formats are told apart by their fields; all of them may be any table (tables.py):
+Their fields tell three formats apart; all of them may be any table (tables.py):
     ours        {"instruction": …, "output_1": …, "output_2": …, "preference": 1, 1.5 or 2, "reference": … (if there is one)}
     AlpacaEval  its annotations.json, and its people's cross-annotations: the same fields and more
     Auto-J      {"prompt": …, "response 1": …, "response 2": …, "label": 0 (first better), 1 (second) or 2 (tie)}
@@ -12,13 +12,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from minilima.errors import MinilimaError
 from minilima.formats.annotations import read_annotations
+from minilima.formats.broken import BrokenRowError, BrokenRows, as_object
 from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import TIE
-from minilima.formats.tables import BrokenLine, scan_rows
+from minilima.formats.tables import scan_rows
 
+_EXAMPLE = '{"instruction": "…", "output_1": "…", "output_2": "…", "preference": 2}'
 _AUTO_J = {0: 1.0, 1: 2.0, 2: TIE}
 
 
@@ -83,11 +86,14 @@ def read_labels(path: Path, size: int | None = None) -> LabelSet:
         MinilimaError: the file cannot be read, is empty, or a row cannot be understood.
     """
     pairs: dict[str, LabelledPair] = {}
+    broken = BrokenRows(path=path, fix=f"A row looks like: {_EXAMPLE}")
     for number, row in enumerate(scan_rows(path), start=1):
-        pair = _pair(path, number, row)
-        known = pairs.get(pair.id)
-        labels = (*known.labels, *pair.labels) if known else pair.labels
-        pairs[pair.id] = pair if known is None else _with_labels(known, labels)
+        with broken.row(number):
+            pair = _pair(as_object(row))
+            known = pairs.get(pair.id)
+            labels = (*known.labels, *pair.labels) if known else pair.labels
+            pairs[pair.id] = pair if known is None else _with_labels(known, labels)
+    broken.stop()
     if not pairs:
         raise MinilimaError(f"{path} holds no pairs.", "It is empty.", "Give a file with labelled pairs.")
     return LabelSet(name=_name(path), by="people", pairs=_sample(list(pairs.values()), size), source=path.name)
@@ -99,7 +105,7 @@ def read_published(path: Path, size: int | None = None) -> list[LabelSet]:
     Raises:
         MinilimaError: the file cannot be understood, or a run in it has no verdict.
     """
-    found = []
+    sets = []
     for run in read_annotations(path):
         pairs = [
             _labelled(row.instruction, row.output_1, row.output_2, (row.preference,), None)
@@ -108,7 +114,7 @@ def read_published(path: Path, size: int | None = None) -> list[LabelSet]:
         ]
         if not pairs:
             raise MinilimaError(f"{path} has no verdict for {run.generator}.", "All are null or -1.", "Leave the file out.")
-        found.append(
+        sets.append(
             LabelSet(
                 name=f"{run.generator} against {run.baseline or 'a baseline without a name'}",
                 by=run.judge or "a judge without a name",
@@ -117,30 +123,26 @@ def read_published(path: Path, size: int | None = None) -> list[LabelSet]:
                 model=run.generator,
             )
         )
-    return found
+    return sets
 
 
 def _sample(pairs: list[LabelledPair], size: int | None) -> tuple[LabelledPair, ...]:
     """In the file's order; a smaller sample lies inside a larger one."""
     order = list(range(len(pairs)))
     random.Random(0).shuffle(order)
-    return tuple(pairs[place] for place in sorted(order[:size]))
+    return tuple(pairs[index] for index in sorted(order[:size]))
 
 
-def _pair(path: Path, number: int, row: object) -> LabelledPair:
-    if isinstance(row, BrokenLine):
-        raise _bad(path, number, f"line {row.number} is no row: {row.why}")
-    if not isinstance(row, dict):
-        raise _bad(path, number, f"it is a {type(row).__name__}, not an object")
+def _pair(row: dict[str, Any]) -> LabelledPair:
     auto_j = "response 1" in row
     names = ("prompt", "response 1", "response 2") if auto_j else ("instruction", "output_1", "output_2")
     for name in names:
         if not isinstance(row.get(name), str):
-            raise _bad(path, number, f"{name} is {'not a text' if name in row else 'missing'}")
+            raise _bad(f"{name} is {'not a text' if name in row else 'missing'}")
     label = row.get("label" if auto_j else "preference")
     preference = _AUTO_J.get(label) if auto_j and isinstance(label, int) else label
     if isinstance(preference, bool) or not isinstance(preference, int | float) or not 1 <= preference <= 2:
-        raise _bad(path, number, f"{'label' if auto_j else 'preference'} is {label!r}")
+        raise _bad(f"{'label' if auto_j else 'preference'} is {label!r}")
     reference = row.get("reference") if isinstance(row.get("reference"), str) else None
     instruction, first, second = (str(row[name]) for name in names)
     return _labelled(instruction, first, second, (float(preference),), reference)
@@ -155,12 +157,8 @@ def _with_labels(pair: LabelledPair, labels: tuple[float, ...]) -> LabelledPair:
     return LabelledPair(**{**vars(pair), "labels": labels})
 
 
-def _bad(path: Path, number: int, why: str) -> MinilimaError:
-    return MinilimaError(
-        f"Row {number} of {path} is no labelled pair.",
-        f"{why[0].upper()}{why[1:]}.",
-        'A row looks like: {"instruction": "…", "output_1": "…", "output_2": "…", "preference": 2}',
-    )
+def _bad(why: str) -> BrokenRowError:
+    return BrokenRowError("is no labelled pair", f"{why[0].upper()}{why[1:]}.")
 
 
 def _name(path: Path) -> str:

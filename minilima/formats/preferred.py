@@ -1,4 +1,4 @@
-"""Preference data as examples: the chosen side where it is asked for, and answers that people found bad left out."""
+"""Preference data as examples: the chosen side where it is asked for, and answers that people marked as bad rejected."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ from minilima.formats.llamafactory import Layout
 from minilima.formats.rows import Row, truth
 
 BAD = "label_false"
-"""Reason for leaving out an answer that is marked as a bad one (KTO)."""
+"""Reason for rejecting an answer that is marked as a bad one (KTO)."""
 
 
 def is_bad(row: Row, layout: Layout) -> bool:

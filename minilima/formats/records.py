@@ -44,6 +44,8 @@ class Example:
     """Key in the reply cache of the request that gave the output."""
     score: float | None = None
     """Rating by which it was chosen, where it was rated."""
+    scores: dict[str, float] | None = None
+    """The numbers that the rating was made of, where there are several."""
     nearest_id: str | None = None
     """The row it resembles most among those that stood before it."""
     nearest_rouge: float | None = None
@@ -70,7 +72,7 @@ def user_text(instruction: str, given: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
-    """Something that was generated or imported and left out, with the reason."""
+    """Something generated or imported that was rejected, with the reason."""
 
     id: str
     text: str
@@ -82,7 +84,7 @@ class Rejected:
     """ROUGE-L F1 with that one's instruction, 0 to 1."""
     input: str | None = None
     output: str | None = None
-    """The answer that was left out with it, where there was one."""
+    """The answer that was rejected with it, where there was one."""
     request: str | None = None
     """Key in the reply cache of the request that it came from."""
 

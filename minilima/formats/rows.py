@@ -3,13 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from minilima.errors import MinilimaError
+from minilima.formats.broken import BrokenRowError
 from minilima.formats.llamafactory import Layout
 from minilima.formats.records import Example, Rejected
-from minilima.formats.tasks import BrokenRowError
 
 ALPACA = Layout(history="history", system="system")
 SHAREGPT = Layout(formatting="sharegpt", system="system")
@@ -18,11 +16,12 @@ OPENAI = replace(
 )
 
 UNANSWERED = "unanswered"
-"""Reason for leaving out a prompt at the end of a conversation."""
+"""Reason for rejecting a prompt at the end of a conversation."""
 EMPTY = "empty_output"
-"""Reason for leaving out a prompt whose answer is empty."""
+"""Reason for rejecting a prompt whose answer is empty."""
 _OTHER_NAMES: dict[str | None, str] = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
+    "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+    "assistant": "assistant", "system": "system", "developer": "system",
 }  # fmt: skip
 """Roles of ShareGPT and OpenAI, which data sets such as BELLE's mix."""
 
@@ -39,10 +38,12 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row with its place, for errors that name it."""
+    """A row with its number, for errors that name it."""
 
     number: int
     values: Mapping[str, Any]
+    line: str | None = None
+    """The line as it stands where no row can be read in it."""
 
     def broken(self, what: str, why: str) -> BrokenRowError:
         return BrokenRowError(what, why)
@@ -67,17 +68,26 @@ class Row:
         value = self.values.get(column) if column else None
         return None if value is None or (isinstance(value, str) and not value.strip()) else self.text(value, str(column))
 
+    def system(self, column: str | None) -> str | None:
+        """The system message of a row; OpenOrca and others call it system_prompt."""
+        system, prompt = self.optional(column), self.optional("system_prompt") if column in (None, "system") else None
+        if system and prompt and system != prompt:
+            raise self.broken("has two system messages", "They stand in system and system_prompt.")
+        return system or prompt
+
     def begin(self) -> str:
-        return json.dumps(self.values, ensure_ascii=True, default=str)[:80]
+        """How the row begins, for messages."""
+        return (self.line if self.line is not None else json.dumps(self.values, ensure_ascii=True, default=str))[:80]
 
     def rejected(self, text: str, reason: str, output: str | None = None) -> Rejected:
         return Rejected(id=f"row{self.number}", text=text, reason=reason, output=output)
 
 
 def recognised(row: Row) -> Layout:
-    """The layout that a row's columns tell."""
+    """The layout that follows from a row's columns."""
+    _check_one_meaning(row)
     for column in ("messages", "conversations"):
-        if column in row.values:
+        if column in row.values and (row.values[column] or "instruction" not in row.values):
             turns = row.values[column]
             has_roles = isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and "role" in turns[0]
             named = has_roles or (column == "messages" and not (isinstance(turns, list) and turns and "from" in turns[0]))
@@ -94,16 +104,31 @@ def recognised(row: Row) -> Layout:
     )
 
 
+def _check_one_meaning(row: Row) -> None:
+    """Refuses a row that says two things in the columns of two formats; one that is empty, or the same, says nothing else."""
+    forms = [name for name in ("messages", "conversations") if row.values.get(name)]
+    if len(forms) == 2 and row.values["messages"] != row.values["conversations"]:
+        raise row.broken("has messages and conversations", "Which of them is meant is not known.")
+    output, response = row.values.get("output"), row.values.get("response")
+    if output and response and output != response and not forms:
+        raise row.broken("has an output and a response", "Which of them is the answer is not known.")
+    if forms and row.values.get("instruction") and output:
+        turns = row.values[forms[0]]
+        said = list(turns[-1].values()) if isinstance(turns, list) and turns and isinstance(turns[-1], dict) else turns
+        if output not in (said or ()):
+            raise row.broken(f"has an instruction with output beside its {forms[0]}", "Which of them is meant is not known.")
+
+
 def worked(row: Row) -> tuple[list[Example], list[Rejected]]:
     """The examples with answers of a task in Self-Instruct's own format, an example each."""
     instances = row.values["instances"]
     if not isinstance(instances, list) or not instances or not all(isinstance(one, dict) for one in instances):
         raise row.broken("has no proper instances", "They must be a list of objects with input and output.")
     examples, rejected = [], []
-    for place, one in enumerate(instances, start=1):
-        task = {"instruction": row.values.get("instruction"), "system": row.values.get("system"), **one}
+    for number, one in enumerate(instances, start=1):
+        task = {**{name: row.values.get(name) for name in ("instruction", "system", "system_prompt")}, **one}
         made, left = alpaca(replace(row, values=task), ALPACA)
-        end = f".{place}" if place > 1 else ""
+        end = f".{number}" if number > 1 else ""
         examples += [replace(example, id=example.id + end) for example in made]
         rejected += [replace(item, id=item.id + end) for item in left]
     return examples, rejected
@@ -131,7 +156,7 @@ def alpaca(row: Row, layout: Layout) -> tuple[list[Example], list[Rejected]]:
         output=row.text(answer, "output"),
         source="file",
         history=tuple((row.text(user, "history"), row.text(answer, "history")) for user, answer in history or ()),
-        system=row.optional(layout.system),
+        system=row.system(layout.system),
     )
     return [example], []
 
@@ -147,8 +172,10 @@ def conversation(row: Row, layout: Layout, *, named: bool) -> tuple[list[Example
     turns = row.values.get(str(layout.messages))
     if not isinstance(turns, list) or not turns:
         raise row.broken(f"has no proper {layout.messages}", "It must be a list with at least one turn.")
-    said = [_turn(row, layout, turn, place, last=place == len(turns), named=named) for place, turn in enumerate(turns, start=1)]
-    system = row.optional(layout.system)
+    said = [
+        _turn(row, layout, turn, number, last=number == len(turns), named=named) for number, turn in enumerate(turns, start=1)
+    ]
+    system = row.system(layout.system)
     if said[0].role == "system":
         opened = said.pop(0).text
         if system and opened and system != opened:
@@ -159,10 +186,10 @@ def conversation(row: Row, layout: Layout, *, named: bool) -> tuple[list[Example
 
 
 def _check_order(row: Row, said: Sequence[Said], turns: int) -> None:
-    for place, one in enumerate(said):
-        if one.role != (expected := ("user", "assistant")[place % 2]):
+    for number, one in enumerate(said):
+        if one.role != (expected := ("user", "assistant")[number % 2]):
             raise row.broken(
-                f"has the {one.role} speak in turn {place + 1 + turns - len(said)}, where the {expected} should",
+                f"has the {one.role} speak in turn {number + 1 + turns - len(said)}, where the {expected} should",
                 "A system message may come first; then user and assistant alternate, and the user begins.",
             )
     if not said:
@@ -194,30 +221,39 @@ def _dialogue(row: Row, said: list[Said], system: str | None) -> tuple[list[Exam
     return [example], rejected
 
 
-def _turn(row: Row, layout: Layout, turn: object, place: int, *, last: bool, named: bool) -> Said:
+def _turn(row: Row, layout: Layout, turn: object, number: int, *, last: bool, named: bool) -> Said:
     if isinstance(turn, str):  # LIMA's files hold texts alone, the user's first
-        speaker = ("user", "assistant")[(place - 1) % 2]
-        return Said(role=speaker, text=_spoken(row, turn, speaker, place, last=last))
+        speaker = ("user", "assistant")[(number - 1) % 2]
+        return Said(role=speaker, text=_spoken(row, turn, speaker, number, last=last))
     if not isinstance(turn, dict):
-        raise row.broken(f"has no proper turn {place}", f"It must be an object with {layout.role_tag} and {layout.content_tag}.")
+        raise row.broken(f"has no proper turn {number}", f"It must be an object with {layout.role_tag} and {layout.content_tag}.")
     roles: dict[str | None, str] = {layout.user_tag: "user", layout.assistant_tag: "assistant", layout.system_tag: "system"}
     role = turn.get(str(layout.role_tag))
     known: dict[str | None, str] = roles if named else {**_OTHER_NAMES, **roles}
     if not isinstance(role, str) or role not in known:
         raise row.broken(
-            f"has the {layout.role_tag} {role!r} in turn {place}",
+            f"has the {layout.role_tag} {role!r} in turn {number}",
             f"The roles are: {', '.join(tag for tag in roles if tag)}. Tools are not understood.",
         )
-    check_keys(row, turn, f" in turn {place}")
-    text = _spoken(row, turn.get(str(layout.content_tag)), known[role], place, last=last)
+    check_keys(row, turn, f" in turn {number}")
+    text = _spoken(row, _joined(row, turn.get(str(layout.content_tag)), number), known[role], number, last=last)
     return Said(role=known[role], text=text, trained=left_out(row, turn))
 
 
-def _spoken(row: Row, value: object, role: str, place: int, *, last: bool) -> str:
+def _joined(row: Row, content: object, number: int) -> object:
+    """The text of a content that comes in parts, as OpenAI's may; any other content as it is."""
+    if not isinstance(content, list) or not content or not all(isinstance(part, Mapping) for part in content):
+        return content
+    if others := [part.get("type") for part in content if part.get("type") != "text" or not isinstance(part.get("text"), str)]:
+        raise row.broken(f"has a part of the type {others[0]!r} in turn {number}", "Only parts with text are understood.")
+    return "".join(part["text"] for part in content)
+
+
+def _spoken(row: Row, value: object, role: str, number: int, *, last: bool) -> str:
     """The text of a turn: a system message, and the answer at the end, may be empty."""
     if (role == "system" or (role == "assistant" and last)) and (value is None or (isinstance(value, str) and not value.strip())):
         return ""
-    return row.text(value, f"turn {place}")
+    return row.text(value, f"turn {number}")
 
 
 _NOT_UNDERSTOOD = {
@@ -252,12 +288,3 @@ def truth(row: Row, key: str, value: object) -> bool:
     if (said := known.get(str(value).lower())) is None:
         raise row.broken(f"has the {key} {value!r}", "Only 0 and 1, or true and false, are understood.")
     return said
-
-
-def refused(path: Path, row: Row, broken: BrokenRowError) -> MinilimaError:
-    """The error of a file with one row that cannot be used."""
-    return MinilimaError(
-        f"Row {row.number} of {path} {broken.what}.",
-        broken.why,
-        f"Correct that row, or leave out all such rows with data.on_bad_row=reject; it begins: {row.begin()}",
-    )

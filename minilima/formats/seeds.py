@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
+from minilima.formats.broken import BrokenRowError, BrokenRows, as_object
 from minilima.formats.records import SeedTask
-from minilima.formats.tables import read_rows
+from minilima.formats.tables import scan_rows
 
 SHORT_WORDS = 60
 """Longer worked tasks would make prompts slow on small machines."""
+_EXAMPLE = '{"id": "a", "instruction": "…", "instances": [{"input": "", "output": "…"}], "is_classification": false}'
 
 
 def load_seeds(path: Path) -> list[SeedTask]:
@@ -18,20 +20,28 @@ def load_seeds(path: Path) -> list[SeedTask]:
     Raises:
         MinilimaError: a line is broken, a field is missing or empty, or an id or instruction occurs twice.
     """
-    tasks = [_task(row, path, number) for number, row in enumerate(read_rows(path), start=1)]
+    broken = BrokenRows(path=path, fix=f"A line: {_EXAMPLE}", unit="Seed task")
+    tasks: list[SeedTask] = []
+    seen: dict[tuple[str, str], str] = {}
+    for number, row in enumerate(scan_rows(path), start=1):
+        with broken.row(number):
+            task = _task(as_object(row))
+            _refuse_again(task, seen)
+            tasks.append(task)
+    broken.stop()
     if not tasks:
         raise MinilimaError(f"{path} holds no seed task.", "The file is empty.", "Give a file with at least one task a line.")
-    seen: dict[tuple[str, str], str] = {}
-    for task in tasks:
-        for what, value in (("id", task.id), ("instruction", " ".join(task.instruction.lower().split()))):
-            if (what, value) in seen:
-                raise MinilimaError(
-                    f"The {what} of seed {task.id!r} in {path} occurs twice.",
-                    f"It is also that of seed {seen[what, value]!r}: {value[:80]!r}.",
-                    "Change or delete one of the two.",
-                )
-            seen[what, value] = task.id
     return tasks
+
+
+def _refuse_again(task: SeedTask, seen: dict[tuple[str, str], str]) -> None:
+    """Refuses an id or an instruction that an earlier task has, and remembers those of this one."""
+    for what, value in (("id", task.id), ("instruction", " ".join(task.instruction.lower().split()))):
+        if (what, value) in seen:
+            raise BrokenRowError(
+                f"({task.id!r}) has an {what} that occurs twice", f"Seed {seen[what, value]!r} has the same: {value[:80]!r}."
+            )
+        seen[what, value] = task.id
 
 
 def short_tasks(tasks: Sequence[SeedTask]) -> list[SeedTask]:
@@ -40,10 +50,10 @@ def short_tasks(tasks: Sequence[SeedTask]) -> list[SeedTask]:
     return short or list(tasks)
 
 
-def _task(row: dict[str, Any], path: Path, number: int) -> SeedTask:
+def _task(row: dict[str, Any]) -> SeedTask:
     instances = row.get("instances")
     if not isinstance(instances, list) or not instances or not isinstance(instances[0], dict):
-        raise _bad(path, number, "instances", "a list with at least one {input, output}")
+        raise _bad("instances", "a list with at least one {input, output}")
     for name, value, empty_allowed in (
         ("id", row.get("id"), False),
         ("instruction", row.get("instruction"), False),
@@ -51,9 +61,9 @@ def _task(row: dict[str, Any], path: Path, number: int) -> SeedTask:
         ("instances[0].input", instances[0].get("input", ""), True),
     ):
         if not isinstance(value, str) or not (value.strip() or empty_allowed):
-            raise _bad(path, number, name, "a text" if empty_allowed else "a text that is not empty")
+            raise _bad(name, "a text" if empty_allowed else "a text that is not empty")
     if not isinstance(row.get("is_classification", ""), bool | None):
-        raise _bad(path, number, "is_classification", "true, false, or null where it is not known (which counts as false)")
+        raise _bad("is_classification", "true, false, or null where it is not known (which counts as false)")
     return SeedTask(
         id=row["id"],
         instruction=row["instruction"].strip(),
@@ -63,9 +73,5 @@ def _task(row: dict[str, Any], path: Path, number: int) -> SeedTask:
     )
 
 
-def _bad(path: Path, number: int, field: str, needed: str) -> MinilimaError:
-    return MinilimaError(
-        f"Seed task {number} of {path} has no proper {field}.",
-        f"It must be {needed}.",
-        'A line: {"id": "a", "instruction": "…", "instances": [{"input": "", "output": "…"}], "is_classification": false}',
-    )
+def _bad(field: str, needed: str) -> BrokenRowError:
+    return BrokenRowError(f"has no proper {field}", f"It must be {needed}.")

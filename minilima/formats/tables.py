@@ -1,4 +1,4 @@
-"""Reads the rows of any table that people have: what the file is, is told by its first bytes, not by its name.
+"""Reads the rows of any table that people have: its first bytes say what it is, not its name.
 
     gzip, zstd ─> unpacked ─> parquet, arrow ─> rows
                           └─> text in UTF-8 or UTF-16 ─> JSON, JSONL, or by its name CSV and TSV ─> rows
@@ -12,6 +12,7 @@ import json
 import sys
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class BrokenLine:
     why: str
     unit: str = "line"
     """`row` in a JSON list."""
+    text: str = ""
+    """What stands there, to be shown."""
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -54,7 +57,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def scan_rows(path: Path) -> list[object]:
-    """The rows of a table, a `BrokenLine` in the place of each that cannot be read.
+    """The rows of a table, a `BrokenLine` instead of each that cannot be read.
 
     Raises:
         MinilimaError: the table as a whole cannot be read.
@@ -112,33 +115,59 @@ def _parsed(path: Path, text: str) -> list[object]:
     kinds = [suffix.lower() for suffix in path.suffixes]
     if ".csv" in kinds or ".tsv" in kinds:
         return _separated(path, text, tabs=".tsv" in kinds)
+    if text.lstrip().startswith("{") and (whole := _one_object(text)) is not None:
+        return [whole]
     if not text.lstrip().startswith("["):
         # Not splitlines(): U+2028 and the like may stand inside a JSON string.
         return [_line(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     try:
-        rows: list[object] = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        rows: list[object] = json.loads(text, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
         where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        why = error.msg if isinstance(error, json.JSONDecodeError) else "Its brackets are nested too deeply"
+        why = _why(error).partition(" at column")[0]
         raise MinilimaError(f"{path} is not JSON.", f"{why}{where}.", "Correct the file.") from None
     return rows
 
 
+def _one_object(text: str) -> dict[str, Any] | None:
+    """The object of a file that holds a single one over several lines; None for any other file."""
+    try:
+        json.loads(text.lstrip().partition("\n")[0])
+    except ValueError:
+        with suppress(ValueError, RecursionError):
+            whole = json.loads(text, object_pairs_hook=_distinct)
+            return whole if isinstance(whole, dict) else None
+    return None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object in which no name stands twice: the last would win in silence."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
+    return row
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    return "its brackets are nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
 def _line(number: int, line: str) -> object:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        return BrokenLine(number=number, why=f"{error.msg} at column {error.colno}")
-    except RecursionError:
-        return BrokenLine(number=number, why="its brackets are nested too deeply")
-    return row if isinstance(row, dict) else BrokenLine(number=number, why=f"this is a {type(row).__name__}")
+        row = json.loads(line, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        return BrokenLine(number=number, why=_why(error), text=line)
+    return row if isinstance(row, dict) else BrokenLine(number=number, why=f"this is a {type(row).__name__}", text=line)
 
 
 def _separated(path: Path, text: str, *, tabs: bool) -> list[object]:
-    """The rows of a CSV or TSV file; a CSV file of some countries' spreadsheets is separated by semicolons."""
+    """The rows of a CSV or TSV file; spreadsheets of some countries separate by semicolons or tabs."""
     csv.field_size_limit(sys.maxsize)
     header = text.partition("\n")[0]
-    mark = "\t" if tabs else max(",;", key=header.count)
+    mark = "\t" if tabs else max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     try:
         cells = [(reader.line_num, row) for row in reader if row]
@@ -146,14 +175,14 @@ def _separated(path: Path, text: str, *, tabs: bool) -> list[object]:
         raise MinilimaError(f"{path} is not CSV.", f"Line {reader.line_num}: {error}.", "Correct the file.") from None
     if not cells:
         return []
-    names = cells[0][1]
+    names = [name.strip() for name in cells[0][1]]
     if len(set(names)) < len(names):
         raise MinilimaError(f"{path} has two columns of one name.", f"They are: {', '.join(names)}.", "Rename one of them.")
     wrong = "it has {} cells, and the header has {}"
     return [
         dict(zip(names, row, strict=True))
         if len(row) == len(names)
-        else BrokenLine(number=number, why=wrong.format(len(row), len(names)))
+        else BrokenLine(number=number, why=wrong.format(len(row), len(names)), text=mark.join(row))
         for number, row in cells[1:]
     ]
 

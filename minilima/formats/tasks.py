@@ -4,20 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from minilima.formats.broken import BrokenRowError, as_object
 from minilima.formats.records import user_text
 
 USED = ("instruction", "input", "context", "instances")
 """The columns that make a task; what is answered already is answered again."""
-_UNSEEN = ("system", "history", "tools", "image", "images", "audio", "audios", "video", "videos")
+_UNSEEN = ("system", "system_prompt", "history", "tools", "image", "images", "audio", "audios", "video", "videos")
 """Columns that change what is asked, and that a task on its own cannot carry."""
-
-
-class BrokenRowError(ValueError):
-    """What is wrong with a row, as the rest of a sentence that begins `Row 3 of …`, and why."""
-
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(f"{what}: {why}")
-        self.what, self.why = what, why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +27,13 @@ class Task:
         return user_text(self.instruction, self.input)
 
 
-def read_row(row: object) -> list[Task]:
+def read_row(given: object) -> list[Task]:
     """The task of a row; of a row with instances, one for each of them.
 
     Raises:
         BrokenRowError: a part is missing or of the wrong kind, or a column changes the task in a way that is not understood.
     """
-    if not isinstance(row, Mapping):
-        raise BrokenRowError("is not an object", "Each row needs named columns.")
+    row = as_object(given)
     if carried := [name for name in _UNSEEN if row.get(name)]:
         raise BrokenRowError(
             f"has the column {carried[0]}, which is not understood here", "Without it the model would be asked something else."

@@ -20,7 +20,7 @@ def words_of(text: str) -> list[str]:
     """Lower-case words for comparisons; of text that is nearly all ASCII the tokens of rouge_score: runs of a-z and 0-9."""
     if text.isascii() or _nearly_ascii(text):
         return _ASCII_WORD.findall(text.lower())
-    return _any_script().findall(unicodedata.normalize("NFC", text).casefold())
+    return _any_script().findall(_without_dots(unicodedata.normalize("NFC", text).casefold()))
 
 
 def count_words(text: str) -> int:
@@ -30,6 +30,37 @@ def count_words(text: str) -> int:
     return len(_unspaced().sub(" x ", _PUNCTUATION.sub(" ", text)).split())
 
 
+def lowered(text: str) -> str:
+    """Lower case for comparisons, in which Turkish words are the same however they were written: İYİ and iyi, ISI and ısı."""
+    return _without_dots(text.lower())
+
+
+def _without_dots(text: str) -> str:
+    return text.replace("i\u0307", "i").replace("ı", "i")
+
+
+def has_word(text: str, word: str) -> bool:
+    """Whether a word, or several, stand in a text as a whole; letters of a script without spaces may touch them."""
+    if text.isascii() or not word:
+        return re.search(rf"\b{re.escape(word)}\b", text) is not None
+    spans = (match.span() for match in re.finditer(re.escape(word), text))
+    return any(
+        not _joins(text[max(0, begin - 1) : begin], word[0]) and not _joins(text[end : end + 1], word[-1]) for begin, end in spans
+    )
+
+
+def _joins(neighbour: str, edge: str) -> bool:
+    """Whether a character beside a word makes it part of a longer one."""
+    if neighbour and unicodedata.category(neighbour)[0] == "M":
+        return True
+    return all(_is_letter(one) and not _UNSPACED.match(one) for one in (neighbour, edge))
+
+
+def _is_letter(character: str) -> bool:
+    """Whether it belongs to words; marks are no letters for `re`."""
+    return character != "" and (re.match(r"\w", character) is not None or unicodedata.category(character)[0] == "M")
+
+
 def _nearly_ascii(text: str) -> bool:
     """Whether a stray word at most has other letters, as `café` in English: such texts keep the scores of rouge_score."""
     other, words = len(_OTHER_WORD.findall(text)), len(text.split())
@@ -37,16 +68,16 @@ def _nearly_ascii(text: str) -> bool:
 
 
 @cache
-def _marks() -> str:
-    """A class of all combining marks: vowel signs of Hindi and Thai are no letters for `re`."""
+def marks() -> str:
+    """For a class of characters: all combining marks. Vowel signs of Hindi and Thai are no letters for `re`."""
     return "".join(re.escape(chr(code)) for code in range(0x300, sys.maxunicode) if unicodedata.category(chr(code))[0] == "M")
 
 
 @cache
 def _unspaced() -> re.Pattern[str]:
-    return re.compile(f"[{UNSPACED}][{_marks()}]*")
+    return re.compile(f"[{UNSPACED}][{marks()}]*")
 
 
 @cache
 def _any_script() -> re.Pattern[str]:
-    return re.compile(f"[{UNSPACED}][{_marks()}]*|(?:(?![{UNSPACED}_])[\\w{_marks()}])+")
+    return re.compile(f"[{UNSPACED}][{marks()}]*|(?:(?![{UNSPACED}_])[\\w{marks()}])+")

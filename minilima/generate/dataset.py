@@ -9,22 +9,24 @@ from minilima.config.schema import Config, DataConfig, DatasetConfig
 from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.records import EvalPrompt, Example, OnProgress, Rejected, SeedTask, Usage, user_text
+from minilima.formats.records import EvalPrompt, Example, OnProgress, Rejected, SeedTask, user_text
 from minilima.formats.seeds import load_seeds
 from minilima.formats.words import count_words
 from minilima.generate.dataset_statistics import describe
 from minilima.generate.layouts import encode
 from minilima.generate.near_duplicates import first_near_duplicates
-from minilima.generate.pool import connect_generator, reasons
-from minilima.generate.prompting import Prompter
-from minilima.generate.quality import rate
-from minilima.generate.selection import Vectors, arrange
+from minilima.generate.pool import reasons
+from minilima.generate.scoring import Scoring
+from minilima.generate.selection import arrange
 from minilima.rouge import RougeIndex
 from minilima.store.job import Job, Outcome
 
+_SHOWN = 120
+"""Characters of an instruction in order.jsonl, to see what stands where."""
+
 
 def build_dataset(job: Job, on_progress: OnProgress) -> Outcome:
-    """Writes dataset.jsonl and rejected.jsonl."""
+    """Writes dataset.jsonl, rejected.jsonl, and order.jsonl: all that could be chosen, in order, with what it was chosen by."""
     config, dataset = job.config, job.config.dataset
     pool = [Example(**row) for row in read_jsonl(job.inputs["pool"] / "instances.jsonl")]
     seeds: list[Example] = []
@@ -34,7 +36,8 @@ def build_dataset(job: Job, on_progress: OnProgress) -> Outcome:
     # All prompts, not only the first eval_set.size: a smaller evaluation must not let the other prompts in.
     prompts = load_eval_set(job.sources.eval_set.local_path, None) if dataset.decontaminate else []
     kept, rejected = sift([*seeds, *pool], prompts, config.data, dataset)
-    ordered, usage = _arranged(job, kept, on_progress)
+    scoring = Scoring(job=job, on_progress=on_progress, examples=kept)
+    ordered = arrange(kept, dataset, config.seed, scoring.tools())
     chosen = [_encoded(example, config) for example in ordered[: dataset.size]]
     if not chosen:
         raise MinilimaError(
@@ -44,7 +47,8 @@ def build_dataset(job: Job, on_progress: OnProgress) -> Outcome:
         )
     write_jsonl(job.work / "dataset.jsonl", chosen)
     write_jsonl(job.work / "rejected.jsonl", rejected)
-    return Outcome(metrics=_metrics(chosen, kept, rejected, dataset), usage=usage)
+    write_jsonl(job.work / "order.jsonl", [_ranked(rank, example) for rank, example in enumerate(ordered, start=1)])
+    return Outcome(metrics={**_metrics(chosen, kept, rejected, dataset), **scoring.metrics()}, usage=scoring.usage)
 
 
 def sift(
@@ -111,23 +115,11 @@ def _asked(example: Example) -> list[str]:
     return [example.instruction, user_text(example.instruction, example.input), *(user for user, _ in example.history)]
 
 
-def _arranged(job: Job, kept: Sequence[Example], on_progress: OnProgress) -> tuple[list[Example], Usage]:
-    config, usage = job.config, Usage()
-
-    def embed(texts: Sequence[str]) -> Vectors:
-        from minilima.models.embedder import Embedder
-
-        return Embedder()(texts)
-
-    def rating(examples: Sequence[Example]) -> list[float | None]:
-        nonlocal usage
-        model = connect_generator(job)
-        scores = rate(examples, model, Prompter(generator=config.generator, data=config.data), on_progress)
-        usage = model.usage
-        return scores
-
-    ordered = arrange(kept, config.dataset, config.seed, embed=embed, rate=rating)
-    return ordered, usage
+def _ranked(rank: int, example: Example) -> dict[str, Any]:
+    numbers = {"score": example.score, "scores": example.scores}
+    row = {"rank": rank, "id": example.id, "source": example.source, "words": count_words(example.output)}
+    row["instruction"] = " ".join(example.instruction.split())[:_SHOWN]
+    return {**row, **{name: value for name, value in numbers.items() if value is not None}}
 
 
 def _encoded(example: Example, config: Config) -> Example:

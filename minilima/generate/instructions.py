@@ -15,7 +15,8 @@ from minilima.config.choices import DataKind
 from minilima.config.schema import BudgetConfig, DataConfig
 from minilima.formats.records import Example, OnProgress, Progress, Rejected, SeedTask, user_text
 from minilima.formats.seeds import short_tasks
-from minilima.generate.filters import asks, instruction_fault, points_to_an_input
+from minilima.generate.filters import instruction_fault
+from minilima.generate.imperatives import asks, points_to_an_input
 from minilima.generate.methods import Candidate, Demo, Method
 from minilima.models.budget import Spend, covers
 from minilima.models.cache import UNUSABLE, CachedModel

@@ -120,8 +120,11 @@ def _turns(task: Demo) -> list[Message]:
     return [asked, Message(role="assistant", content=task.output)] if task.output else [asked]
 
 
-# `1. ` and `1) `; `1、`, `１．` and `（1）`; and `1.` without a space before a letter that is not ASCII.
-_MARK = r"(?:\d+\s*[.)]\s+|\d+\s*[、．）]\s*|（\s*\d+\s*）\s*|\d+[.)](?=[^\x00-\x7f])(?=\w))"
+# `1. ` and `1) `; `1、`, `１．`, `（1）`, `①` and `一、`; and `1.` or `(1)` without a space before a letter that is not ASCII.
+_MARK = (
+    r"(?:\d+\s*[.)]\s+|\d+\s*[、．）]\s*|（\s*\d+\s*）\s*|\(\d+\)\s*(?=[^\x00-\x7f])|\d+[.)](?=[^\x00-\x7f])(?=\w)"
+    r"|[①-⑳]\s*|[一二三四五六七八九十]{1,3}、)"
+)
 _ITEM = re.compile(rf"(?:^\s*|(?<=[.?!])\s\s*|(?<=[。？！；])\s*){_MARK}+(?=\S)", re.MULTILINE)
 _NUMBER = re.compile(rf"^\s*{_MARK}")
 _DECORATION = re.compile(r"^(\*\*|[\"“'])(.*?)(\*\*|[\"”'])$", re.DOTALL)
@@ -153,15 +156,31 @@ def json_items(text: str, name: str) -> list[Any] | None:
     return items
 
 
+_NUMBERED = rf"^\W*(?:\d+\s*[.)]\s*|{_MARK})?"
+# The prompt names the parts in English; models that write in another language translate the names too.
+_PART_NAMES = {
+    "instruction": "Instruction|Anweisung|Aufgabe|Consigne|Instrucción|Инструкция|Задание|Talimat|Görev|指令|指示|任务|명령|지시"
+    "|คำสั่ง|التعليمات|निर्देश",
+    "input": "Input|Eingabe|Entrée|Entrada|Ввод|Входные данные|Girdi|Giriş|输入|輸入|入力|입력|ข้อมูลนำเข้า|อินพุต|المدخلات"
+    "|الإدخال|इनपुट",
+    "output": "Output|Ausgabe|Sortie|Salida|Вывод|Ответ|Выходные данные|Çıktı|输出|輸出|出力|출력|ผลลัพธ์|เอาต์พุต|المخرجات"
+    "|الإخراج|आउटपुट",
+}
+_PART = {name: rf"{_NUMBERED}(?:{names})\s*[:：]" for name, names in _PART_NAMES.items()}
 _FIELDS = re.compile(
-    r"^\W*(?:\d+\s*[.)]\s*)?Instruction\s*:(?P<instruction>.*?)"
-    r"^\W*(?:\d+\s*[.)]\s*)?Input\s*:(?P<input>.*?)"
-    r"^\W*(?:\d+\s*[.)]\s*)?Output\s*:(?P<output>.*?)(?=^\W*(?:\d+\s*[.)]\s*)?Instruction\s*:|\Z)",
+    rf"{_PART['instruction']}(?P<instruction>.*?){_PART['input']}(?P<input>.*?){_PART['output']}"
+    rf"(?P<output>.*?)(?={_PART['instruction']}|\Z)",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 _NO_INPUT = re.compile(
     r"^\W*(none|n/?a|no input( needed| required)?|nothing|not needed|empty"
-    r"|无|无输入|没有|没有输入|不需要|不需要输入|無|なし|入力なし|없음|입력 없음|ไม่มี|لا يوجد|कोई नहीं|нет|yok|keine?)\W*$",
+    r"|keine?|keine eingabe(?: nötig| erforderlich| notwendig)?|nicht nötig|entfällt|leer"
+    r"|aucune?|aucune entrée(?: requise| nécessaire)?|pas d['’]entrée|rien|vide"
+    r"|ninguna?|ninguno|ninguna entrada|sin entrada|vacío|no aplica"
+    r"|yok|girdi yok|giriş yok|gerekmez|gerek yok|boş|нет|нет ввода|нет данных|не требуется|отсутствует|пусто"
+    r"|无|无输入|无需输入|没有|没有输入|不需要|不需要输入|不适用|空|無|無輸入|なし|入力なし|特になし|ありません|不要|該当なし"
+    r"|없음|입력 없음|필요 없음|해당 없음|없습니다|ไม่มี|ไม่มีข้อมูล|ไม่มีข้อมูลนำเข้า|ไม่จำเป็น|ไม่ต้องมี"
+    r"|لا يوجد|لا شيء|لا يوجد إدخال|لا يوجد مدخلات|غير مطلوب|कोई नहीं|कोई इनपुट नहीं|आवश्यक नहीं|नहीं)\W*$",
     re.IGNORECASE,
 )
 

@@ -16,6 +16,7 @@ from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cpdist
 
 from minilima.config.choices import Tokenizer
+from minilima.generate.long_texts import by_frequency, common_at_least
 from minilima.rouge import Vocabulary
 
 BLOCK = 8192
@@ -23,7 +24,7 @@ BLOCK = 8192
 _MOST_HITS = 1 << 21
 """Entries that are read at once, which bounds the memory."""
 _LONG = 200
-"""Tokens of a text beyond which its possible partners have too many lengths for a search of each."""
+"""Tokens of a text beyond which its possible partners have too many lengths for a search of each, and bags of bits are full."""
 _MOST_CELLS = 1 << 22
 """Tokens times lengths that are looked up at once, for the same reason: a prompt may have 20,000 tokens."""
 _FIELD = 20
@@ -92,7 +93,7 @@ class _Corpus:
     """All texts as numbers: their tokens, rare ones first, and what bounds their overlap."""
 
     def __init__(self, encoded: Sequence[str], limit: float) -> None:
-        self._encoded = np.array(encoded, dtype=object)
+        self._encoded = np.array(by_frequency(encoded), dtype=object)
         self._lengths = np.array([len(text) for text in encoded], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self._lengths)])
         self._distinct = np.unique(self._lengths)
@@ -196,10 +197,36 @@ class _Corpus:
         """ROUGE-L F1 of pairs, by rouge_score's formula, operation by operation."""
         if not len(texts):
             return np.empty(0)
-        common = cpdist(self._encoded[texts], self._encoded[others], scorer=LCSseq.similarity, dtype=np.int32).astype(np.float64)
+        common = np.zeros(len(texts))
+        long = np.minimum(self._lengths[texts], self._lengths[others]) > _LONG
+        one, two = self._encoded[texts[~long]], self._encoded[others[~long]]
+        common[~long] = cpdist(one, two, scorer=LCSseq.similarity, dtype=np.int32)
+        common[long] = self._common_of_long(texts[long], others[long])
         precision, recall = common / self._lengths[others], common / self._lengths[texts]
         scores: Floats = 2 * precision * recall / np.where(common, precision + recall, 1)
         return scores
+
+    def _common_of_long(self, texts: Ints, others: Ints) -> list[int]:
+        """The tokens in common of pairs of long texts, sorted by the first of a pair; 0 where they are too few to matter.
+
+        A bag of 128 bits says nothing of a long text, so the overlap is counted: each pair takes a look at each token.
+        """
+        common: list[int] = []
+        has = np.zeros(int(self._tokens.max(initial=0)) + 1, dtype=bool)
+        marked = -1
+        for text, other in zip(texts.tolist(), others.tolist(), strict=True):
+            if text != marked:
+                has[self._tokens_of(marked)] = False
+                has[self._tokens_of(text)] = True
+                marked = text
+            needed = int(self._needed[self._lengths[text] + self._lengths[other]])
+            enough = int(has[self._tokens_of(other)].sum()) >= needed
+            common.append(common_at_least(self._encoded[text], self._encoded[other], needed) if enough else 0)
+        return common
+
+    def _tokens_of(self, text: int) -> Ints:
+        """The tokens of a text; none of text -1."""
+        return self._tokens[self._starts[text] : self._starts[text + 1]] if text >= 0 else self._tokens[:0]
 
 
 def _key(tokens: Ints, lengths: Ints, positions: Ints | int) -> Ints:

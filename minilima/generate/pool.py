@@ -37,7 +37,7 @@ def build_pool(job: Job, on_progress: OnProgress) -> Outcome:
     writer = Instances(seeds, model, prompter, config.seed, on_progress)
     growth, classified = Growth(), list[Classified]()
     if data.kind == DataKind.answers:
-        growth.accepted = _given_tasks(job, seeds)
+        growth.accepted, growth.rejected = _given_tasks(job, seeds)
     else:
         growth = grow(seeds, model, _method(model, prompter), data, config.seed, on_progress, _caps(config))
     write_jsonl(job.work / "instructions.jsonl", growth.accepted)
@@ -104,18 +104,20 @@ def _caps(config: Config) -> BudgetConfig | None:
     return config.endpoints.generator.budget if config.generator.kind == GeneratorKind.openai else None
 
 
-def _given_tasks(job: Job, seeds: Sequence[SeedTask]) -> list[Instruction]:
-    """The tasks of data.path, or the seed tasks, to be answered as they are."""
+def _given_tasks(job: Job, seeds: Sequence[SeedTask]) -> tuple[list[Instruction], list[Rejected]]:
+    """The tasks of data.path, or the seed tasks, to be answered as they are; and the rows that hold none."""
     if job.sources.data is None or job.sources.data.path is None:
-        given = [(task.id, task.instruction, task.input) for task in seeds]
+        given, rejected = [(task.id, task.instruction, task.input) for task in seeds], list[Rejected]()
     else:
-        given = read_tasks(job.sources.data.path, reading(job.config.data))
-    return [
+        read = read_tasks(job.sources.data.path, reading(job.config.data))
+        given, rejected = read.tasks, read.rejected
+    tasks = [
         Instruction(
             id=identity, instruction=text, input=extra, round=0, parents=(), request="", nearest_id=None, nearest_rouge=None
         )
         for identity, text, extra in given
     ]
+    return tasks, rejected
 
 
 def _whole(task: Instruction) -> Instance:

@@ -1,4 +1,4 @@
-"""How the generator is asked; the only module that tells chat models from base models.
+"""How the generator is asked; the only module that distinguishes chat models from base models.
 
     step (a prompt file), demonstrations with answers, the task at hand ─> messages
 A chat model sees each demonstration as an earlier turn of the conversation; a base model continues one document.

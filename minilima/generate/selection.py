@@ -1,44 +1,79 @@
-"""Which examples come first: an order of all of them, so that every smaller data set lies inside the larger ones."""
+"""Which examples come first: an order of all of them, so that every smaller data set lies inside the larger ones.
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+Each method of `dataset.select` is a function from examples to examples in its order, best first, with the numbers that it went
+by in their `score` and `scores`. What it needs beside them (vectors, losses, ratings, targets) it asks of `Tools`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
-from minilima.config.choices import Select
+from minilima.config.choices import Perplexity, Select
 from minilima.config.schema import DatasetConfig
+from minilima.errors import MinilimaError
 from minilima.formats.files import sha256_text
 from minilima.formats.records import Example, user_text
 from minilima.formats.words import count_words
+from minilima.generate.orders import (
+    Scores,
+    Vectors,
+    apart_first,
+    below_one_first,
+    farthest_first,
+    highest_first,
+    middle_first,
+    most_covering_first,
+    tags_in_turn,
+    targets_in_turn,
+    topics_in_turn,
+)
+from minilima.generate.tools import Text, Tools, mean_losses
 
-Vectors = NDArray[np.float32]
-Embed = Callable[[Sequence[str]], Vectors]
-Rate = Callable[[Sequence[Example]], list[float | None]]
+NEAR = 0.9
+"""Cosine above which deita takes an example for a copy of one that is kept (Liu et al. 2024, section 2.4)."""
+DIVERSE_SHARE = 0.2
+"""Share of superfiltering's order that superfiltering_diverse arranges by what it covers."""
+FOREIGN = 0.9
+"""Share of the ratios at or above 1 from which they say more about the template than about the examples."""
+
+Order = Callable[[list[Example], DatasetConfig, Tools], list[Example]]
 
 
-def arrange(examples: Sequence[Example], dataset: DatasetConfig, seed: int, *, embed: Embed, rate: Rate) -> list[Example]:
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method, its source, and what it costs for each example: what of the following is not 0 or false."""
+
+    order: Order
+    source: str
+    passes: int = 0
+    """Forward passes of dataset.scorer."""
+    gradients: bool = False
+    """Whether dataset.scorer is trained a little, and passes back."""
+    ratings: int = 0
+    """Ratings by dataset.scorer, each a forward pass or, where it is served, a request."""
+    replies: int = 0
+    """Replies by the generator."""
+    targets: bool = False
+    """Whether it needs dataset.targets."""
+
+    @property
+    def scores(self) -> bool:
+        """Whether dataset.scorer scores."""
+        return bool(self.passes or self.ratings or self.gradients)
+
+
+def arrange(examples: Sequence[Example], dataset: DatasetConfig, seed: int, tools: Tools) -> list[Example]:
     """The examples in the order of `dataset.select`.
 
     Args:
         examples: the order in which they come does not matter.
-        dataset: `select`, and for stratified `topics`.
+        dataset: `select`, and the settings of its method.
         seed: of the random order, which also decides between equals.
-        embed: texts to unit vectors, shape (n, d); called for diverse and stratified.
-        rate: a rating of each example, None where there is none; called for quality.
+        tools: what methods ask for.
     """
     shuffled = shuffle(examples, seed)
-    if dataset.select == Select.long:
-        return sorted(shuffled, key=lambda example: -count_words(example.output))
-    if dataset.select == Select.quality:
-        rated = [replace(example, score=score) for example, score in zip(shuffled, rate(shuffled), strict=True)]
-        return sorted(rated, key=lambda example: -(example.score or 0.0))
-    if dataset.select == Select.random or len(shuffled) < 2:
-        return shuffled
-    vectors = embed([user_text(example.instruction, example.input) for example in shuffled])
-    order = farthest_first(vectors) if dataset.select == Select.diverse else topics_in_turn(vectors, dataset.topics, seed)
-    return [shuffled[index] for index in order]
+    return METHODS[dataset.select].order(shuffled, dataset, tools) if len(shuffled) > 1 else shuffled
 
 
 def shuffle(examples: Sequence[Example], seed: int) -> list[Example]:
@@ -46,28 +81,134 @@ def shuffle(examples: Sequence[Example], seed: int) -> list[Example]:
     return sorted(examples, key=lambda example: sha256_text(f"choose:{seed}:{example.source}:{example.id}"))
 
 
-def farthest_first(vectors: Vectors) -> list[int]:
-    """Indices in max-min order: the first vector, then always the one farthest from all before it (Gonzalez 1985).
+def _random(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    return examples
 
-    Args:
-        vectors: unit vectors, shape (n, d); distances are cosine distances. Takes O(n² d) time and O(n d) memory.
+
+def _long(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    return sorted(examples, key=lambda example: -count_words(example.output))
+
+
+def _quality(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    rated = [replace(example, score=score) for example, score in zip(examples, tools.rate(examples), strict=True)]
+    return sorted(rated, key=lambda example: -(example.score or 0.0))
+
+
+def _diverse(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    return _in(farthest_first(_request_vectors(examples, tools)), examples)
+
+
+def _stratified(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    return _in(topics_in_turn(_request_vectors(examples, tools), dataset.topics, tools.seed), examples)
+
+
+def _tags(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    tags = tools.tag(examples)
+    scored = [replace(example, score=float(len(own))) for example, own in zip(examples, tags, strict=True)]
+    return _in(tags_in_turn(tags), scored)
+
+
+def _ifd(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    given, alone = (mean_losses(tools.losses(examples, text)) for text in (Text.conversation, Text.answer))
+    ratios = given / alone
+    _check_template(ratios, "dataset.select=superfiltering, which uses no template")
+    return _in(below_one_first(ratios), _scored(examples, ratios, loss=given, loss_alone=alone))
+
+
+def _superfiltering(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    given, alone = (np.exp(mean_losses(tools.losses(examples, text))) for text in (Text.plain, Text.plain_answer))
+    ratios = given / alone
+    _check_template(ratios, "another dataset.scorer")
+    return _in(below_one_first(ratios), _scored(examples, ratios, perplexity=given, perplexity_alone=alone))
+
+
+def _superfiltering_diverse(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    ordered = _superfiltering(examples, dataset, tools)
+    best = max(1, round(DIVERSE_SHARE * len(ordered)))
+    vectors = tools.embed([f"{user_text(each.instruction, each.input)}\n{each.output}" for each in ordered[:best]])
+    return [*_in(most_covering_first(vectors), ordered[:best]), *ordered[best:]]
+
+
+def _perplexity(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    found = np.exp(mean_losses(tools.losses(examples, Text.conversation)))
+    by = {Perplexity.low: lambda: highest_first(-found), Perplexity.high: lambda: highest_first(found)}
+    return _in(by.get(dataset.perplexity, lambda: middle_first(found))(), _scored(examples, found))
+
+
+def _deita(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    complexity, quality = tools.ratings(examples).T
+    scored = _scored(examples, complexity * quality, complexity=complexity, quality=quality)
+    vectors = tools.embed([f"{user_text(each.instruction, each.input)}\n{each.output}" for each in examples])
+    kept, skipped = apart_first(highest_first(complexity * quality), vectors, NEAR)
+    return _in([*kept, *skipped], scored)
+
+
+def _rds(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    cosines = tools.states(examples) @ tools.states(tools.targets).T
+    return _in(targets_in_turn(cosines), _scored(examples, cosines.max(axis=1)))
+
+
+def _less(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
+    influence = tools.influence(examples)
+    return _in(highest_first(influence), _scored(examples, influence))
+
+
+METHODS: Mapping[Select, Method] = {
+    Select.random: Method(order=_random, source="-"),
+    Select.diverse: Method(order=_diverse, source="Gonzalez 1985"),
+    Select.stratified: Method(order=_stratified, source="LIMA, section 2.1 (Zhou et al. 2023)"),
+    Select.long: Method(order=_long, source="Zhao et al. 2024, arXiv 2402.04833"),
+    Select.quality: Method(order=_quality, source="AlpaGasus (Chen et al. 2023), arXiv 2307.08701", replies=1),
+    Select.tags: Method(order=_tags, source="InsTag (Lu et al. 2023), arXiv 2308.07074", replies=1),
+    Select.ifd: Method(order=_ifd, source="Cherry LLM (Li et al. 2024), arXiv 2308.12032", passes=2),
+    Select.superfiltering: Method(order=_superfiltering, source="Li et al. 2024, arXiv 2402.00530", passes=2),
+    Select.superfiltering_diverse: Method(
+        order=_superfiltering_diverse, source="Superfiltering.D (Li et al. 2024), arXiv 2402.00530", passes=2
+    ),
+    Select.perplexity: Method(order=_perplexity, source="Marion et al. 2023, arXiv 2309.04564", passes=1),
+    Select.deita: Method(order=_deita, source="Deita (Liu et al. 2024), arXiv 2312.15685", ratings=2),
+    Select.rds: Method(order=_rds, source="RDS+ (Ivison et al. 2025), arXiv 2503.01807", passes=1, targets=True),
+    Select.less: Method(order=_less, source="LESS (Xia et al. 2024), arXiv 2402.04333", gradients=True, targets=True),
+}
+
+
+def _request_vectors(examples: Sequence[Example], tools: Tools) -> Vectors:
+    return tools.embed([user_text(example.instruction, example.input) for example in examples])
+
+
+def _in(order: Sequence[int], examples: Sequence[Example]) -> list[Example]:
+    return [examples[index] for index in order]
+
+
+def _scored(examples: Sequence[Example], score: Scores, **scores: Scores) -> list[Example]:
+    """The examples with their numbers; one without a number (its answer does not fit into the model) has none."""
+    return [
+        replace(
+            example,
+            score=_number(score[index]),
+            scores={name: number for name, values in scores.items() if (number := _number(values[index])) is not None} or None,
+        )
+        for index, example in enumerate(examples)
+    ]
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 6) if np.isfinite(value) else None
+
+
+def _check_template(ratios: Scores, instead: str) -> None:
+    """Refuses ratios that say nothing of the examples.
+
+    Raises:
+        MinilimaError: nearly every question makes its answer less likely.
     """
-    order = [0]
-    nearest = vectors @ vectors[0]
-    nearest[0] = np.inf
-    for _ in range(len(vectors) - 1):
-        index = int(nearest.argmin())
-        order.append(index)
-        nearest = np.maximum(nearest, vectors @ vectors[index])
-        nearest[index] = np.inf
-    return order
-
-
-def topics_in_turn(vectors: Vectors, topics: int, seed: int) -> list[int]:
-    """Indices so that clusters (k-means on unit vectors) take turns, larger ones first, each in the given order."""
-    wanted = min(topics, len(np.unique(vectors, axis=0)))
-    labels = KMeans(n_clusters=wanted, n_init=4, random_state=seed).fit_predict(vectors)
-    members = [list(np.flatnonzero(labels == label)) for label in range(wanted)]
-    members.sort(key=lambda member: (-len(member), member[0]))
-    turns = max(len(member) for member in members)
-    return [int(member[turn]) for turn in range(turns) for member in members if turn < len(member)]
+    known = ratios[~np.isnan(ratios)]
+    above = int((known >= 1).sum())
+    if above and above >= FOREIGN * len(known):
+        raise MinilimaError(
+            f"{above:,} of {len(known):,} questions make their answers less likely, by the model that scores.",
+            "With a template that a model was not trained on, it sees noise in front of every answer, and the ratio of losses "
+            "tells good examples from bad ones no more.",
+            f"Choose {instead}, a dataset.scorer that was trained on conversations, or a short training of it before: "
+            "dataset.warmup_examples=100 (ifd only).",
+        )

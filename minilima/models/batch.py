@@ -8,10 +8,10 @@ before the batch's name is noted leaves the mark: the endpoint is asked which ba
 import io
 import json
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +21,12 @@ from openai.types import Batch
 
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
+from minilima.models.batch_notes import Notes
 from minilima.models.budget import Budget, Spend, worst_case
 from minilima.models.chat import FAILED, TEXT, UNKNOWN_USAGE, OnReply, Reply, Request
-from minilima.models.openai_api import chat_call, is_whole, named, open_client, parse_completion
-from minilima.models.refusals import explain
+from minilima.models.dialect import Dialects
+from minilima.models.openai_api import address_text, chat_call, is_whole, named, open_client, parse_completion
+from minilima.models.refusals import explain, fault_of
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 90_000_000
 """OpenAI takes 50,000 requests and 100 MB a file."""
@@ -35,6 +37,10 @@ _MOST_SILENT_POLLS = 60
 _MARK = "minilima"
 """Name in a batch's metadata under which it says what was noted before it was created."""
 _CLOCKS_DIFFER_SECONDS = 86_400
+
+REFUSED = "refused"
+"""Fault of a request that the endpoint would refuse again."""
+_LOST = Reply(text="", finish=FAILED, prompt_tokens=0, completion_tokens=0)
 
 Value = TypeVar("Value")
 _Collected = dict[str, tuple[Reply | None, str]]
@@ -53,6 +59,9 @@ class BatchModel:
         self.budget = budget
         self._client = open_client(endpoint).with_options(max_retries=0)
         self._notes = Notes(budget.database)
+        self._dialects = Dialects(budget.database)
+        self._dialect = self._dialects.load(address_text(endpoint), model)
+        self._unsaid = self._dialect.words()
         # Whoever holds it is about to create batches: a mark that is seen while it is free belongs to a process that died.
         self._creating = FileLock(database.with_name(f"{database.name}.batches.lock"))
 
@@ -77,8 +86,12 @@ class BatchModel:
                     request = waiting[key]
                     if reply is None:
                         faults[key] = (*faults.get(key, ()), fault)
-                    else:
-                        replies[key] = replace(reply, faults=(*faults.get(key, ()), *reply.faults))
+                    if reply is None and fault == REFUSED:  # it would be refused again
+                        replies[key] = replace(_LOST, faults=(*faults[key], "given_up"))
+                        del waiting[key]
+                    elif reply is not None:
+                        before, self._unsaid = self._unsaid, []
+                        replies[key] = replace(reply, faults=(*before, *faults.get(key, ()), *reply.faults))
                         del waiting[key]
                         for index in indices[key]:
                             on_reply(index, replies[key])
@@ -86,9 +99,8 @@ class BatchModel:
                     self._forget(key, request, reply)
         except openai.OpenAIError as error:
             raise explain(error, self.model, self.endpoint) from None
-        lost = Reply(text="", finish=FAILED, prompt_tokens=0, completion_tokens=0)
         for key in waiting:
-            replies[key] = replace(lost, faults=(*faults.get(key, ()), "given_up"))
+            replies[key] = replace(_LOST, faults=(*faults.get(key, ()), "given_up"))
         return [replies[request.key(self.name)] for request in requests]
 
     def _send_unsent(self, waiting: dict[str, Request]) -> None:
@@ -104,9 +116,8 @@ class BatchModel:
             for key, request in waiting.items():
                 if self._notes.batch_of(key) is not None:
                     continue
-                path, body = chat_call(self.model, request)
-                asked = {"custom_id": key, "method": "POST", "url": f"/v1{path}", "body": {**body, **self._extra}}
-                line = json.dumps(asked).encode() + b"\n"
+                path, body = self._call(request)
+                line = json.dumps({"custom_id": key, "method": "POST", "url": f"/v1{path}", "body": body}).encode() + b"\n"
                 if len(lines) == MOST_REQUESTS or size + len(line) > MOST_BYTES:
                     self._submit(lines, waiting)
                     lines, size = {}, 0
@@ -170,10 +181,10 @@ class BatchModel:
         collected: _Collected = {}
         for batch in dict.fromkeys(self._notes.batch_of(key) for key in waiting):
             if batch is not None:
-                collected.update(self._ended(batch))
+                collected.update(self._ended(batch, waiting))
         return {key: collected.get(key, (None, "expired")) for key in waiting}
 
-    def _ended(self, name: str) -> _Collected:
+    def _ended(self, name: str, waiting: Mapping[str, Request]) -> _Collected:
         """Waits for a batch to end, and reads what came of each of its requests."""
         while (batch := self._patiently(lambda: self._state(name))).status not in _ENDED:
             time.sleep(self.endpoint.poll_seconds)
@@ -189,7 +200,7 @@ class BatchModel:
         for file in (batch.output_file_id, batch.error_file_id):
             if file:
                 content = self._patiently(lambda file=file: self._client.files.content(file).content)  # type: ignore[misc]
-                collected.update(_rows(content, self._read))
+                collected.update(_rows(content, partial(self._read, waiting)))
         return collected
 
     def _state(self, name: str) -> Batch:
@@ -220,15 +231,29 @@ class BatchModel:
             "Run the same command again later: what was sent is noted, and is collected then.",
         )
 
-    def _read(self, row: dict[str, Any]) -> tuple[Reply | None, str]:
-        response = row.get("response") or {}
-        if row.get("error") or response.get("status_code") != 200:
-            return None, "server_error"
+    def _call(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """Path and body of a request, as this server takes it."""
+        path, body = chat_call(self.model, request)
+        return path, self._dialect.applied({**body, **self._extra})
+
+    def _read(self, waiting: Mapping[str, Request], row: dict[str, Any]) -> tuple[Reply | None, str]:
+        """The reply in a row, or None and what went wrong; a refused parameter is left out when it is sent again."""
+        response, request = row.get("response") or {}, waiting.get(str(row["custom_id"]))
+        status = response.get("status_code")
+        if row.get("error") or status != 200:
+            body = response.get("body") or row.get("error")
+            if request is None or not isinstance(status, int) or status >= 500 or status in (408, 409, 429):
+                return None, "server_error"
+            # Whole, as it was before anything was left out: another row of the batch may have been read before.
+            whole = {**chat_call(self.model, request)[1], **self._extra}
+            if learned := self._dialect.learn(whole, status, body):
+                self._dialects.save(address_text(self.endpoint), self.model, self._dialect)
+            return None, learned or (REFUSED if learned is None else "server_error")
         try:
-            reply = parse_completion(json.dumps(response["body"]), self.budget.price)
+            reply = parse_completion(json.dumps(response["body"]), self.budget.price, request)
         except (KeyError, ValueError, RecursionError):
             return None, "malformed"
-        return (reply, "") if is_whole(reply) else (None, "empty")
+        return (reply, "") if is_whole(reply) else (None, fault_of(reply, None))
 
     def _forget(self, key: str, request: Request, reply: Reply | None) -> None:
         """Books what a request took, and forgets its batch, so that a failed one is sent again."""
@@ -257,36 +282,3 @@ def _rows(content: bytes, read: Callable[[dict[str, Any]], tuple[Reply | None, s
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # an empty or broken line: its request counts as expired, and is sent again
     return collected
-
-
-class Notes:
-    """Which request was sent in which batch, with the ticket of its reservation."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        database.execute("CREATE TABLE IF NOT EXISTS batched (request TEXT PRIMARY KEY, batch TEXT, ticket INT)")
-
-    def add(self, keys: Sequence[str], batch: str, tickets: Sequence[int]) -> None:
-        """Within a transaction of the caller's."""
-        rows = [(key, batch, ticket) for key, ticket in zip(keys, tickets, strict=True)]
-        self._database.executemany("INSERT OR REPLACE INTO batched VALUES (?, ?, ?)", rows)
-
-    def rename(self, mark: str, batch: str) -> None:
-        self._database.execute("UPDATE batched SET batch = ? WHERE batch = ?", (batch, mark))
-
-    def batch_of(self, key: str) -> str | None:
-        row = self._database.execute("SELECT batch FROM batched WHERE request = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def ticket_of(self, key: str) -> int | None:
-        row = self._database.execute("SELECT ticket FROM batched WHERE request = ?", (key,)).fetchone()
-        return None if row is None else int(row[0])
-
-    def tickets(self, batch: str) -> list[int]:
-        return [int(row[0]) for row in self._database.execute("SELECT ticket FROM batched WHERE batch = ?", (batch,))]
-
-    def remove(self, batch: str) -> None:
-        self._database.execute("DELETE FROM batched WHERE batch = ?", (batch,))
-
-    def remove_request(self, key: str) -> None:
-        self._database.execute("DELETE FROM batched WHERE request = ?", (key,))

@@ -81,7 +81,7 @@ def price_of(model: str | None, endpoint: EndpointConfig) -> Price | None:
         return None
     row = table["models"][max(names, key=len)]
     share = _BATCH_SHARE if endpoint.batch else 1.0
-    return Price(prompt=share * row["prompt"], completion=share * row["completion"], as_of=table["as_of"])
+    return Price(prompt=share * row["prompt"], completion=share * row["completion"], as_of=row.get("as_of", table["as_of"]))
 
 
 def worst_case(request: Request, price: Price | None) -> Spend:
@@ -200,8 +200,8 @@ def spent_usd(database: Path, scope: str) -> float | None:
     if not database.is_file():
         return None
     try:
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as found:
-            sums = found.execute("SELECT sum(usd) FROM spent WHERE settled AND scope = ?", (scope,))
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as connection:
+            sums = connection.execute("SELECT sum(usd) FROM spent WHERE settled AND scope = ?", (scope,))
             total: float | None = sums.fetchone()[0]
     except sqlite3.Error:  # no account has been opened, or the file is being written: it is only for a display
         return None

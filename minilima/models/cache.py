@@ -56,13 +56,15 @@ class CachedModel:
         """
         replies = self._reply_once(requests, on_reply)
         for attempt in range(1, ASK_AGAIN + 1):
-            places = [place for place, reply in enumerate(replies) if reply.finish != FAILED and not usable(reply)]
-            if not places:
+            unusable_at = [index for index, reply in enumerate(replies) if reply.finish != FAILED and not usable(reply)]
+            if not unusable_at:
                 break
-            self.usage += Usage(faults={UNUSABLE: len(places)})
-            again = self._reply_once([replace(requests[place], attempt=attempt) for place in places], lambda index, reply: None)
-            for place, reply in zip(places, again, strict=True):
-                replies[place] = reply
+            self.usage += Usage(faults={UNUSABLE: len(unusable_at)})
+            again = self._reply_once(
+                [replace(requests[index], attempt=attempt) for index in unusable_at], lambda index, reply: None
+            )
+            for index, reply in zip(unusable_at, again, strict=True):
+                replies[index] = reply
         return replies
 
     def _reply_once(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
@@ -93,7 +95,7 @@ class CachedModel:
         return [replace(known[key], key=key) for key in keys]
 
     def _stored(self, keys: Sequence[str]) -> dict[str, Reply]:
-        found = {}
+        stored = {}
         for start in range(0, len(keys), _KEYS_A_QUERY):
             part = keys[start : start + _KEYS_A_QUERY]
             marks = ",".join("?" * len(part))
@@ -101,8 +103,8 @@ class CachedModel:
                 if (reply := parse_reply(text)) is None:
                     self._database.execute("DELETE FROM replies WHERE key = ?", (key,))
                 else:
-                    found[key] = reply
-        return found
+                    stored[key] = reply
+        return stored
 
     def _store(self, key: str, reply: Reply) -> None:
         if (reply.text.strip() or reply.logprobs or reply.reasoning) and reply.finish not in ("content_filter", FAILED):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol, runtime_checkable
 
+from minilima.errors import MinilimaError
 from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import OnProgress, Progress, Usage
 
@@ -42,7 +43,7 @@ class Request:
     messages: tuple[Message, ...]
     sampling: Sampling
     sample: int = 0
-    """Tells apart requests that are otherwise equal, so that each is sampled anew."""
+    """Tells apart requests that are otherwise equal, so that each is sampled again."""
     prefill: str | None = None
     """How a local model's reply is made to begin; the reply's text includes it. Endpoints ignore it."""
     schema: str | None = None
@@ -97,9 +98,24 @@ OnReply = Callable[[int, Reply], None]
 
 
 def counted(on_progress: OnProgress, total: int, unit: str) -> OnReply:
-    """What to call with each of `total` replies, so that progress is told in `unit`."""
+    """What to call with each of `total` replies, so that progress is shown in `unit`."""
     numbers = itertools.count(1)
     return lambda index, reply: on_progress(Progress(done=next(numbers), total=total, unit=unit))
+
+
+def all_came(replies: list[Reply]) -> list[Reply]:
+    """The replies as they are.
+
+    Raises:
+        MinilimaError: some never came.
+    """
+    if failed := sum(reply.finish == FAILED for reply in replies):
+        raise MinilimaError(
+            f"{failed:,} of {len(replies):,} answers did not come.",
+            "The server failed at them, also when they were asked for again.",
+            "Run the same command again: the answers that came are kept, and only the others are asked for.",
+        )
+    return replies
 
 
 class ChatModel(Protocol):

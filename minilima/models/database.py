@@ -20,13 +20,20 @@ TABLES = {
     "replies": ("key", "reply"),
     "spent": ("ticket", "scope", "requests", "tokens", "usd"),
     "batched": ("request", "batch", "ticket"),
+    "numbers": ("key", "numbers"),
     "accounts": ("scope", "requests", "tokens", "usd"),
+    "dialects": ("address", "model", "dialect", "probed"),
 }
 """Columns that each table has, where it is there."""
 
 WAIT_SECONDS = 30.0
 _LOG_PAGES = 10_000
 """Pages of 4 KiB in the log before it is merged: a merge into a large file is slow, and holds up all replies meanwhile."""
+
+
+def cache_file(outputs: Path) -> Path:
+    """The reply cache of all runs whose results are below `outputs`."""
+    return outputs / "cache" / "replies.sqlite"
 
 
 class Database(sqlite3.Connection):

@@ -1,30 +1,41 @@
 """What a server turned out not to take: a parameter that its refusal names is left out or exchanged, once, and remembered.
 
     body ─> Dialect.applied ─> sent ─> refusal ─> Dialect.learn ─> the next body
+                                                  └─> Dialects (beside the reply cache) ─> the next stage's process
 Reasoning models of OpenAI take no temperature but 1, Anthropic's newer ones no top_p beside a temperature, Mistral and older
 servers no max_completion_tokens; each says so in words of its own.
 """
 
 import json
 import re
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import openai
-
-_OPTIONAL = ("top_p", "temperature", "presence_penalty", "reasoning_effort", "chat_template_kwargs")
+_OPTIONAL = ("top_p", "temperature", "presence_penalty", "stop", "reasoning_effort", "chat_template_kwargs")
 """Left out where they are refused; top_p first, because a server that refuses both together takes either."""
-_LIMITS = ("max_completion_tokens", "max_tokens")
+_NEUTRAL = {"top_p": 1, "presence_penalty": 0}
+"""Values that change nothing: they are left out whatever a server has against them (some want a top_p below 1)."""
+_LEAST_TEMPERATURE = 0.01
+"""Instead of 0, for servers whose range begins above it."""
+OLDER_LIMIT = "max_tokens"
+_LIMITS = ("max_completion_tokens", OLDER_LIMIT)
 _NOT_TAKEN = re.compile(
     r"not (?:be )?(?:support|permit|allow|accept|recogni[sz]ed|available|compatible)|unsupported|unknown|unrecogni[sz]ed"
     r"|unexpected|extra|does not (?:support|accept|have)|doesn't (?:support|accept)|cannot (?:both|be)|can't be"
-    r"|only the default|deprecated"
+    r"|only the default|deprecated|only one of|not a valid (?:field|parameter|argument)"
     r"|instead|invalid (?:argument|parameter|field)|no such|may not be|mutually exclusive",
     re.IGNORECASE,
 )  # fmt: skip
 """Words of a parameter that a model does not have; others (too large, out of range) are for the user to hear."""
-_SCHEMA_STATUS = (400, 404, 415, 422, 500, 501)
+_MUST_BE = re.compile(r"\b([a-z]+(?:_[a-z]+)+)\W+must be (?:set to )?(true|false)\b", re.IGNORECASE)
+"""DashScope's thinking models: `parameter.enable_thinking must be set to false for non-streaming calls`."""
+_STATUS = (400, 404, 415, 422, 500, 501)
+"""With which servers refuse parameters."""
+_SCHEMA_WORDS = re.compile(r"response_format|schema|structured|grammar|guided|json", re.IGNORECASE)
+_NO_ZERO = f"temperature={_LEAST_TEMPERATURE} instead of 0"
+NO_SCHEMA = "no JSON schema"
 
 
 @dataclass(kw_only=True)
@@ -34,68 +45,180 @@ class Dialect:
     left_out: set[str] = field(default_factory=set)
     limit: str = "max_completion_tokens"
     """How the longest reply is called; the older name is `max_tokens`."""
-    limits_tried: set[str] = field(default_factory=set)
+    limits_refused: set[str] = field(default_factory=set)
     takes_schema: bool = True
+    schema_in_doubt: bool = False
+    """Whether the schema was dropped after an error without words (a bare 500), which may have had another cause."""
+
+    takes_zero: bool = True
+    """Whether a temperature may be 0."""
+    added: dict[str, bool] = field(default_factory=dict)
+    """Fields that the server asks for: `stream=false` where it sent a stream, `enable_thinking=false`."""
+
+    def words(self) -> list[str]:
+        """What differs from OpenAI's protocol, in words; empty where nothing does."""
+        exchanged = [] if self.limit == _LIMITS[0] else [f"{self.limit} instead of {_LIMITS[0]}"]
+        left_out = [f"{name} left out" for name in sorted(self.left_out)]
+        added = [_assigned(name, value) for name, value in sorted(self.added.items())]
+        zero = [] if self.takes_zero else [_NO_ZERO]
+        return [*left_out, *exchanged, *zero, *added, *([] if self.takes_schema else [NO_SCHEMA])]
 
     def applied(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body as this server takes it."""
         sent = {name: value for name, value in body.items() if name not in self.left_out}
         if not self.takes_schema:
             sent.pop("response_format", None)
+        if not self.takes_zero and sent.get("temperature") == 0:
+            sent["temperature"] = _LEAST_TEMPERATURE
         if "max_completion_tokens" in sent and self.limit != "max_completion_tokens":
             sent[self.limit] = sent.pop("max_completion_tokens")
-        return sent
+        return {**sent, **self.added}
 
-    def learn(self, sent: Mapping[str, Any], error: openai.APIStatusError) -> str | None:
-        """What is done about a refusal, in words, empty where another request met it before; None where nothing helps."""
-        words = refusal_words(error)
-        if error.status_code in (400, 422) and (name := _named(sent, error, words)) is not None:
-            return self._exchange(name) if name in _LIMITS else self._leave_out(name)
-        if "response_format" in sent and error.status_code in _SCHEMA_STATUS and _may_mean_schema(error, words):
-            said = "" if not self.takes_schema else "no JSON schema"
-            self.takes_schema = False
+    def learn(self, sent: Mapping[str, Any], status: int, body: object) -> str | None:
+        """What is done about a refusal, in words, empty where another request met it before; None where nothing helps.
+
+        Args:
+            sent: the body that was refused.
+            status: of the refusal.
+            body: what came with it, parsed where it is JSON.
+        """
+        words = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False) if body else ""
+        if status not in _STATUS:
+            return None
+        if (wanted := _MUST_BE.search(words)) and (said := self.add(wanted[1], wanted[2].lower() == "true", sent)) is not None:
             return said
+        if (name := _named(sent, words, _param(body))) is not None:
+            return self._exchange(name, sent) if name in _LIMITS else self._leave_out(name)
+        if sent.get("temperature") == 0 and _names("temperature", words):
+            known, self.takes_zero = not self.takes_zero, False
+            return "" if known else _NO_ZERO
+        if "response_format" in sent and _may_mean_schema(status, words):
+            known = not self.takes_schema
+            self.takes_schema = False
+            self.schema_in_doubt = status >= 500 and not _SCHEMA_WORDS.search(words)
+            return "" if known else NO_SCHEMA
         return None
 
     def overlong(self) -> str | None:
         """What is done about a server that writes more than it was asked for: it may know only the older name of the limit."""
-        return self._exchange("max_completion_tokens") if self.limit == "max_completion_tokens" else None
+        newer, older = _LIMITS
+        if self.limit == older or older in self.limits_refused:
+            return None
+        self.limit = older
+        return f"{older} instead of {newer}"
+
+    def add(self, name: str, value: bool, sent: Mapping[str, Any]) -> str | None:
+        """A field that further requests carry; None where this one did already."""
+        if sent.get(name) is value:
+            return None
+        known = self.added.get(name) is value
+        self.added[name] = value
+        return "" if known else _assigned(name, value)
 
     def _leave_out(self, name: str) -> str:
         known = name in self.left_out
         self.left_out.add(name)
         return "" if known else f"{name} left out"
 
-    def _exchange(self, refused: str) -> str | None:
-        if refused != self.limit:
-            # Sent before another request learned it; a text to continue knows max_tokens alone, and would be refused for ever.
-            return "" if refused == "max_completion_tokens" else None
-        other = next(name for name in _LIMITS if name != refused)
-        if other in self.limits_tried:
+    def _exchange(self, refused: str, sent: Mapping[str, Any]) -> str | None:
+        if "prompt" in sent:  # a text to continue knows max_tokens alone
             return None
-        self.limits_tried.add(refused)
+        self.limits_refused.add(refused)
+        if refused != self.limit:
+            return ""  # sent before another request learned it
+        other = next(name for name in _LIMITS if name != refused)
+        if other in self.limits_refused:
+            return None
         self.limit = other
         return f"{other} instead of {refused}"
 
 
-def refusal_words(error: openai.APIStatusError) -> str:
-    """All that a server says in a refusal, as one text."""
-    body = error.body
-    return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False) if body else str(error)
+def _param(body: object) -> object:
+    """The parameter that an error in OpenAI's form names."""
+    error = body.get("error", body) if isinstance(body, Mapping) else None
+    return error.get("param") if isinstance(error, Mapping) else None
 
 
-def _named(sent: Mapping[str, Any], error: openai.APIStatusError, words: str) -> str | None:
-    """The parameter of the request that a refusal is about."""
+def _assigned(name: str, value: bool) -> str:
+    return f"{name}={str(value).lower()}"
+
+
+def _names(name: str, words: str) -> bool:
+    """Whether words name a parameter, as it is written in JSON or in camel case (xAI, Google)."""
+    head, *tail = name.split("_")
+    camel = head + "".join(part.capitalize() for part in tail)
+    return re.search(rf"(?<![A-Za-z_])(?:{name}|{camel})(?![A-Za-z_])", words) is not None
+
+
+def _named(sent: Mapping[str, Any], words: str, param: object) -> str | None:
+    """The parameter of the request that a refusal is about, and that the server would rather not have."""
+    named = [name for name in (*_OPTIONAL, *_LIMITS) if name in sent and _names(name, words)]
     if not _NOT_TAKEN.search(words):
-        return None
-    named = [name for name in (*_OPTIONAL, *_LIMITS) if name in sent and re.search(rf"(?<![a-z_]){name}(?![a-z_])", words)]
-    if error.param in named:
-        return str(error.param)
+        return next((name for name in named if sent[name] == _NEUTRAL.get(name)), None)
+    if param in named:
+        return str(param)
     return named[0] if named else None
 
 
-def _may_mean_schema(error: openai.APIStatusError, words: str) -> bool:
+def _may_mean_schema(status: int, words: str) -> bool:
     """A refusal in words of schemas; or one without any words to go by (a bare 404, 500 or 501)."""
-    if re.search(r"response_format|json_schema|schema|structured|grammar|guided|json", words, re.IGNORECASE):
+    if _SCHEMA_WORDS.search(words):
         return True
-    return error.status_code in (500, 501) or (error.status_code == 404 and "model" not in words.lower())
+    return status in (500, 501) or (status == 404 and "model" not in words.lower())
+
+
+class Dialects:
+    """What was learned of each model at each address, in the database of replies: all runs and stages share it."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS dialects (address TEXT, model TEXT, dialect TEXT, probed REAL, "
+            "PRIMARY KEY (address, model))"
+        )
+
+    def load(self, address: str, model: str) -> Dialect:
+        """What is known; a new one where nothing is, or where it cannot be read."""
+        row = self._row(address, model)
+        try:
+            values = json.loads(row[0]) if row else {}
+            return Dialect(
+                left_out=set(map(str, values.get("left_out", ()))),
+                limit=values["limit"] if values.get("limit") in _LIMITS else _LIMITS[0],
+                limits_refused=set(map(str, values.get("limits_refused", ()))),
+                takes_schema=values.get("takes_schema") is not False,
+                takes_zero=values.get("takes_zero") is not False,
+                added={str(name): value is True for name, value in dict(values.get("added", {})).items()},
+            )
+        except (ValueError, TypeError, AttributeError):
+            return Dialect()
+
+    def save(self, address: str, model: str, dialect: Dialect, *, probed: float | None = None) -> None:
+        """Keeps it, without what is in doubt; `probed` = when a probe showed it, in seconds since 1970."""
+        values = {
+            "left_out": sorted(dialect.left_out),
+            "limit": dialect.limit,
+            "limits_refused": sorted(dialect.limits_refused),
+            "takes_schema": dialect.takes_schema or dialect.schema_in_doubt,
+            "takes_zero": dialect.takes_zero,
+            "added": dialect.added,
+        }
+        self._database.execute(
+            "INSERT INTO dialects VALUES (?, ?, ?, ?) ON CONFLICT (address, model) DO UPDATE SET dialect = excluded.dialect, "
+            "probed = coalesce(excluded.probed, probed)",
+            (address, model, json.dumps(values), probed),
+        )
+
+    def probed(self, address: str, model: str) -> float | None:
+        """When a probe last showed what the model takes, in seconds since 1970; None = never."""
+        row = self._row(address, model)
+        return row[1] if row and isinstance(row[1], float | int) else None
+
+    def forget(self, address: str, model: str) -> None:
+        """For a probe, which is to see the server as it is now."""
+        self._database.execute("DELETE FROM dialects WHERE address = ? AND model = ?", (address, model))
+
+    def _row(self, address: str, model: str) -> tuple[str, float | None] | None:
+        query = "SELECT dialect, probed FROM dialects WHERE address = ? AND model = ?"
+        row: tuple[str, float | None] | None = self._database.execute(query, (address, model)).fetchone()
+        return row

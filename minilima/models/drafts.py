@@ -90,7 +90,7 @@ class Draft:
         if not stops:
             return None
         text = self._text()
-        return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
+        return min((offset for stop in stops if (offset := text.find(stop)) >= 0), default=None)
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:

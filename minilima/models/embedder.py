@@ -25,11 +25,11 @@ class Embedder:
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (len(texts), 384); their products are cosines."""
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         vectors = np.zeros((len(texts), self.model.config.hidden_size), dtype=np.float32)
         for start in range(0, len(order), _BATCH):
-            places = order[start : start + _BATCH]
-            vectors[places] = self._batch([texts[place] for place in places])
+            indices = order[start : start + _BATCH]
+            vectors[indices] = self._batch([texts[index] for index in indices])
         return vectors
 
     @torch.inference_mode()

@@ -6,10 +6,7 @@ endpoint at which nothing succeeds any more stops the run. An error lets what is
 """
 
 import asyncio
-import email.utils
-import math
 import os
-import random
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -24,18 +21,18 @@ from minilima.errors import MinilimaError
 from minilima.models.budget import Budget, Spend, price_of, worst_case
 from minilima.models.cache import CachedModel
 from minilima.models.chat import FAILED, UNKNOWN_USAGE, OnReply, Reply, Request
-from minilima.models.dialect import Dialect
-from minilima.models.openai_api import NoCompletionError, address_of, chat_call, is_whole, named, parse_completion
-from minilima.models.refusals import Refusal, explain, kind_of, root_cause
+from minilima.models.dialect import Dialect, Dialects
+from minilima.models.in_flight import in_flight, is_stopping
+from minilima.models.openai_api import NoCompletionError, address_of, address_text, chat_call, is_whole, named, parse_completion
+from minilima.models.pacing import FIRST_PAUSE_SECONDS, Throttle, pause_after
+from minilima.models.refusals import Refusal, explain, fault_of, is_cut, kind_of
 
 _FAILURES_IN_A_ROW = 3
 """So many requests that failed for good, with no success between them: the endpoint is down."""
 _REFUSALS_IN_A_ROW = 8
 """So many prompts that were refused before any was answered: it is not the prompts."""
-
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 60.0
-_LONGEST_RETRY_AFTER_SECONDS = 366 * 86_400.0
-"""No later day is told."""
+LONGER = "longer than asked for"
+"""Fault of a reply whose server does not keep to the limit."""
 
 
 class EndpointModel:
@@ -48,43 +45,73 @@ class EndpointModel:
         self.budget = budget
         self._throttle = Throttle(endpoint.concurrency)
         self._fatal: Exception | None = None
+        self._ours: Exception | None = None
+        """What went wrong on this side: a reply could not be kept, or its cost not be booked."""
         self._last_refusal: Exception | None = None
         self._failures, self._refusals, self._ever_answered = 0, 0, False
-        self._dialect = Dialect()
+        self._dialects = Dialects(budget.database)
+        self._dialect = self._dialects.load(address_text(endpoint), model)
+        self._unsaid = self._dialect.words()
+        """What was learned before, for the usage of this stage, which says it once."""
         self._excess = 0
         """Tokens by which the longest reply was longer than asked for: the server does not keep to its limit."""
+
+    @property
+    def dialect(self) -> list[str]:
+        """What differs at this server from OpenAI's protocol, in words; empty where nothing does."""
+        return self._dialect.words()
+
+    def begin_afresh(self, limit: str | None = None) -> None:
+        """Forgets what was learned before: a probe is to see the server as it is now. `limit` as Dialect's."""
+        self._dialect, self._unsaid = (Dialect(limit=limit) if limit else Dialect()), []
+
+    def save_dialect(self, *, probed: float | None = None) -> None:
+        """Keeps what was learned, for other processes; `probed` as Dialects.save's."""
+        self._dialects.save(address_text(self.endpoint), self.model, self._dialect, probed=probed)
+
+    @property
+    def cause(self) -> Exception | None:
+        """What the endpoint did that ended the last requests; None where nothing did."""
+        return self._fatal
 
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
         """Sends all requests, at most `endpoint.concurrency` at once.
 
         Raises:
             MinilimaError: the key or the model is refused, the budget is used up, or the endpoint is down.
+            KeyboardInterrupt: the process is asked to end; what was in flight is kept.
         """
-        try:
-            replies = asyncio.run(self._reply_all(requests, on_reply))
-        except BaseExceptionGroup as group:
-            raise _first(group) from None
+        replies = asyncio.run(self._reply_all(requests, on_reply))
         if self._fatal is None and not self._ever_answered and replies:
             self._fatal = self._last_refusal  # whatever was asked was refused
+        if self._ours is not None:
+            raise self._ours
         if self._fatal is not None:
             raise explain(self._fatal, self.model, self.endpoint) from None
+        if is_stopping():
+            raise KeyboardInterrupt
         return replies
 
     async def _reply_all(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
         replies: dict[int, Reply] = {}
         waiting = deque(enumerate(requests))
-        self._fatal, self._settled = None, asyncio.Event()
+        self._fatal = self._ours = None
+        self._settled = asyncio.Event()
 
         async def work(number: int) -> None:
             while waiting and not self._stopped():
                 if number >= self._throttle.limit:
-                    await asyncio.sleep(_FIRST_PAUSE_SECONDS)
+                    await asyncio.sleep(FIRST_PAUSE_SECONDS)
                     continue
                 index, request = waiting.popleft()
-                if (reply := await self._reply(client, request)) is None:
-                    return
-                replies[index] = reply
-                on_reply(index, reply)
+                try:
+                    with in_flight():
+                        if (reply := await self._reply(client, request)) is not None:
+                            replies[index] = reply
+                            on_reply(index, reply)
+                except Exception as error:  # a full disk, for example: what is in flight may still be kept
+                    self._ours = self._ours or error
+                    self._settled.set()
 
         async with self._client() as client, asyncio.TaskGroup() as group:
             for number in range(min(self.endpoint.concurrency, len(requests))):
@@ -92,7 +119,7 @@ class EndpointModel:
         return [] if self._stopped() else [replies[index] for index in range(len(requests))]
 
     def _stopped(self) -> bool:
-        return self._fatal is not None
+        return self._fatal is not None or self._ours is not None or is_stopping()
 
     def _client(self) -> openai.AsyncOpenAI:
         address = address_of(self.endpoint)
@@ -119,25 +146,42 @@ class EndpointModel:
             self._settle(ticket, worst, reply, error)
             if reply is not None and is_whole(reply):
                 self._answered()
-                return replace(reply, faults=(*faults, *reply.faults, *self._overlong(reply, request)))
-            if isinstance(error, openai.APIStatusError) and (learned := self._dialect.learn(sent, error)) is not None:
+                before, self._unsaid = self._unsaid, []
+                return replace(reply, faults=(*before, *faults, *reply.faults, *self._overlong(reply, request)))
+            if error is not None and (learned := self._learn(sent, error)) is not None:
                 faults += [learned] if learned else []
                 continue
-            fault = _fault(reply, error)
+            fault = fault_of(reply, error)
             faults.append(fault)
             kind = kind_of(error) if isinstance(error, openai.APIStatusError) else "retry"
             if kind != "retry" or attempt == self.endpoint.max_retries:
                 return self._give_up(kind, error, faults)
-            if self._fatal is not None:
+            await self._pause(error, fault, attempt)
+            if self._stopped():
                 return None
-            if fault in ("busy", "timeout"):
-                self._throttle.busy(time.monotonic())
-            pause = _pause(error, attempt)
-            if pause > self.endpoint.longest_wait_seconds and isinstance(error, openai.APIStatusError):
-                self._fatal = self._asks_to_wait(pause)
-                return None
-            await asyncio.sleep(pause)
             attempt += 1
+
+    async def _pause(self, error: Exception | None, fault: str, attempt: int) -> None:
+        """Waits before the next try, but not where the run is to stop; stops it where the endpoint asks for too long a wait."""
+        if fault in ("busy", "timeout"):
+            self._throttle.busy(time.monotonic())
+        pause = pause_after(error, attempt)
+        if pause > self.endpoint.longest_wait_seconds and isinstance(error, openai.APIStatusError):
+            self._fatal = self._fatal or self._asks_to_wait(pause)
+        until = time.monotonic() + pause
+        while not self._stopped() and (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, FIRST_PAUSE_SECONDS))
+
+    def _learn(self, sent: Mapping[str, Any], error: Exception) -> str | None:
+        """What is done about a refusal, as Dialect.learn says it; other processes are to know."""
+        learned = None
+        if isinstance(error, openai.APIStatusError):
+            learned = self._dialect.learn(sent, error.status_code, error.body or error.response.text)
+        elif isinstance(error, NoCompletionError) and error.is_stream and self._dialect.add("stream", False, sent):
+            self.save_dialect()  # it may be of no use: the try counts
+        if learned:
+            self.save_dialect()
+        return learned
 
     def _answered(self) -> None:
         self._failures, self._refusals, self._ever_answered = 0, 0, True
@@ -149,7 +193,9 @@ class EndpointModel:
         if excess <= 0:
             return ()
         self._excess = max(self._excess, excess)
-        return ("longer than asked for", *filter(None, [self._dialect.overlong()]))
+        if learned := self._dialect.overlong():
+            self.save_dialect()
+        return (LONGER, *filter(None, [learned]))
 
     async def _try(self, client: openai.AsyncOpenAI, request: Request) -> tuple[dict[str, Any], Reply | None, Exception | None]:
         """What was sent, and its reply or what went wrong."""
@@ -161,6 +207,9 @@ class EndpointModel:
                 content = await client.post(path, body=sent, cast_to=str)
             return sent, parse_completion(content, self.budget.price, request), None
         except Exception as error:
+            if isinstance(error, openai.APIStatusError) and is_cut(error):
+                cut = Reply(text="", finish="length", prompt_tokens=0, completion_tokens=0, faults=(UNKNOWN_USAGE,))
+                return sent, cut, None
             # Not only openai's errors: what a broken server sends reaches us as many kinds, and none of them ends the run.
             return sent, None, error
 
@@ -184,7 +233,7 @@ class EndpointModel:
         Under a cap, requests go one at a time until one has shown that the server keeps to the length that it is asked for, and
         where it does not: the books are right before each.
         """
-        while self._fatal is None:
+        while not self._stopped():
             alone = self.budget.is_capped and (self._excess > 0 or not self._ever_answered)
             may_send = not (alone and self.budget.in_flight)
             if may_send and (ticket := self.budget.reserve(worst)) is not None:
@@ -219,11 +268,6 @@ class EndpointModel:
         return Reply(text="", finish=FAILED, prompt_tokens=0, completion_tokens=0, faults=(*faults, "given_up"))
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
 def connect(
     setting: str, model: str | None, endpoint: EndpointConfig, cache: Path, stage: str, extra: Mapping[str, Any] | None = None
 ) -> CachedModel:
@@ -241,78 +285,10 @@ def connect(
         MinilimaError: the model has no name (`setting` is where it belongs), or a cap in USD has no price.
     """
     if not model:
-        raise MinilimaError(f"{setting} is not set.", "The endpoint has to be told which model.", f"Add {setting}=…")
+        raise MinilimaError(f"{setting} is not set.", "An endpoint needs the name of a model.", f"Add {setting}=…")
     budget = Budget(cache, stage, endpoint.budget, price_of(model, endpoint))
     if endpoint.batch:
         from minilima.models.batch import BatchModel
 
         return CachedModel(BatchModel(model, endpoint, budget, cache, extra), cache)
     return CachedModel(EndpointModel(model, endpoint, budget, extra), cache)
-
-
-def _fault(reply: Reply | None, error: Exception | None) -> str:
-    """One word for what went wrong."""
-    if reply is not None:
-        return "filtered" if reply.finish == "content_filter" else "empty"
-    if isinstance(error, openai.RateLimitError):
-        return "busy"
-    # aiohttp's errors all come as time-outs: what lies behind them tells.
-    if error is not None and isinstance(root_cause(error), TimeoutError):
-        return "timeout"
-    if isinstance(error, openai.APIConnectionError):
-        return "connection"
-    if isinstance(error, openai.InternalServerError):
-        return "server_error"
-    return "refused" if isinstance(error, openai.APIStatusError) else "malformed"
-
-
-def _pause(error: Exception | None, attempt: int) -> float:
-    """Seconds before the next try: what Retry-After says, else growing from half a second, spread at random.
-
-    None where the endpoint is well and only its reply was of no use.
-    """
-    if not isinstance(error, openai.OpenAIError | TimeoutError):
-        return 0.0
-    if isinstance(error, openai.APIStatusError):
-        header = error.response.headers.get("retry-after")
-        if header is not None:
-            return max(0.0, _seconds(header))
-    grown: float = _FIRST_PAUSE_SECONDS * 2**attempt
-    return min(_LONGEST_PAUSE_SECONDS, grown) * random.uniform(0.5, 1.0)
-
-
-def _seconds(header: str) -> float:
-    """Retry-After in seconds: it is a number or an HTTP date (RFC 9110, section 10.2.3)."""
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return _FIRST_PAUSE_SECONDS
-    return min(seconds, _LONGEST_RETRY_AFTER_SECONDS) if not math.isnan(seconds) else _FIRST_PAUSE_SECONDS
-
-
-_CUT = 0.5
-
-
-_SECONDS_BETWEEN_CUTS = 1.0
-
-
-class Throttle:
-    """A limit between 1 and `most`."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.limit = float(most)
-        self._last_cut = float("-inf")
-
-    def answered(self) -> None:
-        """A reply came: one more request in flight after about `limit` of them."""
-        self.limit = min(float(self.most), self.limit + 1 / self.limit)
-
-    def busy(self, now: float) -> None:
-        """The endpoint said that it is busy: half as many, once for all requests that were refused together."""
-        if now - self._last_cut >= _SECONDS_BETWEEN_CUTS:
-            self.limit = max(1.0, self.limit * _CUT)
-            self._last_cut = now

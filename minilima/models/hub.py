@@ -1,6 +1,6 @@
 """Hugging Face's hub: files of data sets and commits of models, from its client's cache or else from $HF_ENDPOINT.
 
-A hub that does not answer costs seconds and is asked once; what cannot be had is None, what it refuses is an error.
+A hub that does not answer costs seconds and is asked once; what is not available is None, what it refuses is an error.
 """
 
 import os
@@ -12,8 +12,10 @@ from typing import Any
 from minilima.errors import MinilimaError
 
 
-def find_file(repository: str, filename: str) -> Path | None:
+def find_file(setting: str, repository: str, filename: str, revision: str) -> Path | None:
     """A file of a data set, fetched if need be; None where it is not here and the hub cannot be reached.
+
+    `setting` is what messages call the setting that names it: data.hub_file.
 
     Raises:
         MinilimaError: the hub has no such file, or does not give it out.
@@ -23,10 +25,10 @@ def find_file(repository: str, filename: str) -> Path | None:
 
     online = not os.environ.get("HF_HUB_OFFLINE")
     for offline in (True, False):
-        if not offline and not (online and _offers(repository, filename)):
+        if not offline and not (online and _offers(setting, repository, filename, revision)):
             break
         try:
-            return Path(hf_hub_download(repository, filename, repo_type="dataset", local_files_only=offline))
+            return Path(hf_hub_download(repository, filename, repo_type="dataset", revision=revision, local_files_only=offline))
         except LocalEntryNotFoundError:
             continue
     return None
@@ -38,7 +40,7 @@ def find_commit(name: str, revision: str) -> str | None:
     Raises:
         MinilimaError: the hub does not give out the model.
     """
-    commit = revision if _is_commit(revision) else _cached_commit(name, revision)
+    commit = revision if is_commit(revision) else _cached_commit(name, revision)
     if commit is None and not os.environ.get("HF_HUB_OFFLINE"):
         commit = _asked_commit(name, revision)
     return commit
@@ -75,28 +77,29 @@ def listed_files(name: str, commit: str) -> tuple[str, ...]:
 
     if os.environ.get("HF_HUB_OFFLINE"):
         return ()
-    found = _reached(lambda: HfApi().model_info(name, revision=commit, timeout=5.0).siblings)
-    return tuple(str(file.rfilename) for file in found or ())
+    info = reached(lambda: HfApi().model_info(name, revision=commit, timeout=5.0).siblings)
+    return tuple(str(file.rfilename) for file in info or ())
 
 
 @cache
-def _offers(repository: str, filename: str) -> bool:
+def _offers(setting: str, repository: str, filename: str, revision: str) -> bool:
     """Whether the hub can be reached and has the file; one short question, where a download would ask for half a minute."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-    address, refusals = hf_hub_url(repository, filename, repo_type="dataset"), (EntryNotFoundError, RepositoryNotFoundError)
+    address = hf_hub_url(repository, filename, repo_type="dataset", revision=revision)
+    refusals = (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError)
     try:
-        return _reached(lambda: get_hf_file_metadata(address, timeout=5.0), *refusals) is not None
+        return reached(lambda: get_hf_file_metadata(address, timeout=5.0), *refusals) is not None
     except refusals as error:
         raise MinilimaError(
             f"The hub has no file {filename} in the data set {repository}.",
             f"{type(error).__name__}: the name is wrong, or its terms must be accepted and you must be logged in.",
-            "Correct eval_set.hub_file, or name a file of yours: eval_set.path=model_outputs.json",
+            f"Correct {setting}, or name a file of yours: {setting.partition('.')[0]}.path=…",
         ) from None
 
 
-def _reached(question: Callable[[], Any], *refusals: type[Exception]) -> Any:
+def reached(question: Callable[[], Any], *refusals: type[Exception]) -> Any:
     """What the hub replies; None where it cannot be reached. `refusals` are raised: the caller knows what they mean."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -117,7 +120,7 @@ def _is_of_the_connection(error: Exception) -> bool:
     return type(error).__module__.startswith(("httpx", "httpcore"))
 
 
-def _is_commit(revision: str) -> bool:
+def is_commit(revision: str) -> bool:
     return len(revision) == 40 and set(revision) <= set("0123456789abcdef")
 
 
@@ -134,11 +137,11 @@ def _asked_commit(name: str, revision: str) -> str | None:
     from huggingface_hub.errors import RepositoryNotFoundError  # gated models are of this kind
 
     try:
-        found = _reached(lambda: HfApi().model_info(name, revision=revision, timeout=5.0).sha, RepositoryNotFoundError)
+        info = reached(lambda: HfApi().model_info(name, revision=revision, timeout=5.0).sha, RepositoryNotFoundError)
     except RepositoryNotFoundError as error:
         raise MinilimaError(
             f"The hub does not give out {name}.",
             f"{type(error).__name__}: the name is wrong, or its licence must be accepted and you must be logged in.",
             "Check the name, run `hf auth login`, or use model=smollm2_135m.",
         ) from None
-    return str(found) if found else None
+    return str(info) if info else None

@@ -20,11 +20,20 @@ from minilima.models.reasoning import CLOSE, OPEN, without_reasoning
 _CUT = {"length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length", "token_limit"}
 _FILTERED = {"content_filter", "content-filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "sensitive"}
 _ENDED = {"stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "complete", "completed", "normal", "none", ""}
+BROKEN_OFF = ("error", "server_error", "network_error", "insufficient_system_resource", "abort", "aborted", "cancelled")
 """How servers call the ends of replies, in lower case."""
 
 
+FORM = "it usually ends in /v1, without /chat/completions, as in http://localhost:8000/v1"
+"""How an address looks."""
+
+
 class NoCompletionError(ValueError):
-    """What came with status 200 is no chat completion; says what it is instead."""
+    """What came with status 200 is no chat completion: what it is instead, and in `fix` what to do where waiting is no use."""
+
+    def __init__(self, says: str, fix: str = "", *, is_stream: bool = False) -> None:
+        super().__init__(says)
+        self.fix, self.is_stream = fix, is_stream
 
 
 def extra_fields(asked: GeneratorConfig | JudgeConfig) -> dict[str, Any]:
@@ -55,7 +64,7 @@ def chat_call(model: str, request: Request) -> tuple[str, dict[str, Any]]:
         schema = {"name": "reply", "strict": True, "schema": json.loads(request.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.thinking is not None:
-        # vLLM's and SGLang's way to reach a chat template; only servers of our own models are told.
+        # vLLM's and SGLang's way to reach a chat template; it is sent only to servers of our own models.
         body["chat_template_kwargs"] = {"enable_thinking": request.thinking != Thinking.off}
     body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
     return "/chat/completions", {**body, "max_completion_tokens": sampling.max_tokens}
@@ -72,13 +81,15 @@ def parse_completion(content: str, price: Price | None, request: Request | None 
     try:
         body = json.loads(content)
         choice = body["choices"][0]
+        if choice.get("error"):
+            raise NoCompletionError(f"an error within a reply: {said_in(choice['error']) or choice['error']}")
         message = {} if "text" in choice else choice["message"]
         text, reasoning = (choice["text"], None) if "text" in choice else _parts(message)
         counts = _tokens_of(body.get("usage"))
         refusal = message.get("refusal")
         reply = Reply(
             # JSON can name half of a character (a lone surrogate), which no file, database or tokenizer takes.
-            text=str(refusal or text).encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
+            text=_ended(str(refusal or text).encode("utf-16", "surrogatepass").decode("utf-16", "replace"), request),
             finish=REFUSAL if refusal else _finish(choice.get("finish_reason")),
             prompt_tokens=counts[0] if counts else 0,
             completion_tokens=counts[1] if counts else 0,
@@ -88,8 +99,16 @@ def parse_completion(content: str, price: Price | None, request: Request | None 
             reasoning=reasoning,
         )
         return reply if "text" in choice else sorted_reply(reply, request)
+    except NoCompletionError:
+        raise
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise NoCompletionError(_instead(content)) from error
+        raise _instead(content) from error
+
+
+def _ended(text: str, request: Request | None) -> str:
+    """The text up to the first of the texts at which it was to stop, for servers that do not know or take them."""
+    stops = (request.sampling.stop if request else None) or ()
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def _parts(message: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -111,7 +130,8 @@ def _parts(message: Mapping[str, Any]) -> tuple[str, str | None]:
 
 def _finish(reason: object) -> str:
     """The end of a reply in OpenAI's words."""
-    said = str(reason if reason is not None else "").lower()
+    named = reason.get("type") if isinstance(reason, Mapping) else reason  # SGLang's own form is an object
+    said = str(named if named is not None else "").lower()
     if said in _CUT:
         return "length"
     if said in _FILTERED:
@@ -119,11 +139,15 @@ def _finish(reason: object) -> str:
     return "stop" if said in _ENDED else said
 
 
+_COUNTS = ("prompt_tokens", "completion_tokens")
+
+
 def _tokens_of(usage: object) -> tuple[int, int] | None:
     """(prompt, completion) where both are numbers that can be meant; None = not known."""
     if not isinstance(usage, Mapping):
         return None
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens", 0))
+    prompt_name, completion_name = ("input_tokens", "output_tokens") if "input_tokens" in usage else _COUNTS
+    counts = (usage.get(prompt_name), usage.get(completion_name, 0))
     if not all(isinstance(count, int | float) and not isinstance(count, bool) and 0 <= count < COUNTABLE for count in counts):
         return None
     prompt, completion = int(counts[0]), int(counts[1])  # type: ignore[arg-type]
@@ -133,22 +157,26 @@ def _tokens_of(usage: object) -> tuple[int, int] | None:
     return prompt, completion
 
 
-def _instead(content: str) -> str:
+def _instead(content: str) -> NoCompletionError:
     """What stands where a chat completion should be."""
     start = content.lstrip()[:400]
     if not start:
-        return "an empty reply"
+        return NoCompletionError("an empty reply")
     if start.startswith("<"):
         title = re.search(r"<title>(.*?)</title>", content[:4000], re.IGNORECASE | re.DOTALL)
-        return f"an HTML page{f' ({title[1].strip()[:100]})' if title else ''} and no chat completion"
+        says = f"an HTML page{f' ({title[1].strip()[:100]})' if title else ''} and no chat completion"
+        return NoCompletionError(says, f"Correct the address: {FORM}. A sign-in page or a proxy may stand before the server.")
     if start.startswith(("data:", "event:", ":")):
-        return "a stream of events (SSE), although none was asked for"
+        fix = "Switch streaming off at the server, or in the proxy before it."
+        return NoCompletionError("a stream of events (SSE), although none was asked for", fix, is_stream=True)
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
-        return f"broken JSON: {start[:200]}"
-    message = said_in(body)
-    return f"an error with status 200: {message}" if message else f"no chat completion: {start[:200]}"
+        return NoCompletionError(f"broken JSON: {start[:200]}")
+    if not (message := said_in(body)):
+        return NoCompletionError(f"no chat completion: {start[:200]}")
+    fix = f"Correct the address: {FORM}." if re.search(r"endpoint or method|route|no such path", message, re.IGNORECASE) else ""
+    return NoCompletionError(f"an error with status 200: {message}", fix)
 
 
 def said_in(body: object) -> str:
@@ -175,13 +203,19 @@ def sorted_reply(reply: Reply, request: Request | None) -> Reply:
 
 def _first_token(logprobs: Any) -> dict[str, float] | None:
     """The log-probabilities of the likeliest first tokens; None where the endpoint gives none."""
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    return {str(top["token"]): float(top["logprob"]) for top in content[0]["top_logprobs"]} if content else None
+    if not isinstance(logprobs, dict):
+        return None
+    if content := logprobs.get("content"):
+        return {str(top["token"]): float(top["logprob"]) for top in content[0]["top_logprobs"]}
+    tops = logprobs.get("top_logprobs")  # the older form, which Together and others keep for chats
+    return {str(token): float(value) for token, value in tops[0].items()} if tops and isinstance(tops[0], dict) else None
 
 
 def is_whole(reply: Reply) -> bool:
     """A cut reply counts as one, also where nothing was left to show: asking again would cut it again. So does a refusal."""
-    return reply.finish != "content_filter" and (bool(reply.text.strip()) or reply.finish in ("length", REFUSAL))
+    if reply.finish in ("content_filter", *BROKEN_OFF):
+        return False
+    return bool(reply.text.strip()) or reply.finish in ("length", REFUSAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +242,11 @@ def address_of(endpoint: EndpointConfig) -> Address:
         query=dict(parse_qsl(parts.query)),
         headers={"api-key": key} if azure and key else {},
     )
+
+
+def address_text(endpoint: EndpointConfig) -> str:
+    """The address of an endpoint for people, and as a name of it."""
+    return address_of(endpoint).base_url or "OpenAI"
 
 
 def open_client(endpoint: EndpointConfig) -> openai.OpenAI:

@@ -1,4 +1,4 @@
-"""Takes a model's reasoning apart from its answer: the one place that reads `<think>…</think>`. Pure.
+"""Takes a model's reasoning apart from its answer: the only module that reads `<think>…</think>`. Pure.
 
     reply ─> split_reasoning ─> reasoning (kept in the reply cache) + answer (judged, counted, trained on)
 A block counts only at the beginning of a reply: an answer may speak about such blocks further down.

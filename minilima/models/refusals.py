@@ -6,33 +6,69 @@ The server's own words are always quoted; a cause is guessed only beside them. K
 import os
 import re
 from typing import Literal
+from urllib.parse import urlsplit
 
 import openai
 
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError, options
-from minilima.models.openai_api import NoCompletionError, open_client, said_in
+from minilima.models.chat import Reply
+from minilima.models.openai_api import BROKEN_OFF, FORM, NoCompletionError, open_client, said_in
 
 Refusal = Literal["retry", "prompt", "run"]
 """retry: waiting may help; prompt: this one request is refused; run: every request would be."""
 
 _OF_THE_RUN = (401, 402, 404, 405, 410)
-_WAITS = (408, 409, 425, 429)
+_WAITS = (408, 409, 424, 425, 429, 498, 499)
 _MODERATED = re.compile(
-    r"moderat|flagged|content.?(?:filter|policy|management)|safety|harm|policy violation|blocked", re.IGNORECASE
+    r"moderat|flagged|content.?(?:filter|policy|management)|safety|harm|policy violation|blocked|high risk|inappropriate",
+    re.IGNORECASE,
 )
-_NO_MONEY = re.compile(r"insufficient_quota|exceeded your current quota|insufficient (?:funds|balance|credit)", re.IGNORECASE)
+_NO_MONEY = re.compile(
+    r"insufficient[_ ](?:quota|funds|balance|credit)|exceeded (?:your current|current|your) (?:token )?quota"
+    r"|exceeded_current_quota|credit (?:balance|limit)|out of credit|arrears",
+    re.IGNORECASE,
+)
+_RENEWED = re.compile(r"retryDelay|per.?minute|(?:again|retry) (?:in|after) [\d.]+ ?m?s", re.IGNORECASE)
+"""A quota that comes back soon: Gemini speaks of it as of one that is used up."""
+_BAD_KEY = re.compile(
+    r"api[ _-]?key\b.{0,40}\b(?:not valid|invalid|incorrect|wrong|expired)"
+    r"|(?:invalid|incorrect|wrong|expired)\b.{0,20}\bapi[ _-]?key",
+    re.IGNORECASE,
+)
+"""Google and xAI answer a wrong key with 400."""
+_NO_MODEL = re.compile(
+    r"model[_ ]not[_ ](?:exist|found)|(?:invalid|unknown|no such) model|model\b.{0,80}\b(?:does not exist|not found)",
+    re.IGNORECASE,
+)
+"""Mistral and DeepSeek answer a wrong model with 400."""
+_CUT = re.compile(r"could not finish the message because max_tokens|max_tokens or model output limit was reached", re.IGNORECASE)
 _SHOWN = 400
 
 
 def kind_of(error: openai.APIStatusError) -> Refusal:
     """Whom a refusal concerns."""
-    status, words = error.status_code, words_of(error)
+    status, words = _status(error), words_of(error)
     if status >= 500 or status in _WAITS:
-        return "run" if status == 429 and _NO_MONEY.search(f"{error.code} {words}") else "retry"
+        return "retry"
     if status == 403:
         return "prompt" if _MODERATED.search(words) else "run"
     return "run" if status in _OF_THE_RUN else "prompt"
+
+
+def _status(error: openai.APIStatusError) -> int:
+    """The status that fits the words: some servers refuse a key, a model or an empty account with 400, 403 or 429."""
+    status, words = error.status_code, f"{error.code} {words_of(error)}"
+    if status in (400, 403, 429) and _NO_MONEY.search(words):
+        return status if status == 429 and _RENEWED.search(error.response.text) else 402
+    if status in (400, 403) and _BAD_KEY.search(words):
+        return 401
+    return 404 if status in (400, 422) and _NO_MODEL.search(words) else status
+
+
+def is_cut(error: openai.APIStatusError) -> bool:
+    """Whether a reasoning model says so that its thoughts took all the tokens it may write: the reply is there, and empty."""
+    return error.status_code == 400 and _CUT.search(words_of(error)) is not None
 
 
 def words_of(error: openai.APIStatusError) -> str:
@@ -63,7 +99,7 @@ def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaE
     if isinstance(error, NoCompletionError):
         says = masked(str(error), endpoint).rstrip(".")
         return MinilimaError(
-            f"{address} sent no chat completion, after {endpoint.max_retries} retries.", f"It sent {says}.", again
+            f"{address} sent no chat completion, after {endpoint.max_retries} retries.", f"It sent {says}.", error.fix or again
         )
     says = masked(words_of(error) if isinstance(error, openai.APIStatusError) else str(root), endpoint).rstrip(".")
     return MinilimaError(
@@ -75,13 +111,13 @@ def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaE
 
 def _explain_refusal(error: openai.APIStatusError, address: str, model: str, endpoint: EndpointConfig) -> tuple[str, str, str]:
     """(what, a guess, what to do)."""
-    status, variable = error.status_code, endpoint.api_key_env
+    status, given, variable = _status(error), error.status_code, endpoint.api_key_env
     again = "and run the same command again; what was answered is kept."
     if status == 401:
         guess = "The key may be wrong, expired, or of another organisation."
-        return f"{address} refuses the key in ${variable} (401).", guess, f"Set a valid one (export {variable}=…) {again}"
-    if status in (402, 429):
-        return f"{address} asks for payment ({status}).", "", f"Add credit there {again}"
+        return f"{address} refuses the key in ${variable} ({given}).", guess, f"Set a valid one (export {variable}=…) {again}"
+    if status == 402:
+        return f"{address} asks for payment ({given}).", "", f"Add credit there {again}"
     if status == 403:
         guess = (
             f"The key in ${variable} may lack the right to this model; some services refuse countries or contents in this way."
@@ -92,20 +128,21 @@ def _explain_refusal(error: openai.APIStatusError, address: str, model: str, end
             f"Ask for the right there, or choose another model, {again}",
         )
     if status == 404:
-        return _explain_404(address, model, endpoint)
+        return _explain_404(address, given, model, endpoint)
     guess = "Most often a setting does not suit the model (temperature, tokens, log-probabilities), or the prompt is too long."
     return f"{address} refuses the request ({status}).", guess, "Correct what it names and run the same command again."
 
 
-def _explain_404(address: str, model: str, endpoint: EndpointConfig) -> tuple[str, str, str]:
+def _explain_404(address: str, status: int, model: str, endpoint: EndpointConfig) -> tuple[str, str, str]:
     offered = _offered(endpoint)
-    form = "The address usually ends in /v1, without /chat/completions: http://localhost:8000/v1"
+    bare = not urlsplit(address).path.strip("/") and "://" in address
+    form = f"Try {address.rstrip('/')}/v1 as the address." if bare else f"Correct the address: {FORM}."
     if offered is None:
         guess = f"The path may be wrong, or there is no model {model!r}; it gives out no list of models."
-        return f"{address} answers 404.", guess, form
+        return f"{address} answers {status}.", guess, form
     if model in offered:
         guess = f"It lists the model {model!r}: the path, or a policy of the account (data, privacy), may be the cause."
-        return f"{address} answers 404.", guess, form
+        return f"{address} answers {status}.", guess, form
     guess = f"It offers: {options(offered) or 'nothing'}."
     return f"{address} has no model {model!r}.", guess, "Choose one of them with generator.model=… or judge.model=…"
 
@@ -123,3 +160,21 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None and not isinstance(error, TimeoutError):
         error = error.__cause__
     return error
+
+
+def fault_of(reply: Reply | None, error: Exception | None) -> str:
+    """One word for what went wrong."""
+    if reply is not None:
+        if reply.finish in BROKEN_OFF:
+            return "broken_off"
+        return "filtered" if reply.finish == "content_filter" else "empty"
+    if isinstance(error, openai.RateLimitError):
+        return "busy"
+    # aiohttp's errors all come as time-outs: their cause decides.
+    if error is not None and isinstance(root_cause(error), TimeoutError):
+        return "timeout"
+    if isinstance(error, openai.APIConnectionError):
+        return "connection"
+    if isinstance(error, openai.InternalServerError):
+        return "server_error"
+    return "refused" if isinstance(error, openai.APIStatusError) else "malformed"

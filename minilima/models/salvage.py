@@ -17,7 +17,7 @@ from typing import Any
 
 from minilima.config.schema import BudgetConfig
 from minilima.errors import MinilimaError
-from minilima.models.batch import Notes
+from minilima.models.batch_notes import Notes
 from minilima.models.budget import Budget
 from minilima.models.cache import REPLIES, parse_reply
 from minilima.models.database import Database, check_schema, open_database, unusable
@@ -66,7 +66,7 @@ def _has_replies(database: Database) -> bool:
 
 
 def salvage(file: Path) -> Salvaged:
-    """Puts a new file with all that can be read in the place of a damaged one. Nobody may use it meanwhile."""
+    """Replaces a damaged file by a new one with all that can be read. Nobody may use it meanwhile."""
     number = 1
     while (kept := file.with_name(f"{file.name}.damaged-{number}")).exists():
         number += 1
@@ -135,7 +135,7 @@ def _is_booking(row: _Row) -> bool:
 
 
 def read_rows(file: Path) -> Iterator[_Row]:
-    """Every row of every leaf page that can be read, the number of the row in the place of a missing first value."""
+    """Every row of every leaf page that can be read, the number of the row instead of a missing first value."""
     pages = _pages(file)
     for number, page in pages.items():
         start = 100 if number == 1 else 0
@@ -172,18 +172,18 @@ def _row(page: bytes, at: int, pages: Mapping[int, bytes]) -> _Row:
     length, at = _varint(page, at)
     number, at = _varint(page, at)
     body = _payload(page, at, length, pages)
-    head, place = _varint(body, 0)
+    head, offset = _varint(body, 0)
     kinds = []
-    while place < head:
-        kind, place = _varint(body, place)
+    while offset < head:
+        kind, offset = _varint(body, offset)
         kinds.append(kind)
     values = []
     for kind in kinds:
         width = _WIDTHS[kind] if kind < 12 else (kind - 12) // 2
-        if place + width > len(body):
+        if offset + width > len(body):
             raise ValueError("cut")
-        values.append(_value(kind, body[place : place + width]))
-        place += width
+        values.append(_value(kind, body[offset : offset + width]))
+        offset += width
     return (number if values[:1] == [None] else values[0], *values[1:])
 
 

@@ -98,7 +98,7 @@ class VllmModel:
         return [replies[index] for index in range(len(requests))]
 
     def close(self) -> None:
-        """Gives the memory back; the next request loads the model anew."""
+        """Gives the memory back; the next request loads the model again."""
         if self._engine is not None:
             self._engine.engine_core.shutdown()
             self._engine = None

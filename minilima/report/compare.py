@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minilima.errors import MinilimaError, options
+from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.significance import Paired, compare, holm
 from minilima.evaluate.statistics import Estimate
 from minilima.report.runs import FinishedRun
@@ -122,6 +123,8 @@ def notes(table: Table, best: str = "* best win rate", front: str = "+ no other 
         )
     else:
         lines.append("The points differ in prompts, baseline or judge, so none is called best.")
+    if benchmarks_of(table):
+        lines.append("Benchmarks: change from base to tuned model in points, on the same items; no judge is involved.")
     if any(row.against and row.against.paired for row in table.rows):
         lines.append(
             "Differences are paired over shared prompts. p: of the bootstrap, with Holm's correction over all points; of the "
@@ -210,10 +213,34 @@ def pair(point: FinishedRun, chosen: FinishedRun) -> Against:
 
 def records(table: Table) -> list[dict[str, Any]]:
     """One flat record a point, for CSV, JSON and data frames; what is not known is None."""
-    return [_record(row, table.settings) for row in table.rows]
+    tasks = benchmarks_of(table)
+    return [_record(row, table.settings, tasks) for row in table.rows]
 
 
-def _record(row: ComparedRun, settings: Sequence[str]) -> dict[str, Any]:
+def benchmarks_of(table: Table) -> list[str]:
+    """The benchmarks that any of the points was run on."""
+    return list(dict.fromkeys(change.task for row in table.rows for change in row.point.benchmarks))
+
+
+def change_on(point: FinishedRun, task: str) -> BenchmarkChange | None:
+    """A point's main figure of a benchmark; None where it was not run on it."""
+    return next((change for change in point.benchmarks if change.task == task and change.main), None)
+
+
+def _record_of_benchmark(point: FinishedRun, task: str) -> dict[str, Any]:
+    change = change_on(point, task)
+    difference = change.paired.difference if change else None
+    return {
+        task: change.tuned.value if change else None,
+        f"{task}_base": change.base.value if change else None,
+        f"{task}_change": difference.value if difference else None,
+        f"{task}_change_low": difference.low if difference else None,
+        f"{task}_change_high": difference.high if difference else None,
+        f"{task}_p_mcnemar": change.paired.p_mcnemar if change else None,
+    }
+
+
+def _record(row: ComparedRun, settings: Sequence[str], tasks: Sequence[str]) -> dict[str, Any]:
     point, paired = row.point, row.against.paired if row.against else None
     rate, loss = point.results.win_rate, point.results.loss_change
     return {
@@ -228,6 +255,7 @@ def _record(row: ComparedRun, settings: Sequence[str]) -> dict[str, Any]:
         "loss_change": loss.change.value if loss else None,
         "loss_change_low": loss.change.low if loss else None,
         "loss_change_high": loss.change.high if loss else None,
+        **{name: value for task in tasks for name, value in _record_of_benchmark(point, task).items()},
         "mean_words": row.point.words,
         "base_mean_words": row.point.base_words,
         "tokens": point.tokens,

@@ -17,9 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from minilima.environment import PACKAGE
 from minilima.formats.records import Example
+from minilima.formats.words import count_words
 from minilima.generate.classification import label_balance
-from minilima.generate.dataset_statistics import languages
-from minilima.generate.filters import is_refusal
+from minilima.generate.languages import languages
+from minilima.generate.refusals import is_refusal
 
 ROWS_SHOWN = 10
 CHARACTERS_SHOWN = 600
@@ -145,7 +146,7 @@ def _lengths(examples: Sequence[Example]) -> dict[str, dict[str, str]]:
     words: dict[str, list[int]] = {"what the user says": [], "the answer": []}
     for example in examples:
         for what, role in zip(words, ("user", "assistant"), strict=True):
-            words[what].append(sum(len(turn["content"].split()) for turn in example.messages() if turn["role"] == role))
+            words[what].append(sum(count_words(turn["content"]) for turn in example.messages() if turn["role"] == role))
     return {what: _spread(sorted(counts)) for what, counts in words.items()}
 
 

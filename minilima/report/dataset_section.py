@@ -7,7 +7,9 @@ from typing import Any
 
 from minilima.config.schema import Config
 from minilima.formats.files import read_jsonl
+from minilima.formats.words import count_words
 from minilima.report.run_figures import BASE, TUNED, VERBS_SHOWN, Chart, counts, histogram, rings, similarity, yields
+from minilima.report.selection_section import selection_section
 from minilima.report.verbs import verb_and_noun
 from minilima.store.entries import Artifact
 
@@ -27,12 +29,12 @@ def dataset_section(artifacts: Mapping[str, Artifact], config: Config) -> dict[s
     shown = [*machine[: EXAMPLES_SHOWN // 2], *(row for row in rows if row["source"] != "machine")][:EXAMPLES_SHOWN]
     pairs = Counter(pair for row in rows if (pair := verb_and_noun(row["instruction"])) is not None)
     labels = artifact.metrics.get("labels", {})
-    asked = [len(f"{row['instruction']} {row['input']}".split()) for row in rows]
+    asked = [count_words(f"{row['instruction']} {row['input']}") for row in rows]
     reasons = Counter(row["reason"].replace("_", " ") for row in rejected)
     return {
         "metrics": artifact.metrics,
         "instructions": histogram(asked, "words", name="instructions", of="instruction and input"),
-        "answers": histogram([len(row["output"].split()) for row in rows], "words", name="answers", of="the answer"),
+        "answers": histogram([count_words(row["output"]) for row in rows], "words", name="answers", of="the answer"),
         "similarity": _similarity(_rows(pool.path / "instructions.jsonl"), unfit, config.data.max_similarity),
         "rounds": yields(rounds) if (rounds := pool.metrics.get("rounds")) else None,
         "labels": counts(labels, name="labels", label="Answers of classification tasks", colour=TUNED) if labels else None,
@@ -41,6 +43,7 @@ def dataset_section(artifacts: Mapping[str, Artifact], config: Config) -> dict[s
         "verbs_shown": min(VERBS_SHOWN, len({verb for verb, _ in pairs})),
         "with_verb": sum(pairs.values()),
         "reasons": counts(reasons, name="reasons", label="Reasons for rejection", colour=BASE) if reasons else None,
+        "selection": selection_section(artifact),
         "examples": shown,
         "rejected": rejected[:REJECTIONS_SHOWN],
         "rejected_total": len(rejected),

@@ -3,6 +3,7 @@
 from minilima import console
 from minilima.config.choices import JudgeKind
 from minilima.config.schema import Config
+from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.judge_cards import JudgeCard
 from minilima.evaluate.length_control_tables import LengthControlled
 from minilima.evaluate.results import Results
@@ -30,12 +31,23 @@ def headlines(summary: Summary) -> list[str]:
             f"Loss on the reference answers, no judge involved: {loss.base:.3f} to {loss.tuned:.3f} nats per token, change "
             f"{loss.change.text('+.3f')} (paired, {loss.prompts} prompts)."
         )
+    lines += [benchmark_line(change) for change in summary.benchmarks if change.main]
     if summary.results:
         lines.append(f"What this judge is worth: {summary.judge}")
         lines.extend(judge_warning(summary.results))
     if not summary.built:
         lines.append("Everything was reused; nothing was computed.")
     return [*lines, *summary.notes, f"Report: {summary.folder / 'report.html'}"]
+
+
+def benchmark_line(change: BenchmarkChange) -> str:
+    """What one benchmark says, base against tuned."""
+    paired = change.paired
+    return (
+        f"{change.task}, {change.figure}, no judge involved: {change.base.value:.1f} % to {change.tuned.value:.1f} %, change "
+        f"{paired.difference.text('+.1f', ' points')} (paired, {change.items:,} items; {paired.first_better:,} gained, "
+        f"{paired.second_better:,} lost, exact McNemar {p_text(paired.p_mcnemar)})."
+    )
 
 
 def _win_lines(results: Results) -> list[str]:

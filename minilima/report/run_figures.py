@@ -61,13 +61,13 @@ def histogram(values: Sequence[int], unit: str, *, name: str, of: str) -> Chart:
     label = f"Histogram of {unit} in {of}; median {median:,}, largest {ordered[-1]:,}"
     more = "+" if "or more" in bars[-1].name else ""
     with style():
-        figure, axes = _axes(unit)
+        figure, axes = chart_axes(unit)
         _columns(axes, [(low + high) / 2 for low, high in pairwise(edges)], edges[1] - edges[0], bars)
         every = -(-len(edges) // MOST_LABELS)
         axes.set_xticks(edges[::every], [f"{edge:,}{more if edge == edges[-1] else ''}" for edge in edges[::every]])
         axes.set_xlim(edges[0], edges[-1])
         _line_at(axes, min(median + 0.5, edges[-1]), f"median {median:,}")
-        return _chart(figure, name, label, bars)
+        return finished_chart(figure, name, label, bars)
 
 
 def length_bins(ordered: Sequence[int], unit: str) -> tuple[list[int], tuple[Bar, ...]]:
@@ -94,11 +94,11 @@ def similarity(accepted: Sequence[float], rejected: Sequence[float], limit: floa
     """ROUGE-L F1 from 0 to 1 in twenty bars, accepted below rejected, with the limit between them."""
     bars = similarity_bins(accepted, rejected)
     with style():
-        figure, axes = _axes("ROUGE-L F1 with the nearest earlier instruction")
+        figure, axes = chart_axes("ROUGE-L F1 with the nearest earlier instruction")
         _columns(axes, [(number + 0.5) / MOST_BINS for number in range(MOST_BINS)], 1 / MOST_BINS, bars)
         axes.set_xlim(0, 1)
         _line_at(axes, limit, f"limit {limit:g}")
-        return _chart(figure, "similarity", "Histogram of ROUGE-L with the nearest earlier instruction", bars)
+        return finished_chart(figure, "similarity", "Histogram of ROUGE-L with the nearest earlier instruction", bars)
 
 
 def similarity_bins(accepted: Sequence[float], rejected: Sequence[float]) -> tuple[Bar, ...]:
@@ -129,12 +129,12 @@ def yields(rounds: Sequence[Mapping[str, int]]) -> Chart:
     with style():
         from matplotlib.ticker import MaxNLocator
 
-        figure, axes = _axes("round")
+        figure, axes = chart_axes("round")
         _columns(axes, [item["round"] + 1 for item in rounds], 1, bars)
         # A few bars stay bars and do not become walls.
         axes.set_xlim(0.4, max(len(bars), 6) + 0.6)
         axes.xaxis.set_major_locator(MaxNLocator(MOST_LABELS, integer=True))
-        return _chart(figure, "rounds", label, bars)
+        return finished_chart(figure, "rounds", label, bars)
 
 
 def counts(numbers: Mapping[str, int], *, name: str, label: str, colour: str, most: int = 12) -> Chart:
@@ -147,7 +147,7 @@ def counts(numbers: Mapping[str, int], *, name: str, label: str, colour: str, mo
     if len({bar.parts for bar in bars}) < 2:
         return Chart(label=label, bars=bars, markup=None)
     with style():
-        figure, axes = _axes("", height=0.5 + 0.24 * len(bars))
+        figure, axes = chart_axes("", height=0.5 + 0.24 * len(bars))
         drawn = axes.barh(range(len(bars)), [bar.parts[0] for bar in bars], color=colour, height=0.72)
         for number, patch in enumerate(drawn):
             patch.set_gid(f"bar-{number}-0")
@@ -159,7 +159,7 @@ def counts(numbers: Mapping[str, int], *, name: str, label: str, colour: str, mo
         axes.tick_params(axis="y", labelcolor=INK)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
-        return _chart(figure, name, label, bars)
+        return finished_chart(figure, name, label, bars)
 
 
 def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> Chart:
@@ -169,7 +169,7 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> Chart:
     kept = slice(None, None, 1 + len(steps) // CURVE_STEPS)
     dots = list(zip(steps, losses, strict=True)) if len(steps) <= DOTS_SHOWN else []
     with style():
-        figure, axes = _axes("optimiser step", y="nats per token")
+        figure, axes = chart_axes("optimiser step", y="nats per token")
         faint = 0.35 if means else 1.0
         axes.plot(steps[kept], losses[kept], color=TUNED, alpha=faint, linewidth=1 if means else 1.6)
         if means:
@@ -178,7 +178,7 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> Chart:
         for number, (step, loss) in enumerate(dots):
             axes.plot([step], [loss], color=TUNED, marker="o", markersize=3 if means else 4, gid=f"bar-{number}-0")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-        return _chart(figure, "loss", f"Training loss from {losses[0]:.2f} to {losses[-1]:.2f}", bars)
+        return finished_chart(figure, "loss", f"Training loss from {losses[0]:.2f} to {losses[-1]:.2f}", bars)
 
 
 def rings(pairs: Mapping[tuple[str, str], int]) -> Chart | None:
@@ -203,7 +203,7 @@ def rings(pairs: Mapping[tuple[str, str], int]) -> Chart | None:
         label = (
             f"The most frequent verbs, and around each the nouns after it: {', '.join(f'{b.name} {b.parts[0]}' for b in verbs)}"
         )
-        chart = _chart(figure, "verbs", label, [bar for bar, _, _ in (*inner, *outer)])
+        chart = finished_chart(figure, "verbs", label, [bar for bar, _, _ in (*inner, *outer)])
     return Chart(
         label=label,
         bars=tuple(bar for verb, nouns in zip(verbs, around, strict=True) for bar in (verb, *nouns)),
@@ -242,7 +242,8 @@ def _ring(axes: "Axes", sections: Sequence[tuple[Bar, str, str]], radius: float,
         text.set_fontweight("bold" if shade == "85" else "normal")
 
 
-def _axes(x: str, *, y: str = "", height: float = INCHES[1]) -> tuple["Figure", "Axes"]:
+def chart_axes(x: str, *, y: str = "", height: float = INCHES[1]) -> tuple["Figure", "Axes"]:
+    """A figure of a chart's size, with its axes named."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(INCHES[0], height), layout="constrained")
@@ -281,7 +282,7 @@ def _line_at(axes: "Axes", x: float, label: str) -> None:
     )  # fmt: skip
 
 
-def _chart(figure: "Figure", name: str, label: str, bars: Sequence[Bar]) -> Chart:
+def finished_chart(figure: "Figure", name: str, label: str, bars: Sequence[Bar]) -> Chart:
     """The figure as a part of the page, with each bar's sentence on hover."""
     vector = io.StringIO()
     figure.savefig(vector, format="svg", metadata={"Date": None}, transparent=True)

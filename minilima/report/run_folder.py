@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from minilima.config.compose import to_dict
 from minilima.config.schema import Config
+from minilima.evaluate.benchmark_scores import read_benchmarks
 from minilima.evaluate.judged import read_judged
 from minilima.formats.files import write_atomic
 from minilima.report.alpaca_files import write_alpaca_files
@@ -59,6 +60,7 @@ def write_run(
     if judged is not None:
         key = artifacts["verdicts"].stage.key
         results = run_results(judged, config, sources, verdicts_key=key, judge_identity=judge_identity)
+    benchmarks = read_benchmarks({role: artifact.path for role, artifact in artifacts.items()})
     summary = Summary(
         name=config.name,
         folder=folder,
@@ -66,6 +68,7 @@ def write_run(
         sources=source_files(sources, notes),
         results=results,
         judge=judge_worth(config, results.judge_card if results is not None else None),
+        benchmarks=benchmarks,
     )
     write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
     write_atomic(folder / "run.json", json.dumps(as_json(summary, config, artifacts), indent=2, ensure_ascii=False))
@@ -80,6 +83,7 @@ def write_run(
         results=results,
         worth=summary.judge,
         warnings=judge_warning(results) if results is not None else [],
+        benchmarks=benchmarks,
     )
     return summary
 
@@ -106,7 +110,7 @@ def source_files(sources: Sources, notes: Mapping[str, StageNote]) -> tuple[Sour
         for what in note.files:
             made_of.setdefault(what, []).append(role)
     return tuple(
-        SourceFile(what=what, name=file.name, path=str(file.path), sha256=file.sha256, stages=tuple(roles))
+        SourceFile(what=what, name=file.name, path=str(file.path), sha256=file.sha256, stages=tuple(roles), hub=file.hub)
         for what, roles in made_of.items()
         if (file := getattr(sources, what)) is not None and file.path is not None
     )
@@ -123,4 +127,5 @@ def as_json(summary: Summary, config: Config, artifacts: Mapping[str, Artifact])
         ],
         "results": asdict(summary.results) if summary.results else None,
         "judge": summary.judge,
+        **({"benchmarks": [asdict(change) for change in summary.benchmarks]} if summary.benchmarks else {}),
     }

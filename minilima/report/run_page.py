@@ -13,10 +13,12 @@ from omegaconf import OmegaConf
 from minilima.config.choices import JudgeKind
 from minilima.config.compose import to_dict
 from minilima.config.schema import Config
+from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.judge_cards import Figure, JudgeCard
 from minilima.evaluate.judge_forms import form_shown
 from minilima.evaluate.judged import Judged, opponent
 from minilima.evaluate.results import Results
+from minilima.evaluate.statistics import Estimate
 from minilima.formats.files import read_jsonl, write_atomic
 from minilima.report.dataset_section import dataset_section
 from minilima.report.render import interval, render
@@ -36,6 +38,7 @@ def write_report(
     results: Results | None,
     worth: str,
     warnings: Sequence[str] = (),
+    benchmarks: Sequence[BenchmarkChange] = (),
 ) -> None:
     """Writes the report of a run; sections of stages that did not run are left out.
 
@@ -48,6 +51,7 @@ def write_report(
         results: None where nothing was judged.
         worth: a sentence on the judge.
         warnings: what a reader of the win rate must know besides.
+        benchmarks: what alignment cost or gained, without a judge.
     """
     verdicts = verdict_rows(judged)
     page = render(
@@ -60,6 +64,7 @@ def write_report(
         settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
         win=_win(results),
         loss=_loss(results),
+        benchmarks=[{"change": change, **_around_zero(change.paired.difference)} for change in benchmarks],
         judge=_judge(config, results, worth, warnings),
         dataset=dataset_section(artifacts, config),
         curve=_curve(artifacts),
@@ -89,9 +94,13 @@ def _win(results: Results | None) -> dict[str, Any] | None:
 def _loss(results: Results | None) -> dict[str, Any] | None:
     if results is None or results.loss_change is None:
         return None
-    change = results.loss_change.change
+    return {"change": results.loss_change, **_around_zero(results.loss_change.change)}
+
+
+def _around_zero(change: Estimate) -> dict[str, Any]:
+    """The interval of a change along an axis with 0 in its middle, and how far the axis reaches."""
     reach = 1.25 * max(abs(change.low), abs(change.high), 1e-6)
-    return {"change": results.loss_change, "bar": interval(change, -reach, reach, 0.0), "reach": reach}
+    return {"bar": interval(change, -reach, reach, 0.0), "reach": reach}
 
 
 def _judge(config: Config, results: Results | None, worth: str, warnings: Sequence[str]) -> dict[str, Any] | None:

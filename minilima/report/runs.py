@@ -11,6 +11,7 @@ from typing import Any
 
 from minilima.config.renames import result_settings_of
 from minilima.errors import MinilimaError
+from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.judged import opponent, read_judged
 from minilima.evaluate.results import Coverage, Results, compute_results
 from minilima.evaluate.statistics import Estimate, LossChange, WinRate
@@ -62,6 +63,8 @@ class FinishedRun:
     """Mean length of the tuned model's answers."""
     base_words: float = 0.0
     """Mean length of the base model's."""
+    benchmarks: tuple[BenchmarkChange, ...] = ()
+    """What alignment cost or gained, without a judge."""
     losses: tuple[tuple[float, float], ...] = ()
     """(step, nats per trained token) of the training."""
 
@@ -166,6 +169,7 @@ def _read_point(folder: Path) -> FinishedRun:
         examples=manifests["dataset"]["metrics"]["examples"],
         words=manifests["answers"]["metrics"]["mean_words"],
         base_words=opponent(manifests)["metrics"]["mean_words"],
+        benchmarks=tuple(BenchmarkChange.from_json(change) for change in run_json.get("benchmarks", ())),
         losses=tuple((entry["step"], entry["loss"]) for entry in read_jsonl(paths["model"] / "training_log.jsonl")),
     )
 
@@ -205,7 +209,7 @@ def stage_cost(manifest: Mapping[str, Any]) -> Cost:
     tokens = usage["prompt_tokens"] + usage["completion_tokens"]
     # A recipe has the name of a model at an endpoint; what ran here is described in full, and nobody charged for it.
     described = isinstance(recipe.get("model", recipe.get("rated_by")), Mapping)
-    local = described or (manifest["stage"] == "answers" and "model" not in recipe)
+    local = described or (manifest["stage"] in ("answers", "benchmark") and "model" not in recipe)
     unpriced = 0.0 if local or not usage["calls"] else None
     return Cost(tokens=tokens, usd=unpriced if usage["usd"] is None else usage["usd"], seconds=manifest["seconds"])
 

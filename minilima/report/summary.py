@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.results import Results
 
 
@@ -33,6 +34,8 @@ class SourceFile:
     """As it entered the stages' keys."""
     stages: tuple[str, ...]
     """Their roles."""
+    hub: str | None = None
+    """owner/name:split@commit of a split on the hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class Summary:
     judge: str
     sources: tuple[SourceFile, ...] = ()
     notes: tuple[str, ...] = ()
+    benchmarks: tuple[BenchmarkChange, ...] = ()
+    """What alignment cost or gained, without a judge."""
 
     @property
     def score(self) -> float | None:

@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from minilima.formats.files import write_atomic
-from minilima.report.compare import Against, ComparedRun, Table, choose, every_pair, label, notes, shown, tabulate
+from minilima.report.compare import (
+    Against,
+    ComparedRun,
+    Table,
+    benchmarks_of,
+    change_on,
+    choose,
+    every_pair,
+    label,
+    notes,
+    shown,
+    tabulate,
+)
 from minilima.report.figures import draw_all
 from minilima.report.render import interval, render
 from minilima.report.runs import Cost, FinishedRun, FinishedRuns, read_points
@@ -65,6 +77,7 @@ def write_points(runs: FinishedRuns, path: Path, chosen: FinishedRun | None = No
         pictures_folder=pictures_folder(path).name,
         skipped=runs.skipped,
         notes=notes(table, "“best” has the highest win rate", "“front”: no other run"),
+        benchmarks=benchmarks_of(table),
         length_controlled=any(row["length_controlled"] is not None for row in rows),
     )
     write_atomic(path, page)
@@ -118,6 +131,7 @@ def _row(row: ComparedRun, table: Table, beside: Path) -> dict[str, Any]:
         "bar": interval(rate.win_rate, 0, 100, 50) if rate else None,
         "length_controlled": point.length_controlled,
         "loss": point.results.loss_change,
+        "benchmarks": [change_on(point, task) for task in benchmarks_of(table)],
         "paired": paired,
         "apart": _is_apart(row),
         "link": os.path.relpath(page, beside.resolve()) if page.is_file() else None,

@@ -4,6 +4,7 @@ from typing import Any
 
 from minilima.evaluate.judged import Judged
 from minilima.formats.records import TIE, Answer, Verdict
+from minilima.formats.words import count_words
 
 
 def verdict_rows(judged: Judged | None) -> list[dict[str, Any]]:
@@ -37,4 +38,4 @@ def is_flipped(verdict: Verdict) -> bool:
 
 
 def _answer(answer: Answer) -> dict[str, Any]:
-    return {"text": answer.output, "words": len(answer.output.split()), "cut": answer.truncated}
+    return {"text": answer.output, "words": count_words(answer.output), "cut": answer.truncated}

@@ -135,6 +135,8 @@ def _record_point(folder: Path, run_json: Mapping[str, Any], destination: Destin
                 run.log({"verdicts": _table(path)})
             run.summary.update(_numbers(stage["metrics"], f"{stage['role']}/"))
         run.summary.update(_numbers(run_json["results"] or {}))
+        if changes := run_json.get("benchmarks"):
+            run.log({"What alignment cost": _benchmarks(changes)})
         return (run.url if destination.mode == "online" else None), str(Path(run.dir).parent)
 
 
@@ -181,6 +183,7 @@ _TABLES = {
     "dataset.jsonl": ("id", "instruction", "input", "output", "source"),
     "answers.jsonl": ("id", "instruction", "output", "tokens", "truncated"),
     "verdicts.jsonl": ("id", "preference", "orders", "explanation"),
+    "items.jsonl": ("id", "scores", "output"),
 }
 """The files of stages that are shown as tables, and which of their fields."""
 
@@ -195,6 +198,20 @@ def _table(entry: Path) -> Any:
     columns = _TABLES[name]
     rows = _rows(entry / name)[:TABLE_ROWS]
     return wandb.Table(columns=list(columns), data=[[_cell(row.get(column)) for column in columns] for row in rows])
+
+
+def _benchmarks(changes: Sequence[Mapping[str, Any]]) -> Any:
+    """The benchmarks of run.json, base against tuned, a figure a row."""
+    import wandb
+
+    columns = ["benchmark", "figure", "items", "base", "tuned", "change", "low", "high", "gained", "lost", "p_mcnemar", "p_holm"]
+    rows = []
+    for change in changes:
+        paired, moved = change["paired"], change["paired"]["difference"]
+        figures = [change["base"]["value"], change["tuned"]["value"], moved["value"], moved["low"], moved["high"]]
+        tests = [paired["first_better"], paired["second_better"], paired["p_mcnemar"], change["p_holm"]]
+        rows.append([change["task"], change["figure"], change["items"], *figures, *tests])
+    return wandb.Table(columns=columns, data=rows)
 
 
 def _cell(value: Any) -> str | int | float | bool | None:

@@ -7,6 +7,7 @@ from minilima import console
 from minilima.config.schema import Config
 from minilima.formats.records import Usage
 from minilima.models.budget import spent_usd
+from minilima.models.database import cache_file
 from minilima.run.graph import Node
 from minilima.run.launch import run_stage
 from minilima.store.entries import Artifact, Store
@@ -19,7 +20,7 @@ def get_or_build(node: Node, config: Config, sources: Sources, store: Store, *, 
     stage = node.stage
     if existing := store.find(stage):
         return existing
-    cache = (store.root.parent / "cache" / "replies.sqlite").resolve()
+    cache = cache_file(store.root.parent).resolve()
     with console.stage_line(node.role, lambda: spent_usd(cache, stage.account)) as line:
 
         def build(work: Path) -> Outcome:

@@ -27,13 +27,12 @@ from minilima.formats.seeds import load_seeds
 from minilima.generate.import_pool import read_source
 from minilima.models import hub
 from minilima.models.checkpoint import check_config, check_folder, context_tokens, read_config
-from minilima.models.packaged import fetch, user_cache
+from minilima.models.packaged import PACKAGED, check_language_model, fetch, user_cache
 from minilima.store.job import parse_error
 from minilima.store.sources import ModelSource, Sources
 
 _MOST_ROWS = 20_000
 _SECONDS = 300
-_PACKAGED_CONTEXT = 8192
 _TEMPLATE_TOKENS = 500
 """More than any template adds to a prompt."""
 
@@ -47,8 +46,7 @@ def check_base(config: Config, sources: Sources) -> tuple[str, ...]:
     source = sources.base
     if source.missing is not None:
         return ()
-    if source.kind != "packaged":
-        check_source(source, trained=True)
+    check_source(source, trained=True)
     request = request_of(config, sources)
     known = source.kind == "packaged" and not request["prompts"]
     return () if known else _asked(canonical_json(request), source.identity)
@@ -64,7 +62,8 @@ def request_of(config: Config, sources: Sources) -> dict[str, Any]:
     }
     if sources.base.kind == "packaged":
         # Known to be right, but for a prompt that is longer than it reads; a text has no more tokens than bytes.
-        request["prompts"] = [row for row in request["prompts"] if len(row[1].encode()) > _PACKAGED_CONTEXT - _TEMPLATE_TOKENS]
+        most = (PACKAGED[sources.base.location].context_tokens or 0) - _TEMPLATE_TOKENS
+        request["prompts"] = [row for row in request["prompts"] if len(row[1].encode()) > most]
         return {**request, "packaged": True}
     return {**request, "rows": [asdict(row) for row in _rows(config, sources)[:_MOST_ROWS]]}
 
@@ -75,6 +74,8 @@ def check_source(source: ModelSource, *, trained: bool) -> None:
     Raises:
         MinilimaError: names what is missing or wrong.
     """
+    if source.kind == "packaged":
+        check_language_model(source.location)
     if source.kind == "path":
         check_folder(Path(source.location), trained=trained)
     if source.kind == "hub" and source.missing is None:
@@ -149,7 +150,10 @@ def trial(request: Mapping[str, Any]) -> list[str]:
     tokenizer = _tokenizer(request)
     thinking = Thinking(request["thinking"]) if request.get("thinking") else None
     sample = render(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], thinking)
-    context, vocabulary = (_PACKAGED_CONTEXT, len(tokenizer)) if request.get("packaged") else _shape(request)
+    if request.get("packaged"):
+        context, vocabulary = PACKAGED[request["location"]].context_tokens, len(tokenizer)
+    else:
+        context, vocabulary = _shape(request)
     _check_ids(sample.ids, vocabulary, tokenizer, "its chat template")
     for identity, instruction, output in request["prompts"]:
         turns = [{"role": "user", "content": instruction}]
@@ -216,7 +220,8 @@ def _check_length(ids: Sequence[int], context: int | None, identity: str) -> Non
 
 
 def _check_rows(request: Mapping[str, Any], tokenizer: Any, context: int | None, vocabulary: int) -> list[str]:
-    from minilima.train.tokenize import IGNORED, check_embeddings, check_tokens, check_trained, tokenize_example
+    from minilima.models.packing import IGNORED
+    from minilima.train.tokenize import check_embeddings, check_tokens, check_trained, tokenize_example
 
     sft = request["sft"]
     thinking = Thinking(request["thinking"]) if request.get("thinking") else None

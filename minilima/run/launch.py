@@ -11,12 +11,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from minilima import console
 from minilima.config.choices import DeviceKind
 from minilima.config.schema import ComputeConfig
 from minilima.environment import ROOT, free_bytes
 from minilima.errors import MinilimaError, disk_full
 from minilima.formats.files import size_text, write_atomic
 from minilima.formats.records import Progress, Usage
+from minilima.models.in_flight import LAST_SECONDS
 from minilima.run.gpus import leased, visible_gpus
 from minilima.run.hosts import Commands, machines, processes_each, torchrun
 from minilima.run.stages import spec_of
@@ -24,6 +26,9 @@ from minilima.store.job import Job, Outcome, parse_error
 from minilima.store.progress import written_too
 
 LOG_LINES_SHOWN = 6
+
+_GRACE_SECONDS = 3.0
+"""A worker in which nothing is in flight ends in less."""
 
 _LAST_SECONDS = 30.0
 """Other machines may take so long to end after the first one has."""
@@ -76,8 +81,7 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
                     error = event
             status = process.wait()
         except BaseException:
-            process.kill()
-            process.wait()
+            _end(process, trains=spec_of(job.kind).trains)
             raise
     if error is not None:
         raise error
@@ -86,6 +90,28 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
         free = free_bytes(job.work)
         raise disk_full(str(job.work)) if free < _NO_ROOM_BYTES else _died(job.role, status, log_file, free)
     return outcome
+
+
+def _end(process: "subprocess.Popen[str]", *, trains: bool) -> None:
+    """Ends a worker: at once, or once the replies that are in flight are kept. A second Ctrl-C does not wait for them."""
+    assert process.stdin is not None and process.stdout is not None
+    timer = threading.Timer(0.0 if trains else _GRACE_SECONDS, process.kill)
+    timer.start()
+    try:
+        process.stdin.close()
+        for line in process.stdout:
+            if count := _event(line).get("in_flight"):
+                timer.cancel()
+                timer = threading.Timer(LAST_SECONDS + _GRACE_SECONDS, process.kill)
+                timer.start()
+                replies = "1 reply is" if count == 1 else f"{count} replies are"
+                console.warn(f"{replies} in flight: waiting for at most {LAST_SECONDS:.0f} s. Ctrl-C again ends at once.")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
 
 
 @contextmanager

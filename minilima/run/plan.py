@@ -170,9 +170,9 @@ def _notes(config: Config, sources: Sources) -> list[str]:
         and config.until in (Until.verdicts, Until.report)
     ):
         notes.append("What the judge will cost is not in the sum: how many prompts there are is not known here.")
-    retired = [name for name in sources.judge_models(judge.model) if name in RETIRED]
-    if "judge" in endpoints_of(config, sources) and config.endpoints.judge.base_url is None and retired:
-        notes.append(f"OpenAI has retired {', '.join(retired)}: requests for it fail. Name another with judge.model=…")
+    for who, (endpoint, model) in endpoints_of(config, sources).items():
+        if endpoint.base_url is None and model in RETIRED:
+            notes.append(f"OpenAI has retired {model}: requests for it fail. Name another with {who}.model=…")
     if judge.kind == JudgeKind.local and (sources.judge or sources.base).location == "smollm2_135m":
         notes.append(
             "SmolLM2-135M as a judge is at chance (52 % ± 6 agreement with people); use judge=reference or a larger model."

@@ -109,6 +109,9 @@ def _tell(plan: Plan) -> None:
     prices = [f"USD by the prices of {total.prices_of}; requests and tokens are estimates."] if total.prices_of else []
     if total.requests and total.usd is None:
         prices = ["The price is not known: set budget.usd_per_million_prompt_tokens and …_completion_tokens of the endpoint."]
+    unpriced = [stage.role for stage in plan.stages if stage.needs.requests and stage.needs.usd is None]
+    if unpriced and total.usd is not None:
+        prices.append(f"The price of {', '.join(dict.fromkeys(unpriced))} is not known, and not part of the sum.")
     for note in [*prices, *plan.notes]:
         console.say(note, style="dim")
     console.say()

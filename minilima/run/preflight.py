@@ -78,7 +78,8 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
         raise MinilimaError(
             f"Not on this machine: {'; '.join(sources.missing())}.",
             "The hub could not be reached, or HF_HUB_OFFLINE is set; nothing was started.",
-            f"Fetch it with `hf download` where there is a network (HF_ENDPOINT names a mirror), or run locally with: {LOCALLY}",
+            "Fetch it where there is a network (`minilima plan` for data, `hf download` for models; $HF_ENDPOINT: a mirror). "
+            f"Or run locally with: {LOCALLY}",
         )
 
 

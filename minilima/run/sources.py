@@ -9,15 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from minilima.config.choices import DataKind, GeneratorKind, JudgeKind, Pick
-from minilima.config.schema import Config
+from minilima.config.schema import Config, DataConfig, EvalSetConfig, GeneratorConfig, JudgeConfig
 from minilima.errors import MinilimaError, options
 from minilima.formats.alpaca_judges import find_annotators, read_annotators
 from minilima.formats.eval_sets import eval_set_identity
 from minilima.formats.files import DATA, canonical_json, sha256_file, sha256_text
 from minilima.formats.llamafactory import import_identity, locate, split_name
 from minilima.formats.tables import table_identity
+from minilima.generate.selection import METHODS
 from minilima.models import hub
 from minilima.models.fingerprint import fingerprint_directory
+from minilima.models.hub_splits import find_split
 from minilima.models.packaged import PACKAGED
 from minilima.store.sources import FileSource, ModelSource, Sources, answers_beside
 
@@ -30,7 +32,9 @@ def resolve(config: Config) -> Sources:
     """
     data = config.data
     generates = data.kind != DataKind.file
-    reads_file = data.kind == DataKind.file or (data.kind == DataKind.answers and (data.path or data.hub_file) is not None)
+    reads_file = data.kind == DataKind.file or (
+        data.kind == DataKind.answers and (data.path or data.hub or data.hub_file) is not None
+    )
     reads_seeds = config.dataset.include_seeds or (generates and not reads_file)
     base = model_source(config.model.packaged, config.model.hub, config.model.path, config.model.revision)
     own_generator = config.generator.model if config.generator.kind == GeneratorKind.local and generates else None
@@ -45,7 +49,43 @@ def resolve(config: Config) -> Sources:
         annotators=_annotators(config.judge.annotators_config) if config.judge.kind == JudgeKind.alpaca_eval else None,
         dev_set=_dev_set(config) if config.epoch.select != Pick.last else None,
         reference=_reference(config),
+        scorer=_scorer(config, base),
+        targets=_targets(config) if METHODS[config.dataset.select].targets else None,
     )
+
+
+def _scorer(config: Config, base: ModelSource) -> ModelSource | None:
+    """The weights that score examples; None where nothing is scored, or where a model at an endpoint does it."""
+    method, name = METHODS[config.dataset.select], config.dataset.scorer
+    if not method.scores:
+        return None
+    if name not in ("generator", "judge"):
+        return base if name in (None, "base") else _named_model(name)
+    named: GeneratorConfig | JudgeConfig = config.generator if name == "generator" else config.judge
+    if named.kind in (GeneratorKind.local, JudgeKind.local):
+        return _named_model(named.model) or base
+    if named.kind in (GeneratorKind.openai, JudgeKind.openai) and method.ratings:
+        return None
+    raise MinilimaError(
+        f"dataset.scorer={name} cannot score for dataset.select={config.dataset.select}.",
+        f"{name}={named.kind} is no model on this machine whose losses or states can be read"
+        + (", and none that rates." if method.ratings else "."),
+        "Leave dataset.scorer out (the base model scores), or name a packaged model, a folder or a hub name.",
+    )
+
+
+def _targets(config: Config) -> FileSource:
+    """The tasks towards which examples are chosen: a packaged set, or a file."""
+    name = config.dataset.targets
+    packaged = (DATA / f"{name}.jsonl").is_file()
+    source = _packaged_file("dataset.targets", name) if packaged else _as_prompts(_local_file("dataset.targets", name))
+    if source.sha256 == _eval_set(config).sha256:
+        raise MinilimaError(
+            f"dataset.targets={name} is the evaluation set.",
+            "Examples chosen by the prompts on which the model is evaluated make it look better than it is.",
+            "Leave it out: minilima_dev_50 was written for this.",
+        )
+    return source
 
 
 def _reference(config: Config) -> FileSource | None:
@@ -100,10 +140,10 @@ def _seeds(config: Config) -> FileSource:
 
 def _eval_set(config: Config) -> FileSource:
     chosen = config.eval_set
-    if chosen.path is not None or (chosen.hub_file is None and chosen.packaged is None):
+    if chosen.path is None and (source := _on_the_hub("eval_set", chosen)) is not None:
+        return _as_prompts(source)
+    if chosen.path is not None or chosen.packaged is None:
         return _as_prompts(_local_file("eval_set.path", chosen.path))
-    if chosen.hub_file is not None:
-        return _as_prompts(_hub_file(chosen.hub_file))
     return _packaged_file("eval_set.packaged", str(chosen.packaged))
 
 
@@ -129,7 +169,7 @@ def _local_file(setting: str, value: str | None) -> FileSource:
     if value is None:
         raise MinilimaError(f"{setting} is not set.", "The chosen option needs a file of yours.", f"Add {setting}=/your/file.")
     path = Path(value).expanduser()
-    if not path.is_file() and not (path / "state.json").is_file():
+    if not path.exists():
         raise MinilimaError(
             f"There is no file {value}.", f"{setting} names it; paths count from {Path.cwd()}.", f"Correct {setting}=…"
         )
@@ -137,10 +177,10 @@ def _local_file(setting: str, value: str | None) -> FileSource:
 
 
 def _imported(config: Config) -> FileSource:
-    """The file of data.path (itself, or an entry of a dataset_info.json that says how it is imported) or of data.hub_file."""
+    """The file of data.path (itself, or an entry of a dataset_info.json that says how it is imported) or of the hub."""
     value = config.data.path
-    if value is None and config.data.hub_file is not None:
-        return _hub_file(config.data.hub_file)
+    if value is None and (source := _on_the_hub("data", config.data)) is not None:
+        return source
     named = split_name(value or "") if config.data.kind == DataKind.file else None
     if named is None:
         return _local_file("data.path", value)
@@ -151,17 +191,25 @@ def _imported(config: Config) -> FileSource:
     return FileSource(name=entry, path=path, sha256=import_identity(path, layout), listing=f"{listing}:{entry}")
 
 
-def _hub_file(name: str) -> FileSource:
-    """A file of a data set on the hub."""
-    repository, _, filename = name.partition(":")
-    if (path := hub.find_file(repository, filename)) is not None:
+def _on_the_hub(section: str, chosen: DataConfig | EvalSetConfig) -> FileSource | None:
+    """The split, or else the file, of a data set on the hub that a section names; None where it names none."""
+    if chosen.hub is not None:
+        if (split := find_split(f"{section}.hub", chosen.hub, chosen.revision)) is not None:
+            pinned = f"{split.name}@{split.commit}"
+            return FileSource(name=split.name, path=split.path, sha256=sha256_file(split.path), hub=pinned)
+        missing = f"the split {chosen.hub} of a data set on the hub (revision {chosen.revision})"
+        return FileSource(name=chosen.hub, path=None, sha256=f"unresolved:{chosen.hub}@{chosen.revision}", missing=missing)
+    if chosen.hub_file is None:
+        return None
+    repository, _, filename = chosen.hub_file.partition(":")
+    if (path := hub.find_file(f"{section}.hub_file", repository, filename, chosen.revision)) is not None:
         return FileSource(name=path.stem, path=path, sha256=sha256_file(path))
     missing = f"the file {filename} of the hub's data set {repository}"
-    return FileSource(name=Path(filename).stem, path=None, sha256=f"unresolved:{name}", missing=missing)
+    return FileSource(name=Path(filename).stem, path=None, sha256=f"unresolved:{chosen.hub_file}", missing=missing)
 
 
-def model_source(embedded: str | None, hub: str | None, path: str | None, revision: str) -> ModelSource:
-    """Identifies a model; `path` wins over `hub`, `hub` over `embedded`."""
+def model_source(packaged: str | None, hub: str | None, path: str | None, revision: str) -> ModelSource:
+    """Identifies a model; `path` wins over `hub`, `hub` over `packaged`."""
     if path is not None:
         folder = Path(path).expanduser()
         if not (folder / "config.json").is_file():
@@ -173,18 +221,18 @@ def model_source(embedded: str | None, hub: str | None, path: str | None, revisi
         return ModelSource(kind="path", location=str(folder.resolve()), identity=fingerprint_directory(folder))
     if hub is not None:
         return _hub_model(hub, revision)
-    if embedded is None:
+    if packaged is None:
         raise MinilimaError("No model is set.", "model.packaged, model.hub and model.path are all empty.", "Set one of them.")
-    if embedded not in PACKAGED:
+    if packaged not in PACKAGED:
         raise MinilimaError(
-            f"There is no embedded model {embedded!r}.", f"There are: {options(PACKAGED)}.", "Or use model.path=… or model.hub=…"
+            f"There is no packaged model {packaged!r}.", f"There are: {options(PACKAGED)}.", "Or use model.path=… or model.hub=…"
         )
-    files = PACKAGED[embedded].files
-    return ModelSource(kind="packaged", location=embedded, identity=sha256_text(canonical_json(files)))
+    files = PACKAGED[packaged].files
+    return ModelSource(kind="packaged", location=packaged, identity=sha256_text(canonical_json(files)))
 
 
 def _named_model(name: str | None) -> ModelSource | None:
-    """A generator's or judge's own model, given by one name: an embedded model, a folder, or a hub name."""
+    """A generator's or judge's own model, given by one name: a packaged model, a folder, or a hub name."""
     if name is None:
         return None
     if name in PACKAGED:

@@ -116,9 +116,9 @@ def _sources(values: dict[str, Any]) -> Sources:
     def model(item: dict[str, Any] | None) -> ModelSource | None:
         return ModelSource(**item) if item else None
 
-    files = ("seeds", "data", "eval_set", "annotators", "dev_set", "reference")
+    files = ("seeds", "data", "eval_set", "annotators", "dev_set", "reference", "targets")
     parts: dict[str, Any] = {name: file(values[name]) for name in files}
-    return Sources(**parts, **{name: model(values[name]) for name in ("base", "generator", "judge")})  # type: ignore[arg-type]
+    return Sources(**parts, **{name: model(values[name]) for name in ("base", "generator", "judge", "scorer")})  # type: ignore[arg-type]
 
 
 def needs_of(text: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from minilima.formats.alpaca_judges import OPENAI, read_annotators
 
@@ -17,6 +18,8 @@ class FileSource:
     missing: str | None = None
     listing: str | None = None
     """`/a/dataset_info.json:name` where an entry of such a file names `path` and describes its rows."""
+    hub: str | None = None
+    """`owner/name:split@commit` where `path` holds a split of a data set on the hub."""
 
     @property
     def local_path(self) -> Path:
@@ -53,6 +56,10 @@ class Sources:
     dev_set: FileSource | None
     reference: FileSource | None
     """Answers that the tuned model is judged against; None = the base model's."""
+    scorer: ModelSource | None = None
+    """The weights that score examples, for methods of selection that need them."""
+    targets: FileSource | None = None
+    """The tasks towards which examples are chosen, for methods that need them."""
 
     @property
     def annotators_ask_openai(self) -> bool:
@@ -65,18 +72,26 @@ class Sources:
 
     def judge_models(self, model: str | None) -> list[str]:
         """The models that the judge asks: `model`, or else those that the annotators of alpaca_eval name."""
-        if model is not None or self.annotators is None or self.annotators.path is None:
-            return [model] if model else []
-        kwargs = [settings.get("completions_kwargs", {}) for settings in read_annotators(self.annotators.path).values()]
-        return [str(settings["model_name"]) for settings in kwargs if "model_name" in settings]
+        if model is not None:
+            return [model]
+        return [str(kwargs["model_name"]) for kwargs in self._all_kwargs() if "model_name" in kwargs]
+
+    def judge_kwargs(self) -> dict[str, Any]:
+        """How the first of the annotators of alpaca_eval samples a reply; empty where there is none."""
+        return next(iter(self._all_kwargs()), {})
+
+    def _all_kwargs(self) -> list[dict[str, Any]]:
+        if self.annotators is None or self.annotators.path is None:
+            return []
+        return [settings.get("completions_kwargs") or {} for settings in read_annotators(self.annotators.path).values()]
 
     def converted(self, role: str) -> ModelSource:
-        """The model that the stage base, generator_base or judge_base converts."""
-        return {"generator_base": self.generator, "judge_base": self.judge}.get(role) or self.base
+        """The model that the stage base, generator_base, judge_base or scorer_base converts."""
+        return {"generator_base": self.generator, "judge_base": self.judge, "scorer_base": self.scorer}.get(role) or self.base
 
     def missing(self) -> list[str]:
         """What has to be reached before the experiment can run, in words."""
-        parts = (self.seeds, self.data, self.eval_set, self.base, self.generator, self.judge)
+        parts = (self.seeds, self.data, self.eval_set, self.base, self.generator, self.judge, self.scorer)
         return [part.missing for part in parts if part is not None and part.missing]
 
 

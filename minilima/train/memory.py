@@ -25,7 +25,7 @@ CPU = "CPU"
 ENOUGH_TOKENS = 8192
 """Rows shorter than this leave a large GPU idle between its products: computing blocks again costs less."""
 _STEP = 1024
-_CHUNK = 8192  # tokens whose logits exist at once (train/loss.py)
+_CHUNK = 8192  # tokens whose logits exist at once (models/loss.py)
 _NF4_BYTES = 0.53  # 4 bits and their constants, quantised twice (Dettmers et al. 2023, section 3)
 
 

@@ -9,10 +9,10 @@ from transformers import BitsAndBytesConfig
 from minilima.config.choices import Method
 from minilima.config.schema import Config, SftConfig
 from minilima.errors import MinilimaError
+from minilima.models import attention
 from minilima.models.local import pick_device
 from minilima.models.packaged import user_cache
 from minilima.models.weights import load_model
-from minilima.train import attention
 from minilima.train.adapters import fuse_adapters
 from minilima.train.arguments import has_masters, training_dtype
 from minilima.train.dropout import add_residual_dropout, decoder_blocks

@@ -22,8 +22,10 @@ from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.records import Example, OnProgress, Progress
 from minilima.models.checkpoint import context_tokens, read_config
+from minilima.models.packing import IGNORED
 from minilima.models.template import turn_end
 from minilima.models.tokenizer import load_tokenizer, split_location
+from minilima.models.traits import Traits, probe
 from minilima.store.job import Job, Outcome
 from minilima.train.arguments import this_device, training_arguments
 from minilima.train.callbacks import KeepEpochs, Reporter, newest_checkpoint
@@ -34,7 +36,6 @@ from minilima.train.packing import Packer
 from minilima.train.saving import save_model
 from minilima.train.shape import ModelShape, shape_of
 from minilima.train.tokenize import (
-    IGNORED,
     TokenizedExample,
     check_embeddings,
     check_tokens,
@@ -44,7 +45,6 @@ from minilima.train.tokenize import (
     tokenize_example,
 )
 from minilima.train.trainer import SftTrainer
-from minilima.train.traits import Traits, probe
 
 
 def build_model(job: Job, on_progress: OnProgress) -> Outcome:

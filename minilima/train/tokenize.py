@@ -13,10 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from minilima.config.choices import Thinking
 from minilima.errors import MinilimaError
 from minilima.formats.records import Example
+from minilima.models.packing import IGNORED
 from minilima.models.template import render
 
-IGNORED = -100
-"""Label of tokens without loss (torch's cross_entropy)."""
 UNTRAINED = 0.05
 """Largest share of the examples that may have no token to learn."""
 

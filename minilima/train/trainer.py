@@ -15,15 +15,15 @@ from transformers import Trainer
 from minilima.config.choices import Rounding, Schedule
 from minilima.config.schema import Config, SftConfig
 from minilima.errors import MinilimaError
-from minilima.train import attention
+from minilima.models import attention
+from minilima.models.loss import can_fuse, fuse_head
+from minilima.models.traits import Traits
 from minilima.train.arguments import has_masters
 from minilima.train.callbacks import mark_complete
 from minilima.train.finite import FiniteWatch
-from minilima.train.loss import can_fuse, fuse_head
 from minilima.train.metrics import Lagging, Meter
 from minilima.train.optimizers import MasterAdamW, StochasticAdamW
 from minilima.train.packing import without_targets
-from minilima.train.traits import Traits
 
 LARGE = 1_000_000
 """Mean number of weights in a tensor from which one compiled pass over each beats AdamW's few launches for all."""

@@ -179,7 +179,7 @@ def test_a_plan_shows_every_stage_without_torch_or_any_file(tmp_path: Path) -> N
         f"main(['plan', '+experiment=quickstart', 'paths.outputs={tmp_path / 'new'}']); print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for role in ("base", "pool", "dataset", "model", "base_answers", "answers", "verdicts", "7 stages to build"):
+    for role in ("base", "pool", "dataset", "model", "base_answers", "answers", "verdicts", "9 stages to build"):
         assert role in result.stdout
     assert result.stdout.strip().endswith("False")
     assert not (tmp_path / "new").exists()

@@ -14,7 +14,6 @@ from minilima.__main__ import main
 from minilima.cli.doctor_checks import (
     check_devices,
     check_disk,
-    check_endpoint,
     check_filesystem,
     check_hub,
     check_model,
@@ -23,6 +22,7 @@ from minilima.cli.doctor_checks import (
     check_tracking,
     extras,
 )
+from minilima.cli.doctor_endpoints import check_endpoint
 from minilima.cli.findings import Finding
 from minilima.config.choices import Quantise, TrackingMode
 from minilima.config.compose import load_config

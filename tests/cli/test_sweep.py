@@ -147,13 +147,17 @@ def test_ctrl_c_stops_a_sweep_at_once_and_the_same_command_goes_on(tmp_path: Pat
     ]  # fmt: skip
     environment = {**os.environ, "OPENAI_API_KEY": VALID_KEY}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite under nohup ignores it, and so would this
     )  # fmt: skip
     while len(server.requests) < 3:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "1 reply is in flight" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)  # the server would never answer it
     output, _ = process.communicate(timeout=60)
     server.hold_after = None
     assert process.returncode == 130

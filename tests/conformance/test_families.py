@@ -19,12 +19,13 @@ from minilima.models import local
 from minilima.models.chat import Request, Sampling, ask
 from minilima.models.decoding import reread
 from minilima.models.local import LocalModel
+from minilima.models.packing import IGNORED
 from minilima.models.tokenizer import load_tokenizer
 from minilima.models.weights import load_model
 from minilima.run.sources import resolve
 from minilima.store.job import Job
 from minilima.train.sft import build_model
-from minilima.train.tokenize import IGNORED, TokenizedExample, tokenize_example
+from minilima.train.tokenize import TokenizedExample, tokenize_example
 from tests.conformance.families import FAMILIES, Family, build, named
 
 NAMES = [family.name for family in FAMILIES]

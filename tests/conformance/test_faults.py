@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from minilima.config.schema import SftConfig
 from minilima.errors import MinilimaError
 from minilima.formats.files import write_jsonl
+from minilima.models.packing import IGNORED
 from minilima.store.job import Job, Outcome
 from minilima.train.finite import FiniteWatch, check_weights
 from minilima.train.sft import build_model
-from minilima.train.tokenize import IGNORED, TokenizedExample, check_trained
+from minilima.train.tokenize import TokenizedExample, check_trained
 from tests.conformance.families import build, named
 from tests.conformance.test_families import EXAMPLES, job_of
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from minilima.config.choices import DeviceKind
-from minilima.models import local
+from minilima.models import attention, local
 from minilima.models.chat import Request, Sampling, ask
 from minilima.models.local import LocalModel
 from minilima.models.weights import load_model
-from minilima.train import attention
 from minilima.train.sft import build_model
 from tests.conformance.families import FAMILIES, Family, build
 from tests.conformance.test_families import NAMES, job_of

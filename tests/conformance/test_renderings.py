@@ -11,9 +11,10 @@ from minilima.errors import MinilimaError
 from minilima.models import local
 from minilima.models.chat import Request, Sampling, ask
 from minilima.models.local import LocalModel
+from minilima.models.packing import IGNORED
 from minilima.models.template import prompt_text, render, turn_end
 from minilima.models.tokenizer import completed, without_thinking
-from minilima.train.tokenize import IGNORED, tokenize_example
+from minilima.train.tokenize import tokenize_example
 from tests.conformance.families import CHATML, LLAMA3, PHI3, QWEN3, R1, R1_BODY, build, named, tokenizer_of
 from tests.conformance.test_families import DIALOGUE, trained
 

@@ -12,10 +12,12 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.judge import build_verdicts, is_switched
 from minilima.formats.files import read_jsonl
 from minilima.pipeline import stages
+from minilima.run.probe import probe
 from minilima.run.sources import resolve
 from minilima.store.job import Job
 from tests.cli.test_commands import minilima, refused
 from tests.evaluate.test_judge import job
+from tests.personalities import refuses
 from tests.server import VALID_KEY, ModelServer
 
 PAIRS = [("short", "much longer"), ("much longer", "short"), ("same", "same"), ("a", "bcd")]
@@ -87,6 +89,44 @@ def test_what_the_package_drops_is_an_unread_verdict_and_is_counted(tmp_path: Pa
     outcome = build_verdicts(made, lambda progress: None)
     assert outcome.metrics["judged"] == 3 and outcome.usage.faults == {"unusable": 1}
     assert read_jsonl(made.work / "verdicts.jsonl")[3].get("preference") is None
+
+
+@pytest.mark.parametrize("annotators", ["chatgpt", "alpaca_eval_cot_gpt4_turbo_fn"])
+def test_a_reply_that_was_cut_is_no_verdict_and_says_so(tmp_path: Path, server: ModelServer, annotators: str) -> None:
+    ranked = '{"ordered_models": [{"model": "m", "rank": 1}, {"model": "M", "rank": 2}]}'
+    server.answer = lambda body: ranked if "tools" in body else "Output (a)"
+    server.reshapes = lambda body: {**body, "choices": [{**body["choices"][0], "finish_reason": "length"}]}
+    rows = judged(tmp_path, server, annotators)
+    assert [row.get("preference") for row in rows] == [None, None, 1.5, None]
+    assert "it was cut; raise max_tokens" in rows[0]["explanation"]
+
+
+@pytest.mark.parametrize("given", ["{url}/chat/completions", "{url}/", "{url}?api-version=1"])
+def test_an_address_that_was_copied_whole_works(tmp_path: Path, server: ModelServer, given: str) -> None:
+    server.answer = lambda body: "Output (a)"
+    made = job(tmp_path, PAIRS, *settings(server, "chatgpt"), f"endpoints.judge.base_url='{given.format(url=server.url)}'")
+    assert build_verdicts(made, lambda progress: None).metrics["judged"] == 4
+    assert all(path.startswith("/v1/chat/completions") for path in server.paths)
+
+
+@pytest.mark.parametrize(
+    ("refused_name", "sent"),
+    [
+        ("temperature", {"top_p", "max_tokens"}),
+        ("top_p", {"temperature", "max_tokens"}),
+        ("max_tokens", {"temperature", "top_p", "max_completion_tokens"}),
+    ],
+)
+def test_what_a_probe_found_refused_the_package_does_not_send(
+    tmp_path: Path, server: ModelServer, refused_name: str, sent: set[str]
+) -> None:
+    words = f"Unsupported parameter: '{refused_name}' is not supported with this model."
+    server.answer, server.refuse = lambda body: "Output (a)", refuses(refused_name, 400, words)
+    made = job(tmp_path, PAIRS, *settings(server, "chatgpt"))
+    assert probe("judge", made.config, made.sources, made.cache, "verdicts").problem is None
+    assert build_verdicts(made, lambda progress: None).metrics["judged"] == 4
+    known = {"temperature", "top_p", "max_tokens", "max_completion_tokens"}
+    assert all(set(body) & known == sent for body in server.requests) and server.received == len(server.requests)
 
 
 def test_a_stage_that_was_stopped_asks_only_what_is_missing(tmp_path: Path, server: ModelServer) -> None:

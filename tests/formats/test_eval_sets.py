@@ -56,8 +56,8 @@ def test_ids_that_are_null_are_row_numbers_and_given_ids_never_meet_them(tmp_pat
 @pytest.mark.parametrize(
     ("rows", "named"),
     [
-        ([{"id": "x", "instruction": "A"}, {"id": "x", "instruction": "B"}], "The id of prompt 2"),
-        ([{"id": 1, "instruction": "A"}, {"id": "1", "instruction": "B"}], "The id of prompt 2"),
+        ([{"id": "x", "instruction": "A"}, {"id": "x", "instruction": "B"}], "an id that occurs twice"),
+        ([{"id": 1, "instruction": "A"}, {"id": "1", "instruction": "B"}], "an id that occurs twice"),
         ([{"id": [1], "instruction": "A"}], "no proper id"),
         ([{"instruction": "A", "input": "x"}, {"instruction": "A\n\nx"}], "Prompt 2"),
         ([{"instruction": "A", "system": "Be brief."}], "the column system"),
@@ -65,7 +65,7 @@ def test_ids_that_are_null_are_row_numbers_and_given_ids_never_meet_them(tmp_pat
         ([{"instruction": "A", "input": 5}], "no valid input"),
         ([{"instruction": "A", "input": "x", "context": "y"}], "both an input and a context"),
         ([{"question": "A", "answer": "B"}], "no valid instruction"),
-        ([5], "Row 1"),
+        ([5], "Prompt 1"),
     ],
 )
 def test_what_cannot_be_asked_or_told_apart_is_refused(tmp_path: Path, rows: list[Any], named: str) -> None:

@@ -32,7 +32,7 @@ def dialogue(number: int = 1, system: str | None = None) -> Example:
 
 
 def sharegpt(*texts: str, roles: tuple[str, ...] = ("human", "gpt")) -> list[dict[str, str]]:
-    return [{"from": roles[place % 2], "value": text} for place, text in enumerate(texts)]
+    return [{"from": roles[index % 2], "value": text} for index, text in enumerate(texts)]
 
 
 def written(path: Path, *rows: Any) -> Path:
@@ -48,9 +48,9 @@ def listed(folder: Path, entry: Any, *rows: Any, name: str = "mine") -> str:
 
 
 def source(data_path: str) -> FileSource:
-    found = resolve(load_config(["data=file", f"data.path='{data_path}'"])).data
-    assert found is not None
-    return found
+    source_file = resolve(load_config(["data=file", f"data.path='{data_path}'"])).data
+    assert source_file is not None
+    return source_file
 
 
 def pool_key(data_path: str) -> str:
@@ -319,11 +319,11 @@ def test_the_key_of_an_import_covers_the_file_that_is_read_and_how(tmp_path: Pat
 
 def test_a_file_that_changes_between_plan_and_import_is_noticed(tmp_path: Path) -> None:
     plain, entry = written(tmp_path / "a.json", {"instruction": "Do.", "output": "Done."}), listed(tmp_path, ENTRY, {})
-    for found in (source(str(plain)), source(entry)):
-        assert found.path is not None
-        written(found.path, {"instruction": "Do.", "output": "Something else."})
+    for source_file in (source(str(plain)), source(entry)):
+        assert source_file.path is not None
+        written(source_file.path, {"instruction": "Do.", "output": "Something else."})
         with pytest.raises(MinilimaError, match="has changed since"):
-            read_source(found)
+            read_source(source_file)
 
 
 def test_a_worker_is_told_which_entry_to_read(tmp_path: Path) -> None:
@@ -346,8 +346,8 @@ def test_limas_own_file_is_imported_from_the_hubs_cache(tmp_path: Path, monkeypa
     (repository / "refs" / "main").write_text(commit)
     (repository / "snapshots" / commit).mkdir(parents=True)
     write_jsonl(repository / "snapshots" / commit / "train.jsonl", [{"conversations": list(TWO_TURNS), "source": "authors"}])
-    found = resolve(load_config(["data=lima_train"])).data
-    assert found is not None and read_source(found).examples == [dialogue()]
+    source_file = resolve(load_config(["data=lima_train"])).data
+    assert source_file is not None and read_source(source_file).examples == [dialogue()]
 
 
 def test_an_earlier_turn_that_resembles_an_evaluation_prompt_is_contamination_and_another_history_is_no_duplicate() -> None:

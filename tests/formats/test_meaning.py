@@ -157,7 +157,7 @@ def test_a_missing_column_names_those_that_are_there_and_the_mapping(tmp_path: P
     assert read_file(path, reading=Reading(columns=columns)).examples[0].output == "Hello."
     with pytest.raises(MinilimaError, match=r"no column ask.*question, answer"):
         read_file(path, reading=Reading(columns=(("instruction", "ask"),)))
-    assert read_tasks(path, Reading(columns=columns[:1])) == [("row1", "Hi.", "")]
+    assert read_tasks(path, Reading(columns=columns[:1])).tasks == [("row1", "Hi.", "")]
 
 
 def test_tasks_to_be_answered_keep_input_context_and_instances(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_tasks_to_be_answered_keep_input_context_and_instances(tmp_path: Path) -
         {"instruction": "C", "instances": [{"input": "1", "output": "o"}, {"input": "2", "output": "o"}]},
     ]
     assert unused_columns(written(tmp_path / "u.json", *rows, {"instruction": "D", "topic": 1}), Reading()) == ["output", "topic"]
-    assert read_tasks(written(tmp_path / "a.json", *rows)) == [
+    assert read_tasks(written(tmp_path / "a.json", *rows)).tasks == [
         ("row1", "A", "x"), ("row2", "B", "y"), ("row3", "C", "1"), ("row3.2", "C", "2"),
     ]  # fmt: skip
 

@@ -27,7 +27,7 @@ def load(tmp_path: Path, *lines: object) -> object:
     [
         (['{"id": '], "Line 1"),
         ([seed(), seed(id="b", instruction="  do  THIS ")], "occurs twice"),
-        ([seed(), seed(instruction="Something else")], "The id of seed 'a'"),
+        ([seed(), seed(instruction="Something else")], r"Seed task 2 .*\('a'\) has an id that occurs twice"),
         ([seed(instruction="")], "no proper instruction"),
         ([seed(instances=[])], "no proper instances"),
         ([seed(instances=[{"input": "x"}])], r"no proper instances\[0\]\.output"),

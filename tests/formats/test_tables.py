@@ -1,4 +1,4 @@
-"""Tables: the same rows from every container and encoding, told by the first bytes, and broken lines named together."""
+"""Tables: the same rows from every container and encoding, recognised by the first bytes, and broken lines named together."""
 
 import gzip
 import json
@@ -83,7 +83,7 @@ def test_every_container_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     path.write_bytes(CONTAINERS[name])
     assert read_rows(path) == ROWS
     assert [example.output for example in read_file(path).examples] == [row["output"] for row in ROWS]
-    assert [task[2] for task in read_tasks(path)] == ["a\nb", ""]
+    assert [task[2] for task in read_tasks(path).tasks] == ["a\nb", ""]
     assert [prompt.instruction for prompt in load_eval_set(path, None)] == ["Sag ja, „jetzt“!\n\na\nb", "说是"]
     assert table_identity(path) == sha256_file(path)
 
@@ -92,8 +92,8 @@ def test_a_saved_folder_is_a_table_and_its_content_its_key(tmp_path: Path) -> No
     datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "one")
     datasets.Dataset.from_list(ROWS[:1]).save_to_disk(tmp_path / "other")
     assert read_rows(tmp_path / "one") == ROWS
-    found = [resolve(load_config(["data=file", f"data.path={tmp_path / name}"])).data for name in ("one", "other")]
-    assert found[0] is not None and found[1] is not None and found[0].sha256 != found[1].sha256
+    folders = [resolve(load_config(["data=file", f"data.path={tmp_path / name}"])).data for name in ("one", "other")]
+    assert folders[0] is not None and folders[1] is not None and folders[0].sha256 != folders[1].sha256
     datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "splits")
     with pytest.raises(MinilimaError, match="splits: train"):
         read_rows(tmp_path / "splits")
@@ -144,7 +144,7 @@ def test_broken_lines_are_counted_together_and_may_be_left_out(tmp_path: Path) -
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join([good, "{", "5", good, "no", *["x"] * 5]))
     with pytest.raises(MinilimaError, match=r"8 lines of .*line 2: .*line 3: .*line 5: .*line 6: .*line 7: [^;]*$"):
-        load_seeds(path)
+        read_rows(path)
     with pytest.raises(MinilimaError, match="8 rows of"):
         read_file(path)
     imported = read_file(path, reading=Reading(reject=True))
@@ -152,3 +152,34 @@ def test_broken_lines_are_counted_together_and_may_be_left_out(tmp_path: Path) -
     (tmp_path / "a.csv").write_text("instruction,output\nDo.,Done.\nDo.,a,b\n")
     with pytest.raises(MinilimaError, match="Line 3"):
         read_file(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "instruction\toutput\nDo.\tDone.\n"),
+        ("a.csv", 'instruction; output\n"Do.";"Done."\n'),
+        ("a.csv", 'conversations\n"[{""from"": ""human"", ""value"": ""Do.""}, {""from"": ""gpt"", ""value"": ""Done.""}]"\n'),
+        ("a.json", '{\n  "instruction": "Do.",\n  "output": "Done."\n}\n'),
+        ("a.json", '[{"instruction": "Do.", "output": "Done.", "score": NaN}]'),
+    ],
+)
+def test_other_spellings_of_a_table_are_read(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    (example,) = read_file(tmp_path / name).examples
+    assert (example.instruction, example.output) == ("Do.", "Done.")
+
+
+def test_a_name_that_stands_twice_in_an_object_is_refused(tmp_path: Path) -> None:
+    twice = '{"instruction": "Do.", "instruction": "Stop.", "output": "Done."}'
+    for text in (twice, f"[{twice}]"):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(MinilimaError, match="he name 'instruction' stands twice"):
+            read_file(tmp_path / "a.json")
+
+
+def test_a_folder_without_a_table_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.jsonl").write_text(LINES)
+    with pytest.raises(MinilimaError, match=r"The folder .*shards is no table"):
+        resolve(load_config(["data=file", f"data.path={tmp_path / 'shards'}"]))

@@ -12,7 +12,7 @@
 10  a dead API, or a writer with nothing new,   test_client: test_an_endpoint_that_stays_down_is_explained;
     was an endless loop                         test_pool: test_a_writer_that_repeats_itself_does_not_run_for_ever
 11  an API that is gone; base models only       test_pool: test_the_four_steps_lie_open, test_base_models_continue_documents
-12  the pool was tokenized anew for each pair   here; benchmarks/dedupe.py
+12  the pool was tokenized again for each pair  here; benchmarks/dedupe.py
 13  only a-z counted as words                   test_rouge: test_chinese_duplicates_are_found_with_unicode_tokens
 14  prompts and raw replies in every row        here
 15  keywords fixed, rejections not to be seen   here

@@ -23,9 +23,11 @@ from minilima.generate.dataset import build_dataset, sift
 from minilima.generate.instances import Classified, Instances
 from minilima.generate.instructions import Instruction
 from minilima.generate.layouts import encode
+from minilima.generate.orders import Vectors
 from minilima.generate.pool import build_pool, connect_generator
 from minilima.generate.prompting import Prompter
-from minilima.generate.selection import Vectors, arrange, shuffle
+from minilima.generate.selection import METHODS, arrange, shuffle
+from minilima.generate.tools import Text, Tools
 from minilima.models.cache import CachedModel
 from minilima.models.chat import OnReply, Reply, Request
 from minilima.run.sources import resolve
@@ -314,7 +316,7 @@ def test_labels_and_whole_examples_can_come_as_json(tmp_path: Path, server: Mode
             return '{"labels": ["short", "long"]}'
         number = sha256_text(json.dumps(body["messages"]))[:6]
         if schema["tasks"]["items"]["type"] == "string":
-            return json.dumps({"tasks": [f"Judge whether {number}{place} is long." for place in range(3)]})
+            return json.dumps({"tasks": [f"Judge whether {number}{item} is long." for item in range(3)]})
         return json.dumps({"tasks": [{"instruction": f"Say {number} in French.", "input": "", "output": f"Voilà {number}."}]})
 
     server.answer = answer
@@ -464,9 +466,9 @@ def test_a_row_names_the_reply_that_it_was_read_from(tmp_path: Path, server: Mod
     build_pool(job(tmp_path, server, "data.requests_per_round=2"), on_progress)
     database = sqlite3.connect(tmp_path / "cache.sqlite")
     for row in [row for name in ("instructions", "instances") for row in read_jsonl(tmp_path / "work" / f"{name}.jsonl")]:
-        found = database.execute("SELECT reply FROM replies WHERE key = ?", (row["request"],)).fetchone()
+        kept = database.execute("SELECT reply FROM replies WHERE key = ?", (row["request"],)).fetchone()
         written = row["input"] if row.get("is_classification") else row.get("output", row["instruction"])
-        assert written in json.loads(found[0])["text"]
+        assert written in json.loads(kept[0])["text"]
 
 
 def test_what_was_refused_stands_with_its_answer_and_its_neighbour(tmp_path: Path, server: ModelServer) -> None:
@@ -508,7 +510,7 @@ def test_examples_that_never_came_are_counted(tmp_path: Path, server: ModelServe
     assert written == ids["instances"] | (ids["rejected"] & written), "every task has an answer or a reason"
 
 
-@pytest.mark.parametrize("select", list(Select))
+@pytest.mark.parametrize("select", list(METHODS))
 def test_every_way_to_select_gives_nested_data_sets(select: Select) -> None:
     rng = random.Random(0)
     words = {name: [f"{name}{n}" for n in range(20)] for name in ("cook", "sail", "code")}
@@ -526,10 +528,25 @@ def test_every_way_to_select_gives_nested_data_sets(select: Select) -> None:
     def rate(examples: Sequence[Example]) -> list[float | None]:
         return [float(item.id.startswith("sail")) for item in examples]
 
+    def numbers(examples: Sequence[Example]) -> Vectors:
+        found: Vectors = np.array([[1 + int(sha256_text(each.id)[:4], 16) % 5] * 2 for each in examples], dtype=np.float32)
+        return found
+
+    def losses(examples: Sequence[Example], text: Text) -> Vectors:
+        factors = [1, 1] if text in (Text.conversation, Text.plain) else [2, 1]
+        found: Vectors = numbers(examples) * np.array(factors, dtype=np.float32)
+        return found
+
+    tools = Tools(
+        seed=1, targets=pool[:2], embed=embed, rate=rate, losses=losses, ratings=numbers,
+        tag=lambda examples: [frozenset(each.instruction.split()[:2]) for each in examples],
+        states=lambda examples: embed([each.instruction for each in examples]),
+        influence=lambda examples: numbers(examples)[:, 0],
+    )  # fmt: skip
     data = DatasetConfig(select=select, topics=3)
-    ordered = arrange(pool, data, 1, embed=embed, rate=rate)
+    ordered = arrange(pool, data, 1, tools)
     assert sorted(item.id for item in ordered) == sorted(item.id for item in pool)
-    assert [item.id for item in arrange(pool[::-1], data, 1, embed=embed, rate=rate)] == [item.id for item in ordered]
+    assert [item.id for item in arrange(pool[::-1], data, 1, tools)] == [item.id for item in ordered]
     first = [item.id.rstrip("0123456789") for item in ordered]
     if select in (Select.diverse, Select.stratified):
         assert set(first[:3]) == {"cook", "sail", "code"}
@@ -567,3 +584,15 @@ def test_layouts_are_drawn_for_each_example_and_keep_its_text() -> None:
     assert len(texts) == 7 and all("Use {braces}" in text and "x {y}" in text for text in texts)
     assert len({encode("Use {braces}", "", str(n)) for n in range(60)}) == 6
     assert encode("a", "b", "same") == encode("a", "b", "same")
+
+
+def test_rows_that_hold_no_task_are_rejected_with_their_reason_where_that_is_asked_for(
+    tmp_path: Path, server: ModelServer
+) -> None:
+    (tmp_path / "tasks.jsonl").write_text('{"instruction": "Add 1 and 1."}\n{"question": "What?"}\n')
+    server.answer = writer
+    settings = ["data=answers", f"data.path={tmp_path / 'tasks.jsonl'}", "data.on_bad_row=reject"]
+    outcome = build_pool(job(tmp_path, server, *settings), on_progress)
+    assert (outcome.metrics["tasks"], outcome.metrics["reasons"]) == (1, {"has no valid instruction": 1})
+    (row,) = read_jsonl(tmp_path / "work" / "rejected.jsonl")
+    assert row["id"] == "row2" and "What?" in row["text"]

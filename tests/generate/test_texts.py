@@ -8,8 +8,9 @@ from minilima.config.schema import DataConfig, GeneratorConfig
 from minilima.formats.files import DATA
 from minilima.formats.seeds import load_seeds
 from minilima.generate.classification import best_limit, parse_labels, says_yes
-from minilima.generate.dataset_statistics import languages
-from minilima.generate.filters import asks, instance_fault, instruction_fault, is_repetitive, points_to_an_input
+from minilima.generate.filters import instance_fault, instruction_fault, is_repetitive
+from minilima.generate.imperatives import asks, points_to_an_input
+from minilima.generate.languages import languages
 from minilima.generate.methods import Candidate, no_input, parse_examples, parse_list, turn_method
 from minilima.generate.prompting import Prompter
 from minilima.models.chat import Reply

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from minilima.models.budget import Budget
 from minilima.models.cache import CachedModel
 from minilima.models.chat import Request, Sampling, ask
 from minilima.models.endpoint import connect
+from tests.personalities import refuses
 from tests.server import VALID_KEY, ModelServer
 
 
@@ -130,3 +132,21 @@ def test_a_batch_that_the_address_does_not_know_is_not_sent_again(server: ModelS
     with pytest.raises(MinilimaError, match=r"does not know the batch batch_of_another_account"):
         model(server, tmp_path).reply_many(requests(2))
     assert server.batches == []
+
+
+def test_a_parameter_that_a_batch_was_refused_for_is_left_out_of_the_next_and_of_those_of_other_processes(
+    server: ModelServer, tmp_path: Path
+) -> None:
+    server.refuse = refuses("temperature", 400, "Unsupported parameter: 'temperature' is not supported with this model.")
+    replies = model(server, tmp_path).reply_many(requests(2))
+    assert [reply.finish for reply in replies] == ["stop", "stop"] and len(server.batches) == 2
+    assert {fault for reply in replies for fault in reply.faults} == {"temperature left out", "server_error"}
+    later = model(server, tmp_path).reply_many([replace(request, sample=1) for request in requests(2)])
+    assert len(server.batches) == 3 and [reply.faults for reply in later] == [("temperature left out",), ()]
+
+
+def test_a_prompt_that_a_batch_was_refused_for_is_not_sent_again(server: ModelServer, tmp_path: Path) -> None:
+    server.refuse = lambda body: (400, {"error": {"message": "content policy"}}) if "question 1" in str(body) else None
+    first, second = model(server, tmp_path).reply_many(requests(2))
+    assert (first.finish, second.finish, second.faults) == ("stop", "failed", ("refused", "given_up"))
+    assert len(server.batches) == 1

@@ -11,8 +11,9 @@ from minilima.errors import MinilimaError
 from minilima.models.budget import Budget, missing_key, price_of
 from minilima.models.cache import CachedModel
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
-from minilima.models.endpoint import EndpointModel, Throttle, connect
+from minilima.models.endpoint import EndpointModel, connect
 from minilima.models.openai_api import parse_completion
+from minilima.models.pacing import Throttle
 from tests.server import VALID_KEY, ModelServer
 
 

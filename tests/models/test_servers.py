@@ -7,15 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+import openai
 import pytest
 
-from minilima.cli.doctor_checks import check_endpoint
+from minilima.cli.doctor_endpoints import check_endpoint
 from minilima.config.schema import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.budget import Budget, Price, key_problem
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
 from minilima.models.endpoint import EndpointModel, connect
 from minilima.models.openai_api import NoCompletionError, address_of, parse_completion
+from minilima.models.pacing import pause_after
 from tests import personalities
 from tests.server import VALID_KEY, ModelServer
 
@@ -230,6 +233,13 @@ def test_a_server_that_ignores_the_limits_name_is_asked_by_the_older_one(server:
     assert replies[0].faults == ("longer than asked for", "max_tokens instead of max_completion_tokens")
 
 
+def test_a_limit_whose_older_name_is_refused_keeps_the_newer_one(server: ModelServer) -> None:
+    server.counts, server.refuse = lambda body, text: (10, 500), newest_openai
+    replies = client(server, concurrency=1).reply_many(requests(4), ignore)
+    assert [reply.finish for reply in replies] == ["stop"] * 4 and server.received == 5, "refused once, and not tried again"
+    assert replies[1].faults == ("max_completion_tokens instead of max_tokens", "longer than asked for")
+
+
 def test_a_refusal_is_kept_as_what_it_is(server: ModelServer, tmp_path: Path) -> None:
     message = {"role": "assistant", "content": None, "refusal": "I can't help with that."}
     server.raw = completion(message, usage={"prompt_tokens": 3, "completion_tokens": 4}).encode()
@@ -379,3 +389,65 @@ def test_doctor_names_a_socks_proxy_and_an_organisation(monkeypatch: pytest.Monk
     assert "OPENAI_ORG_ID" in check_endpoint("judge", endpoint, "m", [], "HTTP status 401").says
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     assert "SOCKS" in check_endpoint("judge", endpoint, "m", ["m"], None).says
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "seconds"),
+    [
+        (429, {"retry-after-ms": "250"}, "", 0.25),
+        (429, {"retry-after": "7"}, "", 7.0),
+        (429, {"retry-after": "7s"}, "", 7.0),
+        (429, {}, '{"error": {"details": [{"retryDelay": "34s"}]}}', 34.0),
+        (429, {}, "Rate limit reached. Please try again in 1m7.5s.", 67.5),
+        (503, {}, "Overloaded, retry after 120ms.", 0.12),
+    ],
+)
+def test_a_pause_that_a_server_asks_for_in_a_header_or_in_words_is_kept(
+    status: int, headers: dict[str, str], body: str, seconds: float
+) -> None:
+    response: Any = httpx.Response(status, headers=headers, text=body, request=httpx.Request("POST", "http://h/v1"))
+    error = openai.APIStatusError("refused", response=response, body=None)
+    assert pause_after(error, 0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "what"),
+    [
+        (400, "Your credit balance is too low to access the API.", "asks for payment (400)"),
+        (403, "Your account balance is insufficient: insufficient balance", "asks for payment (403)"),
+        (400, "API key not valid. Please pass a valid API key.", "refuses the key in $TEST_KEY (400)"),
+        (400, "Incorrect API key provided: xai-1234", "refuses the key in $TEST_KEY (400)"),
+        (400, "Invalid model: writer-small", "answers 400"),
+        (422, "Model Not Exist", "answers 422"),
+    ],
+)
+def test_a_400_that_means_key_money_or_model_ends_the_run_at_once_as_what_it_is(
+    server: ModelServer, status: int, words: str, what: str
+) -> None:
+    server.refuse = lambda body: (status, refused(words))
+    with pytest.raises(MinilimaError) as caught:
+        client(server, concurrency=1).reply_many(requests(5), ignore)
+    assert what in caught.value.what and server.received == 1
+
+
+@pytest.mark.parametrize("status", [424, 498, 499, 520, 524, 529])
+def test_a_status_that_passes_is_tried_again(server: ModelServer, status: int) -> None:
+    refusals = iter([(status, refused("capacity"))])
+    server.refuse = lambda body: next(refusals, None)
+    (reply,) = client(server, concurrency=1).reply_many(requests(1), ignore)
+    assert reply.finish == "stop" and server.received == 2
+
+
+def test_a_quota_that_is_renewed_soon_is_waited_for(server: ModelServer) -> None:
+    words = "You exceeded your current quota. Please retry in 0.2s."
+    refusals = iter([(429, refused(words))])
+    server.refuse = lambda body: next(refusals, None)
+    (reply,) = client(server, concurrency=1).reply_many(requests(1), ignore)
+    assert reply.finish == "stop" and server.received == 2
+
+
+@pytest.mark.parametrize("finish", ["error", "network_error", "abort", "insufficient_system_resource"])
+def test_a_reply_that_the_server_broke_off_is_asked_for_again(server: ModelServer, finish: str) -> None:
+    server.raw_once = [completion({"content": "half of an"}, finish).encode()]
+    (reply,) = client(server, concurrency=1).reply_many(requests(1), ignore)
+    assert (reply.finish, reply.text, reply.faults) == ("stop", "Output (a)", ("broken_off",))

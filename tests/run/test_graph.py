@@ -27,7 +27,11 @@ def changed(*overrides: str) -> set[str]:
 
 
 def test_the_stages_of_a_run_in_order() -> None:
-    assert list(keys()) == ["base", "pool", "dataset", "model", "base_answers", "answers", "verdicts"]
+    order = ["base", "pool", "dataset", "model", "base_answers", "answers", "verdicts"]
+    assert list(keys("benchmarks=[]")) == order
+    scored = ["minilima_verifiable_base", "minilima_verifiable_tuned"]
+    assert list(keys()) == [*order[:-1], *scored, order[-1]], "the quickstart has a benchmark"
+    assert {role: key for role, key in keys().items() if role not in scored} == keys("benchmarks=[]")
 
 
 def test_embedded_models_are_converted_where_another_one_is_trained(tiny_model: Path) -> None:

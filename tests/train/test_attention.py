@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from minilima.train import attention, packing
-from minilima.train.packing import make_row
+from minilima.models import attention, packing
+from minilima.models.packing import make_row
 
 
 def one_by_one(

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from minilima.train import attention
-from minilima.train.loss import loss_and_gradient
+from minilima.models import attention
+from minilima.models.loss import loss_and_gradient
+from minilima.models.packing import Row, make_row
 from minilima.train.optimizers import MasterAdamW
-from minilima.train.packing import Row, make_row
 
 pytestmark = pytest.mark.skipif(not attention.is_available(), reason="needs a GPU with variable-length attention")
 
@@ -73,7 +73,7 @@ def test_an_example_does_not_see_its_neighbours() -> None:
 
 @pytest.mark.parametrize("vocabulary", [500, 49_152, 128_256])
 def test_the_loss_kernel_gives_what_torch_gives(vocabulary: int) -> None:
-    from minilima.train import loss_triton
+    from minilima.models import loss_triton
 
     torch.manual_seed(0)
     given, wanted = 3 * torch.randn(40, vocabulary, device="cuda").bfloat16(), torch.randint(0, vocabulary, (40,), device="cuda")

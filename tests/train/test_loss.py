@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from minilima.train import loss
+from minilima.models import loss
 
 
 def test_the_fused_head_gives_the_loss_and_gradients_of_plain_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:

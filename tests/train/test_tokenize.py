@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from minilima.errors import MinilimaError
 from minilima.formats.records import Example
+from minilima.models.packing import IGNORED, make_row, plan_rows
 from minilima.models.tokenizer import load_tokenizer
-from minilima.train.packing import make_row, plan_rows
-from minilima.train.tokenize import IGNORED, check_trained_ends, tokenize_example
+from minilima.train.tokenize import check_trained_ends, tokenize_example
 
 
 def example(output: str = "Paris.", given: str = "") -> Example:

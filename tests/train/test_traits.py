@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from minilima.models.traits import probe
 from minilima.models.weights import load_model
-from minilima.train.traits import probe
 from tests.conformance.families import build, named
 
 ONE, OTHER = list(range(20, 50)), [20, 21, 77, *range(90, 120)]

@@ -3,7 +3,8 @@
 from minilima.run.spec import Spec
 from minilima.run.stages.agreement import AGREEMENT
 from minilima.run.stages.answers import ANSWERS, BASE_ANSWERS, REFERENCES
-from minilima.run.stages.base import BASE, GENERATOR_BASE, JUDGE_BASE
+from minilima.run.stages.base import BASE, GENERATOR_BASE, JUDGE_BASE, SCORER_BASE
+from minilima.run.stages.benchmarks import BASE_BENCHMARK, BENCHMARK
 from minilima.run.stages.choice import CHOICE
 from minilima.run.stages.dataset import DATASET
 from minilima.run.stages.model import EPOCHS, MODEL
@@ -11,8 +12,8 @@ from minilima.run.stages.pool import POOL
 from minilima.run.stages.verdicts import VERDICTS
 
 SPECS: tuple[Spec, ...] = (
-    BASE, GENERATOR_BASE, JUDGE_BASE, POOL, DATASET, EPOCHS, MODEL, CHOICE, BASE_ANSWERS, REFERENCES, ANSWERS, VERDICTS,
-    AGREEMENT,
+    BASE, GENERATOR_BASE, JUDGE_BASE, SCORER_BASE, POOL, DATASET, EPOCHS, MODEL, CHOICE, BASE_ANSWERS, REFERENCES, ANSWERS,
+    VERDICTS, AGREEMENT, BENCHMARK, BASE_BENCHMARK,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A packaged model as a folder of safetensors: the one that is trained, one that writes, one that judges."""
+"""A packaged model as a folder of safetensors: the one that is trained, one that writes, one that judges, one that scores."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -63,4 +63,6 @@ def _conversion(role: str) -> Spec:
     )
 
 
-BASE, GENERATOR_BASE, JUDGE_BASE = (_conversion(role) for role in ("base", "generator_base", "judge_base"))
+BASE, GENERATOR_BASE, JUDGE_BASE, SCORER_BASE = (
+    _conversion(role) for role in ("base", "generator_base", "judge_base", "scorer_base")
+)

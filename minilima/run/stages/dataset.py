@@ -1,14 +1,18 @@
 """The data set: which examples of the pool and of the seeds are trained on, in which form."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minilima.config.choices import DataKind, GeneratorKind, Select, Until
-from minilima.config.schema import Config
+from minilima.config.schema import Config, GeneratorConfig, JudgeConfig
+from minilima.errors import MinilimaError
+from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.records import Example, OnProgress
 from minilima.generate.import_pool import reading
-from minilima.run.requests import CHARACTERS_A_TOKEN, TEMPLATE_TOKENS, Guess, Requests, mean, priced, seed_tasks
+from minilima.generate.selection import METHODS
+from minilima.rouge import RougeIndex
+from minilima.run.requests import CHARACTERS_A_TOKEN, TEMPLATE_TOKENS, Requests, mean, priced, seed_tasks
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
 from minilima.run.stages.pool import given_tasks, imported, tokenizer_key, writer
 from minilima.store.job import Job, Outcome
@@ -16,11 +20,13 @@ from minilima.store.sources import FileSource, Sources
 
 _CHARACTERS_A_WORD = 6
 _RATING_TOKENS = 2
+_SCORING = 1
+"""Raised by hand when the same model comes to other scores."""
 
 
 def rates_here(config: Config) -> bool:
-    """Whether a model on this machine rates the examples."""
-    return config.dataset.select == Select.quality and config.generator.kind == GeneratorKind.local
+    """Whether a generator on this machine rates or tags the examples."""
+    return bool(METHODS[config.dataset.select].replies) and config.generator.kind == GeneratorKind.local
 
 
 def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
@@ -36,16 +42,65 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
         "max_output_words": dataset.max_output_words,
         "select": dataset.select,
         "topics": dataset.topics if dataset.select == Select.stratified else None,
-        "rated_by": writer(config, sources) if dataset.select == Select.quality else None,
+        "rated_by": writer(config, sources) if METHODS[dataset.select].replies else None,
+        "scoring": _scoring(config, sources),
         "seed": config.seed,
         "seeds": sources.seeds.sha256 if sources.seeds is not None and dataset.include_seeds else None,
         "decontaminate": sources.eval_set.sha256 if dataset.decontaminate else None,
     }
 
 
+def _scoring(config: Config, sources: Sources) -> dict[str, Any] | None:
+    """All that can change the scores of dataset.scorer; None where it scores nothing."""
+    dataset, method = config.dataset, METHODS[config.dataset.select]
+    if not method.scores:
+        return None
+    warms = method.gradients or (dataset.select == Select.ifd and dataset.warmup_examples)
+    warmup = {name: getattr(dataset, f"warmup_{name}") for name in ("examples", "epochs", "learning_rate")}
+    return {
+        "version": _SCORING,
+        "scorer": sources.scorer.recipe() if sources.scorer is not None else _served(config).model,
+        "targets": sources.targets.sha256 if sources.targets is not None else None,
+        # Targets are refused for one evaluation set and not for another.
+        "evaluated_on": sources.eval_set.sha256 if sources.targets is not None else None,
+        "perplexity": dataset.perplexity if dataset.select == Select.perplexity else None,
+        "thinking": config.model.thinking,
+        "warmup": warmup if warms else None,
+    }
+
+
+def _served(config: Config) -> GeneratorConfig | JudgeConfig:
+    """The model at an endpoint that dataset.scorer names."""
+    return config.judge if config.dataset.scorer == "judge" else config.generator
+
+
 def _describe(config: Config, sources: Sources) -> str:
     size = f"{config.dataset.size:,} examples" if config.dataset.size else "all examples that pass the filters"
-    return size + (", seeds among them" if config.dataset.include_seeds else "")
+    seeds = ", seeds among them" if config.dataset.include_seeds else ""
+    return size + seeds + _cost_text(config, sources)
+
+
+def _cost_text(config: Config, sources: Sources) -> str:
+    """What the method asks of models, where it asks anything."""
+    select, method = config.dataset.select, METHODS[config.dataset.select]
+    lengths = _lengths(config, sources)
+    rows = f" over {len(lengths):,} rows, {_tokens(lengths):,} tokens" if lengths else ""
+    if method.gradients:
+        warmup = config.dataset.warmup_epochs or 4
+        return f"; {select}: adapters of the scorer trained, gradients after each of {warmup} passes{rows}"
+    if not method.scores:
+        return f"; {select}: a reply for each{rows}" if method.replies else ""
+    passes = method.passes + method.ratings
+    how = f"{_passes(passes)} of the scorer" if sources.scorer is not None else f"{method.ratings} ratings of each"
+    return f"; {select}: {how}{rows}"
+
+
+def _passes(number: int) -> str:
+    return "1 forward pass" if number == 1 else f"{number} forward passes"
+
+
+def _tokens(lengths: Sequence[int]) -> int:
+    return sum(math.ceil(length / CHARACTERS_A_TOKEN) for length in lengths)
 
 
 def _outcome(metrics: Mapping[str, Any]) -> str:
@@ -59,17 +114,27 @@ def _build(job: Job, on_progress: OnProgress) -> Outcome:
 
 
 def _asks(config: Config, sources: Sources) -> str | None:
-    return "generator" if config.dataset.select == Select.quality and not rates_here(config) else None
+    method = METHODS[config.dataset.select]
+    if method.ratings and sources.scorer is None:
+        return "judge" if config.dataset.scorer == "judge" else "generator"
+    return "generator" if method.replies and not rates_here(config) else None
 
 
 def _requests(config: Config, sources: Sources) -> Requests | None:
-    if _asks(config, sources) is None or (guess := _guess(config, sources)) is None:
+    asked = _asks(config, sources)
+    if asked is None or not (lengths := _lengths(config, sources)):
         return None
+    method = METHODS[config.dataset.select]
+    times = method.ratings or method.replies
+    prompt = _tokens(lengths) + TEMPLATE_TOKENS * len(lengths)
+    guess = (times * len(lengths), times * prompt, times * len(lengths) * (1 if method.ratings else _RATING_TOKENS))
+    if asked == "judge":
+        return priced(guess, config.judge.model, config.endpoints.judge)
     return priced(guess, config.generator.model, config.endpoints.generator)
 
 
-def _guess(config: Config, sources: Sources) -> Guess | None:
-    """One short reply to each example that may be chosen."""
+def _lengths(config: Config, sources: Sources) -> list[int]:
+    """Characters of each example that may be chosen, by guess before the pool is there; empty where nothing is known."""
     data = config.data
     if data.kind == DataKind.file:
         characters = [len(example.instruction) + len(example.output) for example in _examples(config, sources.data)]
@@ -80,8 +145,7 @@ def _guess(config: Config, sources: Sources) -> Guess | None:
         characters = [round(each)] * answers
     if config.dataset.include_seeds and sources.seeds is not None and sources.seeds.path is not None:
         characters += [len(task.instruction) + len(task.input) + len(task.output) for task in seed_tasks(sources.seeds.path)]
-    prompt = sum(math.ceil(length / CHARACTERS_A_TOKEN) + TEMPLATE_TOKENS for length in characters)
-    return (len(characters), prompt, len(characters) * _RATING_TOKENS) if characters else None
+    return characters
 
 
 def _examples(config: Config, source: FileSource | None) -> list[Example]:
@@ -89,11 +153,46 @@ def _examples(config: Config, source: FileSource | None) -> list[Example]:
 
 
 def _planned(config: Config, sources: Sources, inputs: Manifests) -> Work | None:
-    return work(1, "dataset")
+    method = METHODS[config.dataset.select]
+    if sources.scorer is None:
+        return work(1, "dataset")
+    tokens = _tokens(_lengths(config, sources)) * (method.passes + method.ratings + (config.dataset.warmup_epochs or 4))
+    return work(tokens, "scoring", method.gradients, sources.scorer.recipe())
 
 
 def _finished(manifest: Manifest, inputs: Manifests) -> Work | None:
-    return work(1, "dataset")
+    scoring = manifest["recipe"].get("scoring")
+    if scoring is None:
+        return work(1, "dataset")
+    gradients = METHODS[Select(manifest["recipe"]["select"])].gradients
+    return work(manifest["metrics"].get("scored_tokens"), "scoring", gradients, scoring["scorer"])
+
+
+def _check(config: Config, sources: Sources) -> None:
+    """Targets that the model is evaluated on would choose the examples that answer the evaluation."""
+    if sources.targets is None or sources.targets.path is None:
+        return
+    targets = load_eval_set(sources.targets.path, None)
+    if not any(target.output for target in targets):
+        raise MinilimaError(
+            f"No task of dataset.targets={config.dataset.targets} has an answer.",
+            f"dataset.select={config.dataset.select} compares examples with tasks and their answers.",
+            'A line looks like: {"instruction": "…", "output": "…"}',
+        )
+    if sources.eval_set.path is None:
+        return
+    index = RougeIndex(config.data.tokenizer)
+    for prompt in load_eval_set(sources.eval_set.path, None):
+        index.add(prompt.id, prompt.instruction)
+    limit = config.data.max_similarity
+    for target, near in zip(targets, index.nearest_above([each.instruction for each in targets], limit), strict=True):
+        if near is not None:
+            raise MinilimaError(
+                f"Task {target.id} of dataset.targets={config.dataset.targets} is a prompt of the evaluation set, or nearly so.",
+                f"Its ROUGE-L with prompt {near[0]} is {near[1]:.2f}, above data.max_similarity={limit:g}: examples would be "
+                "chosen by what the model is evaluated on.",
+                "Take that task out of the targets, or evaluate on another set.",
+            )
 
 
 DATASET = Spec(
@@ -105,9 +204,10 @@ DATASET = Spec(
     describe=_describe,
     outcome=_outcome,
     build=_build,
+    check=_check,
     asks=_asks,
     requests=_requests,
     planned_work=_planned,
     finished_work=_finished,
-    uses_gpu=lambda config, sources: rates_here(config),
+    uses_gpu=lambda config, sources: rates_here(config) or sources.scorer is not None,
 )

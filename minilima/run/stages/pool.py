@@ -36,7 +36,7 @@ _ADDED_LATER = ("reasoning_effort", "extra_body")
 """Enter the key where they are set."""
 _LATER_READER = 3
 """The version for files that IMPORT_READER read wrongly, so that all other imports stay valid."""
-_OF_IMPORTS = ("path", "hub_file", "columns", "side", "on_bad_row")
+_OF_IMPORTS = ("path", "hub_file", "hub", "revision", "columns", "side", "on_bad_row")
 """Settings of `data` that enter the key by the content of what they name, or by how it is read."""
 _ACCEPTED = 0.75
 """Share of the candidates that the filters let through."""
@@ -56,9 +56,9 @@ def writer(config: Config, sources: Sources) -> Any:
 
 
 def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
-    file = sources.data.sha256 if sources.data is not None else None
+    file, pinned = (sources.data.sha256, sources.data.hub) if sources.data is not None else (None, None)
     if config.data.kind == DataKind.file:
-        return {"kind": DataKind.file, "file": file, "reader": _reader(config, sources), **_how(config)}
+        return {"kind": DataKind.file, "file": file, "hub": pinned, "reader": _reader(config, sources), **_how(config)}
     generator = config.generator
     asked = ("kind", "temperature", "top_p", "repetition_penalty", "presence_penalty", "style")
     recipe: dict[str, Any] = {
@@ -68,6 +68,7 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
         "json_schema": generator.json_schema or None,
         **{name: value for name in _ADDED_LATER if (value := getattr(generator, name)) is not None},
         "file": file,
+        "hub": pinned,
         "reader": _reader_of_tasks(config, sources),
         **_how(config),
         "seeds": sources.seeds.sha256 if sources.seeds is not None else None,
@@ -206,7 +207,7 @@ def given_tasks(config: Config, sources: Sources) -> list[tuple[str, str, str]] 
         return (
             None
             if path is None
-            else [(instruction, given, "") for _, instruction, given in read_tasks(path, reading(config.data))]
+            else [(instruction, given, "") for _, instruction, given in read_tasks(path, reading(config.data)).tasks]
         )
     if config.data.kind == DataKind.magpie and sources.seeds is None:
         return [(" " * _REQUEST_CHARACTERS, "", " " * (CHARACTERS_A_TOKEN * ANSWER_TOKENS))]

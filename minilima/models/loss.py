@@ -16,6 +16,8 @@ Kernel = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor
 
 CHUNK = 8192
 """Tokens whose logits exist at once."""
+_LOGITS = 2**27
+"""Logits that exist at once where only the losses are wanted: 512 MiB in float32."""
 
 
 def can_fuse(config: Any) -> bool:
@@ -44,7 +46,7 @@ def _fastest(weight: torch.Tensor, compiled: bool) -> Kernel:
     """The kernel for NVIDIA GPUs with Triton, or else torch's operations, compiled if that is asked for."""
     if weight.is_cuda:
         with suppress(ImportError):
-            from minilima.train.loss_triton import loss_and_gradient as fused
+            from minilima.models.loss_triton import loss_and_gradient as fused
 
             return fused
     return torch.compile(loss_and_gradient, dynamic=True) if compiled else loss_and_gradient
@@ -97,3 +99,11 @@ def loss_and_gradient(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch
     chosen = torch.arange(logits.shape[1], device=logits.device) == wanted.unsqueeze(1)
     gradient = exact.sub_(normaliser).exp_().add_(chosen, alpha=-1)
     return loss, gradient.to(logits.dtype)
+
+
+def token_losses(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy in nats, float32 (tokens,), of each of hidden (tokens, d) through weight (vocabulary, d); no gradients."""
+    chunk = max(1, _LOGITS // weight.shape[0])
+    parts = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+    losses = [torch.nn.functional.cross_entropy((part @ weight.T).float(), wanted, reduction="none") for part, wanted in parts]
+    return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)

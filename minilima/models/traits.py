@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from minilima.train.packing import make_row
+from minilima.models.packing import make_row
 
 _PROBE_TOKENS = 48
 _EXACT, _ROUNDED = 1e-5, 3e-2

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from minilima.train.packing import SHORT
+from minilima.models.packing import SHORT
 
 NAME = "minilima_varlen"
 
