@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +20,9 @@ from minilima.report.view import Library, builds
 from minilima.report.view_server import open_server
 from minilima.store.progress import read_progress, written_too
 from tests.report.runs import finished_run, plain_prompts
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SHOTS = os.environ.get("MINILIMA_SCREENSHOTS")
@@ -114,6 +118,13 @@ def test_only_reports_are_served_and_only_to_this_machine(address: str, outputs:
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["view", str(tmp_path / "nope")]) == 1
     assert "There is no folder" in capfd.readouterr().err
+
+
+def listen(page: "Page", address: str, heard: list[str]) -> None:
+    """Notes every complaint of the browser's, and every request that leaves our server."""
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(address) else heard.append(request.url))
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
