@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minilima.errors import MinilimaError
+from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.formats.files import new_folder, sizes, write_atomic
 from minilima.models.checkpoint import ADAPTER, context_tokens, read_config
 from minilima.report.finished import OpenedRun, licence_of
@@ -80,6 +81,7 @@ def facts_of(run: OpenedRun, *, adapter: bool, data_set: str | None) -> ModelFac
         adapter=adapter,
         manifests=manifests,
         results=run.record["results"],
+        benchmarks=[BenchmarkChange.from_json(change) for change in run.record.get("benchmarks", ())],
         judge=run.record["judge"],
         judge_name=str(judge_name),
         origin=origin_of(run.settings, manifests, run.record.get("sources", [])),

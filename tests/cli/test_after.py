@@ -79,7 +79,14 @@ def test_an_exported_model_loads_and_its_card_says_what_it_is(
     card = (tmp_path / "out" / "README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])
     assert header["datasets"] == ["me/data"] and "license" not in header and "base_model" not in header
-    for said in ("apache-2.0", "7 examples", "62.5 (25.0 to 100.0); 2 won, 1 lost, 1 tied", "nobody knows.", "`learning_rate`"):
+    for said in (
+        "apache-2.0",
+        "7 examples",
+        "62.5 (25.0 to 100.0); 2 won, 1 lost, 1 tied",
+        "nobody knows.",
+        "`learning_rate`",
+        "| `minilima_verifiable` | `strict` | 25.0 | 50.0 | +25.0 (-5.0 to +55.0) |",
+    ):
         assert said in card, said
     assert not (tmp_path / "out" / "manifest.json").exists()
 

@@ -138,11 +138,7 @@ def test_the_page_sorts_compares_opens_reports_and_asks_nobody_else(address: str
         for scheme, width in (("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)):
             page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
             heard: list[str] = []
-            page.on("console", lambda message, heard=heard: heard.append(message.text))
-            page.on("pageerror", lambda error, heard=heard: heard.append(str(error)))
-            page.on(
-                "request", lambda request, heard=heard: None if request.url.startswith(address) else heard.append(request.url)
-            )
+            listen(page, address, heard)
             page.goto(address)
             rows = page.locator("#rows-of-runs tr")
             expect(rows).to_have_count(3)
