@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from rich.console import Console
 
+from minilima import console
 from minilima.__main__ import main
 from minilima.cli import serve
 from minilima.cli.chat_blind import compare_blind
@@ -150,6 +152,21 @@ def test_a_conversation_keeps_its_history_and_obeys_commands(
     shown = capfd.readouterr()
     assert "\x1b" not in shown.out, "an answer cannot drive the terminal"
     assert "'hot' is no temperature" in shown.err and "There is no command /nope" in shown.err
+
+
+def test_two_answers_stand_beside_each_other_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    speakers = [Speaker(name=name, model=Echo(name)) for name in ("one", "two")]
+    typed(monkeypatch, "Hi")
+    converse(speakers, GREEDY)
+    narrow = capfd.readouterr().out
+    assert "one:\none: Hi" in narrow and "two:\ntwo: Hi" in narrow
+    wide = io.StringIO()
+    monkeypatch.setattr(console, "_out", Console(file=wide, force_terminal=True, width=100, highlight=False))
+    typed(monkeypatch, "Hi")
+    converse(speakers, GREEDY)
+    assert any("one: Hi" in line and "two: Hi" in line for line in wide.getvalue().splitlines())
 
 
 def test_blind_choices_become_pairs_that_agreement_and_score_read(
