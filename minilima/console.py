@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console as RichConsole
+from rich.live import Live
 from rich.markup import escape
+from rich.panel import Panel
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as LiveProgress
 from rich.table import Table
@@ -58,6 +60,47 @@ def say_piece(text: str) -> None:
     """A piece of a text that is still being written."""
     sys.stdout.write(plain(text))
     sys.stdout.flush()
+
+
+_COLUMNS_WIDE = 90
+"""Columns of a terminal in which two texts can stand beside each other."""
+
+
+@contextmanager
+def texts_beside(titles: Sequence[str]) -> Iterator[Callable[[int, str], None]]:
+    """Texts that are being written, beside each other on a wide terminal, one after another elsewhere.
+
+    Yields:
+        What to call with the number of a text and its next piece; a text is ended before the next one begins.
+    """
+    if not _out.is_terminal or _out.width < _COLUMNS_WIDE:
+        begun: set[int] = set()
+
+        def follow(number: int, piece: str) -> None:
+            if number not in begun:
+                say(f"{chr(10) if begun else ''}{titles[number]}:", "bold")
+                begun.add(number)
+            say_piece(piece)
+
+        yield follow
+        say_piece("\n\n")
+        return
+    texts = [Text() for _ in titles]
+
+    def shown() -> Table:
+        grid = Table.grid(padding=(0, 1), expand=True)
+        for _ in titles:
+            grid.add_column(ratio=1)
+        grid.add_row(*(Panel(text, title=escape(plain(title))) for text, title in zip(texts, titles, strict=True)))
+        return grid
+
+    with Live(shown(), console=_out, vertical_overflow="visible", refresh_per_second=8) as live:
+
+        def append(number: int, piece: str) -> None:
+            texts[number].append(plain(piece))
+            live.update(shown())
+
+        yield append
 
 
 def read_key(question: str, keys: Sequence[str]) -> str | None:

@@ -7,6 +7,7 @@ The rows are labelled pairs as `agreement` reads them, with the names that `scor
 import json
 import random
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,10 @@ def _compare_one(prompt: str, tuned: Speaker, other: Speaker, sampling: Sampling
     random.SystemRandom().shuffle(order)
     speakers = (other, tuned)
     answers = [""] * 2
-    for letter, which in zip(_LETTERS, order, strict=True):
-        console.say(f"\n{letter}:", "bold")
-        answers[which] = spoken(Talk(sampling=sampling), speakers[which], prompt, console.say_piece)
-        console.say_piece("\n")
-    key = console.read_key("\n" + ", ".join(f"{key} = {meaning}" for key, meaning in _KEYS.items()) + "? ", tuple(_KEYS))
+    with console.texts_beside(_LETTERS) as show:
+        for place, which in enumerate(order):
+            answers[which] = spoken(Talk(sampling=sampling), speakers[which], prompt, partial(show, place))
+    key = console.read_key(", ".join(f"{key} = {meaning}" for key, meaning in _KEYS.items()) + "? ", tuple(_KEYS))
     if key in (None, "q"):
         return None
     if key == "s":

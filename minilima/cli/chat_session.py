@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -68,17 +69,20 @@ def converse(speakers: Sequence[Speaker], sampling: Sampling) -> None:
                     return
                 continue
             talk.turns += 1
-            for speaker in speakers:
-                _answer(talk, speaker, line, named=len(speakers) > 1)
+            _answer(talk, speakers, line)
         except MinilimaError as error:
             console.complain(error)
 
 
-def _answer(talk: Talk, speaker: Speaker, line: str, *, named: bool) -> None:
-    if named:
-        console.say(f"{speaker.name}:", "bold")
-    text = spoken(talk, speaker, line, console.say_piece)
-    console.say_piece("\n" if text.endswith("\n") else "\n\n")
+def _answer(talk: Talk, speakers: Sequence[Speaker], line: str) -> None:
+    """The answer of each speaker; those of two beside each other where there is room."""
+    if len(speakers) == 1:
+        text = spoken(talk, speakers[0], line, console.say_piece)
+        console.say_piece("\n" if text.endswith("\n") else "\n\n")
+        return
+    with console.texts_beside([speaker.name for speaker in speakers]) as show:
+        for number, speaker in enumerate(speakers):
+            spoken(talk, speaker, line, partial(show, number))
 
 
 def spoken(talk: Talk, speaker: Speaker, line: str, show: Callable[[str], None]) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 
 from minilima.errors import MinilimaError
 
+ADAPTER = "adapter"
+"""The folder beside a merged model that holds the adapters it was merged from."""
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx")
 _ALIBI = ("bloom", "mpt")
 """Architectures whose attention knows distances only, so that a length in their config limits nothing."""

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minilima.errors import MinilimaError
+from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.formats.files import new_folder, sizes, write_atomic
-from minilima.models.checkpoint import context_tokens, read_config
+from minilima.models.checkpoint import ADAPTER, context_tokens, read_config
 from minilima.report.finished import OpenedRun, licence_of
 from minilima.report.model_card import ModelFacts, model_card, origin_of
 
 _NOT_THE_MODEL = ("manifest.json", "training_log.jsonl")
-ADAPTER = "adapter"
-"""The folder inside a model's store entry that holds the adapters it was merged from."""
 
 
 def export_tuned(
@@ -82,6 +81,7 @@ def facts_of(run: OpenedRun, *, adapter: bool, data_set: str | None) -> ModelFac
         adapter=adapter,
         manifests=manifests,
         results=run.record["results"],
+        benchmarks=[BenchmarkChange.from_json(change) for change in run.record.get("benchmarks", ())],
         judge=run.record["judge"],
         judge_name=str(judge_name),
         origin=origin_of(run.settings, manifests, run.record.get("sources", [])),

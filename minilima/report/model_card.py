@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from minilima.console import duration
 from minilima.environment import PACKAGE
+from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.report.dataset_card import Origin, code, yaml_text
 from minilima.report.runs import Cost, stage_cost
 
@@ -39,6 +40,7 @@ class ModelFacts:
     """Of the run's stages, by role."""
     results: Mapping[str, Any] | None
     """Of run.json; None where the run stopped before its verdicts."""
+    benchmarks: Sequence[BenchmarkChange]
     judge: str
     """What is known of the judge, in a sentence."""
     judge_name: str
@@ -77,6 +79,7 @@ def model_card(facts: ModelFacts) -> str:
         # The path of the interpreter says more about its owner than about the model.
         command=re.sub(r"^\S*/(?=\S)", "", facts.command),
         figures=_figures(facts.results),
+        benchmarks=[_benchmark(change) for change in facts.benchmarks],
         decontaminated=dataset.get("recipe", {}).get("decontaminate"),
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
@@ -113,17 +116,13 @@ def _figures(results: Mapping[str, Any] | None) -> list[tuple[str, str]]:
              f"{loss['base']:.3f} to {loss['tuned']:.3f}, change {_interval(loss['change'], '+.3f')}")
         )  # fmt: skip
     rows.append(("prompts judged", f"{coverage['judged']:,} of {coverage['prompts']:,}"))
-    return [*rows, *_checks(results)]
-
-
-def _checks(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Figures of checks that need no judge and of benchmarks, where the run has some."""
-    rows = []
-    for name in ("verifiable", "benchmarks"):
-        values = results.get(name)
-        pairs = values.items() if isinstance(values, Mapping) else ()
-        rows += [(f"{name}: {task}", f"{value:.3g}") for task, value in pairs if isinstance(value, int | float)]
     return rows
+
+
+def _benchmark(change: BenchmarkChange) -> tuple[str, str, str, str, str]:
+    """Task, figure, base, tuned and their paired difference with its interval."""
+    base, tuned = f"{change.base.value:.1f}", f"{change.tuned.value:.1f}"
+    return change.task, change.figure, base, tuned, change.paired.difference.text("+.1f", brief=True)
 
 
 def _interval(estimate: Mapping[str, float], form: str) -> str:

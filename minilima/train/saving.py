@@ -16,8 +16,9 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from minilima.config.choices import Method, Thinking
 from minilima.config.schema import SftConfig
 from minilima.errors import MinilimaError
+from minilima.models.checkpoint import ADAPTER
 from minilima.models.template import turn_end
-from minilima.models.tokenizer import without_thinking
+from minilima.models.tokenizer import split_location, without_thinking
 from minilima.models.weights import load_model
 from minilima.train.finite import check_weights
 from minilima.train.model import with_adapters
@@ -44,7 +45,7 @@ def save_model(trainer: SftTrainer, tokenizer: Any, folder: Path, location: str,
     model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.sft.method == Method.lora:
         with _undivided(trainer.args):
-            model = merged(location, trainer.sft, weights, probe)
+            model = merged(location, trainer.sft, weights, probe, folder / ADAPTER)
         weights = model.state_dict()
     check_weights(weights)
     _set_generation(model, tokenizer)
@@ -96,13 +97,16 @@ def _undivided(arguments: Any) -> Iterator[None]:
             set_hf_deepspeed_config(divided)
 
 
-def merged(location: str, sft: SftConfig, weights: Mapping[str, torch.Tensor], probe: Sequence[int]) -> Any:
+def merged(
+    location: str, sft: SftConfig, weights: Mapping[str, torch.Tensor], probe: Sequence[int], adapter: Path | None = None
+) -> Any:
     """The base model with adapters merged into it, in float32 on the CPU.
 
     Args:
         location: of the base model.
         weights: of the model with its adapters, of which only the adapters' are used.
         probe: token ids for the comparison.
+        adapter: a folder into which the adapters are written alone, in peft's form.
 
     Raises:
         MinilimaError: adapters are missing or empty, or merging changes the logits.
@@ -118,6 +122,8 @@ def merged(location: str, sft: SftConfig, weights: Mapping[str, torch.Tensor], p
             "Train with compute.zero_stage=2 or without DeepSpeed, and report it to the authors.",
         )
     model.load_state_dict(adapters, strict=False)
+    if adapter is not None:
+        _save_adapter(model, location, adapter)
     ids = torch.tensor([list(probe)])
     with torch.no_grad():
         before = model(input_ids=ids, use_cache=False).logits
@@ -131,3 +137,13 @@ def merged(location: str, sft: SftConfig, weights: Mapping[str, torch.Tensor], p
             "Train with sft=full, or report to the authors which model it is.",
         )
     return whole
+
+
+def _save_adapter(model: Any, location: str, folder: Path) -> None:
+    """The adapters alone, with the base model's name: not the path of a folder, which says more about its owner."""
+    name, revision = split_location(location)
+    settings = model.peft_config["default"]
+    is_folder = Path(name).is_dir()
+    settings.base_model_name_or_path = Path(name).name if is_folder else name
+    settings.revision = None if is_folder or revision == "main" else revision
+    model.save_pretrained(folder)

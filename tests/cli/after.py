@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.config.compose import load_config, to_dict
+from minilima.evaluate.significance import compare
 from minilima.formats.files import write_jsonl
 from minilima.pipeline import stages
 from minilima.run.sources import resolve
@@ -47,6 +48,18 @@ def tiny_run(outputs: Path, model: Path, *overrides: str, adapter: bool = False)
         "sources": [],
         "stages": [{"role": role, "path": f"../../store/{entry.path.name}"} for role, entry in entries.items()],
         "results": RESULTS,
+        "benchmarks": [
+            {
+                "task": "minilima_verifiable",
+                "figure": "strict",
+                "main": True,
+                "items": 8,
+                "p_holm": 1.0,
+                "base": {"value": 25.0, "low": 0.0, "high": 50.0},
+                "tuned": {"value": 50.0, "low": 25.0, "high": 75.0},
+                "paired": vars(compare([2.0, 1.0], [1.0, 1.0])) | {"difference": {"value": 25.0, "low": -5.0, "high": 55.0}},
+            }
+        ],
         "judge": "nobody knows.",
     }
     (folder / "run.json").write_text(json.dumps(record))

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from rich.console import Console
 
+from minilima import console
 from minilima.__main__ import main
 from minilima.cli import serve
 from minilima.cli.chat_blind import compare_blind
@@ -79,7 +81,14 @@ def test_an_exported_model_loads_and_its_card_says_what_it_is(
     card = (tmp_path / "out" / "README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])
     assert header["datasets"] == ["me/data"] and "license" not in header and "base_model" not in header
-    for said in ("apache-2.0", "7 examples", "62.5 (25.0 to 100.0); 2 won, 1 lost, 1 tied", "nobody knows.", "`learning_rate`"):
+    for said in (
+        "apache-2.0",
+        "7 examples",
+        "62.5 (25.0 to 100.0); 2 won, 1 lost, 1 tied",
+        "nobody knows.",
+        "`learning_rate`",
+        "| `minilima_verifiable` | `strict` | 25.0 | 50.0 | +25.0 (-5.0 to +55.0) |",
+    ):
         assert said in card, said
     assert not (tmp_path / "out" / "manifest.json").exists()
 
@@ -143,6 +152,21 @@ def test_a_conversation_keeps_its_history_and_obeys_commands(
     shown = capfd.readouterr()
     assert "\x1b" not in shown.out, "an answer cannot drive the terminal"
     assert "'hot' is no temperature" in shown.err and "There is no command /nope" in shown.err
+
+
+def test_two_answers_stand_beside_each_other_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    speakers = [Speaker(name=name, model=Echo(name)) for name in ("one", "two")]
+    typed(monkeypatch, "Hi")
+    converse(speakers, GREEDY)
+    narrow = capfd.readouterr().out
+    assert "one:\none: Hi" in narrow and "two:\ntwo: Hi" in narrow
+    wide = io.StringIO()
+    monkeypatch.setattr(console, "_out", Console(file=wide, force_terminal=True, width=100, highlight=False))
+    typed(monkeypatch, "Hi")
+    converse(speakers, GREEDY)
+    assert any("one: Hi" in line and "two: Hi" in line for line in wide.getvalue().splitlines())
 
 
 def test_blind_choices_become_pairs_that_agreement_and_score_read(
@@ -286,7 +310,7 @@ def test_a_gguf_file_is_refused_before_anything_is_written_where_its_programs_ar
 ) -> None:
     from minilima.report import gguf
 
-    monkeypatch.setattr(gguf.shutil, "which", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["export", "model", str(run), str(tmp_path / "out"), "--gguf", "q4_k_m"]) == 1
     assert "llama-quantize is not on the path" in capfd.readouterr().err
     monkeypatch.setattr(gguf, "find_spec", lambda name: None)
@@ -298,4 +322,4 @@ def test_agreement_counts_tokens_up_to_the_first_difference() -> None:
     from minilima.report.gguf import agreed
 
     agreement = agreed([[1, 2, 3, 4], [5, 6], []], [[1, 2, 9, 4], [5, 6], []])
-    assert (agreement.equal, agreement.prompts, agreement.share) == (2, 3, pytest.approx((0.5 + 1 + 1) / 3))
+    assert (agreement.equal, agreement.prompts) == (2, 3) and agreement.share == pytest.approx((0.5 + 1 + 1) / 3)

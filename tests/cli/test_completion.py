@@ -24,7 +24,7 @@ from minilima.cli.completion import SCRIPTS, complete
         ("minilima -m sft.schedule=linear,co", ["sft.schedule=linear,cosine", "sft.schedule=linear,constant"]),
         ("minilima -m sft=full,l", ["sft=full,lima", "sft=full,lora"]),
         ("minilima store g", ["gc"]),
-        ("minilima export ", ["alpaca_eval", "data"]),
+        ("minilima export ", ["alpaca_eval", "data", "model"]),
         ("minilima compare out", []),
         ("minilima sft.no_such.", []),
         ("minilima sft.epochs=", []),

@@ -360,6 +360,24 @@ def test_an_export_is_uploaded_whole_to_a_private_repository(tmp_path: Path, mon
     assert sent == {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+def test_a_model_is_uploaded_as_a_model_and_a_data_card_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "README.md").write_text("# mine")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        push(folder, "someone/model", "model")
+        server.shutdown()
+    created = Hub.said["create"][0]
+    assert created.get("type", "model") == "model" and (created["visibility"], created["name"]) == ("private", "model")
+    config = load_config(store_with(tmp_path, *ROWS))
+    linked = data_of(config, tmp_path / "linked", "build it", "someone/model")
+    assert "[someone/model](https://huggingface.co/someone/model)" in (linked.folder / "README.md").read_text()
+
+
 def test_nothing_is_uploaded_without_a_hub_and_the_folder_stays(tmp_path: Path) -> None:
     folder = exported(tmp_path, *ROWS).folder
     with pytest.raises(MinilimaError, match="could not be written on the hub") as refusal:

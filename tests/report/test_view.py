@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +20,9 @@ from minilima.report.view import Library, builds
 from minilima.report.view_server import open_server
 from minilima.store.progress import read_progress, written_too
 from tests.report.runs import finished_run, plain_prompts
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SHOTS = os.environ.get("MINILIMA_SCREENSHOTS")
@@ -116,6 +120,13 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, capfd: pytest.Cap
     assert "There is no folder" in capfd.readouterr().err
 
 
+def listen(page: "Page", address: str, heard: list[str]) -> None:
+    """Notes every complaint of the browser's, and every request that leaves our server."""
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(address) else heard.append(request.url))
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 def test_the_page_sorts_compares_opens_reports_and_asks_nobody_else(address: str) -> None:
     from playwright.sync_api import expect, sync_playwright
@@ -127,11 +138,7 @@ def test_the_page_sorts_compares_opens_reports_and_asks_nobody_else(address: str
         for scheme, width in (("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)):
             page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
             heard: list[str] = []
-            page.on("console", lambda message, heard=heard: heard.append(message.text))
-            page.on("pageerror", lambda error, heard=heard: heard.append(str(error)))
-            page.on(
-                "request", lambda request, heard=heard: None if request.url.startswith(address) else heard.append(request.url)
-            )
+            listen(page, address, heard)
             page.goto(address)
             rows = page.locator("#rows-of-runs tr")
             expect(rows).to_have_count(3)

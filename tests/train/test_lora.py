@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from minilima.config.choices import Method
 from minilima.config.schema import SftConfig
 from minilima.errors import MinilimaError
+from minilima.models.checkpoint import ADAPTER
 from minilima.models.weights import load_model
 from minilima.train.model import with_adapters
 from minilima.train.saving import merged
@@ -38,6 +39,16 @@ def test_merged_adapters_are_a_model_like_its_base_that_has_learned(alone: Path,
     before, after = state(tiny_model), state(alone)
     assert set(before) == set(after)
     assert not torch.equal(before[NAME].bfloat16(), after[NAME].bfloat16())
+
+
+def test_the_adapters_are_kept_beside_what_they_were_merged_into(alone: Path, tiny_model: Path) -> None:
+    from peft import PeftModel
+
+    settings = json.loads((alone / ADAPTER / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == tiny_model.name, "no path of this machine"
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    again = PeftModel.from_pretrained(base, alone / ADAPTER).merge_and_unload().state_dict()
+    assert all(torch.allclose(again[name], weights, atol=4e-3) for name, weights in state(alone).items())
 
 
 @pytest.mark.parametrize("zero", [2, 3])

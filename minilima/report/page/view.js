@@ -35,7 +35,7 @@ function showBuilds(builds) {
       build.total ? element("progress", { max: build.total, value: build.done, "aria-label": count }) : null,
       element("p", {}, element("strong", {}, count), facts.length ? ` · ${facts.join(" · ")}` : ""),
       build.losses.length > 1 ? curve(build.losses) : null,
-      build.replies.length ? element("details", {}, element("summary", {}, "The last replies"), ...build.replies.map((text) => element("p", { class: "text small words" }, text))) : null);
+      build.replies.length ? element("details", {}, element("summary", {}, "The last replies in this folder"), ...build.replies.map((text) => element("p", { class: "text small words" }, text))) : null);
   });
   const open = [...document.querySelectorAll("#builds details")].map((item) => item.open);
   const place = document.getElementById("builds");
