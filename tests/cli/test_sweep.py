@@ -89,7 +89,7 @@ def test_a_hundred_points_are_planned_with_each_stage_once_and_without_torch(tmp
         "print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "quickstart-size_lr: 100 points, 313 stages, 313 to build" in result.stdout
+    assert "quickstart-size_lr: 100 points, 414 stages, 414 to build" in result.stdout
     assert "100 times: the tuned model" in result.stdout and "(for all points)" in " ".join(result.stdout.split())
     assert result.stdout.strip().endswith("False")
     assert list(tmp_path.iterdir()) == []
