@@ -84,7 +84,7 @@ def facts_of(run: OpenedRun, *, adapter: bool, data_set: str | None) -> ModelFac
         benchmarks=[BenchmarkChange.from_json(change) for change in run.record.get("benchmarks", ())],
         judge=run.record["judge"],
         judge_name=str(judge_name),
-        origin=origin_of(run.settings, manifests, run.record.get("sources", [])),
+        origin=origin_of(run.settings, run.record.get("sources", [])),
         data_set=data_set,
         sampling={name: value for name, value in sampling.items() if value is not None},
         command=manifests["model"]["command"],

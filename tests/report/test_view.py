@@ -118,6 +118,8 @@ def test_only_reports_are_served_and_only_to_this_machine(address: str, outputs:
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["view", str(tmp_path / "nope")]) == 1
     assert "There is no folder" in capfd.readouterr().err
+    assert main(["view", str(tmp_path), "--port", "99999"]) == 1
+    assert "The port 99999 cannot be used" in capfd.readouterr().err
 
 
 def listen(page: "Page", address: str, heard: list[str]) -> None:
