@@ -1,7 +1,7 @@
 """Takes a tuned model out of the store as a folder that other people can load, with a model card.
 
 store/model-… ─> FOLDER/*.safetensors  config.json  tokenizer.json  chat_template.jinja  generation_config.json  README.md
-store/model-…/adapter ─> the same place, with --adapter: adapter_model.safetensors and adapter_config.json
+store/model-…/adapter ─> the same folder, with --adapter: adapter_model.safetensors and adapter_config.json
                          FOLDER/model-q8_0.gguf  Modelfile, with --gguf (gguf.py)
 """
 
