@@ -73,7 +73,7 @@ function showRuns({ runs, settings, skipped }) {
   const headings = columns.map((title, index) => element("th", title === "win rate, %" ? { class: "number", "data-first": "falling", "aria-sort": "descending" } : index > settings.length ? { class: "number" } : {}, element("button", { type: "button" }, title)));
   document.getElementById("headings").replaceChildren(element("th", {}, element("span", { class: "small" }, "compare")), ...headings);
   document.getElementById("rows-of-runs").replaceChildren(...runs.map(row));
-  wireHeadings();
+  wireHeadings(document.querySelector("#table-card table"));
   const block = document.getElementById("skipped");
   block.hidden = !skipped.length;
   block.querySelector("summary").textContent = `${counted(skipped.length, "run")} cannot be compared`;
@@ -116,17 +116,6 @@ async function compareChosen() {
     element("h3", {}, `Compared with ${compared.against}`),
     ...compared.rows.map((item) => element("p", {}, element("strong", {}, item.label), ": ",
       item.difference === undefined ? item.note : `${signed(item.difference)} points, 95 % interval ${signed(item.low)} to ${signed(item.high)}; p = ${item.p.toFixed(4)} (paired bootstrap, Holm), ${item.mcnemar.toFixed(4)} (McNemar); ${item.prompts} shared prompts. ${item.note}`)));
-}
-
-function wireHeadings() {
-  const table = document.querySelector("#table-card table");
-  const headings = [...table.tHead.rows[0].cells];
-  headings.forEach((heading, column) => heading.querySelector("button")?.addEventListener("click", () => {
-    const falls = heading.getAttribute("aria-sort") === "ascending" || (heading.dataset.first === "falling" && !heading.hasAttribute("aria-sort"));
-    for (const other of headings) other.removeAttribute("aria-sort");
-    heading.setAttribute("aria-sort", falls ? "descending" : "ascending");
-    table.tBodies[0].append(...sorted([...table.tBodies[0].rows], column, falls));
-  }));
 }
 
 function showSweeps(sweeps) {
