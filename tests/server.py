@@ -32,6 +32,8 @@ class ModelServer:
         self.answer: Callable[[dict[str, Any]], str] = lambda body: "Output (a)"
         self.logprobs: Callable[[dict[str, Any]], dict[str, float]] | None = None
         """The likeliest first tokens with their log-probabilities, for requests that ask for them; None = told to nobody."""
+        self.models: tuple[str, ...] = MODELS
+        self.keys: tuple[str, ...] = (VALID_KEY,)
         self.faults: list[int | str] = []
         self.fault_share = 0.0
         self.fault_kinds: tuple[str, ...] = FAULTS
@@ -129,9 +131,9 @@ class ModelServer:
 
     async def _reply(self, method: str, headers: dict[str, str], content: bytes) -> bytes | None:
         if method == "GET":
-            if headers.get("authorization") != f"Bearer {VALID_KEY}":
+            if headers.get("authorization", "").removeprefix("Bearer ") not in self.keys:
                 return _response(401, {"error": {"message": "bad key"}})
-            return _response(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
+            return _response(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
         body = json.loads(content)
         if TEXT in (body.get("prompt") or body["messages"][-1]["content"]):
             return self._probed(headers, body)
@@ -154,9 +156,9 @@ class ModelServer:
     def _refusal(self, headers: dict[str, str], body: dict[str, Any]) -> tuple[int, object] | None:
         if (refusal := self.refuse(body)) is not None:
             return refusal
-        if headers.get("authorization") != f"Bearer {VALID_KEY}":
+        if headers.get("authorization", "").removeprefix("Bearer ") not in self.keys:
             return 401, {"error": {"message": "bad key"}}
-        if body["model"] not in MODELS:
+        if body["model"] not in self.models:
             return 404, {"error": {"message": "no such model"}}
         if self.refuses_schema and "response_format" in body:
             return 400, {"error": {"message": "response_format is not supported"}}

@@ -1,7 +1,7 @@
 """The verb `export`: writes a finished data set or model into a folder, in the forms that other tools read."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minilima import console
 from minilima.cli.options import Parser, add_overrides, plain_line
@@ -122,7 +122,22 @@ def _write_model(config: "Config", folder: Path, command: str) -> None:
     files = model_of(config, folder, command)
     console.say(f"Wrote {folder}:")
     console.show_table(("file", "bytes"), [(name, f"{size:,}") for name, size in files.items()])
-    console.say(f"alpaca_eval evaluate_from_model --model_configs {folder.absolute() / 'configs.yaml'} runs the model with it.")
+    from minilima.report.export_model import ADDRESS
+
+    served, location = config.compute.served_at, _location(folder)
+    console.say("Two commands run alpaca_eval on the model; the judge needs its own key.")
+    if not served:
+        console.say(f"vllm serve {location} --served-model-name {Path(location).name}   # at {ADDRESS}", whole=True)
+    command = f"alpaca_eval evaluate_from_model --model_configs {folder.absolute() / 'configs.yaml'} --annotators_config chatgpt"
+    console.say(command, whole=True)
+
+
+def _location(folder: Path) -> str:
+    """Where the exported model lies."""
+    from omegaconf import OmegaConf
+
+    local: Any = OmegaConf.to_container(OmegaConf.load(folder / "configs_local.yaml"))
+    return str(next(iter(local.values()))["completions_kwargs"]["model_name"])
 
 
 def data_of(config: "Config", folder: Path, build_command: str, model: str | None = None) -> "Exported":

@@ -75,6 +75,16 @@ class Select(StrEnum):
     less = "less"
 
 
+class Keep(StrEnum):
+    """Which of several answers to a task is kept."""
+
+    first = "first"
+    longest = "longest"
+    majority = "majority"
+    reference = "reference"
+    judge = "judge"
+
+
 class Perplexity(StrEnum):
     """Which perplexities of answers come first."""
 

@@ -16,6 +16,7 @@ from minilima.config.choices import (
     Engine,
     GeneratorKind,
     JudgeKind,
+    Keep,
     Method,
     Offload,
     OnBadRow,
@@ -216,6 +217,12 @@ class DataConfig:
     """Sampling temperature of instances; None = the generator's. Self-Instruct: 0."""
     instances_per_task: int = setting(1, AT_LEAST_ONE)
     """Examples of each instruction; for classification tasks the labels take turns."""
+    answers_per_task: int | None = setting(None, AT_LEAST_ONE)
+    """Answers written to each input-first task, of which data.keep chooses one (best-of-n); None = 1. All are in
+    candidates.jsonl of the pool, pairs of a better and a worse one in preferences.jsonl. Not for kind=alpaca or file."""
+    keep: Keep | None = None
+    """With data.answers_per_task: first; longest; majority: the most frequent; reference: closest to the seed task's own answer
+    (kind=answers on the seeds); judge: the generator's best rating from 1 to 10. Cut answers last. None = first."""
     answer_words: int | None = setting(None, AT_LEAST_ONE, "words")
     """Answers are asked to be about this long; None = as the task needs. LIMA's have a median of 260 words."""
     min_words: int = setting(3, AT_LEAST_ZERO, "words")

@@ -7,6 +7,7 @@ Prompts are rendered by the chat template as answers are. Tasks, prompts, filter
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +140,10 @@ def run_task(job: Job, task: str, location: str, name: str, on_progress: OnProgr
     langdetect.DetectorFactory.seed = 0  # else it guesses a language differently from run to run
     settings, manager = job.config.benchmark, TaskManager()
     if task not in manager.all_tasks:
-        near = [known for known in manager.all_tasks if known.startswith(task[:4])]
+        near = get_close_matches(task, manager.all_tasks, n=10)
         raise MinilimaError(
             f"lm-evaluation-harness has no task {task}.",
-            f"Names that begin alike: {options(near[:20]) or 'none'}.",
+            f"Names like it: {options(near) or 'none'}.",
             "`lm_eval ls tasks` lists all of them.",
         )
     model = HarnessModel(job, location, name, on_progress)

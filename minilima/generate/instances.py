@@ -9,8 +9,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from minilima.config.choices import Keep
 from minilima.formats.records import Example, OnProgress, Rejected, SeedTask
 from minilima.formats.seeds import short_tasks
+from minilima.generate.best_of import Candidates, choose, rating, tasks_of
 from minilima.generate.classification import KINDS, LABELS_SCHEMA, best_limit, label_in_turn, odds, parse_labels, says_yes
 from minilima.generate.filters import instance_fault
 from minilima.generate.instructions import Instruction
@@ -65,6 +67,8 @@ class Instances:
     ) -> None:
         self.seeds, self.model, self.prompter, self.seed, self.on_progress = seeds, model, prompter, seed, on_progress
         self.sampling = prompter.instance_sampling()
+        self.candidates: list[Candidates] = []
+        """All answers to each task, where several were asked for."""
 
     def classify(self, tasks: Sequence[Instruction]) -> list[Classified]:
         """Asks of each instruction whether it is a classification task."""
@@ -124,8 +128,7 @@ class Instances:
 
     def answers(self, tasks: Sequence[Instruction]) -> list[Instance]:
         """Answers to tasks that have their input, or need none."""
-        requests = [self._answer(task, task.input, [], 0) for task in tasks]
-        replies = self._ask(requests, "answers")
+        replies = self._answers([(task, task.input, 0) for task in tasks], [], "answers")
         return [
             Instance(
                 task=task, number=0, is_classification=None, input=task.input, output=reply.text, replies=(reply,),
@@ -140,13 +143,13 @@ class Instances:
         answers: list[Demonstration] = [({**_worked(task), "words": None}, task.output) for task in shown]
         pending = [_Unanswered(task=task, number=0, input=task.input) for task in tasks if task.complete]
         pending += self._inputs([task for task in tasks if not task.complete], shown)
-        requests = [self._answer(each.task, each.input, answers, each.number) for each in pending]
+        asked = [(each.task, each.input, each.number) for each in pending]
         return [
             Instance(
                 task=each.task, number=each.number, is_classification=kinds[each.task.id], input=each.input,
                 output=reply.text, replies=(*each.replies, reply), request=reply.key,
             )
-            for each, reply in zip(pending, self._ask(requests, "instances"), strict=True)
+            for each, reply in zip(pending, self._answers(asked, answers, "instances"), strict=True)
         ]  # fmt: skip
 
     def _inputs(self, tasks: Sequence[Instruction], seeds: Sequence[SeedTask]) -> list["_Unanswered"]:
@@ -167,6 +170,24 @@ class Instances:
                 if given or not number:  # "no further input" is not an instance
                     pending[task.id].append(_Unanswered(task=task, number=number, input=given, replies=(reply,)))
         return [each for of_task in pending.values() for each in of_task]
+
+    def _answers(self, asked: Sequence[tuple[Instruction, str, int]], shown: Sequence[Demonstration], unit: str) -> list[Reply]:
+        """The answer to each (task, input, number); the best of several where those are wanted."""
+        data = self.prompter.data
+        tries = range(data.answers_per_task or 1)
+        requests = [
+            self._answer(task, given, shown, number + again * data.instances_per_task)
+            for again in tries
+            for task, given, number in asked
+        ]
+        replies = self._ask(requests, unit)
+        if len(tries) == 1:
+            return replies
+        by = rating(self.model, self.prompter, self.on_progress)
+        tasks = tasks_of(asked, self.seeds)
+        best = choose(data.keep or Keep.first, tasks, [replies[at :: len(asked)] for at in range(len(asked))], by)
+        self.candidates += best
+        return [each.reply for each in best]
 
     def _answer(self, task: Instruction, given: str, shown: Sequence[Demonstration], number: int) -> Request:
         words = self.prompter.data.answer_words

@@ -42,9 +42,11 @@ def answers_alone(conversations: Sequence[Passage], tokenizer: Any, thinking: Th
     return [Passage(ids=[*begin, *body], start=len(begin), end=len(begin) + len(body)) for body in bodies]
 
 
-def question(text: str, tokenizer: Any, thinking: Thinking | None) -> Passage:
-    """A request to the model, up to where it answers."""
+def question(text: str, tokenizer: Any, thinking: Thinking | None, longest: int) -> Passage:
+    """A request to the model, up to where it answers; of one that is too long, the middle is left out."""
     ids = prompt_ids(tokenizer, [{"role": "user", "content": text}], thinking)
+    if len(ids) > longest:
+        ids = [*ids[: longest // 2], *ids[longest // 2 - longest :]]
     return Passage(ids=ids, start=len(ids), end=len(ids))
 
 

@@ -49,6 +49,9 @@ def build_pool(job: Job, on_progress: OnProgress) -> Outcome:
         instances = [_whole(task) for task in growth.accepted]
     else:
         instances = writer.answers(growth.accepted)
+    if writer.candidates:
+        write_jsonl(job.work / "candidates.jsonl", [each.row() for each in writer.candidates])
+        write_jsonl(job.work / "preferences.jsonl", [pair for each in writer.candidates if (pair := each.pair()) is not None])
     examples, faulty = check(instances)
     write_jsonl(job.work / "instances.jsonl", examples)
     rejected = [*growth.rejected, *faulty]

@@ -142,7 +142,8 @@ class Scoring:
 
         tokenizer = self.reader.tokenizer
         digits = [tokenizer.encode(str(rating), add_special_tokens=False)[-1] for rating in RATINGS]
-        logits = self.reader.next_logits([question(text, tokenizer, self.job.config.model.thinking) for text in texts], digits)
+        thinking, longest = self.job.config.model.thinking, self.reader.longest
+        logits = self.reader.next_logits([question(text, tokenizer, thinking, longest) for text in texts], digits)
         return np.array([expected(dict(zip(RATINGS, map(float, row), strict=True))) for row in logits], dtype=np.float32)
 
     def _served(self, texts: Sequence[str]) -> Numbers:

@@ -132,8 +132,11 @@ def test_states_are_means_weighted_by_position(tiny_model: Path) -> None:
 
 def test_the_next_token_is_asked_for_after_the_question(tiny_model: Path) -> None:
     tokenizer = load_tokenizer(str(tiny_model))
-    passage = question("Rate this from 1 to 6.", tokenizer, None)
-    assert tokenizer.decode(passage.ids).endswith("<|im_start|>assistant\n")
+    passage = question("Rate this from 1 to 6.", tokenizer, None, 512)
+    assert tokenizer.decode(passage.ids).endswith("from 1 to 6.<|im_end|>\n<|im_start|>assistant\n")
+    cut = question("Rate this from 1 to 6: " + "very long " * 300, tokenizer, None, 61)
+    assert len(cut.ids) == cut.end == 61 and "Rate this" in tokenizer.decode(cut.ids)
+    assert tokenizer.decode(cut.ids).endswith("<|im_end|>\n<|im_start|>assistant\n")
     model = load_model(str(tiny_model), torch.float32, torch.device("cpu")).eval()
     with torch.no_grad():
         wanted = model(input_ids=torch.tensor([list(passage.ids)])).logits[0, -1, [7, 30]].numpy()
@@ -437,6 +440,24 @@ def test_only_what_changes_the_scores_enters_the_key(tiny_model: Path) -> None:
     other: tuple[list[str], ...] = ([], ["dataset.warmup_epochs=2"], ["dataset.warmup_learning_rate=1e-3"])
     assert len({recipe("dataset.select=less", *more) for more in other}) == len(other)
     assert by_ifd != recipe("dataset.select=ifd", "dataset.warmup_examples=9")
+
+
+def test_a_plan_says_what_scoring_costs(tiny_model: Path) -> None:
+    def planned(select: str, *more: str) -> tuple[float, str]:
+        config = load_config(["data=file", f"model.path={tiny_model}", f"data.path={DATA / 'minilima_175.jsonl'}",
+                              "dataset.include_seeds=false", f"dataset.select={select}", *more])  # fmt: skip
+        sources = resolve(config)
+        found = DATASET.planned_work(config, sources, {})
+        assert found is not None
+        return found.units, DATASET.describe(config, sources)
+
+    once, described = planned("perplexity")
+    assert "1 forward pass of the scorer over 175 rows" in described
+    assert planned("ifd")[0] == planned("deita")[0] == 2 * once
+    assert "2 forward passes of the scorer" in planned("ifd")[1]
+    assert planned("less")[0] == 4 * once and planned("less", "dataset.warmup_epochs=2")[0] == 2 * once
+    assert "gradients after each of 2 passes" in planned("less", "dataset.warmup_epochs=2")[1]
+    assert planned("random") == (1, "all examples that pass the filters")
 
 
 def test_a_scorer_that_cannot_be_read_is_refused(tiny_model: Path) -> None:

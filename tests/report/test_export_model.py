@@ -1,17 +1,24 @@
 """The export of a tuned model: alpaca_eval loads its config and prompts the model exactly as we do."""
 
+import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from minilima.cli.export import model_of
 from minilima.config.choices import DeviceKind
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
+from minilima.evaluate.length_control_tables import NO_TABLES
+from minilima.evaluate.score import score
 from minilima.models.chat import ask
 from minilima.models.local import LocalModel
 from minilima.models.tokenizer import load_tokenizer
@@ -20,6 +27,7 @@ from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome
 from tests.cli.test_commands import minilima, refused
+from tests.server import VALID_KEY, ModelServer
 
 
 @pytest.fixture
@@ -47,8 +55,10 @@ def test_alpaca_eval_reads_the_config_and_prompts_the_model_as_we_do(tmp_path: P
     from alpaca_eval import utils
 
     files = model_of(load_config(built), tmp_path / "out", "build it")
-    assert set(files) == {"configs.yaml", "prompt.txt", "reference_outputs.json"}
-    ((name, settings),) = utils.load_configs(tmp_path / "out", relative_to=Path("/elsewhere")).items()
+    assert set(files) == {
+        "configs.yaml", "client.yaml", "chat.txt", "configs_local.yaml", "prompt.txt", "reference_outputs.json"
+    }  # fmt: skip
+    ((name, settings),) = utils.load_configs(tmp_path / "out" / "configs_local.yaml", relative_to=Path("/elsewhere")).items()
     arguments = settings["completions_kwargs"]
     assert name == Path(arguments["model_name"]).name and name.startswith("model-")
     assert (arguments["max_new_tokens"], arguments["temperature"], arguments["do_sample"]) == (8, 0.5, True)
@@ -93,10 +103,54 @@ def test_alpaca_eval_generates_with_the_exported_model(tmp_path: Path, built: li
             return [{"preference": 2.0}]
 
     evaluate_from_model(
-        str(out), evaluation_dataset=str(out / "reference_outputs.json"), output_path=str(tmp_path / "theirs"),
+        str(out / "configs_local.yaml"), evaluation_dataset=str(out / "reference_outputs.json"),
+        output_path=str(tmp_path / "theirs"),
         fn_metric="get_winrate", sort_by="win_rate", precomputed_leaderboard=None, Annotator=Judge,
     )  # fmt: skip
     (rows,) = judged
     assert len(rows) == 1
     (written,) = json.loads((tmp_path / "theirs" / "model_outputs.json").read_text())
     assert written["generator"].startswith("model-") and written["instruction"] == "Say yes"
+
+
+def test_the_real_command_runs_whole_with_a_served_model_and_a_judge(
+    tmp_path: Path, built: list[str], server: ModelServer
+) -> None:
+    """The model and the judge at loopback; alpaca_eval's leaderboard has our win rate, to the rounding of its last bit."""
+    out = tmp_path / "out"
+    model_of(load_config([*built, f"compute.served_at=[{server.url}]"]), out, "build it")
+    rows = [{"instruction": f"Say {number} twice", "output": f"It is {number}", "generator": "base"} for number in range(7)]
+    (tmp_path / "prompts.json").write_text(json.dumps(rows))
+    name = str(next(iter(yaml.safe_load((out / "configs.yaml").read_text()))))
+
+    server.models, server.keys = (name, "gpt-3.5-turbo-0301"), (VALID_KEY, "none")
+
+    def answer(body: dict[str, Any]) -> str:
+        text = str(body["messages"][-1]["content"])
+        if body["model"] == name:
+            return f"{text.split()[1]} and once more {text.split()[1]}"
+        return "Output (a)" if sum(map(ord, text)) % 3 else "Output (b)"
+
+    server.answer = answer
+    command = [
+        sys.executable, "-c", "from alpaca_eval.main import main; main()", "evaluate_from_model", "--model_configs",
+        str(out / "configs.yaml"), "--annotators_config", "chatgpt", "--chunksize", "64", "--evaluation_dataset",
+        str(tmp_path / "prompts.json"), "--output_path", str(tmp_path / "theirs"), "--caching_path", str(tmp_path / "cache.json"),
+        "--fn_metric", "get_winrate", "--sort_by", "win_rate", "--precomputed_leaderboard", "None",
+    ]  # fmt: skip
+    environment = {**os.environ, "OPENAI_API_KEY": VALID_KEY, "OPENAI_BASE_URL": server.url}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    written = json.loads((tmp_path / "theirs" / "model_outputs.json").read_text())
+    assert [row["output"] for row in written] == [f"{number} and once more {number}" for number in range(7)]
+    asked = [body for body in server.requests if body["model"] == name]
+    assert [message["role"] for message in asked[0]["messages"]] == ["user"], "the server's own chat template does the rest"
+    assert {(body["max_tokens"], body["temperature"]) for body in asked} == {(8, 0.5)}
+    (annotations,) = (tmp_path / "theirs").rglob("annotations.json")
+    (leaderboard,) = (tmp_path / "theirs").rglob("leaderboard.csv")
+    (theirs,) = [row for row in csv.DictReader(leaderboard.open()) if row[""] == name]
+    (ours,) = score([annotations], NO_TABLES).runs
+    assert 0 < ours.win_rate.wins < 7
+    # The same but for the rounding of the last bit: alpaca_eval takes 100 times the mean, we the mean of 100 times each.
+    assert ours.win_rate.win_rate.value == pytest.approx(float(theirs["win_rate"]), rel=1e-15, abs=1e-13)
+    assert ours.win_rate.standard_error == pytest.approx(float(theirs["standard_error"]), abs=1e-12)

@@ -74,8 +74,8 @@ def test_the_page_asks_nothing_of_the_network(page: str) -> None:
 def test_stages_that_runs_share_are_counted_once(outputs: Path) -> None:
     points = read_points([outputs / "runs"]).points
     entries = {name for point in points for name in point.costs}
-    # Of the seven stages, base, pool and reference answers are shared by all, and each data set by two.
-    assert len(entries) == 3 + len(SIZES) + 3 * len(points)
+    # Of the nine stages, base, pool and the base model's answers and benchmark are shared by all, and each data set by two.
+    assert len(entries) == 4 + len(SIZES) + 4 * len(points)
     assert Cost(tokens=1, usd=1.0) + Cost(tokens=2, usd=None) == Cost(tokens=3, usd=None)
 
 

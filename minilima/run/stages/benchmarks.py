@@ -1,8 +1,10 @@
 """Scores on benchmarks without a judge, an entry for each benchmark and model: what alignment cost or gained."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +88,27 @@ def _check(config: Config, task: str) -> None:
             f"Only {verifiable.NAME} runs without it.",
             f"Install it: pip install 'minilima[benchmarks]'. Or use benchmarks=[{verifiable.NAME}].",
         )
+    if not _is_task(task):
+        what = f"lm-evaluation-harness has no task {task}."
+        raise MinilimaError(
+            what, "None of its files defines it.", "`lm_eval ls tasks` lists all of them; correct benchmarks=[…]."
+        )
     folder = config.benchmark.data
     if folder is not None and not Path(folder).expanduser().is_dir():
         what = f"There is no folder {folder}."
         raise MinilimaError(what, f"benchmark.data names it; paths count from {Path.cwd()}.", "Correct benchmark.data=…")
+
+
+def _is_task(name: str) -> bool:
+    """Whether a file of the harness names such a task, group or tag; read as text, since its import is slow and loads torch."""
+    installed = find_spec(HARNESS)
+    places = installed.submodule_search_locations if installed else None
+    named = re.compile(rf"""(?m)[\s:"'-]{re.escape(name)}["']?\s*$""")
+    return any(
+        named.search(file.read_text(encoding="utf-8", errors="ignore"))
+        for place in places or ()
+        for file in Path(place, "tasks").rglob("*.yaml")
+    )
 
 
 def _outcome(metrics: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ from minilima.store.sources import FileSource, Sources
 
 _CHARACTERS_A_WORD = 6
 _RATING_TOKENS = 2
+_LESS_PASSES = 4
+"""Passes of less where dataset.warmup_epochs does not say."""
 _SCORING = 1
 """Raised by hand when the same model comes to other scores."""
 
@@ -86,7 +88,7 @@ def _cost_text(config: Config, sources: Sources) -> str:
     lengths = _lengths(config, sources)
     rows = f" over {len(lengths):,} rows, {_tokens(lengths):,} tokens" if lengths else ""
     if method.gradients:
-        warmup = config.dataset.warmup_epochs or 4
+        warmup = config.dataset.warmup_epochs or _LESS_PASSES
         return f"; {select}: adapters of the scorer trained, gradients after each of {warmup} passes{rows}"
     if not method.scores:
         return f"; {select}: a reply for each{rows}" if method.replies else ""
@@ -156,8 +158,8 @@ def _planned(config: Config, sources: Sources, inputs: Manifests) -> Work | None
     method = METHODS[config.dataset.select]
     if sources.scorer is None:
         return work(1, "dataset")
-    tokens = _tokens(_lengths(config, sources)) * (method.passes + method.ratings + (config.dataset.warmup_epochs or 4))
-    return work(tokens, "scoring", method.gradients, sources.scorer.recipe())
+    passes = config.dataset.warmup_epochs or _LESS_PASSES if method.gradients else method.passes + method.ratings
+    return work(passes * _tokens(_lengths(config, sources)), "scoring", method.gradients, sources.scorer.recipe())
 
 
 def _finished(manifest: Manifest, inputs: Manifests) -> Work | None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from minilima.config.choices import DataKind, GeneratorKind, Tokenizer, Until
+from minilima.config.choices import DataKind, GeneratorKind, Keep, Tokenizer, Until
 from minilima.config.schema import Config
 from minilima.console import count
 from minilima.errors import MinilimaError
@@ -151,6 +151,12 @@ def _build(job: Job, on_progress: OnProgress) -> Outcome:
 
 
 def _check(config: Config, sources: Sources) -> None:
+    if config.data.keep == Keep.reference and (config.data.kind != DataKind.answers or sources.data is not None):
+        raise MinilimaError(
+            "data.keep=reference has no reference answers.",
+            "It compares with the seed tasks' own answers: the tasks that are answered must be the seed tasks.",
+            "Add data=answers without data.path, or choose data.keep=judge, longest or majority.",
+        )
     if sources.seeds is not None and sources.seeds.path is not None:
         load_seeds(sources.seeds.path)
     if sources.data is not None and sources.data.path is not None:
@@ -171,7 +177,23 @@ def _requests(config: Config, sources: Sources) -> Requests | None:
 
 
 def _guess(config: Config, sources: Sources) -> Guess | None:
-    """What all steps together ask for."""
+    """What all steps together ask for, and the answers of which one is kept."""
+    data, tasks, once = config.data, given_tasks(config, sources), _guess_of_one(config, sources)
+    more = (data.answers_per_task or 1) - 1
+    if once is None or tasks is None or not more or data.kind == DataKind.alpaca:
+        return once
+    instruction, given, written = (mean([tokens(task[part]) for task in tasks]) for part in range(3))
+    answer = TOKENS_A_WORD * data.answer_words if data.answer_words else written
+    number = len(tasks) if data.kind == DataKind.answers else data.instructions * data.instances_per_task
+    asked = instruction + given + TEMPLATE_TOKENS
+    shown = data.instance_demonstrations * (asked + answer) if data.kind == DataKind.self_instruct else 0
+    rated = number * (more + 1) if data.keep == Keep.judge else 0
+    prompt = once[1] + round(more * number * (asked + shown) + rated * (asked + answer))
+    return once[0] + more * number + rated, prompt, once[2] + round(more * number * answer + rated)
+
+
+def _guess_of_one(config: Config, sources: Sources) -> Guess | None:
+    """What all steps together ask for, with one answer to each task."""
     data, tasks = config.data, given_tasks(config, sources)
     if tasks is None:
         return None
