@@ -19,13 +19,13 @@ _MARK = "# %%"
 def cells(source: str) -> list[tuple[bool, str]]:
     """(whether it is text, what is in it) of each cell."""
     parts = source.split(f"{_MARK}")[1:]
-    found = []
+    parsed = []
     for part in parts:
         head, _, body = part.partition("\n")
         is_text = "[markdown]" in head
         lines = [line.removeprefix("# ").removeprefix("#") if is_text else line for line in body.strip().split("\n")]
-        found.append((is_text, "\n".join(lines)))
-    return found
+        parsed.append((is_text, "\n".join(lines)))
+    return parsed
 
 
 def build(source: str) -> dict[str, Any]:

@@ -44,6 +44,9 @@ def handle(*, run: str, against: str | None, blind: bool, prompts: Path | None, 
             f"{option} belongs to --blind." if option and not blind else "--blind needs --against.",
             "For example: minilima chat outputs/runs/quickstart-0123abcd --against base --blind",
         )
+    if max_tokens < 1:
+        fix = "For example: minilima chat outputs/runs/quickstart-0123abcd --max-tokens 256"
+        raise MinilimaError("This chat command cannot be read.", f"--max-tokens is {max_tokens}; it must be 1 or more.", fix)
     opened = open_run(run)
     setting = opened.settings.get
     sampling = Sampling(

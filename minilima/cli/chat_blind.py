@@ -66,8 +66,8 @@ def _compare_one(prompt: str, tuned: Speaker, other: Speaker, sampling: Sampling
     speakers = (other, tuned)
     answers = [""] * 2
     with console.texts_beside(_LETTERS) as show:
-        for place, which in enumerate(order):
-            answers[which] = spoken(Talk(sampling=sampling), speakers[which], prompt, partial(show, place))
+        for number, which in enumerate(order):
+            answers[which] = spoken(Talk(sampling=sampling), speakers[which], prompt, partial(show, number))
     key = console.read_key(", ".join(f"{key} = {meaning}" for key, meaning in _KEYS.items()) + "? ", tuple(_KEYS))
     if key in (None, "q"):
         return None

@@ -1,6 +1,6 @@
 """The verb `serve`: a run's tuned model behind an OpenAI-compatible endpoint, by vLLM or by transformers.
 
-It hands over: the server's process takes the place of this one, so that its messages and Ctrl-C are its own. transformers serve
+It hands over: the server's process replaces this one, so that its messages and Ctrl-C are its own. transformers serve
 lists only what lies in a cache of the hub's form, so it gets one that holds links to this model alone.
 """
 
@@ -62,7 +62,7 @@ def handle(*, run: str, host: str, port: int, engine: str | None) -> int:
 
 
 def become(program: str, arguments: list[str], environment: dict[str, str]) -> None:
-    """Puts the program in this process's place."""
+    """Replaces this process by the program."""
     os.execve(program, arguments, environment)  # noqa: S606 - the point of the verb
 
 
@@ -91,10 +91,10 @@ def _program(engine: str) -> str:
 
 def command(engine: str, program: str, model: Path, host: str, port: int) -> list[str]:
     """What becomes the server."""
-    place = ["--host", host, "--port", str(port)]
+    address = ["--host", host, "--port", str(port)]
     if engine == "vllm":
-        return [program, "serve", str(model), "--served-model-name", model.name, *place]
-    return [program, "serve", f"{_OWNER}/{model.name}", *place]
+        return [program, "serve", str(model), "--served-model-name", model.name, *address]
+    return [program, "serve", f"{_OWNER}/{model.name}", *address]
 
 
 _OWNER = "minilima"

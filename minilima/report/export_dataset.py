@@ -133,9 +133,13 @@ def _write_datasets(folder: Path, examples: Sequence[Example]) -> None:
 
     text, number = datasets.Value("string"), datasets.Value("float64")
     names = ("id", "system", "instruction", "input", "output", "source", "prompt", "request", "nearest_id")
-    columns = dict.fromkeys(names, text) | dict.fromkeys(("score", "nearest_rouge"), number)
+    columns: dict[str, Any] = dict.fromkeys(names, text) | dict.fromkeys(("score", "nearest_rouge"), number)
     columns |= {"history": datasets.List(datasets.List(text)), "parents": datasets.List(text)}
     columns |= {"is_classification": datasets.Value("bool"), "round": datasets.Value("int64")}
+    if scored := sorted({name for example in examples for name in example.scores or ()}):
+        columns["scores"] = dict.fromkeys(scored, number)
+    else:
+        columns["scores"] = datasets.Value("null")
     rows = [{name: getattr(example, name) for name in columns} for example in examples]
     table = datasets.Dataset.from_list(rows, features=datasets.Features(columns))
     (folder / "data").mkdir()

@@ -1,7 +1,7 @@
 """Takes a tuned model out of the store as a folder that other people can load, with a model card.
 
 store/model-… ─> FOLDER/*.safetensors  config.json  tokenizer.json  chat_template.jinja  generation_config.json  README.md
-store/model-…/adapter ─> the same place, with --adapter: adapter_model.safetensors and adapter_config.json
+store/model-…/adapter ─> the same folder, with --adapter: adapter_model.safetensors and adapter_config.json
                          FOLDER/model-q8_0.gguf  Modelfile, with --gguf (gguf.py)
 """
 
@@ -84,7 +84,7 @@ def facts_of(run: OpenedRun, *, adapter: bool, data_set: str | None) -> ModelFac
         benchmarks=[BenchmarkChange.from_json(change) for change in run.record.get("benchmarks", ())],
         judge=run.record["judge"],
         judge_name=str(judge_name),
-        origin=origin_of(run.settings, manifests, run.record.get("sources", [])),
+        origin=origin_of(run.settings, run.record.get("sources", [])),
         data_set=data_set,
         sampling={name: value for name, value in sampling.items() if value is not None},
         command=manifests["model"]["command"],

@@ -1,7 +1,7 @@
 """A finished run by its folder: what run.json says, where each stage lies in the store, and which model it began with."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def open_run(name: str, outputs: Path = Path("outputs")) -> OpenedRun:
         MinilimaError: there is none, there are several, or run.json cannot be read.
     """
     folder = _folder(name, outputs / "runs")
-    record = recorded(folder / "run.json", lambda written: written, "Run its command again, which writes the file again.")
+    record = recorded(folder / "run.json", _checked, "Run its command again, which writes the file again.")
     entries, manifests = {}, {}
     for stage in record["stages"]:
         path = (folder / stage["path"]).resolve()
@@ -86,6 +86,16 @@ def open_run(name: str, outputs: Path = Path("outputs")) -> OpenedRun:
             manifests[stage["role"]] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     settings = settings_of(record["config"])
     return OpenedRun(folder=folder, record=record, settings=settings, entries=entries, manifests=manifests)
+
+
+def _checked(written: Any) -> Mapping[str, Any]:
+    """run.json, which has to name its stages and settings."""
+    stages: Sequence[Mapping[str, Any]] = written["stages"]
+    return {
+        **written,
+        "stages": [{"role": stage["role"], "path": stage["path"]} for stage in stages],
+        "config": {**written["config"]},
+    }
 
 
 def _folder(name: str, runs: Path) -> Path:

@@ -130,10 +130,8 @@ def _interval(estimate: Mapping[str, float], form: str) -> str:
     return f"{value} ({estimate['low']:{form}} to {estimate['high']:{form}})" if "low" in estimate else value
 
 
-def origin_of(
-    settings: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]], sources: Sequence[Mapping[str, Any]]
-) -> Origin:
-    """Who wrote the rows that the model was trained on, by the settings and manifests of its run."""
+def origin_of(settings: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> Origin:
+    """Who wrote the rows that the model was trained on, by the settings and the source files of its run."""
     if settings.get("data.kind") == "file":
         file = next((item for item in sources if item["what"] == "data"), None)
         name = (

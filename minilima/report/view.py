@@ -147,7 +147,7 @@ def _sweeps(outputs: Path) -> list[dict[str, Any]]:
 
 def builds(outputs: Path, now: float | None = None) -> list[dict[str, Any]]:
     """The stages that are being built, the one that reported last first."""
-    found = []
+    stages = []
     for scratch in outputs.glob("store/.work/*/scratch"):
         reports = read_progress(scratch)
         try:
@@ -155,8 +155,8 @@ def builds(outputs: Path, now: float | None = None) -> list[dict[str, Any]]:
         except (OSError, ValueError):
             continue
         if reports:
-            found.append(_build(scratch, job, reports, time.time() if now is None else now))
-    return sorted(found, key=lambda build: build["silent_seconds"])
+            stages.append(_build(scratch, job, reports, time.time() if now is None else now))
+    return sorted(stages, key=lambda build: build["silent_seconds"])
 
 
 def _build(scratch: Path, job: Mapping[str, Any], reports: Sequence[Reported], now: float) -> dict[str, Any]:

@@ -34,9 +34,11 @@ def open_server(outputs: Path, port: int) -> ThreadingHTTPServer:
     Handler.library, Handler.page = library, page
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise MinilimaError(
-            f"The port {port} cannot be used.", f"{error.strerror or error}.", "Choose another one: minilima view --port 8099"
+            f"The port {port} cannot be used.",
+            f"{getattr(error, 'strerror', None) or error}.",
+            "Choose another one: minilima view --port 8099",
         ) from None
 
 

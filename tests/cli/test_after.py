@@ -57,6 +57,10 @@ def test_a_run_is_named_by_its_folder_or_by_how_its_name_begins(run: Path, capfd
     assert open_run(str(run)).model == open_run("tiny-01", outputs).model
     assert main(["chat", str(run.parent / "nope")]) == 1
     assert "There is no run" in capfd.readouterr().err
+    (run.parent / "broken-1").mkdir()
+    (run.parent / "broken-1" / "run.json").write_text('{"stages": [{}]}')
+    assert main(["chat", str(run.parent / "broken-1")]) == 1
+    assert "Traceback" not in capfd.readouterr().err
     shutil.rmtree(open_run(str(run)).model)
     assert main(["export", "model", str(run), str(outputs / "out")]) == 1
     assert "has no tuned model" in capfd.readouterr().err
@@ -116,6 +120,7 @@ MISTAKES = [
     (["export", "model", "x", "y", "--push-to-hub", "z"], "is no name on the hub"),
     (["export", "alpaca_eval", "x", "--linked-to", "a/b"], "belongs to export model and export data"),
     (["chat", "x", "--blind"], "--blind needs --against"),
+    (["chat", "x", "--max-tokens", "0"], "it must be 1 or more"),
     (["chat", "x", "--labels", "y"], "--labels belongs to --blind"),
 ]
 

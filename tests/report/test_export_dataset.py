@@ -43,6 +43,7 @@ ROWS: list[dict[str, Any]] = [
     {
         "id": "m1", "instruction": "Translate.", "input": "Le chat.\n\n", "output": "The cat. \u2028 猫", "source": "machine",
         "prompt": "Task: Translate.\nLe chat.", "round": 1, "parents": ["s1", "s2"], "request": "a1b2", "score": 4.5,
+        "scores": {"difficulty": 0.5, "quality": 4.5},
     },
     {"id": "m2", "instruction": HOSTILE, "input": HOSTILE, "output": HOSTILE, "source": "machine", "nearest_rouge": 0.25},
 ]  # fmt: skip

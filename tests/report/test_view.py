@@ -49,17 +49,17 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_progress_is_written_at_most_once_a_second_and_a_broken_line_is_left_out(tmp_path: Path) -> None:
-    told: list[Progress] = []
+    passed: list[Progress] = []
     clock = iter([10.0, 10.5, 11.5, 11.6])
-    report = written_too(tmp_path, told.append, lambda: next(clock))
+    report = written_too(tmp_path, passed.append, lambda: next(clock))
     for done in (1, 2, 3, 4):
         report(Progress(done=done, total=4, unit="steps"))
-    assert [item.done for item in told] == [1, 2, 3, 4]
+    assert [item.done for item in passed] == [1, 2, 3, 4]
     assert [item.done for item in read_progress(tmp_path)] == [1, 3, 4], "the last one is always written"
     with (tmp_path / "progress.jsonl").open("a") as file:
         file.write('{"at": 1')
     assert len(read_progress(tmp_path)) == 3 and read_progress(tmp_path / "nowhere") == []
-    written_too(tmp_path / "nowhere", told.append)(Progress(done=1, total=1, unit="steps"))
+    written_too(tmp_path / "nowhere", passed.append)(Progress(done=1, total=1, unit="steps"))
 
 
 def test_a_build_has_its_rate_what_is_left_and_its_losses(outputs: Path) -> None:
@@ -118,6 +118,8 @@ def test_only_reports_are_served_and_only_to_this_machine(address: str, outputs:
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["view", str(tmp_path / "nope")]) == 1
     assert "There is no folder" in capfd.readouterr().err
+    assert main(["view", str(tmp_path), "--port", "99999"]) == 1
+    assert "The port 99999 cannot be used" in capfd.readouterr().err
 
 
 def listen(page: "Page", address: str, heard: list[str]) -> None:

@@ -38,8 +38,8 @@ function showBuilds(builds) {
       build.replies.length ? element("details", {}, element("summary", {}, "The last replies in this folder"), ...build.replies.map((text) => element("p", { class: "text small words" }, text))) : null);
   });
   const open = [...document.querySelectorAll("#builds details")].map((item) => item.open);
-  const place = document.getElementById("builds");
-  place.replaceChildren(...(cards.length ? cards : [element("p", { class: "card" }, "Nothing is being built.")]));
+  const list = document.getElementById("builds");
+  list.replaceChildren(...(cards.length ? cards : [element("p", { class: "card" }, "Nothing is being built.")]));
   document.querySelectorAll("#builds details").forEach((item, index) => { item.open = Boolean(open[index]); });
 }
 
@@ -73,13 +73,13 @@ function showRuns({ runs, settings, skipped }) {
   const headings = columns.map((title, index) => element("th", title === "win rate, %" ? { class: "number", "data-first": "falling", "aria-sort": "descending" } : index > settings.length ? { class: "number" } : {}, element("button", { type: "button" }, title)));
   document.getElementById("headings").replaceChildren(element("th", {}, element("span", { class: "small" }, "compare")), ...headings);
   document.getElementById("rows-of-runs").replaceChildren(...runs.map(row));
-  wireHeadings();
+  wireHeadings(document.querySelector("#table-card table"));
   const block = document.getElementById("skipped");
   block.hidden = !skipped.length;
   block.querySelector("summary").textContent = `${counted(skipped.length, "run")} cannot be compared`;
   block.querySelector("ul").replaceChildren(...skipped.map((reason) => element("li", {}, reason)));
   const names = new Set(runs.map((run) => run.name));
-  for (let place = chosen.length - 1; place >= 0; place--) if (!names.has(chosen[place])) chosen.splice(place, 1);
+  for (let index = chosen.length - 1; index >= 0; index--) if (!names.has(chosen[index])) chosen.splice(index, 1);
 }
 
 function row(run) {
@@ -105,28 +105,17 @@ function row(run) {
 }
 
 async function compareChosen() {
-  const place = document.getElementById("comparison");
-  place.hidden = chosen.length < 2;
-  if (place.hidden) return;
+  const card = document.getElementById("comparison");
+  card.hidden = chosen.length < 2;
+  if (card.hidden) return;
   const asked = chosen.map((name) => `run=${encodeURIComponent(name)}`).join("&");
-  const found = await (await fetch(`compare.json?${asked}`)).json();
-  if (found.error) { place.replaceChildren(element("p", {}, found.error)); return; }
+  const compared = await (await fetch(`compare.json?${asked}`)).json();
+  if (compared.error) { card.replaceChildren(element("p", {}, compared.error)); return; }
   const signed = (value) => (value < 0 ? "" : "+") + value.toFixed(1);
-  place.replaceChildren(
-    element("h3", {}, `Compared with ${found.against}`),
-    ...found.rows.map((item) => element("p", {}, element("strong", {}, item.label), ": ",
+  card.replaceChildren(
+    element("h3", {}, `Compared with ${compared.against}`),
+    ...compared.rows.map((item) => element("p", {}, element("strong", {}, item.label), ": ",
       item.difference === undefined ? item.note : `${signed(item.difference)} points, 95 % interval ${signed(item.low)} to ${signed(item.high)}; p = ${item.p.toFixed(4)} (paired bootstrap, Holm), ${item.mcnemar.toFixed(4)} (McNemar); ${item.prompts} shared prompts. ${item.note}`)));
-}
-
-function wireHeadings() {
-  const table = document.querySelector("#table-card table");
-  const headings = [...table.tHead.rows[0].cells];
-  headings.forEach((heading, column) => heading.querySelector("button")?.addEventListener("click", () => {
-    const falls = heading.getAttribute("aria-sort") === "ascending" || (heading.dataset.first === "falling" && !heading.hasAttribute("aria-sort"));
-    for (const other of headings) other.removeAttribute("aria-sort");
-    heading.setAttribute("aria-sort", falls ? "descending" : "ascending");
-    table.tBodies[0].append(...sorted([...table.tBodies[0].rows], column, falls));
-  }));
 }
 
 function showSweeps(sweeps) {
