@@ -18,6 +18,7 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.benchmarks import build_base_benchmark
 from minilima.evaluate.harness import item_rows
 from minilima.formats.files import read_jsonl, write_jsonl
+from minilima.formats.records import OnProgress, Progress
 from minilima.pipeline import stages
 from minilima.run.sources import resolve
 from minilima.run.stages.benchmarks import pairs
@@ -75,12 +76,14 @@ def config_of(model: Path, data: Path, task: str, *more: str) -> Config:
     return load_config([f"model.path={model}", f"benchmarks=[{task}]", f"benchmark.data={data}", *more])
 
 
-def score(config: Config, folder: Path, task: str) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
+def score(
+    config: Config, folder: Path, task: str, on_progress: OnProgress = lambda progress: None
+) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
     job = Job(
         kind="base_benchmark", role=f"{task}_base", key="k", work=folder / task, inputs={}, config=config,
         sources=resolve(config), cache=folder / "replies.sqlite",
     )  # fmt: skip
-    outcome = build_base_benchmark(job, lambda progress: None)
+    outcome = build_base_benchmark(job, on_progress)
     return outcome, read_jsonl(job.work / "items.jsonl"), json.loads((job.work / "results.json").read_text())
 
 
@@ -110,7 +113,24 @@ def test_the_figures_are_those_of_the_harness_own_command(
     assert sum(row["scores"][first] for row in rows) / 5 == theirs[f"{first},none"]
 
 
-def test_what_was_computed_is_not_computed_again_and_a_killed_run_goes_on(tmp_path: Path, model: Path, data: Path) -> None:
+def test_a_run_that_stops_in_the_middle_goes_on_with_the_replies_that_came(tmp_path: Path, model: Path, data: Path) -> None:
+    config, seen = config_of(model, data, "arc_easy", "benchmark.size=2"), 0
+
+    def stops(progress: Progress) -> None:
+        nonlocal seen
+        seen = progress.done
+        if seen == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(config, tmp_path, "arc_easy", stops)
+    outcome, rows, _ = score(config, tmp_path, "arc_easy")
+    assert (outcome.usage.cached, outcome.usage.calls) == (3, 5), "four continuations of each question"
+    _, whole, _ = score(config, tmp_path / "apart", "arc_easy")
+    assert rows == whole
+
+
+def test_what_was_computed_is_not_computed_again(tmp_path: Path, model: Path, data: Path) -> None:
     config = config_of(model, data, "arc_easy", "benchmark.size=6")
     _, part, _ = score(config_of(model, data, "arc_easy", "benchmark.size=2"), tmp_path, "arc_easy")
     outcome, rows, _ = score(config, tmp_path, "arc_easy")
@@ -134,12 +154,27 @@ def test_an_unknown_task_and_missing_data_are_said_in_words(
         (base, _), *_ = pairs(config_of(model, data, task))
         with pytest.raises(MinilimaError, match=f"has no task {task}"):
             base.check(config, resolve(config))
-    for task in ("arc_easy", "ifeval", "mmlu", "gsm8k", "hellaswag", "truthfulqa_mc2", "arc_challenge"):
+    for task in ("arc_easy", "mmlu", "gsm8k", "hellaswag", "truthfulqa_mc2", "arc_challenge"):
         (base, _), *_ = pairs(config_of(model, data, task))
         base.check(config, resolve(config))
     with pytest.raises(MinilimaError, match="could not be read") as missing:
         score(config_of(model, tmp_path, "arc_easy"), tmp_path, "arc_easy")
     assert "benchmark.data" in missing.value.fix
+
+
+def test_ifeval_is_refused_before_anything_runs_where_it_could_not_count_sentences(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nltk
+
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    monkeypatch.setattr(nltk, "download", lambda *_, **__: False)
+    config = config_of(model, data, "ifeval")
+    ((base, _),) = pairs(config)
+    with pytest.raises(MinilimaError, match="punkt_tab"):
+        base.check(config, resolve(config))
+    (tmp_path / "tokenizers" / "punkt_tab").mkdir(parents=True)
+    base.check(config, resolve(config))
 
 
 def test_a_key_holds_task_size_shots_data_and_the_harness_version(model: Path, data: Path, tmp_path: Path) -> None:

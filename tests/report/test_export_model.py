@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
 
 from minilima.cli.export import model_of
 from minilima.config.choices import DeviceKind
@@ -121,7 +121,7 @@ def test_the_real_command_runs_whole_with_a_served_model_and_a_judge(
     model_of(load_config([*built, f"compute.served_at=[{server.url}]"]), out, "build it")
     rows = [{"instruction": f"Say {number} twice", "output": f"It is {number}", "generator": "base"} for number in range(7)]
     (tmp_path / "prompts.json").write_text(json.dumps(rows))
-    name = str(next(iter(yaml.safe_load((out / "configs.yaml").read_text()))))
+    name = str(next(iter(OmegaConf.load(out / "configs.yaml"))))
 
     server.models, server.keys = (name, "gpt-3.5-turbo-0301"), (VALID_KEY, "none")
 

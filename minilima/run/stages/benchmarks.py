@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,8 @@ from minilima.store.job import Job, Outcome
 from minilima.store.sources import Sources
 
 HARNESS = "lm_eval"
+_NAMES = re.compile(r"\s*-?\s*(task|group|tag)\s*:|\s*-\s*[\w.+-]+\s*$")
+"""A line of a task's file that may name it, its group or a tag."""
 
 
 def pairs(config: Config) -> list[tuple[Spec, Spec]]:
@@ -88,27 +91,44 @@ def _check(config: Config, task: str) -> None:
             f"Only {verifiable.NAME} runs without it.",
             f"Install it: pip install 'minilima[benchmarks]'. Or use benchmarks=[{verifiable.NAME}].",
         )
-    if not _is_task(task):
+    if task not in _tasks():
         what = f"lm-evaluation-harness has no task {task}."
         raise MinilimaError(
             what, "None of its files defines it.", "`lm_eval ls tasks` lists all of them; correct benchmarks=[…]."
         )
+    if "ifeval" in task:
+        _check_sentences(task)
     folder = config.benchmark.data
     if folder is not None and not Path(folder).expanduser().is_dir():
         what = f"There is no folder {folder}."
         raise MinilimaError(what, f"benchmark.data names it; paths count from {Path.cwd()}.", "Correct benchmark.data=…")
 
 
-def _is_task(name: str) -> bool:
-    """Whether a file of the harness names such a task, group or tag; read as text, since its import is slow and loads torch."""
+def _check_sentences(task: str) -> None:
+    """IFEval counts sentences with NLTK's tables, which the harness would miss only after all replies are there."""
+    import nltk
+
+    try:
+        nltk.data.find("tokenizers/punkt_tab")
+    except LookupError:
+        if not nltk.download("punkt_tab", quiet=True):
+            raise MinilimaError(
+                f"benchmarks={task} needs NLTK's punkt_tab, which is not on this machine and could not be fetched.",
+                "It counts sentences with these tables; $NLTK_DATA names a folder that holds tokenizers/punkt_tab.",
+                "Where there is a network: python -m nltk.downloader punkt_tab. Without them, leave this benchmark out.",
+            ) from None
+
+
+@cache
+def _tasks() -> frozenset[str]:
+    """What the harness's files name as tasks, groups and tags; read as text, since its import is slow and loads torch."""
     installed = find_spec(HARNESS)
-    places = installed.submodule_search_locations if installed else None
-    named = re.compile(rf"""(?m)[\s:"'-]{re.escape(name)}["']?\s*$""")
-    return any(
-        named.search(file.read_text(encoding="utf-8", errors="ignore"))
-        for place in places or ()
-        for file in Path(place, "tasks").rglob("*.yaml")
-    )
+    folders = [Path(place, "tasks") for place in (installed.submodule_search_locations or ()) if place] if installed else []
+    names: set[str] = set()
+    for file in (file for folder in folders for file in folder.rglob("*.yaml")):
+        text = file.read_text(encoding="utf-8", errors="ignore")
+        names.update(line.rpartition(":")[2].strip(" -'\"") for line in text.splitlines() if _NAMES.match(line))
+    return frozenset(names)
 
 
 def _outcome(metrics: Mapping[str, Any]) -> str:
