@@ -88,7 +88,7 @@ def test_ctrl_c_stops_with_the_line_that_goes_on(tmp_path: Path, server: ModelSe
     server.faults = ["hang"] * 100
     arguments = [
         "until=pool", "generator=openai", f"endpoints.generator.base_url={server.url}", "generator.model=writer-small",
-        "data.blocked_words=[image, draw]", f"paths.outputs={tmp_path / 'out'}",
+        "data.blocked_words=[image, draw]", f"paths.outputs={tmp_path / 'out'}", "endpoints.generator.probe=false",
     ]  # fmt: skip
     command = [sys.executable, "-m", "minilima", *arguments]
     # A shell lets what it runs in the background ignore Ctrl-C, and the tests may be such a thing.
@@ -99,7 +99,7 @@ def test_ctrl_c_stops_with_the_line_that_goes_on(tmp_path: Path, server: ModelSe
     ) as run:
         assert run.stdout is not None
         told = [run.stdout.readline()]
-        while "pool: started" not in told[-1]:
+        while told[-1] and "pool: started" not in told[-1]:
             told.append(run.stdout.readline())
         os.killpg(run.pid, signal.SIGINT)
         told += run.stdout.readlines()
