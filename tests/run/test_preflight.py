@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from minilima import environment
 from minilima.config.compose import load_config
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
@@ -82,7 +83,14 @@ def test_a_gpu_that_is_demanded_and_not_there_is_noticed_before_the_first_stage(
 def test_a_gpu_may_be_there_without_its_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(gpus, "visible_gpus", list)
-    monkeypatch.setattr(gpus.Path, "exists", lambda path: str(path) == "/dev/kfd")
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/kfd")
     assert gpus.may_have_gpu()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert not gpus.may_have_gpu()
+
+
+def test_the_provenance_of_a_result_names_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert environment.describe()["threads"] == "3"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert int(environment.describe()["threads"]) >= 1
