@@ -260,6 +260,11 @@ def git() -> dict[str, Any]:
     return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
 
 
+def threads() -> str:
+    """CPU threads that arithmetic is shared among: $OMP_NUM_THREADS, or one for each core that this process may use."""
+    return os.environ.get("OMP_NUM_THREADS") or str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count())
+
+
 def describe() -> dict[str, Any]:
     """The provenance block of a manifest."""
     return {
@@ -267,6 +272,7 @@ def describe() -> dict[str, Any]:
         "host": host(),
         "platform": platform.platform(),
         "python": platform.python_version(),
+        "threads": threads(),
         "packages": packages(),
         "git": git(),
         "command": shlex.join(sys.orig_argv),

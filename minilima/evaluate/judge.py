@@ -12,7 +12,7 @@ from minilima.config.choices import JudgeKind, Orders
 from minilima.config.schema import JudgeConfig
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import JudgeForm, Letters, check_form, form_named
-from minilima.formats.eval_sets import load_eval_set
+from minilima.formats.eval_sets import load_eval_set, require_references
 from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.records import TIE, Answer, OnProgress, Progress, Usage, Verdict
 from minilima.models.cache import CachedModel
@@ -80,13 +80,7 @@ def _by_reference(
     from minilima.evaluate.judge_reference import Closeness
 
     config = job.config
-    lacking = [tuned.id for _, tuned in pairs if not references.get(tuned.id)]
-    if lacking:
-        raise MinilimaError(
-            f"{len(lacking):,} of {len(pairs):,} prompts have no reference answer.",
-            f"judge=reference compares with it; the first is {lacking[0]!r}.",
-            "Add it (output in an evaluation set, reference in labelled pairs), or choose another judge.",
-        )
+    require_references({tuned.id: references.get(tuned.id) for _, tuned in pairs})
     measure = Closeness(config.judge.embedding_weight)
     verdicts = []
     for base, tuned in pairs:

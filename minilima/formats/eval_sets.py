@@ -104,6 +104,23 @@ def eval_set_identity(path: Path) -> str:
     return sha256 if now == before else sha256_text(canonical_json([sha256, now]))
 
 
+def require_references(references: Mapping[str, str | None]) -> None:
+    """Stops where a prompt has no reference answer, for a judge that compares with it.
+
+    Args:
+        references: by the prompt's id.
+
+    Raises:
+        MinilimaError: some prompts have none.
+    """
+    if lacking := [identity for identity, reference in references.items() if not reference]:
+        raise MinilimaError(
+            f"{len(lacking):,} of {len(references):,} prompts have no reference answer.",
+            f"judge=reference compares with it; the first is {lacking[0]!r}.",
+            "Add it (output in an evaluation set, reference in labelled pairs), or choose another judge.",
+        )
+
+
 def read_references(path: Path, name: str, prompts: list[EvalPrompt]) -> list[Answer]:
     """The answer to each prompt, matched by its text, an input included; other rows of the file are ignored.
 

@@ -46,9 +46,10 @@ def track(summary: Summary, config: Config) -> Summary:
 
 
 def _sync(folders: Sequence[str]) -> str:
-    """The command, with paths from here where they are below."""
+    """The command, with paths from here where they are below: it sends what W&B's folder holds and has not sent before."""
     here = Path.cwd()
-    near = [str(path.relative_to(here)) if path.is_relative_to(here) else str(path) for path in map(Path, folders)]
+    holding = dict.fromkeys(Path(folder).parent for folder in folders)
+    near = [str(path.relative_to(here)) if path.is_relative_to(here) else str(path) for path in holding]
     return shlex.join(["wandb", "sync", *near])
 
 

@@ -33,6 +33,14 @@ def visible_gpus() -> list[str]:
     return [str(index) for index in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
 
 
+def may_have_gpu() -> bool:
+    """Whether torch may see a GPU: one is listed, or a driver's device is there whose tools are not (containers, ROCm, WSL)."""
+    if visible_gpus():
+        return True
+    hidden = "CUDA_VISIBLE_DEVICES" in os.environ
+    return not hidden and any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
+
+
 @contextmanager
 def leased(count: int, gpus: Sequence[str], on_wait: Callable[[], None] = lambda: None) -> Iterator[list[str]]:
     """Holds `count` of `gpus` until the block ends; yields which.

@@ -1,12 +1,14 @@
 """What is asked before anything is spent: is every key, model and input there, and may this much be spent?"""
 
 from minilima import console
+from minilima.config.choices import DeviceKind
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import check_form
 from minilima.models.budget import key_problem, missing_key
 from minilima.models.engines import check_engine
 from minilima.run.dry_run import check_source
+from minilima.run.gpus import may_have_gpu
 from minilima.run.graph import Graph
 from minilima.run.plan import Plan
 from minilima.store.entries import Store
@@ -67,6 +69,8 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
     for who in sorted(asked):
         if not names[who] and not (who == "judge" and sources.annotators_ask_openai):
             raise MinilimaError(f"{who}.model is not set.", "An endpoint needs the name of a model.", f"Add {who}.model=…")
+    if any(node.spec.uses_gpu(config, sources) for node in missing):
+        _check_gpu(config)
     if missing:
         check_engine(config)
     for source in (sources.generator, sources.judge) if missing else ():
@@ -80,6 +84,17 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
             "The hub could not be reached, or HF_HUB_OFFLINE is set; nothing was started.",
             "Fetch it where there is a network (`minilima plan` for data, `hf download` for models; $HF_ENDPOINT: a mirror). "
             f"Or run locally with: {LOCALLY}",
+        )
+
+
+def _check_gpu(config: Config) -> None:
+    """Stops where a GPU is demanded and this machine has none; other machines are asked when they start."""
+    elsewhere = config.compute.nodes != 1 or config.compute.hostfile is not None
+    if config.compute.device == DeviceKind.cuda and not elsewhere and not may_have_gpu():
+        raise MinilimaError(
+            "There is no GPU.",
+            "compute.device=cuda demands one, and this process may use none; nothing was started.",
+            "Use compute=cpu, or compute=auto, which takes a GPU where there is one.",
         )
 
 

@@ -41,8 +41,16 @@ def _recipe_of_others(config: Config, sources: Sources) -> dict[str, Any]:
 
 
 def _describe_as(who: str, config: Config, sources: Sources) -> str:
-    some = f"the first {config.eval_set.size} of " if config.eval_set.size else ""
-    return f"the {who} model on {some}{sources.eval_set.name}, up to {config.eval.max_tokens:,} tokens each"
+    return f"the {who} model on {_which(config, sources)}{sources.eval_set.name}, up to {config.eval.max_tokens:,} tokens each"
+
+
+def _which(config: Config, sources: Sources) -> str:
+    """Which prompts of the set; how many there are, where that is fewer than asked for."""
+    size = config.eval_set.size
+    there = count_prompts(sources.eval_set, size)
+    if size and there and there < size:
+        return f"all {there:,} (not {size:,}) prompts of "
+    return f"the first {size} of " if size else ""
 
 
 def _describe_others(config: Config, sources: Sources) -> str:

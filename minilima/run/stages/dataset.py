@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from minilima.config.choices import DataKind, GeneratorKind, Select, Until
@@ -78,8 +79,19 @@ def _served(config: Config) -> GeneratorConfig | JudgeConfig:
 
 def _describe(config: Config, sources: Sources) -> str:
     size = f"{config.dataset.size:,} examples" if config.dataset.size else "all examples that pass the filters"
+    if (most := _most(config, sources)) is not None and config.dataset.size and most < config.dataset.size:
+        size = f"at most {most:,} (not {config.dataset.size:,}) examples"
     seeds = ", seeds among them" if config.dataset.include_seeds else ""
     return size + seeds + _cost_text(config, sources)
+
+
+def _most(config: Config, sources: Sources) -> int | None:
+    """Examples that there can be before filters, where the rows are at hand: an import's; None where they are to be written."""
+    if config.data.kind != DataKind.file or sources.data is None or sources.data.path is None:
+        return None
+    with suppress(MinilimaError):  # the pool's check says what is wrong
+        return len(_lengths(config, sources))
+    return None
 
 
 def _cost_text(config: Config, sources: Sources) -> str:

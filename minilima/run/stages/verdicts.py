@@ -7,7 +7,7 @@ from minilima.config.choices import JudgeKind, Orders, Until
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import form_named
-from minilima.formats.eval_sets import load_eval_set, read_references
+from minilima.formats.eval_sets import load_eval_set, read_references, require_references
 from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import OnProgress
 from minilima.models.packaged import PACKAGED
@@ -74,11 +74,14 @@ def _build(job: Job, on_progress: OnProgress) -> Outcome:
 
 
 def _check(config: Config, sources: Sources) -> None:
-    """Answers that are the set's own cannot lose against it: refused with judge=reference."""
+    """judge=reference needs the set's own answers, and answers that are the set's own cannot lose against it."""
     given = sources.reference
-    if config.judge.kind != JudgeKind.reference or given is None or sources.eval_set.path is None:
+    if config.judge.kind != JudgeKind.reference or sources.eval_set.path is None:
         return
     asked = load_eval_set(sources.eval_set.local_path, config.eval_set.size)
+    require_references({prompt.id: prompt.output for prompt in asked})
+    if given is None:
+        return
     answers = read_references(given.local_path, given.name, asked)
     own = sum(answer.output == prompt.output for answer, prompt in zip(answers, asked, strict=True))
     if own > len(asked) / 2:
