@@ -222,7 +222,10 @@ def _yardstick(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         # Answers from outside are the same baseline whichever model's loss is measured beside them.
         asked.pop("model", None)
     prompts = [asked.pop(name, None) for name in ("eval_set", "size")]
-    judge = [manifests["verdicts"]["recipe"], manifests["verdicts"]["inputs"].get("judge")]
+    recipe = manifests["verdicts"]["recipe"]
+    # A judge that reads the set's own answers has the prompts in its recipe; on another set it is the same judge.
+    judge = [{name: value for name, value in recipe.items() if name not in ("eval_set", "size")}]
+    judge.append(manifests["verdicts"]["inputs"].get("judge"))
     return {
         "evaluation prompts": canonical_json(prompts),
         "baseline": canonical_json(asked),

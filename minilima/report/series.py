@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minilima.report.compare import ComparedRun, Table, label
+from minilima.report.compare import ComparedRun, Table, distinguishing, label
 from minilima.report.render import legible
 
 SIZE, RATE, SEED = "dataset.size", "sft.learning_rate", "seed"
@@ -33,8 +33,9 @@ def across(table: Table) -> str | None:
 
 def series(table: Table) -> list[Series]:
     """The points by what they have in common; by one setting, or all as one, where that would be too many colours."""
-    others = [name for name in table.settings if name not in (SIZE, SEED)]
-    for names in (others, *([name] for name in others)):
+    differ = [name for name in table.settings if name not in (SIZE, SEED)]
+    others = distinguishing([row.point for row in table.rows], differ)
+    for names in (others, *([name] for name in differ)):
         groups: dict[str, list[tuple[int, ComparedRun]]] = {}
         for index, row in enumerate(table.rows):
             groups.setdefault(label(row.point, names) if names else "", []).append((index, row))

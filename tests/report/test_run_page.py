@@ -243,3 +243,19 @@ def test_the_charts_of_a_run_follow_the_theme_and_share_no_id(page: str) -> None
 def test_a_verdict_is_flipped_where_the_orders_led_to_different_winners() -> None:
     told = {(1.0, 2.0): True, (2.0, 2.0): False, (1.2, 1.4): False, (1.5, 2.0): True, (1.5, 1.5): False, (): False}
     assert {orders: is_flipped(Verdict(id="1", orders=orders)) for orders in told} == told
+
+
+def test_a_card_has_the_reference_answer_and_categories_have_win_rates(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    rows = [{"id": str(number), "instruction": f"Explain thing {number}.", "output": f"gold {number}"} for number in range(6)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = plain_prompts(6, skill=1.0)
+    for number, prompt in enumerate(prompts):
+        prompt["category"] = ("maths", "prose")[number % 2]
+    prompts[0]["preference"] = prompts[2]["preference"] = 1.0
+    done = finished_run(tmp_path, prompts, "eval_set=file", f"eval_set.path={file}", "eval_set.size=null")
+    written = (done.folder / "report.html").read_text(encoding="utf-8")
+    block = re.search(r'id="rows">(.*?)</script>', written, re.DOTALL)
+    assert block and [row["reference"] for row in json.loads(block[1])] == [f"gold {number}" for number in range(6)]
+    assert re.search(r"<td>maths</td><td class=\"number\">33.3 %", written)
+    assert re.search(r"<td>prose</td><td class=\"number\">100.0 %", written)
