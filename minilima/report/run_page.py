@@ -21,6 +21,7 @@ from minilima.evaluate.results import Results
 from minilima.evaluate.statistics import Estimate, win_rate
 from minilima.formats.files import read_jsonl, write_atomic
 from minilima.report.dataset_section import dataset_section
+from minilima.report.origin import origin
 from minilima.report.render import interval, render
 from minilima.report.run_figures import loss_curve
 from minilima.report.runs import Cost, stage_cost
@@ -62,6 +63,7 @@ def write_report(
         data=verdicts or None,
         key=path.parent.name.removeprefix(f"{config.name}-"),
         config=config,
+        origin=origin(config),
         model=Path(config.model.path).name if config.model.path else config.model.hub or config.model.packaged or "the model",
         settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
         win=_win(results),

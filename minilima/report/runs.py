@@ -65,6 +65,8 @@ class FinishedRun:
     """Mean length of the base model's."""
     benchmarks: tuple[BenchmarkChange, ...] = ()
     """What alignment cost or gained, without a judge."""
+    worth: str = ""
+    """What is known of its judge, in a sentence."""
     losses: tuple[tuple[float, float], ...] = ()
     """(step, nats per trained token) of the training."""
 
@@ -170,6 +172,7 @@ def _read_point(folder: Path) -> FinishedRun:
         words=manifests["answers"]["metrics"]["mean_words"],
         base_words=opponent(manifests)["metrics"]["mean_words"],
         benchmarks=tuple(BenchmarkChange.from_json(change) for change in run_json.get("benchmarks", ())),
+        worth=run_json.get("judge") or "",
         losses=tuple((entry["step"], entry["loss"]) for entry in read_jsonl(paths["model"] / "training_log.jsonl")),
     )
 

@@ -3,14 +3,17 @@
 import html
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from minilima.config.compose import load_config, to_dict
 from minilima.formats.records import Verdict
 from minilima.report.headlines import headlines
+from minilima.report.origin import origin
 from minilima.report.render import embed, legible
 from minilima.report.run_figures import (
     BASE,
@@ -258,4 +261,18 @@ def test_a_card_has_the_reference_answer_and_categories_have_win_rates(tmp_path:
     block = re.search(r'id="rows">(.*?)</script>', written, re.DOTALL)
     assert block and [row["reference"] for row in json.loads(block[1])] == [f"gold {number}" for number in range(6)]
     assert re.search(r"<td>maths</td><td class=\"number\">33.3 %", written)
+    assert f"eval_set.path={file}" in html.unescape(written) and "<code>eval_set.path</code>" in written
     assert re.search(r"<td>prose</td><td class=\"number\">100.0 %", written)
+
+
+def test_the_command_of_a_run_composes_to_the_same_settings(tmp_path: Path) -> None:
+    given = ["sft.learning_rate=2e-5", "dataset.size=30", "model.thinking=off", "data.blocked_words=[a b,'it\\'s, so']"]
+    config = load_config(["+experiment=quickstart", *given])
+    told = origin(config)
+    assert told.experiment == "quickstart" and {change.name for change in told.changes} == {
+        "sft.learning_rate", "dataset.size", "model.thinking", "data.blocked_words",
+    }  # fmt: skip
+    program, *overrides = shlex.split(told.command)
+    assert program == "minilima" and to_dict(load_config(overrides)) == to_dict(config)
+    own = origin(load_config(["name=my_own"]))
+    assert (own.experiment, own.changes, own.command) == (None, (), "minilima name=my_own")

@@ -46,6 +46,7 @@ def test_the_page_shows_every_run_with_the_best_first_and_names_what_was_left_ou
     assert "size 30, learning rate 0.0001" in page and page.count('<span class="tag won">best</span>') == 1
     assert "1 run was excluded" in page and "has no verdicts" in page
     assert "of 3 <small>other runs significantly different" in page
+    assert page.count("What the judge is worth") == 1 and "does not stand for people" in html.unescape(page)
 
 
 def test_the_pictures_are_in_the_page_and_beside_it_as_svg_and_png(outputs: Path, page: str) -> None:
