@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PNG_DPI = 300
 """Dots an inch, as journals ask for."""
-INCHES = (4.4, 3.2)
+INCHES = (3.8, 2.9)
 """A page on a telephone shows it at about this size, so that its letters stay legible."""
 LEGEND_LETTERS = 70
 """As many fit in a line above a picture."""

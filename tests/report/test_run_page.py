@@ -260,9 +260,9 @@ def test_a_card_has_the_reference_answer_and_categories_have_win_rates(tmp_path:
     written = (done.folder / "report.html").read_text(encoding="utf-8")
     block = re.search(r'id="rows">(.*?)</script>', written, re.DOTALL)
     assert block and [row["reference"] for row in json.loads(block[1])] == [f"gold {number}" for number in range(6)]
-    assert re.search(r"<td>maths</td><td class=\"number\">33.3 %", written)
+    assert re.search(r"<td>maths</td><td class=\"number\">33.3 <small class=\"soft\">0.0 to 100.0", written)
     assert f"eval_set.path={file}" in html.unescape(written) and "<code>eval_set.path</code>" in written
-    assert re.search(r"<td>prose</td><td class=\"number\">100.0 %", written)
+    assert re.search(r"<td>prose</td><td class=\"number\">100.0 <small class=\"soft\">all alike", written)
 
 
 def test_the_command_of_a_run_composes_to_the_same_settings(tmp_path: Path) -> None:
