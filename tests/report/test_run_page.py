@@ -6,11 +6,13 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from minilima.config.compose import load_config, to_dict
+from minilima.config.schema import Config
 from minilima.formats.records import Verdict
 from minilima.report.headlines import headlines
 from minilima.report.origin import origin
@@ -32,7 +34,9 @@ from minilima.report.run_figures import (
 from minilima.report.summary import Summary
 from minilima.report.verbs import verb_and_noun
 from minilima.report.verdicts import is_flipped
-from tests.report.runs import finished_run, plain_prompts
+from minilima.store.job import Outcome
+from tests.report import runs
+from tests.report.runs import Prompt, finished_run, plain_prompts
 
 HOSTILE = "<script>alert(1)</script> \x1b[31m <img src=x onerror=alert(2)> {{ 7 * 7 }} \u202e end \ud800 </SCRIPT><!-- "
 
@@ -276,3 +280,26 @@ def test_the_command_of_a_run_composes_to_the_same_settings(tmp_path: Path) -> N
     assert program == "minilima" and to_dict(load_config(overrides)) == to_dict(config)
     own = origin(load_config(["name=my_own"]))
     assert (own.experiment, own.changes, own.command) == (None, (), "minilima name=my_own")
+
+
+def test_all_turns_of_an_example_and_what_training_met_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def filled(role: str, config: Config, prompts: Sequence[Prompt], work: Path) -> Outcome:
+        made = fill(role, config, prompts, work)
+        if role == "model":
+            return replace(made, metrics={**made.metrics, "packed": False, "examples_without_loss": 3})
+        if role == "dataset":
+            turns = {"history": [["First question", "First reply"]], "system": "Be brief."}
+            row = {"id": "0", "instruction": "Second question", "input": "", "output": "Last reply", "source": "machine", **turns}
+            (work / "dataset.jsonl").write_text(json.dumps(row) + "\n")
+        return made
+
+    fill = runs._fill
+    monkeypatch.setattr(runs, "_fill", filled)
+    done = finished_run(tmp_path, plain_prompts(3), "model.thinking=off")
+    written = (done.folder / "report.html").read_text(encoding="utf-8")
+    said = ["Be brief.", "First question", "First reply", "asked, turn 2", "Second question", "Last reply"]
+    example = written[written.index("Some examples") : written.index('id="training"')]
+    assert re.findall("|".join(said), example[example.index("<h3>system") :])[: len(said)] == said
+    training = written[written.index('id="training"') :]
+    assert "Trained one example a row" in training and "3 examples have no token to learn" in training
+    assert "Thinking of the model: off" in training

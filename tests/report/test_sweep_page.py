@@ -174,3 +174,13 @@ def test_nothing_is_drawn_with_before_a_picture_is_wanted() -> None:
     pages = "minilima.report.sweep_page, minilima.report.run_page"
     code = f"import sys, {pages}, minilima.cli.compare, minilima.pipeline; print('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_the_same_judge_on_another_set_is_the_same_judge_and_unlike_data_has_no_map(tmp_path: Path) -> None:
+    first = finished_run(tmp_path, plain_prompts(20), "dataset.size=10", "eval_set.size=20", "sft.epochs=1").folder
+    second = finished_run(tmp_path, plain_prompts(30), "dataset.size=30", "eval_set.size=30", "sft.epochs=2").folder
+    runs = read_points([first, second])
+    one, two = (point.yardstick for point in runs.points)
+    assert one["judge"] == two["judge"] and one["evaluation prompts"] != two["evaluation prompts"]
+    page = write_points(runs, tmp_path / "unlike.html").read_text()
+    assert 'id="picture-win_rate_by_size"' in page and "win_rate_map" not in page
