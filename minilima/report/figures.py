@@ -19,7 +19,7 @@ from markupsafe import Markup
 from minilima.formats.files import write_atomic
 from minilima.report.compare import ComparedRun, Table, shown
 from minilima.report.render import legible
-from minilima.report.series import Series, across, describe, natural, running_mean, series
+from minilima.report.series import Series, across, describe, natural, running_mean, series, unlike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +105,7 @@ def _plans(table: Table, groups: Sequence[Series]) -> Iterator[_Plan]:
     if len(sizes) > 1:
         caption = "95 % bootstrap intervals over prompts; the dashed line is no difference from the base model."
         yield _Plan(name="win_rate_by_size", title="Win rate against data size", caption=caption, draw=lambda: by_size(groups))
-    if len(sizes) > 1 and other and not _unlike(table, other):
+    if len(sizes) > 1 and other and not unlike(table, other):
         title = f"Win rate by data size and {other.rpartition('.')[2].replace('_', ' ')}"
         caption = "In percent; where several runs share a cell, their mean, with their number in brackets."
         yield _Plan(name="win_rate_map", title=title, caption=caption, draw=lambda: heat_map(rated, other))
@@ -117,14 +117,6 @@ def _plans(table: Table, groups: Sequence[Series]) -> Iterator[_Plan]:
         yield _Plan(
             name="win_rate_by_length", title="Win rate against answer length", caption=caption, draw=lambda: by_length(groups)
         )
-
-
-_OTHER_DATA = ("data.", "generator.", "seeds.", "model.", "eval_set.", "judge.")
-
-
-def _unlike(table: Table, other: str) -> bool:
-    """Whether the runs differ in more than a map can show: other data, models or judges stand for more than a size."""
-    return not table.comparable or any(name.startswith(_OTHER_DATA) for name in table.settings if name != other)
 
 
 def _axes(x: str, y: str) -> tuple["Figure", "Axes"]:

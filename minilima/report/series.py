@@ -67,3 +67,11 @@ def running_mean(values: Sequence[float], share: int = 20) -> list[float]:
     reach = max(1, len(values) // share) // 2
     near = [values[max(0, index - reach) : index + reach + 1] for index in range(len(values))]
     return [sum(around) / len(around) for around in near]
+
+
+_OTHER_DATA = ("data.", "generator.", "seeds.", "model.", "eval_set.", "judge.")
+
+
+def unlike(table: Table, other: str) -> bool:
+    """Whether the runs differ in more than a map can show: other data, models or judges stand for more than a size."""
+    return not table.comparable or any(name.startswith(_OTHER_DATA) for name in table.settings if name != other)
