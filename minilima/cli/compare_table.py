@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from minilima import console
-from minilima.report.compare import ComparedRun, Table, benchmarks_of, change_on, notes, records
+from minilima.report.compare import ComparedRun, Table, benchmarks_of, change_on, distinguishing, notes, records
 from minilima.report.runs import FinishedRun
 
 
@@ -43,8 +43,10 @@ def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[
     def fits(dropped: Sequence[str]) -> bool:
         return sum(width for heading, width in zip(headings, widths, strict=True) if stays(heading, dropped)) - _GAP <= room
 
-    by_settings = bool(table.settings) and fits(["point", *_DROPPED_FIRST])
-    spare = [*_DROPPED_FIRST[:2], *(["point"] if by_settings else table.settings), *_DROPPED_FIRST[2:]]
+    needed = distinguishing([row.point for row in table.rows], table.settings)
+    implied = [name for name in table.settings if name not in needed]
+    by_settings = bool(needed) and fits(["point", *implied, *_DROPPED_FIRST])
+    spare = [*_DROPPED_FIRST[:2], *(["point", *implied] if by_settings else table.settings), *_DROPPED_FIRST[2:]]
     for number in [0, 1, *range(2 if by_settings else 2 + len(table.settings), len(spare) + 1)]:
         if fits(spare[:number]):
             break
@@ -52,7 +54,13 @@ def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[
     gone = [heading for heading in spare[:number] if heading in headings and not stays(heading, spare[:number])]
     dropped = [heading for heading in gone if heading not in table.settings]
     if spare[:number] and set(table.settings) & set(spare[:number]):
-        dropped.insert(0, f"the {len(table.settings)} settings that differ")
+        hidden = len(set(table.settings) & set(spare[:number]))
+        dropped.insert(
+            0,
+            f"{hidden} of the {len(table.settings)} settings that differ"
+            if by_settings
+            else f"the {hidden} settings that differ",
+        )
     return [shown[column] for column in kept], [[row[column] for column in kept] for row in rows], dropped
 
 

@@ -29,7 +29,7 @@ class ComparedRun:
     """None for the chosen point itself, and where none was chosen."""
     best: bool
     pareto: bool
-    """No other point has both a higher win rate and a lower cost, or one of them with the other equal."""
+    """Above 50 % at some cost, and no other point has both a higher win rate and a lower cost, or one with the other equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,8 @@ def tabulate(points: Sequence[FinishedRun], against: FinishedRun | None = None) 
             best=comparable and point.results.win_rate is not None and _score(point) == _score(rated[0]),
             pareto=comparable
             and point.results.win_rate is not None
+            and _score(point) > 50  # cheap is no merit of what answers no better than the baseline
+            and getattr(point, cost) > 0
             and not any(_dominates(other, point, cost) for other in rated),
         )
         for rank, point in enumerate(rated)
@@ -75,6 +77,20 @@ def _implied_by_kind(name: str, differ: Sequence[str], points: Sequence[Finished
         return False
     kinds = {repr(point.settings.get(kind)) for point in points}
     return len({(repr(point.settings.get(kind)), repr(point.settings.get(name))) for point in points}) == len(kinds)
+
+
+def distinguishing(points: Sequence[FinishedRun], names: Sequence[str]) -> list[str]:
+    """The settings that tell the points apart as well as all of `names` do; what follows from the others is left out."""
+
+    def kinds(chosen: Sequence[str]) -> int:
+        return len({tuple(repr(point.settings.get(name)) for name in chosen) for point in points})
+
+    kept = list(names)
+    for name in reversed(names):
+        fewer = [other for other in kept if other != name]
+        if kinds(fewer) == kinds(names):
+            kept = fewer
+    return kept
 
 
 def choose(name: str | None, points: Sequence[FinishedRun]) -> FinishedRun | None:
@@ -117,7 +133,8 @@ def notes(table: Table, best: str = "* best win rate", front: str = "+ no other 
     lines = [f"Win rates are in percent against {baseline}, with 95 % bootstrap intervals over prompts."]
     if table.comparable:
         cost = "USD" if table.cost == "usd" else "seconds to build"
-        lines.append(f"{best}; {front} is both better and cheaper in {cost}. Shared stages count in each point.")
+        worth = f"; {front} is both better and cheaper in {cost}" if any(row.pareto for row in table.rows) else ""
+        lines.append(f"{best}{worth}. Shared stages count in each point.")
         lines.append(
             "The best of many points is chosen partly by luck; the paired p-values say which differences are significant."
         )

@@ -17,6 +17,7 @@ from minilima.config.compose import to_dict
 from minilima.config.schema import Config
 from minilima.evaluate.benchmark_scores import read_benchmarks
 from minilima.evaluate.judged import read_judged
+from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import write_atomic
 from minilima.report.alpaca_files import write_alpaca_files
 from minilima.report.headlines import judge_warning, judge_worth
@@ -84,8 +85,17 @@ def write_run(
         worth=summary.judge,
         warnings=judge_warning(results) if results is not None else [],
         benchmarks=benchmarks,
+        references=_references(config, sources) if judged is not None else {},
     )
     return summary
+
+
+def _references(config: Config, sources: Sources) -> dict[str, str]:
+    """The evaluation set's own answers, by the prompts' ids; none where its file is not on this machine."""
+    if sources.eval_set.path is None:
+        return {}
+    prompts = load_eval_set(sources.eval_set.path, config.eval_set.size)
+    return {prompt.id: prompt.output for prompt in prompts if prompt.output}
 
 
 def _entries(artifacts: Mapping[str, Artifact], notes: Mapping[str, StageNote]) -> tuple[StageEntry, ...]:

@@ -18,9 +18,10 @@ from minilima.evaluate.judge_cards import Figure, JudgeCard
 from minilima.evaluate.judge_forms import form_shown
 from minilima.evaluate.judged import Judged, opponent
 from minilima.evaluate.results import Results
-from minilima.evaluate.statistics import Estimate
+from minilima.evaluate.statistics import Estimate, win_rate
 from minilima.formats.files import read_jsonl, write_atomic
 from minilima.report.dataset_section import dataset_section
+from minilima.report.origin import origin
 from minilima.report.render import interval, render
 from minilima.report.run_figures import loss_curve
 from minilima.report.runs import Cost, stage_cost
@@ -39,6 +40,7 @@ def write_report(
     worth: str,
     warnings: Sequence[str] = (),
     benchmarks: Sequence[BenchmarkChange] = (),
+    references: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the report of a run; sections of stages that did not run are left out.
 
@@ -52,18 +54,21 @@ def write_report(
         worth: a sentence on the judge.
         warnings: what a reader of the win rate must know besides.
         benchmarks: what alignment cost or gained, without a judge.
+        references: the evaluation set's own answers, by the prompts' ids.
     """
-    verdicts = verdict_rows(judged)
+    verdicts = verdict_rows(judged, references)
     page = render(
         "report.html.j2",
         scripts=("verdicts.js",) if verdicts else (),
         data=verdicts or None,
         key=path.parent.name.removeprefix(f"{config.name}-"),
         config=config,
+        origin=origin(config),
         model=Path(config.model.path).name if config.model.path else config.model.hub or config.model.packaged or "the model",
         settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
         win=_win(results),
         loss=_loss(results),
+        categories=_categories(verdicts),
         benchmarks=[{"change": change, **_around_zero(change.paired.difference)} for change in benchmarks],
         judge=_judge(config, results, worth, warnings),
         dataset=dataset_section(artifacts, config),
@@ -89,6 +94,15 @@ def _win(results: Results | None) -> dict[str, Any] | None:
         "loss": results.loss_against,
         "controlled": results.length_controlled,
     }
+
+
+def _categories(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The win rate in each category of the evaluation set, with its interval; none where there are not two of them."""
+    names = sorted({row["category"] for row in verdicts if row["category"]})
+    rates = {name: win_rate([row["preference"] for row in verdicts if row["category"] == name]) for name in names}
+    return [
+        {"name": name, "rate": rate, "bar": interval(rate.win_rate, 0.0, 100.0, 50.0)} for name, rate in rates.items() if rate
+    ] * (len(names) > 1)
 
 
 def _loss(results: Results | None) -> dict[str, Any] | None:

@@ -65,6 +65,8 @@ class FinishedRun:
     """Mean length of the base model's."""
     benchmarks: tuple[BenchmarkChange, ...] = ()
     """What alignment cost or gained, without a judge."""
+    worth: str = ""
+    """What is known of its judge, in a sentence."""
     losses: tuple[tuple[float, float], ...] = ()
     """(step, nats per trained token) of the training."""
 
@@ -170,6 +172,7 @@ def _read_point(folder: Path) -> FinishedRun:
         words=manifests["answers"]["metrics"]["mean_words"],
         base_words=opponent(manifests)["metrics"]["mean_words"],
         benchmarks=tuple(BenchmarkChange.from_json(change) for change in run_json.get("benchmarks", ())),
+        worth=run_json.get("judge") or "",
         losses=tuple((entry["step"], entry["loss"]) for entry in read_jsonl(paths["model"] / "training_log.jsonl")),
     )
 
@@ -222,7 +225,10 @@ def _yardstick(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         # Answers from outside are the same baseline whichever model's loss is measured beside them.
         asked.pop("model", None)
     prompts = [asked.pop(name, None) for name in ("eval_set", "size")]
-    judge = [manifests["verdicts"]["recipe"], manifests["verdicts"]["inputs"].get("judge")]
+    recipe = manifests["verdicts"]["recipe"]
+    # A judge that reads the set's own answers has the prompts in its recipe; on another set it is the same judge.
+    judge = [{name: value for name, value in recipe.items() if name not in ("eval_set", "size")}]
+    judge.append(manifests["verdicts"]["inputs"].get("judge"))
     return {
         "evaluation prompts": canonical_json(prompts),
         "baseline": canonical_json(asked),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minilima.report.compare import ComparedRun, Table, label
+from minilima.report.compare import ComparedRun, Table, distinguishing, label
 from minilima.report.render import legible
 
 SIZE, RATE, SEED = "dataset.size", "sft.learning_rate", "seed"
@@ -33,8 +33,9 @@ def across(table: Table) -> str | None:
 
 def series(table: Table) -> list[Series]:
     """The points by what they have in common; by one setting, or all as one, where that would be too many colours."""
-    others = [name for name in table.settings if name not in (SIZE, SEED)]
-    for names in (others, *([name] for name in others)):
+    differ = [name for name in table.settings if name not in (SIZE, SEED)]
+    others = distinguishing([row.point for row in table.rows], differ)
+    for names in (others, *([name] for name in differ)):
         groups: dict[str, list[tuple[int, ComparedRun]]] = {}
         for index, row in enumerate(table.rows):
             groups.setdefault(label(row.point, names) if names else "", []).append((index, row))
@@ -66,3 +67,11 @@ def running_mean(values: Sequence[float], share: int = 20) -> list[float]:
     reach = max(1, len(values) // share) // 2
     near = [values[max(0, index - reach) : index + reach + 1] for index in range(len(values))]
     return [sum(around) / len(around) for around in near]
+
+
+_OTHER_DATA = ("data.", "generator.", "seeds.", "model.", "eval_set.", "judge.")
+
+
+def unlike(table: Table, other: str) -> bool:
+    """Whether the runs differ in more than a map can show: other data, models or judges stand for more than a size."""
+    return not table.comparable or any(name.startswith(_OTHER_DATA) for name in table.settings if name != other)

@@ -75,6 +75,7 @@ def write_points(runs: FinishedRuns, path: Path, chosen: FinishedRun | None = No
         total=_total(table),
         pictures=draw_all(table, pictures_folder(path)),
         pictures_folder=pictures_folder(path).name,
+        judges=sorted({row.point.worth for row in table.rows if row.point.worth}),
         skipped=runs.skipped,
         notes=notes(table, "“best” has the highest win rate", "“front”: no other run"),
         benchmarks=benchmarks_of(table),

@@ -1,5 +1,6 @@
 """The rows of the verdict browser: both answers to each prompt, who won, and what the judge said."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from minilima.evaluate.judged import Judged
@@ -7,8 +8,14 @@ from minilima.formats.records import TIE, Answer, Verdict
 from minilima.formats.words import count_words
 
 
-def verdict_rows(judged: Judged | None) -> list[dict[str, Any]]:
-    """One row a prompt, in the order of the evaluation set; empty where nothing was judged."""
+def verdict_rows(judged: Judged | None, references: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """One row a prompt, in the order of the evaluation set; empty where nothing was judged.
+
+    Args:
+        judged: the answers and their verdicts.
+        references: the set's own answer to each prompt that has one, by the prompt's id.
+    """
+    known = references or {}
     return [
         {
             "id": prompt.id,
@@ -20,6 +27,7 @@ def verdict_rows(judged: Judged | None) -> list[dict[str, Any]]:
             "tuned": _answer(prompt.tuned),
             "base": _answer(prompt.reference),
             "words": prompt.verdict.explanation or "",
+            "reference": known.get(prompt.id, ""),
         }
         for prompt in (judged.prompts if judged is not None else ())
     ]

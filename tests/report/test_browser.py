@@ -70,7 +70,7 @@ def open_page(browser: Browser, pages: dict[str, Path]) -> Iterator[Page]:
     heard: list[str] = []
     page.on("console", lambda message: heard.append(message.text))
     page.on("pageerror", lambda error: heard.append(str(error)))
-    page.on("request", lambda request: heard.append(request.url) if request.url != page.url else None)
+    page.on("request", lambda request: heard.append(request.url) if request.url != page.url.split("#")[0] else None)
     page.goto(pages["run"].as_uri())
     heard.clear()  # the file itself, before it has an address
     page.reload()
@@ -222,3 +222,39 @@ def test_the_table_of_a_sweep_is_sorted_by_its_headings(browser: Browser, pages:
     assert page.locator("figure svg").count() == page.locator("figure").count() > 1
     assert len(heard) == 1, "the page itself and nothing else"
     page.close()
+
+
+def test_filters_stay_in_the_address_and_come_back_with_it(open_page: Page) -> None:
+    open_page.click('#outcomes [data-outcome="lost"]')
+    open_page.select_option("#category", "vicuna")
+    assert open_page.evaluate("location.hash") == "#answers?outcome=lost&category=vicuna"
+    before = shown(open_page)
+    open_page.reload()
+    assert shown(open_page) == before == ["3", "7"]
+    assert open_page.input_value("#category") == "vicuna"
+    open_page.click("#reset")
+    assert open_page.evaluate("location.hash") == "#answers" and len(shown(open_page)) == 10
+
+
+def test_an_address_that_names_no_filter_filters_nothing(open_page: Page) -> None:
+    open_page.evaluate("location.hash = '#answers?outcome=x&sort=toString&__proto__=1&category=none&cut=true'")
+    expect(open_page.locator(".pair")).to_have_count(10)
+
+
+def test_all_pairs_are_printed_whole(open_page: Page) -> None:
+    open_page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert len(shown(open_page)) == 26 and HUGE in open_page.inner_text('[data-id="9"]')
+    open_page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert len(shown(open_page)) == 10
+
+
+def test_a_wide_table_says_that_it_scrolls_and_only_where_it_does(open_page: Page) -> None:
+    scrolls = "[...document.querySelectorAll('.scroll')].map((box) => [box.scrollWidth > box.clientWidth + 1, "
+    said = scrolls + "box.querySelector('.sideways') !== null])"
+    for width in (3000, 390, 1280):
+        open_page.set_viewport_size({"width": width, "height": 800})
+        open_page.wait_for_function("document.body.clientWidth <= innerWidth")
+        open_page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        boxes = open_page.evaluate(said)
+        assert boxes and all(wide == told for wide, told in boxes)
+        assert width != 390 or any(wide for wide, _ in boxes)

@@ -8,7 +8,7 @@ from minilima.cli.compare_table import _fitting
 from minilima.errors import MinilimaError
 from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate
-from minilima.report.compare import choose, every_pair, pair, records, tabulate
+from minilima.report.compare import choose, distinguishing, every_pair, notes, pair, records, tabulate
 from minilima.report.runs import FinishedRun
 
 
@@ -27,15 +27,27 @@ def point(name: str, wins: int, seconds: float) -> FinishedRun:
 
 
 def test_the_best_comes_first_and_the_front_holds_no_point_that_another_beats() -> None:
-    few, many, waste = point("few", 20, 1), point("many", 35, 5), point("waste", 19, 6)
+    few, many, waste = point("few", 22, 1), point("many", 35, 5), point("waste", 19, 6)
     table = tabulate([few, many, waste], against=few)
     assert [(row.point.name, row.best, row.pareto) for row in table.rows] == [
         ("many", True, True), ("few", False, True), ("waste", False, False),
     ]  # fmt: skip
     assert table.settings == ("dataset.size",) and table.cost == "seconds"
     first = table.rows[0].against
-    assert first and first.paired and first.paired.difference.value == 37.5
+    assert first and first.paired and first.paired.difference.value == 32.5
     assert first.paired.p_holm and first.paired.p_holm >= first.paired.p_bootstrap
+
+
+def test_what_answers_no_better_than_the_baseline_or_cost_nothing_is_not_called_worth_its_cost() -> None:
+    table = tabulate([point("equal", 20, 1), point("free", 30, 0)])
+    assert not any(row.pareto for row in table.rows)
+    assert not any("cheaper" in line for line in notes(table))
+
+
+def test_settings_that_follow_from_others_name_nothing() -> None:
+    rows = [{"data.kind": kind, "data.path": f"/{kind}", "seed": seed} for kind in ("a", "b") for seed in (0, 1)]
+    points = [replace(point(str(number), 20, 1), settings=given) for number, given in enumerate(rows)]
+    assert distinguishing(points, ["data.kind", "data.path", "seed"]) == ["data.kind", "seed"]
 
 
 def test_other_judges_are_not_paired_and_none_is_best() -> None:
@@ -108,6 +120,14 @@ def test_a_narrow_terminal_shows_whole_columns_and_names_the_others() -> None:
     many = replace(table, settings=tuple(f"data.setting_{number}" for number in range(9)))
     headings, _, dropped = _fitting(many, 80)
     assert headings[:3] == ["", "point", "win rate"] and dropped[0] == "the 9 settings that differ"
+    rows_of = [
+        {name: f"{'long' * 9} {row.point.name[0]}" if number else row.point.name[0] for number, name in enumerate(many.settings)}
+        for row in table.rows
+    ]
+    unlike = tabulate([replace(row.point, settings=given) for row, given in zip(table.rows, rows_of, strict=True)])
+    headings, _, dropped = _fitting(unlike, 120)
+    assert "data.\nsetting_\n0" in headings and "point" not in headings, "settings stand before hashes"
+    assert "7 of the 9 settings that differ" in dropped
     coverage = Coverage(judged=39, prompts=40, minimum=0.9)
     partly = replace(point("c", 20, 1), results=Results(coverage=coverage, win_rate=None, loss_change=None))
     assert "judged" in _fitting(tabulate([partly]), 1)[0], "how much a win rate rests on is never left out"

@@ -3,14 +3,19 @@
 import html
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from minilima.config.compose import load_config, to_dict
+from minilima.config.schema import Config
 from minilima.formats.records import Verdict
 from minilima.report.headlines import headlines
+from minilima.report.origin import origin
 from minilima.report.render import embed, legible
 from minilima.report.run_figures import (
     BASE,
@@ -29,7 +34,9 @@ from minilima.report.run_figures import (
 from minilima.report.summary import Summary
 from minilima.report.verbs import verb_and_noun
 from minilima.report.verdicts import is_flipped
-from tests.report.runs import finished_run, plain_prompts
+from minilima.store.job import Outcome
+from tests.report import runs
+from tests.report.runs import Prompt, finished_run, plain_prompts
 
 HOSTILE = "<script>alert(1)</script> \x1b[31m <img src=x onerror=alert(2)> {{ 7 * 7 }} \u202e end \ud800 </SCRIPT><!-- "
 
@@ -243,3 +250,56 @@ def test_the_charts_of_a_run_follow_the_theme_and_share_no_id(page: str) -> None
 def test_a_verdict_is_flipped_where_the_orders_led_to_different_winners() -> None:
     told = {(1.0, 2.0): True, (2.0, 2.0): False, (1.2, 1.4): False, (1.5, 2.0): True, (1.5, 1.5): False, (): False}
     assert {orders: is_flipped(Verdict(id="1", orders=orders)) for orders in told} == told
+
+
+def test_a_card_has_the_reference_answer_and_categories_have_win_rates(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    rows = [{"id": str(number), "instruction": f"Explain thing {number}.", "output": f"gold {number}"} for number in range(6)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = plain_prompts(6, skill=1.0)
+    for number, prompt in enumerate(prompts):
+        prompt["category"] = ("maths", "prose")[number % 2]
+    prompts[0]["preference"] = prompts[2]["preference"] = 1.0
+    done = finished_run(tmp_path, prompts, "eval_set=file", f"eval_set.path={file}", "eval_set.size=null")
+    written = (done.folder / "report.html").read_text(encoding="utf-8")
+    block = re.search(r'id="rows">(.*?)</script>', written, re.DOTALL)
+    assert block and [row["reference"] for row in json.loads(block[1])] == [f"gold {number}" for number in range(6)]
+    assert re.search(r"<td>maths</td><td class=\"number\">33.3 <small class=\"soft\">0.0 to 100.0", written)
+    assert f"eval_set.path={file}" in html.unescape(written) and "<code>eval_set.path</code>" in written
+    assert re.search(r"<td>prose</td><td class=\"number\">100.0 <small class=\"soft\">all alike", written)
+
+
+def test_the_command_of_a_run_composes_to_the_same_settings(tmp_path: Path) -> None:
+    given = ["sft.learning_rate=2e-5", "dataset.size=30", "model.thinking=off", "data.blocked_words=[a b,'it\\'s, so']"]
+    config = load_config(["+experiment=quickstart", *given])
+    told = origin(config)
+    assert told.experiment == "quickstart" and {change.name for change in told.changes} == {
+        "sft.learning_rate", "dataset.size", "model.thinking", "data.blocked_words",
+    }  # fmt: skip
+    program, *overrides = shlex.split(told.command)
+    assert program == "minilima" and to_dict(load_config(overrides)) == to_dict(config)
+    own = origin(load_config(["name=my_own"]))
+    assert (own.experiment, own.changes, own.command) == (None, (), "minilima name=my_own")
+
+
+def test_all_turns_of_an_example_and_what_training_met_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def filled(role: str, config: Config, prompts: Sequence[Prompt], work: Path) -> Outcome:
+        made = fill(role, config, prompts, work)
+        if role == "model":
+            return replace(made, metrics={**made.metrics, "packed": False, "examples_without_loss": 3})
+        if role == "dataset":
+            turns = {"history": [["First question", "First reply"]], "system": "Be brief."}
+            row = {"id": "0", "instruction": "Second question", "input": "", "output": "Last reply", "source": "machine", **turns}
+            (work / "dataset.jsonl").write_text(json.dumps(row) + "\n")
+        return made
+
+    fill = runs._fill
+    monkeypatch.setattr(runs, "_fill", filled)
+    done = finished_run(tmp_path, plain_prompts(3), "model.thinking=off")
+    written = (done.folder / "report.html").read_text(encoding="utf-8")
+    said = ["Be brief.", "First question", "First reply", "asked, turn 2", "Second question", "Last reply"]
+    example = written[written.index("Some examples") : written.index('id="training"')]
+    assert re.findall("|".join(said), example[example.index("<h3>system") :])[: len(said)] == said
+    training = written[written.index('id="training"') :]
+    assert "Trained one example a row" in training and "3 examples have no token to learn" in training
+    assert "Thinking of the model: off" in training

@@ -46,6 +46,7 @@ def test_the_page_shows_every_run_with_the_best_first_and_names_what_was_left_ou
     assert "size 30, learning rate 0.0001" in page and page.count('<span class="tag won">best</span>') == 1
     assert "1 run was excluded" in page and "has no verdicts" in page
     assert "of 3 <small>other runs significantly different" in page
+    assert page.count("What the judge is worth") == 1 and "does not stand for people" in html.unescape(page)
 
 
 def test_the_pictures_are_in_the_page_and_beside_it_as_svg_and_png(outputs: Path, page: str) -> None:
@@ -173,3 +174,13 @@ def test_nothing_is_drawn_with_before_a_picture_is_wanted() -> None:
     pages = "minilima.report.sweep_page, minilima.report.run_page"
     code = f"import sys, {pages}, minilima.cli.compare, minilima.pipeline; print('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_the_same_judge_on_another_set_is_the_same_judge_and_unlike_data_has_no_map(tmp_path: Path) -> None:
+    first = finished_run(tmp_path, plain_prompts(20), "dataset.size=10", "eval_set.size=20", "sft.epochs=1").folder
+    second = finished_run(tmp_path, plain_prompts(30), "dataset.size=30", "eval_set.size=30", "sft.epochs=2").folder
+    runs = read_points([first, second])
+    one, two = (point.yardstick for point in runs.points)
+    assert one["judge"] == two["judge"] and one["evaluation prompts"] != two["evaluation prompts"]
+    page = write_points(runs, tmp_path / "unlike.html").read_text()
+    assert 'id="picture-win_rate_by_size"' in page and "win_rate_map" not in page

@@ -28,6 +28,18 @@ document.addEventListener("DOMContentLoaded", () => {
     button.textContent = `Theme: ${root.dataset.theme}`;
     button.title = "Change the colours: automatic, light or dark";
   };
+  const wide = () => {
+    for (const box of document.querySelectorAll(".scroll")) {
+      const scrolls = box.scrollWidth > box.clientWidth + 1;
+      const says = box.firstElementChild?.classList.contains("sideways");
+      if (scrolls && !says) box.prepend(element("p", { class: "sideways" }, "This table is wide: scroll it sideways to see all columns."));
+      if (!scrolls && says) box.firstElementChild.remove();
+      box.tabIndex = scrolls ? 0 : -1;
+    }
+  };
+  addEventListener("resize", wide);
+  new MutationObserver(wide).observe(document.getElementById("main"), { childList: true, subtree: true });
+  wide();
   button.hidden = false;
   button.addEventListener("click", () => {
     useTheme(THEMES[(THEMES.indexOf(root.dataset.theme) + 1) % THEMES.length]);

@@ -9,8 +9,9 @@ document.addEventListener("DOMContentLoaded", () => {
   const at = (id) => document.getElementById(id);
   const names = { tuned: "tuned", base: at("browser").dataset.other };
   const start = { outcome: "all", flipped: false, cut: false, length: "any", category: "", words: "", sort: "place" };
-  let wanted = { ...start };
+  let wanted = { ...start, ...fromAddress() };
   let page = 0;
+  let everything = false;
   let found = rows;
 
   const SORTS = {
@@ -23,8 +24,27 @@ document.addEventListener("DOMContentLoaded", () => {
     instruction: (row) => -row.instruction.length,
   };
 
+  /** The filters that the address names, as in report.html#answers?outcome=lost&words=moon; nothing else is taken from it. */
+  function fromAddress() {
+    const named = new URLSearchParams(location.hash.split("?")[1] ?? "");
+    const known = [...named].filter(([name, value]) => name in start && allowed(name, value));
+    return Object.fromEntries(known.map(([name, value]) => [name, typeof start[name] === "boolean" ? value === "true" : value]));
+  }
+
+  function allowed(name, value) {
+    if (["flipped", "cut"].includes(name)) return at(name) !== null;
+    if (name === "outcome") return [...at("outcomes").children].some((button) => button.dataset.outcome === value);
+    return name === "words" || [...(at(name)?.options ?? [])].some((option) => option.value === value);
+  }
+
+  function intoAddress() {
+    const changed = Object.entries(wanted).filter(([name, value]) => value !== start[name]);
+    const address = changed.length ? `#answers?${new URLSearchParams(changed)}` : location.hash.split("?")[0];
+    history.replaceState(null, "", address || location.pathname + location.search);
+  }
+
   function haystack(row) {
-    row.haystack ??= [row.id, row.instruction, row.tuned.text, row.base.text, row.words].join("\n").toLowerCase();
+    row.haystack ??= [row.id, row.instruction, row.tuned.text, row.base.text, row.reference, row.words].join("\n").toLowerCase();
     return row.haystack;
   }
 
@@ -41,18 +61,21 @@ document.addEventListener("DOMContentLoaded", () => {
     const key = SORTS[wanted.sort];
     found = rows.filter(fits).sort((one, other) => key(one) - key(other) || one.place - other.place);
     page = 0;
+    intoAddress();
     show();
   }
 
   function show() {
     const pages = Math.max(1, Math.ceil(found.length / PAGE));
     page = Math.min(Math.max(page, 0), pages - 1);
-    const pairs = found.slice(page * PAGE, (page + 1) * PAGE).map(pair);
+    const pairs = (everything ? found : found.slice(page * PAGE, (page + 1) * PAGE)).map(pair);
     at("pairs").replaceChildren(...pairs);
     at("status").textContent = found.length ? `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} · page ${page + 1} of ${pages}` : "Nothing matches.";
     for (const id of ["previous", "previous-below"]) at(id).disabled = page === 0;
     for (const id of ["next", "next-below"]) at(id).disabled = page === pages - 1;
     for (const button of at("outcomes").children) button.setAttribute("aria-pressed", String(button.dataset.outcome === wanted.outcome));
+    for (const id of ["length", "category", "sort"]) if (at(id)) at(id).value = wanted[id];
+    if (at("words").value.trim().toLowerCase() !== wanted.words) at("words").value = wanted.words;
     for (const id of ["flipped", "cut"]) at(id)?.setAttribute("aria-pressed", String(wanted[id]));
   }
 
@@ -65,7 +88,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   function text(content) {
     const box = element("div", { class: "text", dir: "auto" }, content);
-    if (content.length <= SHOWN_CHARACTERS) return [box];
+    if (everything || content.length <= SHOWN_CHARACTERS) return [box];
     box.textContent = content.slice(0, SHOWN_CHARACTERS) + " …";
     const more = element("button", { type: "button", class: "more" }, `Show all ${content.length.toLocaleString("en")} characters`);
     more.addEventListener("click", () => { box.textContent = content; more.remove(); });
@@ -88,6 +111,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const made = element("article", { class: "card pair", tabindex: "-1", "data-id": row.id },
       element("div", { class: "top" }, element("div", {}, ...text(row.instruction)), tags),
       element("div", { class: "answers" }, answer(row, "tuned"), answer(row, "base")));
+    if (row.reference) made.append(element("div", { class: "words reference" }, element("b", {}, "reference answer of the set"), ...text(row.reference)));
     if (row.words) made.append(element("div", { class: "words" }, element("b", {}, "the judge"), ...text(row.words)));
     return made;
   }
@@ -117,5 +141,10 @@ document.addEventListener("DOMContentLoaded", () => {
     const acts = { "/": () => at("words").focus(), j: () => step(1), k: () => step(-1), n: () => turn(1), p: () => turn(-1) };
     if (acts[event.key]) { event.preventDefault(); acts[event.key](); }
   });
+  const paper = (whether) => { everything = whether; show(); };
+  addEventListener("beforeprint", () => paper(true));
+  addEventListener("afterprint", () => paper(false));
+  addEventListener("hashchange", () => update({ ...start, ...fromAddress() }));
   update({});
+  if (location.hash.startsWith("#answers?")) at("answers").scrollIntoView();
 });
