@@ -24,9 +24,10 @@ def sha(content: bytes) -> str:
 def model(**changes: Any) -> PackagedModel:
     """A model of two parts."""
     whole = b"".join(PIECES.values())
-    parts = [[release, "tiny/part.bin", sha(piece)] for release, piece in PIECES.items()]
     entry: dict[str, Any] = {"licence": "MIT", "megabytes": 1, "unpacked_megabytes": 1, "context_tokens": 64}
-    return packaged._model({**entry, "parts": parts, "joined": ["tiny.gguf", sha(whole)], **changes})
+    entry["parts"] = [[release, "tiny/part.bin", sha(piece)] for release, piece in PIECES.items()]
+    entry["joined"] = ["tiny.gguf", sha(whole)]
+    return packaged._model({**entry, **changes})
 
 
 @pytest.fixture
