@@ -42,7 +42,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str
         asked.append(release)
         if release not in offered:
             return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution found")
-        name, _, version = release.replace("-", "_").partition("==")
+        name, version = release.replace("-", "_").split("==")
         with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
             wheel.writestr("tiny/part.bin", offered[release])
         return subprocess.CompletedProcess(command, 0, "", "")
