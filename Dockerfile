@@ -7,8 +7,9 @@
 ARG DEVICE=cpu
 
 FROM python:3.12-slim AS cpu
-# torch without CUDA: a tenth of the size.
-ENV PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu TORCH=torch==2.13.0+cpu
+# With PyTorch's own index of CPU builds (--build-arg TORCH_INDEX=…) torch comes without CUDA, a tenth of the size.
+ARG TORCH_INDEX=
+ENV PIP_EXTRA_INDEX_URL=$TORCH_INDEX TORCH=torch==2.13.0
 
 FROM nvidia/cuda:12.8.1-devel-ubuntu24.04 AS cuda
 # devel: DeepSpeed compiles its optimizers with nvcc.
