@@ -44,7 +44,7 @@ def explain(error: BaseException) -> MinilimaError | None:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
         return MinilimaError(
             f"{error.filename or 'A file of the run'} cannot be written or read: {error.strerror}.",
-            "This user has no permission, the disk is mounted read-only, or a file is in a folder's place.",
+            "This user has no permission, the disk is mounted read-only, or a file has the name of a folder.",
             "Ask the owner for permission, or choose a folder of your own, for example paths.outputs=$HOME/minilima.",
         )
     return None

@@ -41,14 +41,14 @@ class Likelihoods:
         pairs = [self._ids(request.messages[0].content, request.prefill or "") for request in requests]
         replies: dict[int, Reply] = {}
         for batch in self._batches(pairs):
-            for place, (nats, greedy) in zip(batch, self._read([pairs[place] for place in batch]), strict=True):
-                given, asked = pairs[place]
-                replies[place] = Reply(
+            for index, (nats, greedy) in zip(batch, self._read([pairs[index] for index in batch]), strict=True):
+                given, asked = pairs[index]
+                replies[index] = Reply(
                     text="", finish="stop", prompt_tokens=len(given) + len(asked), completion_tokens=0,
                     logprobs={"sum": nats, "greedy": float(greedy)},
                 )  # fmt: skip
-                on_reply(place, replies[place])
-        return [replies[place] for place in range(len(requests))]
+                on_reply(index, replies[index])
+        return [replies[index] for index in range(len(requests))]
 
     @staticmethod
     def read(reply: Reply) -> tuple[float, bool]:
@@ -59,11 +59,11 @@ class Likelihoods:
     def _batches(self, pairs: Sequence[Ids]) -> Iterator[list[int]]:
         room = _GPU_TOKENS if self._local.device.type == "cuda" else _CPU_TOKENS
         batch: list[int] = []
-        for place in sorted(range(len(pairs)), key=lambda place: -sum(map(len, pairs[place]))):
+        for index in sorted(range(len(pairs)), key=lambda index: -sum(map(len, pairs[index]))):
             if batch and (len(batch) + 1) * sum(map(len, pairs[batch[0]])) > room:
                 yield batch
                 batch = []
-            batch.append(place)
+            batch.append(index)
         if batch:
             yield batch
 
@@ -75,13 +75,13 @@ class Likelihoods:
         width = max(map(len, rows))
         ids = torch.zeros((len(rows), width), dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = torch.tensor(row)
-            mask[place, : len(row)] = 1
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = 1
         padded = {"attention_mask": mask.to(local.device)} if len(set(map(len, rows))) > 1 else {}
         logits = local.model(input_ids=ids.to(local.device), **padded).logits
-        for place, (row, (_, asked)) in enumerate(zip(rows, pairs, strict=True)):
+        for index, (row, (_, asked)) in enumerate(zip(rows, pairs, strict=True)):
             target = torch.tensor(asked, device=logits.device)
-            scores = logits[place, len(row) - len(asked) : len(row)].float().log_softmax(-1)
+            scores = logits[index, len(row) - len(asked) : len(row)].float().log_softmax(-1)
             nats = scores.gather(1, target[:, None]).sum()
             yield float(nats), bool((scores.argmax(-1) == target).all())

@@ -103,7 +103,7 @@ def bullets(answer: str, count: int) -> bool:
 def numbered(answer: str, count: int) -> bool:
     """The lines that begin with a number and a full stop or bracket are numbered 1 to `count`."""
     marks = [match.group(1) for line in _lines(answer) if (match := re.match(r"(\d+)[.)] \S", line))]
-    return marks == [str(place) for place in range(1, count + 1)]
+    return marks == [str(number) for number in range(1, count + 1)]
 
 
 def _parsed(answer: str) -> Any:

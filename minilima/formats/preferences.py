@@ -1,6 +1,6 @@
 """Reads pairs of answers of which it is known which one people, or another judge, preferred.
 
-Their fields tell three formats apart; all of them may be any table (tables.py):
+Three formats differ by their fields; all of them may be any table (tables.py):
     ours        {"instruction": …, "output_1": …, "output_2": …, "preference": 1, 1.5 or 2, "reference": … (if there is one)}
     AlpacaEval  its annotations.json, and its people's cross-annotations: the same fields and more
     Auto-J      {"prompt": …, "response 1": …, "response 2": …, "label": 0 (first better), 1 (second) or 2 (tie)}

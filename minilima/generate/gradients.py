@@ -120,7 +120,7 @@ class Influence:
     ) -> dict[str, Numbers]:
         """What is missing, kept batch by batch."""
         model = with_adapters(self.reader.model).eval()
-        found: dict[str, Numbers] = {}
+        gradients: dict[str, Numbers] = {}
         for epoch, checkpoint in enumerate(kept_checkpoints(model, self.how, self.folder)):
             load_adapters(model, checkpoint.adapters)
             aims = _unit(_projected(model, self.targets, None))
@@ -132,10 +132,10 @@ class Influence:
                 self.reader.read_tokens += sum(len(examples[index].ids) for index in batch)
                 fresh = {keys[index][epoch]: row for index, row in zip(batch, cosines, strict=True)}
                 self.kept.add(fresh)
-                found |= fresh
+                gradients |= fresh
                 done = epoch * len(examples) + len(examples) - len(missing) + at + len(batch)
                 self.on_progress(Progress(done=done, total=self.how.epochs * len(examples), unit="gradients"))
-        return found
+        return gradients
 
 
 def _projected(model: Any, passages: Sequence[Passage], checkpoint: Checkpoint | None) -> torch.Tensor:

@@ -103,12 +103,12 @@ def apart_first(order: Sequence[int], vectors: Vectors, limit: float) -> tuple[l
         own = vectors[block]
         before = _nearest(own, vectors, kept)
         within, chosen = own @ own.T, list[int]()
-        for place, index in enumerate(block):
-            near = max(float(before[place]), float(within[place, chosen].max()) if chosen else 0.0)
+        for position, index in enumerate(block):
+            near = max(float(before[position]), float(within[position, chosen].max()) if chosen else 0.0)
             if near > limit:
                 skipped.append(index)
             else:
-                chosen.append(place)
+                chosen.append(position)
                 kept.append(index)
     return kept, skipped
 

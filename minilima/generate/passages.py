@@ -85,7 +85,7 @@ def _threaded(examples: Sequence[Example], tokenizer: Any, form: Callable[[Any, 
     tokenizers = [copy.deepcopy(tokenizer) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
         parts = pool.map(lambda part: [form(tokenizers[part], example) for example in examples[part::threads]], range(threads))
-    found: list[Passage] = [Passage(ids=(), start=0, end=0)] * len(examples)
+    rendered: list[Passage] = [Passage(ids=(), start=0, end=0)] * len(examples)
     for part, made in enumerate(parts):
-        found[part::threads] = made
-    return found
+        rendered[part::threads] = made
+    return rendered

@@ -125,17 +125,17 @@ class Scoring:
         tokenizer, thinking = self.reader.tokenizer, self.job.config.model.thinking
         if text == Text.answer and examples is self._rendered[0]:
             return answers_alone(self._rendered[1], tokenizer, thinking)
-        found = passages(examples, text, tokenizer, thinking, with_end=with_end)
+        read = passages(examples, text, tokenizer, thinking, with_end=with_end)
         if text == Text.conversation and not with_end:
-            self._rendered = (examples, found)
-        return found
+            self._rendered = (examples, read)
+        return read
 
     def ratings(self, examples: Sequence[Example]) -> Numbers:
         """Expected complexity and quality: of the scorer's next token, among 1 to 6 (Liu et al. 2024, section 2.3)."""
         fields = [{"request": user_text(each.instruction, each.input), "output": each.output} for each in examples]
         texts = [render(f"rating/{prompt}", **own) for prompt in PROMPTS for own in fields]
-        found = self._served(texts) if self.job.sources.scorer is None else self._rated_here(texts)
-        return found.reshape(len(PROMPTS), len(examples)).T
+        scores = self._served(texts) if self.job.sources.scorer is None else self._rated_here(texts)
+        return scores.reshape(len(PROMPTS), len(examples)).T
 
     def _rated_here(self, texts: Sequence[str]) -> Numbers:
         from minilima.generate.passages import question
@@ -152,14 +152,14 @@ class Scoring:
         requests = [Request(messages=ask(text), sampling=sampling) for text in texts]
         replies = model.reply_many(requests, counted(self.on_progress, len(requests), "ratings"))
         self.usage += model.usage
-        found = np.array([expected(_of_ratings(reply.logprobs or {})) for reply in replies], dtype=np.float32)
-        if np.isnan(found).all():
+        scores = np.array([expected(_of_ratings(reply.logprobs or {})) for reply in replies], dtype=np.float32)
+        if np.isnan(scores).all():
             raise MinilimaError(
                 f"No reply of {model.name} came with log-probabilities of the ratings 1 to 6.",
                 "dataset.select=deita weighs the ratings by them, and not every server gives them.",
                 "Use a server that does (vLLM, OpenAI), or a model on this machine: dataset.scorer=base.",
             )
-        return found
+        return scores
 
     def influence(self, examples: Sequence[Example]) -> Numbers:
         from minilima.generate.gradients import Influence, best_group
@@ -220,11 +220,11 @@ def expected(logprobs: Mapping[int, float]) -> float:
 
 def _of_ratings(logprobs: Mapping[str, float]) -> dict[int, float]:
     """Log-probabilities of the ratings among the likeliest tokens; of two spellings of one, the likelier."""
-    found: dict[int, float] = {}
+    scores: dict[int, float] = {}
     for token, value in logprobs.items():
         if (word := token.strip()) in {str(rating) for rating in RATINGS}:
-            found[int(word)] = max(value, found.get(int(word), -math.inf))
-    return found
+            scores[int(word)] = max(value, scores.get(int(word), -math.inf))
+    return scores
 
 
 def _endpoint_model(job: Job) -> CachedModel:

@@ -130,9 +130,9 @@ def _superfiltering_diverse(examples: list[Example], dataset: DatasetConfig, too
 
 
 def _perplexity(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:
-    found = np.exp(mean_losses(tools.losses(examples, Text.conversation)))
-    by = {Perplexity.low: lambda: highest_first(-found), Perplexity.high: lambda: highest_first(found)}
-    return _in(by.get(dataset.perplexity, lambda: middle_first(found))(), _scored(examples, found))
+    perplexities = np.exp(mean_losses(tools.losses(examples, Text.conversation)))
+    by = {Perplexity.low: lambda: highest_first(-perplexities), Perplexity.high: lambda: highest_first(perplexities)}
+    return _in(by.get(dataset.perplexity, lambda: middle_first(perplexities))(), _scored(examples, perplexities))
 
 
 def _deita(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list[Example]:

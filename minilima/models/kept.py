@@ -28,12 +28,12 @@ class KeptNumbers:
 
     def find(self, keys: Sequence[str]) -> dict[str, Numbers]:
         """What is kept under these keys."""
-        found: dict[str, Numbers] = {}
+        numbers: dict[str, Numbers] = {}
         for start in range(0, len(keys), _KEYS_A_QUERY):
             part = keys[start : start + _KEYS_A_QUERY]
             query = f"SELECT key, numbers FROM numbers WHERE key IN ({','.join('?' * len(part))})"  # noqa: S608 (only ?)
-            found |= {key: np.frombuffer(blob, dtype="<f4") for key, blob in self._database.rows(query, part)}
-        return found
+            numbers |= {key: np.frombuffer(blob, dtype="<f4") for key, blob in self._database.rows(query, part)}
+        return numbers
 
     def add(self, numbers: Mapping[str, Numbers]) -> None:
         """Keeps all of them at once, or none; what was there already stays."""

@@ -138,7 +138,7 @@ class Reader:
         """Positions of the passages of each row, the longest first."""
         rows: list[list[int]] = []
         room = 0
-        for index in sorted(range(len(passages)), key=lambda place: -len(passages[place].ids)):
+        for index in sorted(range(len(passages)), key=lambda index: -len(passages[index].ids)):
             if len(passages[index].ids) > room:
                 rows.append([])
                 room = self._row_tokens
@@ -203,11 +203,11 @@ class Reader:
         passage_of = torch.bucketize(row.predicting, row.ends[1:-1].long(), right=True)
         counts = torch.bincount(passage_of, minlength=len(row.ends) - 1)
         if len(targets):
-            found = self._outputs_at(row, row.predicting)
+            outputs = self._outputs_at(row, row.predicting)
             if (self._traits or Traits()).plain_head:
-                each = token_losses(found, self.model.get_output_embeddings().weight, targets)
+                each = token_losses(outputs, self.model.get_output_embeddings().weight, targets)
             else:
-                each = torch.nn.functional.cross_entropy(found.float(), targets, reduction="none")
+                each = torch.nn.functional.cross_entropy(outputs.float(), targets, reduction="none")
             sums = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, passage_of, each.double().cpu())
         else:
             sums = torch.zeros(len(counts), dtype=torch.float64)
@@ -228,12 +228,12 @@ class Reader:
         return vectors
 
     def _next_of(self, row: Row, tokens: torch.Tensor) -> Numbers:
-        found = self._outputs_at(row, row.ends[1:].long() - 1)
+        outputs = self._outputs_at(row, row.ends[1:].long() - 1)
         if (self._traits or Traits()).plain_head:
-            found = found @ self.model.get_output_embeddings().weight[tokens].T
+            outputs = outputs @ self.model.get_output_embeddings().weight[tokens].T
         else:
-            found = found[:, tokens]
-        logits: Numbers = found.float().cpu().numpy()
+            outputs = outputs[:, tokens]
+        logits: Numbers = outputs.float().cpu().numpy()
         return logits
 
 

@@ -68,7 +68,7 @@ def _picks(order: Sequence[Row]) -> Picks:
 
 def methods_of_pool(dataset: Artifact) -> dict[str, Picks]:
     """The orders of all data sets in the store that were chosen from the same examples, by their methods."""
-    found: dict[str, Picks] = {}
+    picks_of: dict[str, Picks] = {}
     own = set(_picks(_order(dataset.path)))
     for file in sorted(dataset.path.parent.glob("dataset-*/manifest.json")):
         try:
@@ -77,8 +77,8 @@ def methods_of_pool(dataset: Artifact) -> dict[str, Picks]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         if pool == dataset.manifest["inputs"].get("pool") and set(picks := _picks(_order(file.parent))) == own:
-            found.setdefault(select, picks)
-    return found
+            picks_of.setdefault(select, picks)
+    return picks_of
 
 
 def scatter(scored: Sequence[Row], chosen: int, label: str) -> Chart:

@@ -123,7 +123,7 @@ def _check_sentences(task: str) -> None:
 def _tasks() -> frozenset[str]:
     """What the harness's files name as tasks, groups and tags; read as text, since its import is slow and loads torch."""
     installed = find_spec(HARNESS)
-    folders = [Path(place, "tasks") for place in (installed.submodule_search_locations or ()) if place] if installed else []
+    folders = [Path(folder, "tasks") for folder in (installed.submodule_search_locations or ()) if folder] if installed else []
     names: set[str] = set()
     for file in (file for folder in folders for file in folder.rglob("*.yaml")):
         text = file.read_text(encoding="utf-8", errors="ignore")
