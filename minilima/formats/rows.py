@@ -8,6 +8,7 @@ from typing import Any
 from minilima.formats.broken import BrokenRowError
 from minilima.formats.llamafactory import Layout
 from minilima.formats.records import Example, Rejected
+from minilima.formats.tasks import without_mark
 
 ALPACA = Layout(history="history", system="system")
 SHAREGPT = Layout(formatting="sharegpt", system="system")
@@ -142,7 +143,8 @@ def alpaca(row: Row, layout: Layout) -> tuple[list[Example], list[Rejected]]:
     if any(len(turn) != 2 for turn in history or ()):
         raise row.broken(f"has an uneven turn in its {layout.history}", "It must be a list of [prompt, answer] pairs.")
     instruction = row.text(row.values.get(str(layout.prompt)), "instruction")
-    given, context = row.optional(layout.query) or "", row.optional("context") if layout.query == "input" else None
+    given = without_mark(row.optional(layout.query) or "")
+    context = row.optional("context") if layout.query == "input" else None
     if given and context:
         raise row.broken("has both an input and a context", "Which of them is part of the task is not known.")
     response = str(layout.response)

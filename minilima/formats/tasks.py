@@ -1,5 +1,6 @@
 """What a row of a table asks: instruction and input, or context, or a list of instances."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ USED = ("instruction", "input", "context", "instances")
 """The columns that make a task; what is answered already is answered again."""
 _UNSEEN = ("system", "system_prompt", "history", "tools", "image", "images", "audio", "audios", "video", "videos")
 """Columns that change what is asked, and that a task on its own cannot carry."""
+
+_MARK = re.compile(r"\s*[<\[(]\s*(?:no[ _-]?input|none|无输入|無輸入|入力なし|입력 없음)\s*[>\])]\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +50,13 @@ def read_row(given: object) -> list[Task]:
     return [Task(instruction=instruction, input=_input(one), output=_output(one)) for one in instances]
 
 
+def without_mark(text: str) -> str:
+    """An input, empty where it is the mark of data sets for none: `<noinput>` (Self-Instruct, Alpaca)."""
+    return "" if _MARK.fullmatch(text) else text
+
+
 def _input(row: Mapping[str, Any]) -> str:
-    given, context = _text(row, "input"), _text(row, "context")
+    given, context = without_mark(_text(row, "input")), _text(row, "context")
     if given and context:
         raise BrokenRowError("has both an input and a context", "Which of them is part of the task is not known.")
     return given or context

@@ -58,7 +58,7 @@ def natural(text: str) -> list[tuple[float, str]]:
 def describe(row: ComparedRun, table: Table) -> str:
     """A point in one line, shown where the pointer rests on it."""
     rate = row.point.results.win_rate
-    figure = f"{rate.win_rate.value:.1f} % ({rate.win_rate.low:.1f} to {rate.win_rate.high:.1f})" if rate else "no win rate"
+    figure = rate.win_rate.text(unit=" %", brief=True) if rate else "no win rate"
     return f"{label(row.point, table.settings)}: {figure}, {row.point.examples:,} examples"
 
 

@@ -51,6 +51,7 @@ SHARED = {"formatting": "sharegpt"}
 SHAPES = (
     Shape(name="alpaca, code_alpaca, BELLE (one turn)", row={"instruction": "Add.", "input": "1, 2", "output": "3"},
           said=("user: Add.\n\n1, 2", "assistant: 3")),
+    Shape(name="alpaca with the mark <noinput>", row={"instruction": "Hi.", "input": "<noinput>", "output": "Hello."}),
     Shape(name="alpaca with history and system",
           row={"instruction": "Hi.", "output": "Hello.", "history": [["A", "B"]], "system": "S"},
           said=("system: S", "user: A", "assistant: B", "user: Hi.", "assistant: Hello.")),

@@ -94,3 +94,9 @@ def test_only_sets_that_were_read_wrongly_have_new_keys(tmp_path: Path) -> None:
     with_input = written(tmp_path / "b.json", {"instruction": "A", "input": "B"})
     assert eval_set_identity(with_input) != sha256_file(with_input)
     assert resolve(load_config([f"eval_set.path={with_input}"])).eval_set.sha256 == eval_set_identity(with_input)
+
+
+def test_the_mark_of_no_input_is_no_part_of_a_prompt(tmp_path: Path) -> None:
+    rows = [{"instruction": "Hi.", "input": "<noinput>"}, {"instruction": "Ho.", "input": "[无输入]"}]
+    prompts = load_eval_set(written(tmp_path / "marks.json", *rows))
+    assert [prompt.instruction for prompt in prompts] == ["Hi.", "Ho."]
