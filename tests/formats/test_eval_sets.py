@@ -98,5 +98,5 @@ def test_only_sets_that_were_read_wrongly_have_new_keys(tmp_path: Path) -> None:
 
 def test_the_mark_of_no_input_is_no_part_of_a_prompt(tmp_path: Path) -> None:
     rows = [{"instruction": "Hi.", "input": "<noinput>"}, {"instruction": "Ho.", "input": "[无输入]"}]
-    prompts = load_eval_set(written(tmp_path / "marks.json", *rows))
+    prompts = load_eval_set(written(tmp_path / "marks.json", *rows), None)
     assert [prompt.instruction for prompt in prompts] == ["Hi.", "Ho."]
