@@ -16,7 +16,6 @@ from minilima.config.compose import load_config
 from minilima.config.sweep_grid import expand
 from minilima.errors import MinilimaError
 from minilima.report.runs import find_runs
-from tests import server as doubles
 from tests.cli.test_commands import minilima, refused
 from tests.generate.test_pool import writer
 from tests.server import VALID_KEY, ModelServer
@@ -108,7 +107,7 @@ def statuses(folder: Path) -> list[str]:
 
 
 def test_a_failed_point_is_named_the_others_run_and_the_same_command_runs_only_what_is_missing(
-    tmp_path: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: ModelServer
 ) -> None:
     server.answer = writer
     arguments = [
@@ -124,7 +123,7 @@ def test_a_failed_point_is_named_the_others_run_and_the_same_command_runs_only_w
     assert "generator.model=novice dataset.size=3: " in text and "novice" in text.rpartition("dataset.size=3: ")[2]
     assert "Traceback" not in first.stdout + first.stderr
 
-    monkeypatch.setattr(doubles, "MODELS", (*doubles.MODELS, "novice"))
+    server.models = (*server.models, "novice")
     server.requests.clear()
     second = minilima(*arguments, OPENAI_API_KEY=VALID_KEY)
     assert second.returncode == 0, second.stdout + second.stderr
