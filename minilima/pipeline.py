@@ -28,7 +28,6 @@ from minilima.run.graph import Graph, arrow, run_name
 from minilima.run.plan import Plan, make_plan
 from minilima.run.plan_table import show
 from minilima.run.preflight import check_ready, check_still_there, confirm_spending
-from minilima.run.probe import probe_missing
 from minilima.run.sources import resolve
 from minilima.run.stages import answers, base, benchmarks, choice, dataset, model, pool, verdicts
 from minilima.store.entries import Artifact, Store, reserved
@@ -97,6 +96,8 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
     artifacts: dict[str, Artifact] = {}
     with reserved(store.root, [node.stage.directory for node in nodes]):
         check_still_there(planned, make_plan(config, sources, graph, store))
+        from minilima.run.probe import probe_missing  # brings the client of endpoints, which a plan does not need
+
         probe_missing(config, sources, [node for node in nodes if store.find(node.stage) is None], cache_file(outputs))
         for node in nodes:
             artifacts[node.role] = get_or_build(node, config, sources, store, needs=needs)

@@ -5,10 +5,8 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
-
-import openai
 
 from minilima.config.choices import Thinking
 from minilima.config.schema import EndpointConfig, GeneratorConfig, JudgeConfig
@@ -16,6 +14,9 @@ from minilima.formats.files import canonical_json
 from minilima.models.budget import COUNTABLE, Price
 from minilima.models.chat import REFUSAL, TEXT, UNKNOWN_USAGE, Reply, Request
 from minilima.models.reasoning import CLOSE, OPEN, without_reasoning
+
+if TYPE_CHECKING:
+    import openai
 
 _CUT = {"length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length", "token_limit"}
 _FILTERED = {"content_filter", "content-filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "sensitive"}
@@ -249,9 +250,11 @@ def address_text(endpoint: EndpointConfig) -> str:
     return address_of(endpoint).base_url or "OpenAI"
 
 
-def open_client(endpoint: EndpointConfig) -> openai.OpenAI:
+def open_client(endpoint: EndpointConfig) -> "openai.OpenAI":
     """A client for single calls that are not worth many at once."""
     key, address = os.environ.get(endpoint.api_key_env) or "none", address_of(endpoint)
+    import openai  # half a second that a plan does not need
+
     return openai.OpenAI(
         api_key=key, base_url=address.base_url, default_query=address.query, default_headers=address.headers, max_retries=2
     )
