@@ -96,9 +96,10 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
     artifacts: dict[str, Artifact] = {}
     with reserved(store.root, [node.stage.directory for node in nodes]):
         check_still_there(planned, make_plan(config, sources, graph, store))
-        from minilima.run.probe import probe_missing  # brings the client of endpoints, which a plan does not need
+        if missing := [node for node in nodes if store.find(node.stage) is None]:
+            from minilima.run.probe import probe_missing  # brings the client of endpoints, which nothing else here needs
 
-        probe_missing(config, sources, [node for node in nodes if store.find(node.stage) is None], cache_file(outputs))
+            probe_missing(config, sources, missing, cache_file(outputs))
         for node in nodes:
             artifacts[node.role] = get_or_build(node, config, sources, store, needs=needs)
         notes = {
