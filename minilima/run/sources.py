@@ -76,14 +76,17 @@ def _scorer(config: Config, base: ModelSource) -> ModelSource | None:
 
 def _targets(config: Config) -> FileSource:
     """The tasks towards which examples are chosen: a packaged set, or a file."""
-    name = config.dataset.targets
+    why = "Examples chosen by the prompts on which the model is evaluated make it look better than it is."
+    return _prompts_to_choose_by(config, "dataset.targets", config.dataset.targets, why)
+
+
+def _prompts_to_choose_by(config: Config, setting: str, name: str, why: str) -> FileSource:
+    """A packaged set or a file of prompts, which must not be the evaluation set; `why` says what would be wrong with that."""
     packaged = (DATA / f"{name}.jsonl").is_file()
-    source = _packaged_file("dataset.targets", name) if packaged else _as_prompts(_local_file("dataset.targets", name))
+    source = _packaged_file(setting, name) if packaged else _as_prompts(_local_file(setting, name))
     if source.sha256 == _eval_set(config).sha256:
         raise MinilimaError(
-            f"dataset.targets={name} is the evaluation set.",
-            "Examples chosen by the prompts on which the model is evaluated make it look better than it is.",
-            "Leave it out: minilima_dev_50 was written for this.",
+            f"{setting}={name} is the evaluation set.", why, "Leave it out: minilima_dev_50 was written for this."
         )
     return source
 
@@ -120,16 +123,8 @@ def _answers(name: str, outputs: Path) -> FileSource:
 
 def _dev_set(config: Config) -> FileSource:
     """The prompts by which an epoch is chosen: a packaged set, or a file."""
-    name = config.epoch.dev_set
-    packaged = (DATA / f"{name}.jsonl").is_file()
-    source = _packaged_file("epoch.dev_set", name) if packaged else _as_prompts(_local_file("epoch.dev_set", name))
-    if source.sha256 == _eval_set(config).sha256:
-        raise MinilimaError(
-            f"epoch.dev_set={name} is the evaluation set.",
-            "A model chosen by the prompts on which it is evaluated looks better than it is.",
-            "Leave it out: minilima_dev_50 was written for this.",
-        )
-    return source
+    why = "A model chosen by the prompts on which it is evaluated looks better than it is."
+    return _prompts_to_choose_by(config, "epoch.dev_set", config.epoch.dev_set, why)
 
 
 def _seeds(config: Config) -> FileSource:
