@@ -1,7 +1,8 @@
-"""Speed of writing answers: our local engine beside `generate` as alpaca_eval calls it, and beside `generate_batch`.
+"""Speed of writing answers: our local engine beside `generate` as alpaca_eval calls it, beside `generate_batch`, and vLLM.
 
     python benchmarks/generation.py --shape 135m --json benchmarks/results/generation_135m.json
     python benchmarks/generation.py --shape tiny --prompts 40 --tokens 8         # to try it without a GPU
+    python benchmarks/generation.py --shape 1b --engine vllm --json …            # compute.engine=vllm, and vLLM as it is
 
 805 prompts of 20 to 120 tokens, as many as AlpacaEval's, and random weights. Each engine writes the same number of tokens for
 each prompt, greedily: ours for all prompts, the slower ones for some and fewer tokens. `huggingface_local` is a text-generation
@@ -9,7 +10,8 @@ pipeline over the prompts with alpaca_eval 0.6.6's defaults (one prompt at a tim
 `generate_batch` is transformers' continuous batching. Ours is also measured with the settings of the experiments (temperature,
 nucleus, repetition penalty), and with answers of very different lengths (log-normal, median 190 tokens, at most 1,024).
 Start-up is stated apart: what the first pass over the prompts took longer than the second. Answers of different lengths are
-written once, with all recording of steps.
+written once, with all recording of steps. `vllm_plain` is vLLM with the same lengths and its own repetition penalty, which
+counts the prompt too. Each engine has a process of its own, since vLLM takes the whole GPU.
 """
 
 import gc
@@ -36,7 +38,7 @@ from transformers import (
 from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
 from minilima.config.choices import DeviceKind
-from minilima.models.chat import Request, Sampling, continue_text
+from minilima.models.chat import ChatModel, Request, Sampling, continue_text
 from minilima.models.local import LocalModel
 
 Figures = dict[str, tuple[float | None, str]]
@@ -83,19 +85,43 @@ def requests_of(case: str, texts: Sequence[str], tokens: int) -> list[Request]:
     ]
 
 
-def measure_minilima(model: LocalModel, case: str, requests: list[Request], figures: Figures) -> None:
-    def write() -> int:
-        return sum(reply.completion_tokens for reply in model.reply_many(requests, lambda index, reply: None))
-
+def measure(write: Callable[[], int], name: str, figures: Figures, *, twice: bool) -> None:
+    """Adds the speed of an engine; `write` answers all prompts and returns how many tokens it wrote."""
     first, written = timed(write)
-    figures[f"minilima_{case}_first_seconds"] = (round(first, 2), "seconds")
-    if case == "sampled_varied":
-        figures[f"minilima_{case}"] = (round(written / first, 1), "tokens_per_second")
+    figures[f"{name}_first_seconds"] = (round(first, 2), "seconds")
+    if not twice:
+        figures[name] = (round(written / first, 1), "tokens_per_second")
         return
     seconds, written = timed(write)
-    figures[f"minilima_{case}"] = (round(written / seconds, 1), "tokens_per_second")
-    figures[f"minilima_{case}_seconds"] = (round(seconds, 2), "seconds")
-    figures[f"minilima_{case}_start_up_seconds"] = (round(first - seconds, 2), "seconds")
+    figures[name] = (round(written / seconds, 1), "tokens_per_second")
+    figures[f"{name}_seconds"] = (round(seconds, 2), "seconds")
+    figures[f"{name}_start_up_seconds"] = (round(first - seconds, 2), "seconds")
+
+
+def ours(model: ChatModel, requests: list[Request]) -> Callable[[], int]:
+    return lambda: sum(reply.completion_tokens for reply in model.reply_many(requests, lambda index, reply: None))
+
+
+def plain_vllm(model: Any, requests: list[Request]) -> Callable[[], int]:
+    """vLLM's own loop and penalty on the engine that `model` started."""
+    from vllm import SamplingParams
+
+    ids = [model.tokenizer.encode(request.messages[0].content) for request in requests]
+
+    def write() -> int:
+        for number, (prompt, request) in enumerate(zip(ids, requests, strict=True)):
+            chosen = request.sampling
+            params = SamplingParams(
+                temperature=chosen.temperature, top_p=1.0 if chosen.top_p is None else chosen.top_p, max_tokens=chosen.max_tokens,
+                repetition_penalty=chosen.repetition_penalty or 1.0, stop_token_ids=[2], detokenize=False,
+            )  # fmt: skip
+            model._engine.add_request(str(number), {"prompt_token_ids": prompt}, params)
+        written = 0
+        while model._engine.has_unfinished_requests():
+            written += sum(len(output.outputs[0].token_ids) for output in model._engine.step() if output.finished)
+        return written
+
+    return write
 
 
 def measure_huggingface_local(model: Any, tokenizer: Any, texts: Sequence[str], tokens: int, batch: int) -> float:
@@ -127,11 +153,29 @@ def measure_generate_batch(model: Any, tokenizer: Any, texts: Sequence[str], tok
     return round(written / seconds, 1)
 
 
+def measure_vllm(
+    folder: str, cases: Sequence[str], texts: Sequence[str], tokens: int, figures: Figures, on_progress: Callable[[], None]
+) -> None:
+    """Our requests in vLLM, and vLLM's own loop over the same prompts on the same started engine."""
+    from minilima.models.vllm import VllmModel
+
+    model = VllmModel(folder, "random", device=DeviceKind.auto)
+    first = requests_of("greedy", texts[:1], 1)
+    figures["vllm_start_up_seconds"] = (round(timed(ours(model, first))[0], 1), "seconds")
+    for case in cases:
+        requests = requests_of(case, texts, tokens)
+        for name, write in (("vllm", ours(model, requests)), ("vllm_plain", plain_vllm(model, requests))):
+            measure(write, f"{name}_{case}", figures, twice=case != "sampled_varied")
+            on_progress()
+    model.close()
+
+
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--shape", choices=SHAPES, default="135m")
     arguments.add_argument("--prompts", type=int, default=805)
     arguments.add_argument("--tokens", type=int, default=128, help="new tokens for each prompt")
+    arguments.add_argument("--engine", choices=("transformers", "vllm"), default="transformers", help="as compute.engine")
     arguments.add_argument("--batch", type=int, help="of ours; the default is what an experiment takes")
     arguments.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="what ours is measured at")
     arguments.add_argument("--beside", type=int, default=256, help="prompts of generate_batch; 0 = only ours")
@@ -147,17 +191,21 @@ def main() -> None:
             torch.cuda.empty_cache()
         publish(
             figures, chosen.json, shape=chosen.shape, prompts=chosen.prompts, new_tokens=chosen.tokens, beside_tokens=tokens,
-            device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu", engine=chosen.engine,
         )  # fmt: skip
 
     with tempfile.TemporaryDirectory() as name:
         make_model(chosen.shape, Path(name))
+        if chosen.engine == "vllm":
+            measure_vllm(name, chosen.cases, texts, chosen.tokens, figures, on_progress)
+            return
         started = time.monotonic()
         local = LocalModel(name, "random", device=DeviceKind.auto, batch=chosen.batch)
         figures["load_seconds"] = (round(time.monotonic() - started, 1), "seconds")
     figures["batch"] = (local.batch, "replies")
     for case in chosen.cases:
-        measure_minilima(local, case, requests_of(case, texts, chosen.tokens), figures)
+        write = ours(local, requests_of(case, texts, chosen.tokens))
+        measure(write, f"minilima_{case}", figures, twice=case != "sampled_varied")
         on_progress()
     if torch.cuda.is_available():
         figures["minilima_peak_gib"] = (round(torch.cuda.max_memory_allocated() / 2**30, 2), "GiB")
@@ -168,11 +216,11 @@ def main() -> None:
         "huggingface_local_64": lambda: measure_huggingface_local(model, tokenizer, texts[:64], tokens, 64),
         "generate_batch": lambda: measure_generate_batch(model, tokenizer, texts[: chosen.beside], tokens),
     }
-    for engine, measure in beside.items() if chosen.beside else ():
-        figures[engine] = (measure(), "tokens_per_second")
-        ours, theirs = figures[f"minilima_{chosen.cases[0]}"][0], figures[engine][0]
-        assert ours is not None and theirs is not None
-        figures[f"times_{engine}"] = (round(ours / theirs, 1), "times")
+    for engine, speed in beside.items() if chosen.beside else ():
+        figures[engine] = (speed(), "tokens_per_second")
+        own, theirs = figures[f"minilima_{chosen.cases[0]}"][0], figures[engine][0]
+        assert own is not None and theirs is not None
+        figures[f"times_{engine}"] = (round(own / theirs, 1), "times")
         on_progress()
 
 

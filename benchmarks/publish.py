@@ -1,12 +1,14 @@
-"""How every benchmark tells its figures: lines for people, and JSON with the command, versions and machine."""
+"""How every benchmark reports its figures: lines for people, and JSON with the command, commit, versions and machine."""
 
 import argparse
 import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,28 @@ def publish(figures: Mapping[str, tuple[float | None, str]], file: Path | None, 
             **details,
             "units": {name: unit for name, (_, unit) in figures.items()},
             "command": shlex.join(["python", *sys.argv]),
-            "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()},
+            "commit": _commit(),
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform(), "gpu": _gpu()},
             "python": platform.python_version(),
             "versions": packages(),
         }
         file.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _commit() -> str | None:
+    """What was measured, with -dirty where files were changed; a copy without its history names it in MINILIMA_COMMIT."""
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=12", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    return asked.stdout.strip() or os.environ.get("MINILIMA_COMMIT")
+
+
+def _gpu() -> str | None:
+    """What kind, where a benchmark uses one; torch is not imported for it."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
 
 
 def _processor() -> str:

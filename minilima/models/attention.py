@@ -1,7 +1,9 @@
-"""Attention over rows of several examples: variable-length flash attention on a GPU, a block mask elsewhere.
+"""Attention of our own: over rows of several examples while training, and of one new token a row while answering.
 
-Both keep examples apart. On a GPU `torch.nn.attention.varlen` reads only the boundaries, so that a row costs what its
-examples cost; the mask that transformers builds from the positions is a square of the row.
+Training: variable-length flash attention on a GPU, a block mask elsewhere. Both keep examples apart. On a GPU
+`torch.nn.attention.varlen` reads only the boundaries, so that a row costs what its examples cost; the mask that transformers
+builds from the positions is a square of the row. Answering: the queries that share a key head are read as its queries, so that
+keys and values are not copied for each of them, which some versions of transformers do.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,10 +13,13 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from minilima.models.packing import SHORT
 
 NAME = "minilima_varlen"
+_GROUPED = "minilima_grouped"
 
 
 def is_available() -> bool:
@@ -95,3 +100,35 @@ def _varlen_by(kernel: Callable[..., Any]) -> Callable[..., Any]:
         return torch.cat(parts).unsqueeze(0), None
 
     return varlen
+
+
+def use_grouped(model: Any) -> None:
+    """Makes a model whose query heads share key heads attend without copies of keys and values when it writes a token."""
+    if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
+        AttentionInterface.register(_GROUPED, grouped)
+        AttentionMaskInterface.register(_GROUPED, sdpa_mask)
+        model.set_attn_implementation(_GROUPED)
+
+
+def grouped(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **settings: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: query (rows, heads, tokens, d), key and value (rows, key heads, slots, d).
+
+    One token a row sees what the mask (rows, 1, 1, slots) shows, in every head alike: the heads of a group are given as the
+    tokens of their key head. Longer texts go to transformers' own.
+    """
+    rows, heads, tokens, width = query.shape
+    shared = key.shape[1]
+    if tokens > 1 or heads == shared:
+        attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **settings)
+        return attended, None
+    by_key = query.reshape(rows, shared, heads // shared, width)
+    attended = torch.nn.functional.scaled_dot_product_attention(by_key, key, value, attn_mask=attention_mask, scale=scaling)
+    return attended.reshape(rows, 1, heads, value.shape[-1]), None

@@ -17,7 +17,7 @@ from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 
 from minilima.models.chat import Sampling
-from minilima.models.sampling import penalise, sample
+from minilima.models.sampling import choose
 from minilima.models.weights import context_of
 
 LEAST_STEPS = 4
@@ -47,7 +47,7 @@ def _static_cache(model: Any, slots: int) -> Any:
 def reread(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """The scores of the next token, (rows, vocabulary), of a model that reads everything again."""
     given = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
-    scores: torch.Tensor = model(input_ids=ids, **given).logits[:, -1].float()
+    scores: torch.Tensor = model(input_ids=ids, **given).logits[:, -1]
     return scores
 
 
@@ -188,18 +188,13 @@ class Batch:
             "use_cache": True, "logits_to_keep": 1,
         }  # fmt: skip
         output = self.model(**{name: value for name, value in given.items() if name in self._takes})
-        scores: torch.Tensor = output.logits[:, -1].float()
+        scores: torch.Tensor = output.logits[:, -1]
         return scores
 
     def _choose(self, scores: torch.Tensor) -> None:
         sampling = self.shape.sampling
-        if sampling.repetition_penalty is not None:
-            scores = penalise(scores, self._written, sampling.repetition_penalty)
-        if sampling.temperature:
-            drawn = self._draws.index_select(1, self._step_number)
-            chosen = sample(scores, sampling.temperature, 1.0 if sampling.top_p is None else sampling.top_p, drawn)
-        else:
-            chosen = scores.argmax(dim=-1, keepdim=True)
+        drawn = self._draws.index_select(1, self._step_number)
+        chosen = choose(scores, sampling, self._written, drawn)
         self._token.copy_(chosen)
         self._out.index_copy_(1, self._step_number, chosen)
         self._step_number.add_(1)

@@ -20,6 +20,7 @@ from minilima.config.choices import DeviceKind, Thinking
 from minilima.environment import cpu_multiplies_bfloat16
 from minilima.errors import MinilimaError
 from minilima.formats.records import ReferenceLoss
+from minilima.models.attention import use_grouped
 from minilima.models.chat import Message, OnReply, Reply, Request, Sampling
 from minilima.models.decoding import LEAST_STEPS, Batch, Shape, keeps_cache
 from minilima.models.drafts import Draft
@@ -71,6 +72,8 @@ class LocalModel:
         self.group = full if group is None else max(group, full) if self.device.type == "cuda" else group
         self.tokenizer = load_tokenizer(location)
         self.model = load_model(location, inference_dtype(self.device), self.device).eval()
+        if self.device.type == "cuda":
+            use_grouped(self.model)
         self.context = context_of(self.model)
         self._takes = set(signature(self.model.forward).parameters)
         self.cached = keeps_cache(self.model)

@@ -1,18 +1,19 @@
 """From a model's scores to the next tokens, row by row: penalty, temperature, nucleus, and one random number a token.
 
-Sampling is by inverse transform with numbers drawn from a generator of the request's own, so a reply does not depend on its
-neighbours in the batch, nor on what was answered before an interruption. Nothing here looks at values on a GPU, so that a
-whole step can be recorded and played again.
+On a CPU these are operations of torch. On a GPU sampling is one kernel (sampling_triton.py), which reads the vocabulary a dozen
+times where the operations would write and read copies of it a hundred times. Sampling is by inverse transform with numbers drawn
+from a generator of the request's own, so a reply does not depend on its neighbours in the batch, nor on what was answered before
+an interruption. Nothing here looks at values on a GPU, so that a whole step can be recorded and played again.
 """
 
 import random
 
 import torch
 
+from minilima.models.chat import Sampling
+
 _LIKELIEST = 128
 """On a CPU the nucleus is looked for among so many tokens first: sorting a vocabulary costs more than the model's own work."""
-_HALVINGS = 24
-"""Precision of a float32's fraction."""
 
 
 def draws(key: str, start: int, count: int) -> list[float]:
@@ -21,9 +22,32 @@ def draws(key: str, start: int, count: int) -> list[float]:
     return [generator.random() for _ in range(start + count)][start:]
 
 
-def penalise(scores: torch.Tensor, written: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Lowers the scores (rows, vocabulary) of tokens that were written (same shape, bool), as in CTRL (Keskar et al. 2019)."""
+def penalise(scores: torch.Tensor, written: torch.Tensor, penalty: float | torch.Tensor) -> torch.Tensor:
+    """Lowers the scores (rows, vocabulary) of tokens that were written (same shape, bool), as in CTRL (Keskar et al. 2019), by
+    one penalty or one a row (rows, 1)."""
     return torch.where(written, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+
+
+def choose(scores: torch.Tensor, sampling: Sampling, written: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """One token a row, as `sampling` says.
+
+    Args:
+        scores: (rows, vocabulary), of any floating type.
+        written: same shape, bool: the tokens that a row has written; empty without a penalty.
+        drawn: (rows, 1), one random number for each.
+
+    Returns:
+        (rows, 1) token ids.
+    """
+    penalty, top_p = sampling.repetition_penalty, 1.0 if sampling.top_p is None else sampling.top_p
+    if scores.is_cuda and sampling.temperature:
+        from minilima.models.sampling_triton import sample_fused
+
+        return sample_fused(scores, written, penalty or 1.0, sampling.temperature, top_p, drawn)
+    scores = scores.float()
+    if penalty is not None:
+        scores = penalise(scores, written, penalty)
+    return sample(scores, sampling.temperature, top_p, drawn) if sampling.temperature else scores.argmax(dim=-1, keepdim=True)
 
 
 def sample(scores: torch.Tensor, temperature: float, top_p: float, drawn: torch.Tensor) -> torch.Tensor:
@@ -40,8 +64,7 @@ def sample(scores: torch.Tensor, temperature: float, top_p: float, drawn: torch.
     """
     probabilities = torch.softmax(scores / temperature, dim=-1)
     if top_p < 1:
-        least = least_by_halving(probabilities, top_p) if probabilities.is_cuda else least_by_sorting(probabilities, top_p)
-        probabilities = torch.where(probabilities >= least, probabilities, 0.0)
+        probabilities = torch.where(probabilities >= least_by_sorting(probabilities, top_p), probabilities, 0.0)
     cumulated = probabilities.cumsum(dim=-1)
     return torch.searchsorted(cumulated, drawn * cumulated[:, -1:]).clamp(max=scores.shape[-1] - 1)
 
@@ -60,14 +83,3 @@ def least_by_sorting(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
 def _least(descending: torch.Tensor, top_p: float) -> torch.Tensor:
     above = descending.cumsum(dim=-1) - descending
     return torch.where(above < top_p, descending, torch.inf).amin(dim=-1, keepdim=True)
-
-
-def least_by_halving(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
-    """As `least_by_sorting`, by bisection: a fixed number of passes over the row, without a look at a value."""
-    most = probabilities.amax(dim=-1, keepdim=True)
-    least = torch.zeros_like(most)
-    for _ in range(_HALVINGS):
-        middle = (least + most) / 2
-        few = torch.where(probabilities > middle, probabilities, 0.0).sum(dim=-1, keepdim=True) < top_p
-        least, most = torch.where(few, least, middle), torch.where(few, middle, most)
-    return torch.where(probabilities > least, probabilities, torch.inf).amin(dim=-1, keepdim=True)

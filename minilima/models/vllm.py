@@ -6,15 +6,16 @@ is about what was written, as in LIMA, so it comes as a logits processor.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 import torch
 from transformers import AutoConfig, GenerationConfig
 from vllm import EngineArgs, LLMEngine, SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
-from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
+from vllm.v1.sample.logits_processor import LogitsProcessor, MoveDirectionality
 
 from minilima.config.choices import DeviceKind
 from minilima.models.chat import Message, OnReply, Reply, Request
@@ -29,25 +30,72 @@ _PENALTY = "written_penalty"
 _SEED_DIGITS = 8
 
 
-class WrittenPenalty(AdapterLogitsProcessor):  # type: ignore[misc]
-    """The repetition penalty of a request, over the tokens that it has written."""
+class WrittenPenalty(LogitsProcessor):  # type: ignore[misc]
+    """The repetition penalty of each request over the tokens that it has written, for all rows of a step at once.
+
+    What a row has written stands as marks on the device, one for each token of the vocabulary; a step adds the newest token of
+    each row, and moves marks as vLLM moves its rows.
+    """
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        rows, vocabulary = vllm_config.scheduler_config.max_num_seqs, vllm_config.model_config.get_vocab_size()
+        self._marks = torch.zeros(rows, vocabulary, dtype=torch.bool, device=device)
+        self._penalties = torch.ones(rows, 1, device=device)
+        self._written: dict[int, list[int]] = {}
+        """Row -> the tokens of its request; vLLM's own list, which grows."""
+        self._marked: dict[int, int] = {}
+        """Row -> how many of them are marked."""
 
     def is_argmax_invariant(self) -> bool:
         return False
 
-    def new_req_logits_processor(self, params: Any) -> Callable[[list[int], torch.Tensor], torch.Tensor] | None:
-        penalty = (params.extra_args or {}).get(_PENALTY)
-        if penalty is None:
-            return None
+    def update_state(self, batch_update: Any) -> None:
+        """Follows what vLLM removed, added and moved, in this order, as it asks."""
+        if batch_update is None:
+            return
+        for row in batch_update.removed:
+            self._forget(row)
+        for row, params, _, written in batch_update.added:
+            self._forget(row)
+            penalty = (params.extra_args or {}).get(_PENALTY)
+            if penalty is not None:
+                self._marks[row] = False
+                self._penalties[row] = penalty
+                self._written[row], self._marked[row] = written, 0
+        for source, target, direction in batch_update.moved:
+            pair = [source, target]
+            for kept in (self._written, self._marked):
+                here, there = kept.pop(source, None), kept.pop(target, None)
+                if here is not None:
+                    kept[target] = here  # type: ignore[assignment]
+                if there is not None and direction == MoveDirectionality.SWAP:
+                    kept[source] = there  # type: ignore[assignment]
+            for tensor in (self._marks, self._penalties):
+                tensor[pair] = tensor[pair[::-1]]
+            if direction == MoveDirectionality.UNIDIRECTIONAL:
+                self._forget(source)
 
-        def apply(written: list[int], scores: torch.Tensor) -> torch.Tensor:
-            if written:
-                tokens = torch.tensor(sorted(set(written)), device=scores.device)
-                of_written = scores[tokens]
-                scores[tokens] = penalise(of_written, torch.ones_like(of_written, dtype=torch.bool), penalty)
-            return scores
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Lowers the scores (rows, vocabulary) of what was written."""
+        if not self._written:
+            return logits
+        rows, tokens = [], []
+        for row, written in self._written.items():
+            # A step may be begun before the last one is read: what is not known yet stands there as -1.
+            fresh = list(takewhile(lambda token: token >= 0, written[self._marked[row] :]))
+            rows += [row] * len(fresh)
+            tokens += fresh
+            self._marked[row] += len(fresh)
+        if rows:
+            self._marks[torch.tensor([rows, tokens], device=self._marks.device).unbind()] = True
+        count = len(logits)
+        return penalise(logits, self._marks[:count, : logits.shape[1]], self._penalties[:count])
 
-        return apply
+    def _forget(self, row: int) -> None:
+        if self._written.pop(row, None) is not None:
+            del self._marked[row]
+            self._marks[row] = False
+            self._penalties[row] = 1.0
 
 
 class VllmModel:

@@ -113,3 +113,47 @@ def test_the_likeliest_first_tokens_are_those_of_transformers(model: Any, folder
         assert ours.logprobs is not None and other.logprobs is not None
         whole = {token: value for token, value in other.logprobs.items() if "\ufffd" not in token}  # no part of a character
         assert whole and all(ours.logprobs[token] == pytest.approx(value, abs=1e-2) for token, value in whole.items())
+
+
+def test_the_penalty_follows_rows_as_vllm_moves_them() -> None:
+    from types import SimpleNamespace
+
+    import torch
+    from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
+
+    from minilima.models.sampling import penalise
+    from minilima.models.vllm import WrittenPenalty
+
+    sizes = SimpleNamespace(
+        scheduler_config=SimpleNamespace(max_num_seqs=4), model_config=SimpleNamespace(get_vocab_size=lambda: 10)
+    )
+    penalty = WrittenPenalty(sizes, torch.device("cpu"), False)
+    texts: dict[str, list[int]] = {"a": [1, 2], "b": [3], "c": [4, 4]}
+    penalties = {"a": 1.2, "b": None, "c": 2.0}
+
+    def added(row: int, name: str) -> tuple[int, SimpleNamespace, None, list[int]]:
+        return row, SimpleNamespace(extra_args=penalties[name] and {"written_penalty": penalties[name]}), None, texts[name]
+
+    def check(*rows: str) -> None:
+        scores = torch.randn(len(rows), 10)
+        expected = scores.clone()
+        for row, name in enumerate(rows):
+            written = torch.zeros(10, dtype=torch.bool)
+            written[[token for token in texts[name] if token >= 0]] = True
+            expected[row] = penalise(scores[row], written, penalties[name] or 1.0)
+        assert torch.equal(penalty.apply(scores), expected)
+
+    penalty.update_state(BatchUpdate(3, removed=[], added=[added(0, "a"), added(1, "b"), added(2, "c")], moved=[]))
+    check("a", "b", "c")
+    texts["a"].append(-1)  # begun before the last step was read
+    check("a", "b", "c")
+    texts["a"][-1] = 7
+    penalty.update_state(None)
+    check("a", "b", "c")
+    penalty.update_state(BatchUpdate(3, removed=[], added=[], moved=[(0, 2, MoveDirectionality.SWAP)]))
+    check("c", "b", "a")
+    penalty.update_state(BatchUpdate(2, removed=[0], added=[], moved=[(2, 0, MoveDirectionality.UNIDIRECTIONAL)]))
+    texts["a"].append(9)
+    check("a", "b")
+    penalty.update_state(BatchUpdate(2, removed=[], added=[added(0, "c")], moved=[]))
+    check("c", "b")
