@@ -39,26 +39,26 @@ def compare_blind(tuned: Speaker, other: Speaker, sampling: Sampling, *, prompts
     _check_labels(labels, names)
     console.say(f"Two models answer each prompt, A and B in an order that is drawn. Pairs: {labels}", "dim")
     done = {row["instruction"] for row in _rows(labels)}
-    for prompt in _prompts(prompts, done):
-        if _compare_one(prompt, tuned, other, sampling, labels) is None:
+    for prompt, reference in _prompts(prompts, done):
+        if _compare_one(prompt, reference, tuned, other, sampling, labels) is None:
             break
     show_win_rate(labels, names)
 
 
-def _prompts(file: Path | None, done: set[str]) -> Iterator[str]:
-    """Typed ones, or those of the file that are not labelled yet."""
+def _prompts(file: Path | None, done: set[str]) -> Iterator[tuple[str, str]]:
+    """Typed ones, or those of the file that are not labelled yet, each with the file's reference answer to it if it has one."""
     if file is None:
-        yield from lines("prompt> ")
+        yield from ((prompt, "") for prompt in lines("prompt> "))
         return
     from minilima.formats.eval_sets import load_eval_set
 
-    left = [prompt.instruction for prompt in load_eval_set(file, None) if prompt.instruction not in done]
+    left = [prompt for prompt in load_eval_set(file, None) if prompt.instruction not in done]
     for number, prompt in enumerate(left, start=1):
-        console.say(f"\nprompt {number} of {len(left)}: {prompt}", "bold")
-        yield prompt
+        console.say(f"\nprompt {number} of {len(left)}: {prompt.instruction}", "bold")
+        yield prompt.instruction, prompt.output or ""
 
 
-def _compare_one(prompt: str, tuned: Speaker, other: Speaker, sampling: Sampling, labels: Path) -> float | None:
+def _compare_one(prompt: str, reference: str, tuned: Speaker, other: Speaker, sampling: Sampling, labels: Path) -> float | None:
     """Shows both answers and keeps the choice; None where the comparison ends, 0 where the prompt was skipped."""
     # The order must not follow from the prompt alone: a second look at it would show the same sides.
     order = [0, 1]
@@ -74,10 +74,12 @@ def _compare_one(prompt: str, tuned: Speaker, other: Speaker, sampling: Sampling
     if key == "s":
         return 0.0
     preference = TIE if key == "t" else 1.0 + order["ab".index(key)]
-    row = {
+    row: dict[str, Any] = {
         "instruction": prompt, "output_1": answers[0], "generator_1": other.name, "output_2": answers[1],
         "generator_2": tuned.name, "annotator": ANNOTATOR, "preference": preference, "shown_first": order[0] + 1,
     }  # fmt: skip
+    if reference:
+        row["reference"] = reference  # which judge=reference needs, when it is measured on these pairs
     labels.parent.mkdir(parents=True, exist_ok=True)
     with labels.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -33,6 +33,12 @@ class Figure:
             return f"{scale * self.value:{form}}{unit}"
         return Estimate(value=scale * self.value, low=scale * self.low, high=scale * self.high).text(form, unit)
 
+    def bounds(self, form: str = ".1f", scale: float = 1) -> str:
+        """The interval alone, times `scale`; empty where there is none."""
+        if self.low is None or self.high is None:
+            return ""
+        return Estimate(value=self.value, low=self.low, high=self.high).bounds(form, scale)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:

@@ -35,8 +35,12 @@ class Estimate:
             unit: after the value, e.g. ` %` or ` points`.
             brief: whether the words are left out.
         """
-        bounds = f"{self.low:{form}} to {self.high:{form}}"
+        bounds = self.bounds(form)
         return f"{self.value:{form}}{unit} ({bounds})" if brief else f"{self.value:{form}}{unit}, 95 % interval {bounds}"
+
+    def bounds(self, form: str = ".1f", scale: float = 1) -> str:
+        """`51.0 to 74.1`: the interval alone, times `scale`, where the value stands beside it in other letters."""
+        return f"{scale * self.low:{form}} to {scale * self.high:{form}}"
 
 
 @dataclass(frozen=True, kw_only=True)

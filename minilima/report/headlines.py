@@ -134,6 +134,11 @@ def judge_warning(results: Results) -> list[str]:
     card = results.judge_card
     if card is not None and card.above_floor:
         return []
+    if card is not None and card.own and card.against_people is not None:
+        return [
+            'Warning: on the pairs of its card, this judge was not shown to be better than "the longer answer wins". '
+            "More labelled pairs make the interval narrower; another judge is chosen with judge=…"
+        ]
     return [
         'Warning: this judge was not shown to be better than "the longer answer wins". '
         "To measure it: minilima agreement --labels FILE judge=…"

@@ -72,7 +72,8 @@ def write_run(
         benchmarks=benchmarks,
     )
     write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
-    write_atomic(folder / "run.json", json.dumps(as_json(summary, config, artifacts), indent=2, ensure_ascii=False))
+    record = {**as_json(summary, config, artifacts), "judge_identity": judge_identity}
+    write_atomic(folder / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
     if judged is not None and results is not None:
         write_alpaca_files(folder, config.judge, judged, results)
     write_report(

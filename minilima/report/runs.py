@@ -12,6 +12,7 @@ from typing import Any
 from minilima.config.renames import result_settings_of
 from minilima.errors import MinilimaError
 from minilima.evaluate.benchmark_scores import BenchmarkChange
+from minilima.evaluate.judge_cards import read_card
 from minilima.evaluate.judged import opponent, read_judged
 from minilima.evaluate.results import Coverage, Results, compute_results
 from minilima.evaluate.statistics import Estimate, LossChange, WinRate
@@ -172,9 +173,15 @@ def _read_point(folder: Path) -> FinishedRun:
         words=manifests["answers"]["metrics"]["mean_words"],
         base_words=opponent(manifests)["metrics"]["mean_words"],
         benchmarks=tuple(BenchmarkChange.from_json(change) for change in run_json.get("benchmarks", ())),
-        worth=run_json.get("judge") or "",
+        worth=_worth(run_json, folder),
         losses=tuple((entry["step"], entry["loss"]) for entry in read_jsonl(paths["model"] / "training_log.jsonl")),
     )
+
+
+def _worth(run_json: Mapping[str, Any], folder: Path) -> str:
+    """What is known of the run's judge: the card that was measured since, or what the run said."""
+    card = folder.parent.parent / "judges" / f"{run_json.get('judge_identity')}.json"
+    return read_card(card).sentence() if card.is_file() else run_json.get("judge") or ""
 
 
 def _results(run_json: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:

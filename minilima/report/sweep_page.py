@@ -5,7 +5,6 @@ run.json of each run ─> runs.py ─> compare.py ─> one HTML file, and a fold
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +103,8 @@ def _cell(item: Against | None) -> dict[str, Any] | None:
         return {"note": item.note} if item else None
     paired = item.paired
     detectable = paired.minimum_detectable if paired.prompts > 1 else None
-    tests = {"p": paired.p_holm, "mcnemar": paired.p_mcnemar, "detectable": detectable}
-    return {**asdict(paired.difference), **tests, "prompts": paired.prompts}
+    tests = {"p": paired.p_holm, "mcnemar": paired.p_mcnemar, "detectable": detectable, "prompts": paired.prompts}
+    return {"value": paired.difference.value, "bounds": paired.difference.bounds("+.1f"), **tests}
 
 
 def _is_apart(row: ComparedRun) -> bool:

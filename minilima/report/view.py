@@ -103,8 +103,7 @@ def _paired(against: Any) -> dict[str, Any]:
     paired = against.paired
     return {
         "difference": paired.difference.value,
-        "low": paired.difference.low,
-        "high": paired.difference.high,
+        "bounds": paired.difference.bounds("+.1f"),
         "p": paired.p_holm,
         "mcnemar": paired.p_mcnemar,
         "prompts": paired.prompts,
@@ -117,7 +116,7 @@ def _row(point: FinishedRun, settings: Sequence[str], *, best: bool) -> dict[str
     return {
         "name": point.name,
         "settings": [shown(point.settings.get(name)) for name in settings],
-        "rate": vars(rate.win_rate) if rate else None,
+        "rate": {"value": rate.win_rate.value, "bounds": rate.win_rate.bounds()} if rate else None,
         "loss": loss.change.value if loss else None,
         "judged": point.results.coverage.judged,
         "prompts": point.results.coverage.prompts,

@@ -197,10 +197,13 @@ def test_blind_choices_become_pairs_that_agreement_and_score_read(
     assert scored.run.generator == "tuned"
     # A file of prompts goes on where it was left.
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"instruction": text}) + "\n" for text in ("first", "sixth")))
+    answered = {"first": "1", "sixth": "6"}
+    prompts.write_text("".join(json.dumps({"instruction": text, "output": own}) + "\n" for text, own in answered.items()))
     typed(monkeypatch, "a")
     compare_blind(tuned, other, GREEDY, prompts=prompts, labels=labels)
     assert [row["instruction"] for row in read_jsonl(labels)][-1] == "sixth" and "prompt 1 of 1" in capfd.readouterr().out
+    # The set's own answer goes along: judge=reference can be measured on the pair.
+    assert [pair.reference for pair in read_labels(labels).pairs] == [None, None, None, "6"]
 
 
 def test_a_labels_file_of_other_models_is_refused(

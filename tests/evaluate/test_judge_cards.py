@@ -1,6 +1,7 @@
 """Judge cards: found by a judge's identity, read back as written, and honest about what they are of."""
 
 import csv
+import html
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,9 +12,13 @@ from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_cards import Figure, JudgeCard, Measured, Ranking, find_card
 from minilima.evaluate.judge_forms import form_of
+from minilima.evaluate.results import Coverage, Results
+from minilima.report.headlines import judge_warning
+from minilima.report.runs import read_points
 from minilima.run.sources import resolve
 from minilima.run.stages.verdicts import judge_identity
 from tests.conftest import SHARED
+from tests.report.runs import finished_run, plain_prompts
 
 PEOPLE = Measured(
     labels="pairs", by="people", pairs=100, unread=1, decided=80, source="here", command="python -m minilima agreement",
@@ -52,6 +57,33 @@ def test_only_a_measured_gain_over_the_longer_answer_lifts_a_judge_above_the_flo
     assert not PUBLISHED.above_floor, "it was another model in other words"
     assert not replace(CARD, measured=(replace(PEOPLE, by="gpt-4"),)).above_floor, "a judge is no yardstick for people"
     assert "was not measured" in PUBLISHED.sentence() and "70.0 %" in PUBLISHED.sentence()
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"), [((0.02, 0.18), ""), ((-0.01, 0.2), "on the pairs of its card"), (None, "To measure it")]
+)
+def test_a_run_asks_to_measure_only_a_judge_that_nobody_measured(gain: tuple[float, float] | None, said: str) -> None:
+    measured = replace(PEOPLE, gain=Figure(value=0.1, low=gain[0], high=gain[1])) if gain else PEOPLE
+    card = replace(CARD, measured=(measured,)) if gain else None
+    results = Results(
+        coverage=Coverage(judged=9, prompts=9, minimum=0.9), win_rate=None, loss_change=None, judge_card=card
+    )  # fmt: skip
+    warning = " ".join(judge_warning(results))
+    assert said in warning and bool(said) == bool(warning)
+    assert ("minilima agreement" in warning) == (gain is None)
+
+
+def test_runs_and_their_sweep_cite_a_card_that_was_measured_after_the_first_of_them(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, plain_prompts(12))
+    assert "has not been measured" in run.judge
+    identity = _identity()
+    (tmp_path / "judges").mkdir()
+    (tmp_path / "judges" / f"{identity}.json").write_text(json.dumps(asdict(replace(CARD, identity=identity))))
+    assert read_points([run.folder]).points[0].worth == CARD.sentence(), "the page of a sweep needs no run to be run again"
+    again = finished_run(tmp_path, plain_prompts(12))
+    page = html.unescape((again.folder / "report.html").read_text())
+    assert again.judge == CARD.sentence() and "agreement with people 70.0 %" in page
+    assert "has not been measured" not in page and "To measure it" not in page
 
 
 def test_a_broken_card_is_named(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ document.addEventListener("DOMContentLoaded", () => {
         fill(shared, null);
         continue;
       }
-      const interval = element("small", { class: "soft" }, `${signed(found.low)} to ${signed(found.high)}`);
+      const interval = element("small", { class: "soft" }, found.bounds);
       fill(difference, found.value, `${signed(found.value)} `, interval);
       fill(p, found.p, found.p < 0.05 ? element("strong", {}, found.p.toFixed(4)) : found.p.toFixed(4), " ", element("small", { class: "soft" }, `McNemar ${found.mcnemar.toFixed(4)}`));
       const detects = found.detectable === null ? [] : [" ", element("small", { class: "soft" }, `detectable ${found.detectable.toFixed(1)}`)];

@@ -95,7 +95,7 @@ function row(run) {
     element("td", {}, box),
     cell(run.name, named, run.best ? " " : null, run.best ? element("span", { class: "tag won" }, "best") : null),
     ...run.settings.map((value) => cell(value, value)),
-    cell(run.rate?.value, run.rate ? `${run.rate.value.toFixed(1)} ` : "not known", run.rate ? element("small", { class: "soft" }, `${run.rate.low.toFixed(1)} to ${run.rate.high.toFixed(1)}`) : null),
+    cell(run.rate?.value, run.rate ? `${run.rate.value.toFixed(1)} ` : "not known", run.rate ? element("small", { class: "soft" }, run.rate.bounds) : null),
     cell(run.loss, run.loss === null ? "not known" : run.loss.toFixed(3)),
     cell(run.judged, `${run.judged}/${run.prompts}`),
     cell(run.examples, run.examples.toLocaleString("en")),
@@ -115,7 +115,7 @@ async function compareChosen() {
   card.replaceChildren(
     element("h3", {}, `Compared with ${compared.against}`),
     ...compared.rows.map((item) => element("p", {}, element("strong", {}, item.label), ": ",
-      item.difference === undefined ? item.note : `${signed(item.difference)} points, 95 % interval ${signed(item.low)} to ${signed(item.high)}; p = ${item.p.toFixed(4)} (paired bootstrap, Holm), ${item.mcnemar.toFixed(4)} (McNemar); ${item.prompts} shared prompts. ${item.note}`)));
+      item.difference === undefined ? item.note : `${signed(item.difference)} points, 95 % interval ${item.bounds}; p = ${item.p.toFixed(4)} (paired bootstrap, Holm), ${item.mcnemar.toFixed(4)} (McNemar); ${item.prompts} shared prompts. ${item.note}`)));
 }
 
 function showSweeps(sweeps) {
