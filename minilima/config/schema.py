@@ -260,7 +260,8 @@ class DatasetConfig:
     """select=stratified: clusters of sentence vectors."""
     scorer: str | None = None
     """The model that scores, for ifd, superfiltering, perplexity, deita, rds and less: base, generator, judge, a packaged model,
-    a folder or a hub name; for deita also a generator or judge at an endpoint that gives log-probabilities. None = base."""
+    a folder or a hub name; for deita also a generator or judge at an endpoint that gives log-probabilities. None = base, and for
+    deita a generator on this machine."""
     targets: str = "minilima_dev_50"
     """select=rds|less: the tasks that the model is to become good at, with answers: a packaged set or a file in an evaluation
     set's format. Refused where a task of the evaluation set is among them."""

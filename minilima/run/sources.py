@@ -37,7 +37,9 @@ def resolve(config: Config) -> Sources:
     )
     reads_seeds = config.dataset.include_seeds or (generates and not reads_file)
     base = model_source(config.model.packaged, config.model.hub, config.model.path, config.model.revision)
-    own_generator = config.generator.model if config.generator.kind == GeneratorKind.local and generates else None
+    # It also rates and tags the rows of a file.
+    asked = generates or METHODS[config.dataset.select].replies
+    own_generator = config.generator.model if config.generator.kind == GeneratorKind.local and asked else None
     own_judge = config.judge.model if config.judge.kind == JudgeKind.local else None
     return Sources(
         seeds=_seeds(config) if reads_seeds else None,
@@ -59,6 +61,8 @@ def _scorer(config: Config, base: ModelSource) -> ModelSource | None:
     method, name = METHODS[config.dataset.select], config.dataset.scorer
     if not method.scores:
         return None
+    if name is None and method.ratings and config.generator.kind == GeneratorKind.local:
+        name = "generator"  # a rating is asked for in words, which the base model seldom follows
     if name not in ("generator", "judge"):
         return base if name in (None, "base") else _named_model(name)
     named: GeneratorConfig | JudgeConfig = config.generator if name == "generator" else config.judge

@@ -31,6 +31,7 @@ from minilima.models.kept import KeptNumbers
 from minilima.models.reader import Passage, Reader
 from minilima.models.tokenizer import load_tokenizer
 from minilima.models.weights import load_model
+from minilima.pipeline import stages
 from minilima.run.sources import resolve
 from minilima.run.stages.dataset import DATASET
 from minilima.store.job import Job
@@ -465,6 +466,19 @@ def test_a_scorer_that_cannot_be_read_is_refused(tiny_model: Path) -> None:
                           "dataset.select=ifd", "dataset.scorer=judge"])  # fmt: skip
     with pytest.raises(MinilimaError, match=r"dataset\.scorer=judge cannot score"):
         resolve(config)
+
+
+@pytest.mark.parametrize("select", ["tags", "quality", "deita"])
+def test_a_generator_on_this_machine_rates_the_rows_of_a_file(select: str, tiny_model: Path) -> None:
+    given = ["data=file", f"data.path={DATA / 'minilima_175.jsonl'}", f"dataset.select={select}"]
+    config = load_config([*given, f"generator.model={tiny_model}"])
+    sources = resolve(config)
+    rates = sources.scorer or sources.generator
+    assert rates is not None and rates.location == str(tiny_model.resolve()) != sources.base.location
+    used = stages(config, sources)["dataset"].inputs
+    assert set(used) == {"pool"}, "a folder is no stage, and the base model is not asked"
+    alone = resolve(load_config(given))
+    assert (alone.scorer or alone.base) == alone.base, "where no generator is named, the base model rates as before"
 
 
 @pytest.mark.parametrize("select", list(Select))

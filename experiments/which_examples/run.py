@@ -1,0 +1,390 @@
+"""Runs the study on one card, call after call: each goes on where the last one stopped, also on another machine.
+
+    python experiments/which_examples/run.py --folder F --out P --minutes 9     # again and again, until it says "all done"
+
+prepare ─> pool ─> orders ─> grid ─> study. Many points at once, in processes that stay: a process takes ten seconds to start,
+and a training a few. They build the stages of `+experiment=which_examples +sweep=which` under the same keys as `minilima`
+does. After each point its weights are removed; what is small is packed (see packs.py) and restored with `--from P`.
+"""
+
+import argparse
+import gc
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+from packs import pack, restore
+
+from minilima.config.compose import load_config
+from minilima.config.schema import Config
+from minilima.config.sweep_grid import expand
+from minilima.formats.files import read_jsonl, write_jsonl
+from minilima.models.database import cache_file
+from minilima.pipeline import stages
+from minilima.run.graph import Graph, Node
+from minilima.run.sources import resolve
+from minilima.store.entries import Artifact, Store
+from minilima.store.job import Job, Outcome
+from minilima.store.sources import Sources
+
+STAGES = ("prepare", "pool", "orders", "grid", "study")
+SEEDS_FILE = ROOT / "minilima" / "data" / "minilima_175.jsonl"
+DEV_SET = ROOT / "minilima" / "data" / "minilima_dev_50.jsonl"
+RATES = ("1e-5", "3e-5", "1e-4", "3e-4")
+FIRST_GUESS_SECONDS = 90.0
+"""How long a task may take, before one has ended."""
+
+Overrides = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One point: what one types to run it, settings, sources and stages."""
+
+    overrides: Overrides
+    config: Config
+    sources: Sources
+    graph: Graph
+
+    @property
+    def store(self) -> Store:
+        return Store(Path(self.config.paths.outputs) / "store")
+
+
+def experiment(overrides: Overrides, config: Config | None = None) -> Experiment:
+    config = config or load_config(overrides)
+    sources = resolve(config)
+    return Experiment(overrides=overrides, config=config, sources=sources, graph=stages(config, sources))
+
+
+def get(node: Node, of: Experiment) -> Artifact:
+    """A stage out of the store, or built in this process after what it is made from."""
+    if (existing := of.store.find(node.stage)) is not None:
+        return existing
+    for source in node.inputs.values():
+        get(source, of)
+
+    def build(work: Path) -> Outcome:
+        cache = cache_file(of.store.root.parent).resolve()
+        inputs = {name: (of.store.root / stage.directory).resolve() for name, stage in node.stage.inputs.items()}
+        job = Job(
+            kind=node.spec.kind, role=node.role, key=node.stage.key, work=work.resolve(), inputs=inputs, config=of.config,
+            sources=of.sources, cache=cache, account=node.stage.account, needs=(),
+        )  # fmt: skip
+        try:
+            return node.spec.build(job, lambda progress: None)
+        finally:
+            _free()
+
+    return of.store.get_or_build(node.stage, build)
+
+
+def _free() -> None:
+    """The memory of a card that many processes share."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def label(of: Experiment) -> str:
+    """A point in a few words."""
+    dataset = of.config.dataset
+    method = f"perplexity {dataset.perplexity}" if dataset.select == "perplexity" else str(dataset.select)
+    pool = Path(str(of.config.data.path)).stem
+    return f"{method}, {dataset.size} of {pool}, rate {of.config.sft.learning_rate:g}, seed {of.config.seed}"
+
+
+def results(of: Experiment) -> list[Node]:
+    """What a finished point leaves: verdicts, and what is checked by a program."""
+    return [node for node in of.graph.until(of.config.until) if node.role == "verdicts" or node.role.endswith("_tuned")]
+
+
+def is_done(of: Experiment) -> bool:
+    return all((of.store.root / node.stage.directory / "manifest.json").is_file() for node in results(of))
+
+
+def build_roles(overrides: Overrides, roles: Sequence[str]) -> str:
+    """Builds some stages of a point; what a process of the pool does."""
+    of = experiment(overrides)
+    for node in of.graph.by_role().values():
+        if node.role in roles:
+            get(node, of)
+    return f"{', '.join(roles)} of {label(of)}"
+
+
+def build_point(overrides: Overrides) -> str:
+    """Builds a point to its end, and removes its weights."""
+    of = experiment(overrides)
+    for node in results(of):
+        get(node, of)
+    model = of.graph.by_role()["model"].stage
+    for weights in (of.store.root / model.directory).glob("*.safetensors"):
+        weights.unlink()
+    aside = of.store.root.parent / "models" / model.directory
+    if not aside.is_dir():  # not whole any more, and so no entry of the store
+        aside.parent.mkdir(exist_ok=True)
+        (of.store.root / model.directory).rename(aside)
+    return label(of)
+
+
+def build_orders(points: Sequence[Overrides]) -> str:
+    """The data sets of one method and seed, the smallest first: the others find its numbers."""
+    return "; ".join(build_roles(overrides, ["dataset"]) for overrides in points)
+
+
+def _at_start(threads: int) -> None:
+    """Of a process of the pool."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """The time of one call."""
+
+    ends: float
+    longest: float = 0.0
+
+    @property
+    def left(self) -> float:
+        return self.ends - time.monotonic()
+
+    def has_room(self) -> bool:
+        """Whether another task would still come to its end."""
+        return self.left > (1.2 * self.longest or FIRST_GUESS_SECONDS)
+
+
+Task = tuple[Callable[..., str], tuple[Any, ...]]
+
+
+def run_all(tasks: Sequence[Task], clock: Clock, workers: int, folder: Path) -> bool:
+    """Runs tasks beside each other while there is time; returns whether all are done. A failed one is listed and passed over."""
+    rest, done, failed = list(tasks), 0, 0
+    clock.longest = 0.0
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        min(workers, max(1, len(tasks))), mp_context=spawn, initializer=_at_start, initargs=(threads,)
+    ) as pool:
+        running: dict[Future[str], tuple[Task, float]] = {}
+        while rest or running:
+            while rest and len(running) < workers and clock.has_room():
+                call, arguments = task = rest.pop(0)
+                running[pool.submit(call, *arguments)] = (task, time.monotonic())
+            if not running:
+                break
+            ended, _ = wait(running, timeout=max(1.0, clock.left), return_when=FIRST_COMPLETED)
+            if not ended:
+                print(f"{len(running)} tasks have not ended in time and are stopped; they begin again in the next call.")
+                for process in list((pool._processes or {}).values()):
+                    process.kill()
+                break
+            for future in ended:
+                (_, arguments), started = running.pop(future)
+                seconds = time.monotonic() - started
+                clock.longest = max(clock.longest, seconds)
+                try:
+                    print(f"{seconds:6.1f} s  {future.result()}  ({clock.left:.0f} s left, {len(rest)} waiting)", flush=True)
+                    done += 1
+                except BrokenProcessPool:
+                    print("A process died, most often for want of memory: fewer --workers.", flush=True)
+                    return False
+                except Exception as error:
+                    failed += 1
+                    with (folder / "failed.txt").open("a") as file:
+                        file.write(f"{arguments}\n{type(error).__name__}: {error}\n\n")
+                    print(f"FAILED after {seconds:.1f} s: {error}", flush=True)
+    print(f"{done} done, {failed} failed, {len(rest)} not begun.", flush=True)
+    return not rest and not running
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Where it lies, and what was typed beside."""
+
+    folder: Path
+    extra: Overrides
+    rate: str | None
+    given: Path | None
+    """A pool that is there already."""
+
+    @property
+    def own(self) -> Overrides:
+        return (f"paths.outputs={self.folder}", "tracking=none", "compute.engine=transformers", *self.extra)
+
+    @property
+    def pool_file(self) -> Path:
+        return self.folder / "pool.jsonl"
+
+    def pool(self) -> Overrides:
+        return ("+experiment=which_pool", *self.own)
+
+    def points(self) -> list[Experiment]:
+        """Every point of the sweep once, the first seed's first; then random choices of the human-written seed tasks."""
+        fixed = [
+            "+experiment=which_examples",
+            f"data.path={self.pool_file}",
+            f"sft.learning_rate={self.chosen_rate()}",
+            *self.own,
+        ]
+        human = [f"data.path={SEEDS_FILE}", "dataset.select=random", "dataset.size=50,100,150"]
+        sweeps = (["+sweep=which"], ["+sweep=which", "dataset.perplexity=middle", *human])
+        every = [point for own in sweeps for point in expand([*fixed, *own]).points]
+        # The three orders of perplexity are one and the same for other methods.
+        return [
+            experiment(tuple(item for item in point.overrides if not item.startswith("+sweep=")), point.config)
+            for point in every
+            if point.config.dataset.perplexity == "middle" or point.config.dataset.select == "perplexity"
+        ]
+
+    def grid(self) -> list[Experiment]:
+        """Learning rates at a random choice of 300, on the dev set: the evaluation set decides nothing."""
+        own = ["dataset.select=random", "dataset.size=300", "seed=0,1", f"sft.learning_rate={','.join(RATES)}"]
+        fixed = ["+experiment=which_examples", f"data.path={self.pool_file}", "benchmarks=[]", "eval_set=file"]
+        sweep = expand([*fixed, f"eval_set.path={DEV_SET}", *self.own, *own])
+        return [experiment(point.overrides, point.config) for point in sweep.points]
+
+    def chosen_rate(self) -> str:
+        file = self.folder / "rate.json"
+        return self.rate or (json.loads(file.read_text())["rate"] if file.is_file() else "1e-4")
+
+
+def write_pool(study: Study) -> bool:
+    """pool.jsonl out of the store's pool, or the one that was given; False where there is none yet."""
+    if study.given is not None:
+        study.pool_file.write_bytes(study.given.read_bytes())
+        return True
+    of = experiment(study.pool())
+    if (pool := of.store.find(of.graph["pool"])) is None:
+        return False
+    rows = read_jsonl(pool.path / "instances.jsonl")
+    write_jsonl(study.pool_file, ({name: row[name] for name in ("id", "instruction", "input", "output")} for row in rows))
+    return True
+
+
+def make_pool(study: Study, clock: Clock) -> bool:
+    """Writes the pool in a process of its own, which is stopped when time is up: replies are kept one by one."""
+    process = multiprocessing.get_context("spawn").Process(target=build_roles, args=(study.pool(), ["pool"]))
+    process.start()
+    process.join(max(1.0, clock.left))
+    if process.is_alive():
+        print("The pool is not finished; the next call goes on.")
+        process.kill()
+    process.join()
+    return write_pool(study)
+
+
+def orders(study: Study) -> Iterator[list[Task]]:
+    """Two waves: what a method asks of models for one seed serves the others."""
+    groups: dict[tuple[str, ...], list[Overrides]] = {}
+    for of in study.points():
+        if not (of.store.root / of.graph["dataset"].directory / "manifest.json").is_file():
+            kind = (str(of.config.data.path), of.config.dataset.select, of.config.dataset.perplexity, str(of.config.seed))
+            groups.setdefault(kind, []).append(of.overrides)
+    first = min((kind[3] for kind in groups), default="0")
+    yield [(build_orders, (points,)) for kind, points in groups.items() if kind[3] == first or kind[1] == "less"]
+    yield [(build_orders, (points,)) for kind, points in groups.items() if kind[3] != first and kind[1] != "less"]
+
+
+def choose_rate(study: Study) -> None:
+    """The rate with the highest mean win rate on the dev set."""
+    rates: dict[str, list[float]] = {rate: [] for rate in RATES}
+    for of in study.grid():
+        (verdicts,) = results(of)
+        read = [row["preference"] for row in read_jsonl(of.store.root / verdicts.stage.directory / "verdicts.jsonl")]
+        rate = next(item.partition("=")[2] for item in of.overrides if item.startswith("sft.learning_rate="))
+        rates[rate].append(100 * sum(value - 1 for value in read) / len(read))
+    means = {rate: sum(values) / len(values) for rate, values in rates.items()}
+    best = max(means, key=lambda rate: means[rate])
+    (study.folder / "rate.json").write_text(json.dumps({"rate": best, "win_rates": rates}))
+    print(f"Learning rate {best}: win rates on the dev set {rates}")
+
+
+def undone(points: Sequence[Experiment]) -> list[Task]:
+    return [(build_point, (of.overrides,)) for of in points if not is_done(of)]
+
+
+def prepare(study: Study) -> list[Task]:
+    """Converted models, and what the base model answers for each seed."""
+    tasks: list[Task] = []
+    seen: set[str] = set()
+    for points, roles in ((study.points(), ["base_answers", "minilima_verifiable_base"]), (study.grid(), ["base_answers"])):
+        for of in points:
+            keys = {of.graph[role].directory for role in roles}
+            there = all((of.store.root / key / "manifest.json").is_file() for key in keys)
+            if keys - seen and not there:
+                tasks.append((build_roles, (of.overrides, roles)))
+            seen |= keys
+    return tasks
+
+
+def go_on(study: Study, wanted: Sequence[str], clock: Clock, workers: int) -> str | None:
+    """The stages in their order; returns the first that is not finished."""
+    study.folder.mkdir(parents=True, exist_ok=True)
+    if not write_pool(study) and not ("pool" in wanted and make_pool(study, clock)):
+        return "pool"
+    if "prepare" in wanted and not run_all(prepare(study), clock, workers, study.folder):
+        return "prepare"
+    if "orders" in wanted and not all(run_all(tasks, clock, workers, study.folder) for tasks in orders(study)):
+        return "orders"
+    if "grid" in wanted and not (study.folder / "rate.json").is_file():
+        if not run_all(undone(study.grid()), clock, workers, study.folder):
+            return "grid"
+        choose_rate(study)
+    if "study" in wanted and not run_all(undone(study.points()), clock, workers, study.folder):
+        return "study"
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="*", help=f"{', '.join(STAGES)} (default: all); settings are added to every experiment")
+    parser.add_argument("--folder", type=Path, required=True, help="store and caches of the study")
+    parser.add_argument("--out", type=Path, required=True, help="where packs are put")
+    parser.add_argument("--from", dest="packs", type=Path, help="folder of earlier packs, which are restored first")
+    parser.add_argument("--minutes", type=float, default=9.0, help="of this call")
+    parser.add_argument("--workers", type=int, default=10, help="points at once")
+    parser.add_argument("--pool", type=Path, help="a pool that is there already")
+    parser.add_argument("--rate", help="learning rate, instead of the grid's")
+    chosen = parser.parse_args()
+    clock = Clock(ends=time.monotonic() + 60 * chosen.minutes - 30)
+    extra = tuple(word for word in chosen.stages if "=" in word)
+    study = Study(folder=chosen.folder.resolve(), rate=chosen.rate, given=chosen.pool, extra=extra)
+    if chosen.packs is not None:
+        files = sorted(file for file in chosen.packs.glob("*.xz"))
+        print(f"{restore(study.folder, files)} entries came out of {len(files)} packs.")
+        if (file := chosen.packs / "rate.json").is_file():
+            (study.folder / "rate.json").write_bytes(file.read_bytes())
+    unfinished = None
+    try:
+        unfinished = go_on(study, [word for word in chosen.stages if word in STAGES] or STAGES, clock, chosen.workers)
+    finally:
+        for file in pack(study.folder, chosen.out, with_cache=unfinished in ("pool", "prepare", "orders")):
+            print(f"{file} {file.stat().st_size / 1e6:.1f} MB")
+        if (study.folder / "rate.json").is_file():
+            (chosen.out / "rate.json").write_bytes((study.folder / "rate.json").read_bytes())
+    print("all done" if unfinished is None else f"{unfinished} is not finished: run the same command again")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,80 @@
+"""The study's runner: what travels between machines comes back as it was, and each point of the sweep counts once."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from minilima.formats.files import DATA
+from minilima.store.entries import Store
+from minilima.store.job import Outcome, Stage
+
+STUDY = Path(__file__).parent.parent / "experiments" / "which_examples"
+
+
+@pytest.fixture
+def packs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(STUDY))
+    import packs
+
+    return packs
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "path", [str(STUDY), *sys.path])
+    import run
+
+    return run
+
+
+def entry(store: Store, name: str, text: str) -> Stage:
+    stage = Stage(name=name, version=1, recipe={"text": text})
+
+    def build(work: Path) -> Outcome:
+        (work / "rows.jsonl").write_text(text, encoding="utf-8")
+        return Outcome(metrics={})
+
+    store.get_or_build(stage, build)
+    return stage
+
+
+def test_entries_come_out_of_packs_as_they_were_and_are_packed_once(packs: ModuleType, tmp_path: Path) -> None:
+    here, there, out = tmp_path / "here", tmp_path / "there", tmp_path / "out"
+    store = Store(here / "store")
+    made = [entry(store, "dataset", "one\ntwo\r\n\u2028 three\n"), entry(store, "answers", "two\n\nno end")]
+    first = packs.pack(here, out, with_cache=False)
+    made.append(entry(store, "verdicts", "later\n"))
+    second = packs.pack(here, out, with_cache=False)
+    assert [file.name for file in (*first, *second)] == ["pack-001.json.xz", "pack-002.json.xz"]
+    assert packs.restore(there, sorted(out.iterdir())) == 3
+    for stage in made:
+        found = Store(there / "store").find(stage, hash_up_to=float("inf"))
+        assert found is not None and found.path.parent == there / "store"
+    assert packs.pack(there, out, with_cache=False) == [], "what came out of a pack is not packed again"
+
+
+def test_a_model_travels_without_its_weights_and_is_no_entry_of_the_store_there(packs: ModuleType, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    stage = entry(Store(here / "store"), "model", "log\n")
+    assert packs.pack(here, tmp_path / "out", with_cache=False) == [], "it is still in use"
+    (here / "models").mkdir()
+    (here / "store" / stage.directory).rename(here / "models" / stage.directory)
+    (here / "models" / stage.directory / "rows.jsonl").unlink()
+    packs.restore(there, packs.pack(here, tmp_path / "out", with_cache=False))
+    assert json.loads((there / "models" / stage.directory / "manifest.json").read_text())["key"] == stage.key
+    assert Store(there / "store").find(stage) is None
+
+
+def test_each_point_of_the_sweep_counts_once(runner: ModuleType, tiny_model: Path, tmp_path: Path) -> None:
+    extra = (f"model.path={tiny_model}", "generator=local", "seed=0,1", "dataset.size=3,5")
+    study = runner.Study(folder=tmp_path, rate=None, given=DATA / "minilima_175.jsonl", extra=extra)
+    assert runner.write_pool(study)
+    points = study.points()
+    written = [of for of in points if of.config.data.path == str(study.pool_file)]
+    assert len(written) == (12 + 3) * 2 * 2, "twelve methods, and three orders of perplexity"
+    assert len({of.overrides for of in points}) == len(points)
+    assert all(not any(item.startswith("+sweep=") for item in of.overrides) for of in points)
+    assert {of.graph["pool"].key for of in written} == {written[0].graph["pool"].key}, "one pool for all seeds"
