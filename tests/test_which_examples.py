@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -17,17 +18,13 @@ STUDY = Path(__file__).parent.parent / "experiments" / "which_examples"
 @pytest.fixture
 def packs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(STUDY))
-    import packs
-
-    return packs
+    return import_module("packs")
 
 
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(sys, "path", [str(STUDY), *sys.path])
-    import run
-
-    return run
+    monkeypatch.setattr(sys, "path", [str(STUDY), *sys.path])  # the runner puts its own folder there too
+    return import_module("run")
 
 
 def entry(store: Store, name: str, text: str) -> Stage:

@@ -310,10 +310,14 @@ def choose_rate(study: Study) -> None:
     rates: dict[str, list[float]] = {rate: [] for rate in RATES}
     for of in study.grid():
         (verdicts,) = results(of)
+        if not is_done(of):  # it failed, and failed.txt says why
+            continue
         read = [row["preference"] for row in read_jsonl(of.store.root / verdicts.stage.directory / "verdicts.jsonl")]
         rate = next(item.partition("=")[2] for item in of.overrides if item.startswith("sft.learning_rate="))
         rates[rate].append(100 * sum(value - 1 for value in read) / len(read))
-    means = {rate: sum(values) / len(values) for rate, values in rates.items()}
+    means = {rate: sum(values) / len(values) for rate, values in rates.items() if values}
+    if not means:
+        raise SystemExit(f"No point of the grid has a result; {study.folder / 'failed.txt'} says why.")
     best = max(means, key=lambda rate: means[rate])
     (study.folder / "rate.json").write_text(json.dumps({"rate": best, "win_rates": rates}))
     print(f"Learning rate {best}: win rates on the dev set {rates}")
