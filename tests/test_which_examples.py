@@ -45,7 +45,7 @@ def test_entries_come_out_of_packs_as_they_were_and_are_packed_once(packs: Modul
     first = packs.pack(here, out, with_cache=False)
     made.append(entry(store, "verdicts", "later\n"))
     second = packs.pack(here, out, with_cache=False)
-    assert [file.name for file in (*first, *second)] == ["pack-001.json.xz", "pack-002.json.xz"]
+    assert len({file.name for file in (*first, *second)}) == 2
     assert packs.restore(there, sorted(out.iterdir())) == 3
     for stage in made:
         found = Store(there / "store").find(stage, hash_up_to=float("inf"))

@@ -1,12 +1,13 @@
 """The store without its weights, in files small enough to travel: a machine that goes away loses no more than a call.
 
-    store/*/ that no earlier pack holds ─> pack-001.json.xz, each line of text once ─> restored on the next machine
+    store/*/ that no earlier pack holds ─> pack-TIME.json.xz, each line of text once ─> restored on the next machine
 An entry whose weights were left out is restored beside the store, in models/, since the store holds whole results only.
 """
 
 import json
 import lzma
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,7 @@ def pack(folder: Path, out: Path, *, with_cache: bool) -> list[Path]:
         for entry in there
         if entry.name not in packed and not (entry.parent.name == "store" and entry.name.startswith(heavy))
     ]
-    number = int(max([file.name[5:8] for file in out.glob("pack-*.json.xz")], default="0")) + 1
-    written = []
+    written: list[Path] = []
     waiting = [new] if new else []
     while waiting:
         entries = waiting.pop(0)
@@ -46,10 +46,10 @@ def pack(folder: Path, out: Path, *, with_cache: bool) -> list[Path]:
             middle = len(entries) // 2
             waiting = [entries[:middle], entries[middle:], *waiting]
             continue
-        written.append(out / f"pack-{number:03d}.json.xz")
+        # Packs of all calls and machines lie in one folder in the end.
+        written.append(out / f"pack-{time.time_ns() // 10**6}.json.xz")
         written[-1].write_bytes(content)
         packed |= {entry.name for entry in entries}
-        number += 1
     listing.write_text(json.dumps(sorted(packed)))
     if with_cache and (folder / "cache" / "replies.sqlite").is_file():
         written.append(_pack_cache(folder / "cache" / "replies.sqlite", out / "cache.sqlite.xz"))
