@@ -145,8 +145,11 @@ def build_orders(points: Sequence[Overrides]) -> str:
     return "; ".join(build_roles(overrides, ["dataset"]) for overrides in points)
 
 
-def _at_start(threads: int) -> None:
-    """Of a process of the pool."""
+def _at_start(threads: int, log: Path) -> None:
+    """Of a process of the pool; what libraries print goes to a file."""
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     import torch
     import transformers
 
@@ -307,15 +310,15 @@ def orders(study: Study) -> Iterator[list[Task]]:
 
 def choose_rate(study: Study) -> None:
     """The rate with the highest mean win rate on the dev set."""
-    rates: dict[str, list[float]] = {rate: [] for rate in RATES}
+    rates: dict[str, list[float]] = {}
     for of in study.grid():
         (verdicts,) = results(of)
         if not is_done(of):  # it failed, and failed.txt says why
             continue
         read = [row["preference"] for row in read_jsonl(of.store.root / verdicts.stage.directory / "verdicts.jsonl")]
-        rate = next(item.partition("=")[2] for item in of.overrides if item.startswith("sft.learning_rate="))
-        rates[rate].append(100 * sum(value - 1 for value in read) / len(read))
-    means = {rate: sum(values) / len(values) for rate, values in rates.items() if values}
+        win_rate = 100 * sum(value - 1 for value in read) / len(read)
+        rates.setdefault(f"{of.config.sft.learning_rate:g}", []).append(win_rate)
+    means = {rate: sum(values) / len(values) for rate, values in rates.items()}
     if not means:
         raise SystemExit(f"No point of the grid has a result; {study.folder / 'failed.txt'} says why.")
     best = max(means, key=lambda rate: means[rate])
