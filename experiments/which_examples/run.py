@@ -372,7 +372,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=10, help="points at once")
     parser.add_argument("--pool", type=Path, help="a pool that is there already")
     parser.add_argument("--rate", help="learning rate, instead of the grid's")
-    chosen = parser.parse_args()
+    chosen = parser.parse_intermixed_args()
     clock = Clock(ends=time.monotonic() + 60 * chosen.minutes - 30)
     extra = tuple(word for word in chosen.stages if "=" in word)
     study = Study(folder=chosen.folder.resolve(), rate=chosen.rate, given=chosen.pool, extra=extra)
