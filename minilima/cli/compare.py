@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minilima import console
-from minilima.cli.options import Parser
+from minilima.cli.options import Parser, plain_line
 
 if TYPE_CHECKING:
     import argparse
@@ -46,7 +46,8 @@ def handle(*, folders: list[Path], against: str | None, html: Path | None, forma
     if html is not None:
         from minilima.report.sweep_page import pictures_folder, write_points
 
-        write_points(points, html, chosen)
+        asked = [*map(str, folders), "--html", str(html), *(["--against", against] if against else [])]
+        write_points(points, html, chosen, plain_line("compare", *asked))
         console.warn(f"Wrote {html}, with its figures in {pictures_folder(html)}.")
     if format == "table":
         show(table)

@@ -183,15 +183,15 @@ def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, st
         console.say_raw(f"Compare: minilima compare {shlex.quote(str(folder))}")
         if line := show_workspace(sweep.base.tracking, folder.name, sweep.varied):
             console.say(line)
-        console.say_raw(f"Report: {_report(folder)}")
+        console.say_raw(f"Report: {_report(folder, command)}")
 
 
-def _report(folder: Path) -> str:
+def _report(folder: Path, command: str) -> str:
     """Where the page with all finished points was written; a page that fails is said here and fails nothing else."""
     from minilima.report.sweep_page import write_sweep_report
 
     try:
-        return str(write_sweep_report([folder], folder / "report.html"))
+        return str(write_sweep_report([folder], folder / "report.html", command=command))
     except MinilimaError as error:
         return f"not written. {error}"
 

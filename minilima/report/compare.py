@@ -202,7 +202,9 @@ def _mirrored(item: Against) -> Against:
     """The same comparison, seen from the other point."""
     if (paired := item.paired) is None:
         return item
-    difference = Estimate(value=-paired.difference.value, low=-paired.difference.high, high=-paired.difference.low)
+    # Subtracted, not negated: the other side of +0.0 is +0.0.
+    there = paired.difference
+    difference = Estimate(value=0.0 - there.value, low=0.0 - there.high, high=0.0 - there.low)
     better = {"first_better": paired.second_better, "second_better": paired.first_better}
     return replace(item, paired=replace(paired, difference=difference, **better))
 

@@ -25,7 +25,7 @@ INCHES = (3.8, 2.4)
 """Of a chart: its 9 point letters are over 10 pixels on a telephone 390 pixels wide."""
 MOST_BINS, MOST_LABELS, NAME_LETTERS = 20, 6, 22
 VERBS_SHOWN, NOUNS_SHOWN, DOTS_SHOWN, CURVE_STEPS = 16, 4, 60, 1000
-RING, LABELLED = 0.3, 0.016
+RING, LABELLED = 0.34, 0.016
 """Width of the hole and of each ring, with a radius of 1; the share of a circle from which a section has room for its label."""
 
 TUNED, BASE = "#0072b2", "#a85100"
@@ -133,7 +133,10 @@ def yields(rounds: Sequence[Mapping[str, int]]) -> Chart:
         _columns(axes, [item["round"] + 1 for item in rounds], 1, bars)
         # A few bars stay bars and do not become walls.
         axes.set_xlim(0.4, max(len(bars), 6) + 0.6)
-        axes.xaxis.set_major_locator(MaxNLocator(MOST_LABELS, integer=True))
+        if len(bars) <= MOST_LABELS:
+            axes.set_xticks([item["round"] + 1 for item in rounds])
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(MOST_LABELS, integer=True))
         return finished_chart(figure, "rounds", label, bars)
 
 
@@ -169,6 +172,8 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> Chart:
     kept = slice(None, None, 1 + len(steps) // CURVE_STEPS)
     dots = list(zip(steps, losses, strict=True)) if len(steps) <= DOTS_SHOWN else []
     with style():
+        from matplotlib.ticker import MaxNLocator
+
         figure, axes = chart_axes("optimiser step", y="nats per token")
         faint = 0.35 if means else 1.0
         axes.plot(steps[kept], losses[kept], color=TUNED, alpha=faint, linewidth=1 if means else 1.6)
@@ -177,6 +182,7 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> Chart:
         bars = tuple(Bar(name=f"step {step}", parts=(), title=f"step {step:,}: {loss:.3f}") for step, loss in dots)
         for number, (step, loss) in enumerate(dots):
             axes.plot([step], [loss], color=TUNED, marker="o", markersize=3 if means else 4, gid=f"bar-{number}-0")
+        axes.xaxis.set_major_locator(MaxNLocator(MOST_LABELS, integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         return finished_chart(figure, "loss", f"Training loss from {losses[0]:.2f} to {losses[-1]:.2f}", bars)
 

@@ -59,7 +59,7 @@ def write_report(
     verdicts = verdict_rows(judged, references)
     page = render(
         "report.html.j2",
-        scripts=("verdicts.js",) if verdicts else (),
+        scripts=("texts.js", "verdicts.js") if verdicts else (),
         data=verdicts or None,
         key=path.parent.name.removeprefix(f"{config.name}-"),
         config=config,
@@ -85,6 +85,7 @@ def _win(results: Results | None) -> dict[str, Any] | None:
     rate = results.win_rate
     return {
         "coverage": results.coverage,
+        "cut": results.cut,
         "rate": rate,
         "bar": interval(rate.win_rate, 0.0, 100.0, 50.0) if rate else None,
         "against": results.against,

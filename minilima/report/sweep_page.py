@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.formats.files import write_atomic
+from minilima.report.beside import answers_beside
 from minilima.report.compare import (
     Against,
     ComparedRun,
@@ -25,18 +26,20 @@ from minilima.report.compare import (
 from minilima.report.figures import draw_all
 from minilima.report.render import interval, render
 from minilima.report.runs import Cost, FinishedRun, FinishedRuns, read_points
+from minilima.report.series import natural
 
 MOST_CHOICES = 30
 """Points up to which the page can compare with each of them: every pair takes a bootstrap of its own."""
 
 
-def write_sweep_report(folders: Sequence[Path], path: Path, against: str | None = None) -> Path:
+def write_sweep_report(folders: Sequence[Path], path: Path, against: str | None = None, command: str = "") -> Path:
     """Writes the report of the runs in these folders; runs without verdicts are excluded, and the report says so.
 
     Args:
         folders: runs' folders, or folders that hold some.
         path: the HTML file; the pictures come into a folder beside it.
         against: the point with which all others are compared, None = the best one.
+        command: what makes the page again; the page shows it.
 
     Returns:
         `path`.
@@ -45,7 +48,7 @@ def write_sweep_report(folders: Sequence[Path], path: Path, against: str | None 
         MinilimaError: none of the runs can be read, or no point has that name.
     """
     runs = read_points(folders)
-    return write_points(runs, path, choose(against, runs.points))
+    return write_points(runs, path, choose(against, runs.points), command)
 
 
 def pictures_folder(path: Path) -> Path:
@@ -53,7 +56,7 @@ def pictures_folder(path: Path) -> Path:
     return path.with_name(f"{path.stem}_pictures")
 
 
-def write_points(runs: FinishedRuns, path: Path, chosen: FinishedRun | None = None) -> Path:
+def write_points(runs: FinishedRuns, path: Path, chosen: FinishedRun | None = None, command: str = "") -> Path:
     """As `write_sweep_report`, for points that were read before."""
     table = tabulate(runs.points, chosen)
     if chosen is None and len(table.rows) > 1 and table.rows[0].best:
@@ -61,10 +64,15 @@ def write_points(runs: FinishedRuns, path: Path, chosen: FinishedRun | None = No
     best = table.rows[0] if table.rows[0].best else None
     against = next((row for row in table.rows if any(other.against for other in table.rows) and row.against is None), None)
     rows = [_row(row, table, path.parent) for row in table.rows]
+    choices = _choices(table, against) if against and 2 < len(table.rows) <= MOST_CHOICES else None
+    beside = answers_beside([row.point for row in table.rows], [row["label"] for row in rows], against.point if against else None)
     page = render(
         "sweep.html.j2",
-        scripts=("table.js", "against.js"),
-        data=_choices(table, against) if against and 2 < len(table.rows) <= MOST_CHOICES else None,
+        scripts=("table.js", "against.js", "texts.js", "beside.js"),
+        data={"choices": choices, "beside": beside} if choices or beside else None,
+        beside=beside,
+        axes=[(name, _values(name, table)) for name in table.settings],
+        command=command,
         names=sorted({row.point.name.rpartition("-")[0] or row.point.name for row in table.rows}),
         table=table,
         rows=rows,
@@ -82,6 +90,11 @@ def write_points(runs: FinishedRuns, path: Path, chosen: FinishedRun | None = No
     )
     write_atomic(path, page)
     return path
+
+
+def _values(name: str, table: Table) -> list[str]:
+    """The values that a setting has among the runs."""
+    return sorted({shown(row.point.settings.get(name)) for row in table.rows}, key=natural)
 
 
 def _named(row: ComparedRun | None, table: Table) -> dict[str, Any] | None:

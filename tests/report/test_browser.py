@@ -212,13 +212,13 @@ def test_the_table_of_a_sweep_is_sorted_by_its_headings(browser: Browser, pages:
     heading.click()
     assert column() == ["30", "20", "10"]
     expect(page.locator("th", has=heading)).to_have_attribute("aria-sort", "descending")
-    written = page.locator("tbody").inner_text()
+    written = page.locator("table.sortable tbody").inner_text()
     page.select_option("#against", label="size 10")
     differences = page.locator("td.difference").all_inner_texts()
     assert differences[2] == "compared with" and all(text.startswith("+") for text in differences[:2])
     expect(page.locator("h3 .against")).to_have_text("size 10")
     page.select_option("#against", label="size 30")
-    assert page.locator("tbody").inner_text() == written, "the script and the page write the same"
+    assert page.locator("table.sortable tbody").inner_text() == written, "the script and the page write the same"
     assert page.locator("figure svg").count() == page.locator("figure").count() > 1
     assert len(heard) == 1, "the page itself and nothing else"
     page.close()
@@ -258,3 +258,39 @@ def test_a_wide_table_says_that_it_scrolls_and_only_where_it_does(open_page: Pag
         boxes = open_page.evaluate(said)
         assert boxes and all(wide == told for wide, told in boxes)
         assert width != 390 or any(wide for wide, _ in boxes)
+
+
+def test_answers_of_several_runs_stand_beside_each_other_and_the_address_keeps_the_choice(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.goto(pages["sweep"].as_uri())
+    expect(page.locator("#status")).to_have_text("20 of 20 · page 1 of 2")
+    first = page.locator(".pair").first
+    headings = first.locator(".answers h3").all_inner_texts()
+    assert [heading[:7] for heading in headings[:3]] == ["size 30", "size 20", "size 10"] and headings[3].startswith("base")
+    page.click("#runs-shown >> text=size 20")
+    assert first.locator(".answers .tuned").count() == 2 and first.locator(".answers .base").count() == 1
+    page.select_option("#only", "differ")
+    assert page.evaluate("location.hash") == "#answers?only=differ&runs=0%2C2"
+    for pair in page.locator(".pair").all():
+        assert len(set(pair.locator(".tuned .tag").all_inner_texts())) == 2
+    chosen = page.locator("#status").inner_text()
+    page.reload()
+    expect(page.locator("#status")).to_have_text(chosen)
+    page.click("#reset")
+    page.fill("#words", "thing 12")
+    expect(page.locator(".pair")).to_have_count(1)
+    page.click("#reset")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.locator(".pair")).to_have_count(20)
+    page.set_viewport_size({"width": 380, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.goto(pages["sweep"].as_uri() + "#answers?runs=7&only=toString&__proto__=1")
+    page.reload()
+    expect(page.locator("#status")).to_have_text("20 of 20 · page 1 of 2")
+    assert heard == []
+    page.close()

@@ -12,6 +12,7 @@ import pytest
 
 from minilima.__main__ import main
 from minilima.errors import MinilimaError
+from minilima.report.beside import MOST_RUNS, answers_beside
 from minilima.report.compare import tabulate
 from minilima.report.figures import CURVE_POINTS, smoothed
 from minilima.report.runs import Cost, read_points, stage_cost
@@ -47,6 +48,46 @@ def test_the_page_shows_every_run_with_the_best_first_and_names_what_was_left_ou
     assert "1 run was excluded" in page and "has no verdicts" in page
     assert "of 3 <small>other runs significantly different" in page
     assert page.count("What the judge is worth") == 1 and "does not stand for people" in html.unescape(page)
+
+
+def test_the_page_says_what_differs_which_command_makes_it_and_whose_answers_it_holds(
+    outputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(
+            [
+                "compare",
+                str(outputs / "runs"),
+                "--html",
+                str(tmp_path / "s.html"),
+                "--against",
+                "dataset.size=30,sft.learning_rate=1e-5",
+            ]
+        )
+        == 0
+    )
+    page = html.unescape((tmp_path / "s.html").read_text())
+    assert "<code>dataset.size</code></td><td>10, 30</td>" in page and "<td>1e-05, 0.0001</td>" in page
+    assert f"minilima compare {outputs / 'runs'} --html {tmp_path / 's.html'} --against dataset.size=30" in page
+    assert capfd.readouterr().err
+
+
+def test_answers_stand_beside_each_other_with_what_they_were_compared_with(outputs: Path) -> None:
+    points = read_points([outputs / "runs"]).points
+    labels = [point.name for point in points]
+    shown = answers_beside(points, labels, None)
+    assert shown is not None and shown["labels"] == labels and shown["left_out"] == 0 and len(shown["rows"]) == 40
+    first = shown["rows"][0]
+    assert first["base"]["text"].endswith("base 0") and all(run["text"].endswith("tuned 0") for run in first["runs"])
+    assert {run["outcome"] for row in shown["rows"] for run in row["runs"]} == {"won", "lost"}
+    assert answers_beside(points[:1], labels[:1], None) is None, "nothing stands beside a single run"
+
+
+def test_a_page_of_many_runs_holds_the_answers_of_a_few_the_compared_one_among_them(outputs: Path) -> None:
+    points = read_points([outputs / "runs"]).points
+    many = [points[number % 3] for number in range(MOST_RUNS + 2)] + [points[3]]
+    shown = answers_beside(many, [str(number) for number in range(len(many))], points[3])
+    assert shown is not None and shown["labels"] == ["0", "1", "2", "3", "4", str(len(many) - 1)] and shown["left_out"] == 3
 
 
 def test_the_pictures_are_in_the_page_and_beside_it_as_svg_and_png(outputs: Path, page: str) -> None:

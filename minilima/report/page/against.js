@@ -3,7 +3,9 @@
 document.addEventListener("DOMContentLoaded", () => {
   const block = document.getElementById("rows");
   if (!block) return;
-  const { labels, chosen, columns } = JSON.parse(block.textContent);
+  const { choices } = JSON.parse(block.textContent);
+  if (!choices) return;
+  const { labels, chosen, columns } = choices;
   const choice = document.getElementById("against");
   labels.forEach((label, place) => choice.append(element("option", { value: place, selected: place === chosen }, label)));
   choice.closest("label").hidden = false;

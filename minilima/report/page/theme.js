@@ -22,6 +22,14 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
+/** What is folded is unfolded on paper. */
+let unfolded = [];
+addEventListener("beforeprint", () => {
+  unfolded = [...document.querySelectorAll("details:not([open])")];
+  for (const item of unfolded) item.open = true;
+});
+addEventListener("afterprint", () => { for (const item of unfolded) item.open = false; });
+
 document.addEventListener("DOMContentLoaded", () => {
   const button = document.getElementById("theme");
   const tell = () => {

@@ -1,7 +1,6 @@
 // The browser of verdicts: filters, sorts and searches rows from the page's data block, and shows ten at a time, as text.
 "use strict";
 const PAGE = 10;
-const SHOWN_CHARACTERS = 1500;
 
 document.addEventListener("DOMContentLoaded", () => {
   const rows = JSON.parse(document.getElementById("rows").textContent);
@@ -70,7 +69,8 @@ document.addEventListener("DOMContentLoaded", () => {
     page = Math.min(Math.max(page, 0), pages - 1);
     const pairs = (everything ? found : found.slice(page * PAGE, (page + 1) * PAGE)).map(pair);
     at("pairs").replaceChildren(...pairs);
-    at("status").textContent = found.length ? `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} · page ${page + 1} of ${pages}` : "Nothing matches.";
+    const place = everything ? "" : ` · page ${page + 1} of ${pages}`;
+    at("status").textContent = found.length ? `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")}${place}` : "Nothing matches.";
     for (const id of ["previous", "previous-below"]) at(id).disabled = page === 0;
     for (const id of ["next", "next-below"]) at(id).disabled = page === pages - 1;
     for (const button of at("outcomes").children) button.setAttribute("aria-pressed", String(button.dataset.outcome === wanted.outcome));
@@ -86,19 +86,10 @@ document.addEventListener("DOMContentLoaded", () => {
     if (page !== before) at("answers").scrollIntoView();
   }
 
-  function text(content) {
-    const box = element("div", { class: "text", dir: "auto" }, content);
-    if (everything || content.length <= SHOWN_CHARACTERS) return [box];
-    box.textContent = content.slice(0, SHOWN_CHARACTERS) + " …";
-    const more = element("button", { type: "button", class: "more" }, `Show all ${content.length.toLocaleString("en")} characters`);
-    more.addEventListener("click", () => { box.textContent = content; more.remove(); });
-    return [box, more];
-  }
+  const text = (content) => shownText(content, everything);
 
   function answer(row, whose) {
-    const { words, cut } = row[whose];
-    const details = `${words.toLocaleString("en")} ${words === 1 ? "word" : "words"}${cut ? ", cut at the token limit" : ""}`;
-    return element("div", { class: whose }, element("h3", {}, names[whose], element("small", {}, details)), ...text(row[whose].text));
+    return element("div", { class: whose }, element("h3", {}, names[whose], element("small", {}, lengthOf(row[whose]))), ...text(row[whose].text));
   }
 
   function pair(row) {
