@@ -186,7 +186,7 @@ def run_all(tasks: Sequence[Task], clock: Clock, workers: int, folder: Path) -> 
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        min(workers, max(1, len(tasks))), mp_context=spawn, initializer=_at_start, initargs=(threads,)
+        min(workers, max(1, len(tasks))), mp_context=spawn, initializer=_at_start, initargs=(threads, folder / "workers.log")
     ) as pool:
         running: dict[Future[str], tuple[Task, float]] = {}
         while rest or running:
