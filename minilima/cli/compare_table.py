@@ -72,8 +72,10 @@ def _narrow(headings: Sequence[str]) -> list[str]:
 def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
     paired = any(row.against for row in table.rows)
     controlled = any(row.point.length_controlled for row in table.rows)
+    scored = any(row.point.results.scores for row in table.rows)
     headings = ["", "point", *table.settings, "win rate", *(["length-controlled"] if controlled else [])]
     headings += [
+        *(["score change"] if scored else []),
         "judged",
         "loss change",
         *benchmarks_of(table),
@@ -82,13 +84,13 @@ def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
         "seconds",
         *(["difference", "detectable", "p (Holm)", "p (McNemar)", ""] if paired else []),
     ]
-    rows = [_line(row, table, paired, controlled) for row in table.rows]
+    rows = [_line(row, table, paired, controlled, scored) for row in table.rows]
     if paired and not any(row[-1] for row in rows):
         headings, rows = headings[:-1], [row[:-1] for row in rows]
     return headings, rows
 
 
-def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool) -> list[str]:
+def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool, scored: bool) -> list[str]:
     point, rate, loss = row.point, row.point.results.win_rate, row.point.results.loss_change
     cells = [
         "*" * row.best + "+" * row.pareto,
@@ -96,6 +98,7 @@ def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool) -> lis
         *(str(point.settings.get(name)) for name in table.settings),
         rate.win_rate.text(brief=True) if rate else "not known",
         *([_controlled(point)] if controlled else []),
+        *([_scored(point)] if scored else []),
         f"{point.results.coverage.judged}/{point.results.coverage.prompts}",
         loss.change.text("+.3f", brief=True) if loss else "not known",
         *(_change(point, task) for task in benchmarks_of(table)),
@@ -117,6 +120,11 @@ def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool) -> lis
 def _change(point: FinishedRun, task: str) -> str:
     change = change_on(point, task)
     return change.paired.difference.text("+.1f", brief=True) if change else "not run"
+
+
+def _scored(point: FinishedRun) -> str:
+    scores = point.results.scores
+    return scores.change.text("+.2f", brief=True) if scores else "not known"
 
 
 def _controlled(point: FinishedRun) -> str:

@@ -462,7 +462,11 @@ class JudgeConfig:
     model: str | None = None
     """Model name at the endpoint; for kind=local a folder or hub name, None = the experiment's base model."""
     prompt: str = "choose"
-    """Prompt file in minilima/prompts/judge: choose (one word), explain (reasons first) or weigh (one letter, m or M)."""
+    """Prompt file in minilima/prompts/judge. Two answers beside each other: choose (one word), explain (reasons first), weigh
+    (one letter, m or M), arena_hard (five labels, the strong ones count three times), mt_bench_pair. Each answer alone:
+    mt_bench and rubric (a rating from 1 to 10), yes_no (P(yes) - P(no): is it correct?)."""
+    rubric: str | None = None
+    """prompt=rubric: a text file that says what each rating means; None = the packaged one. Enters the key by its content."""
     max_tokens: int = setting(8, AT_LEAST_ONE, "tokens")
     """Longest reply of the judge, in tokens."""
     temperature: float | None = setting(0.0, AT_LEAST_ZERO)
@@ -472,8 +476,8 @@ class JudgeConfig:
     extra_body: dict[str, Any] | None = None
     """Further fields of each request to the endpoint, as its own documentation names them: {top_k: 20}; they enter the key."""
     top_logprobs: int | None = setting(None, between(1, 20))
-    """kind=openai: the preference is weighted by the probabilities of m and M among so many likeliest first tokens, 1 to 20;
-    None = what the judge writes decides."""
+    """prompt=weigh and prompt=yes_no: the probabilities of m and M, or of yes and no, are read among so many likeliest first
+    tokens, 1 to 20; None = what the judge writes decides."""
     orders: Orders = Orders.both
     """both: ask twice and take the mean, which removes a preference for the first answer; random: ask once, in the order that
     alpaca_eval's seeded switch gives to the instruction."""

@@ -15,7 +15,7 @@ from minilima.evaluate.judge_cards import Figure, Measured, Ranking
 from minilima.evaluate.statistics import Share, length_preference, positions, resamples, share
 from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.preferences import LabelledPair, LabelSet, majority, whole
-from minilima.formats.records import TIE, Answer, OnProgress, Verdict
+from minilima.formats.records import TIE, Answer, EvalPrompt, OnProgress, Verdict
 from minilima.store.job import Job, Outcome
 
 FEWEST_MODELS = 3
@@ -25,7 +25,8 @@ FEWEST_MODELS = 3
 def build_agreement(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes verdicts.jsonl on the pairs of its input `pairs`; a win is one for the second answer."""
     rows = [LabelledPair(**row) for row in read_jsonl(job.inputs["pairs"] / "pairs.jsonl")]
-    verdicts, usage = judge_pairs(job, [_as_answers(row) for row in rows], {row.id: row.reference for row in rows}, on_progress)
+    prompts = {row.id: EvalPrompt(id=row.id, instruction=row.instruction, output=row.reference) for row in rows}
+    verdicts, usage = judge_pairs(job, [_as_answers(row) for row in rows], prompts, on_progress)
     write_jsonl(job.work / "verdicts.jsonl", verdicts)
     return Outcome(metrics=counts(verdicts), usage=usage)
 

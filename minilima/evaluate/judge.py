@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 
 from minilima.config.choices import JudgeKind, Orders
 from minilima.config.schema import JudgeConfig
-from minilima.errors import MinilimaError
+from minilima.evaluate.judge_asking import ask_all, why_unread
 from minilima.evaluate.judge_forms import JudgeForm, Letters, check_form, form_named
+from minilima.evaluate.judge_scores import judge_alone
 from minilima.formats.eval_sets import load_eval_set, require_references
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.records import TIE, Answer, OnProgress, Progress, Usage, Verdict
+from minilima.formats.records import TIE, Answer, EvalPrompt, OnProgress, Progress, Usage, Verdict
 from minilima.models.cache import CachedModel
-from minilima.models.chat import FAILED, REFUSAL, Message, OnReply, Reply, Request, ask, counted
+from minilima.models.chat import Message, OnReply, Reply, Request, ask, counted
 from minilima.models.openai_api import extra_fields
 from minilima.prompts import render
 from minilima.store.job import Job, Outcome
@@ -31,8 +32,8 @@ def build_verdicts(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes verdicts.jsonl."""
     tuned = {row["id"]: Answer(**row) for row in read_jsonl(job.inputs["answers"] / "answers.jsonl")}
     pairs = [(Answer(**row), tuned[row["id"]]) for row in read_jsonl(job.inputs["reference"] / "answers.jsonl")]
-    references = {prompt.id: prompt.output for prompt in load_eval_set(job.sources.eval_set.local_path, job.config.eval_set.size)}
-    verdicts, usage = judge_pairs(job, pairs, references, on_progress)
+    prompts = {prompt.id: prompt for prompt in load_eval_set(job.sources.eval_set.local_path, job.config.eval_set.size)}
+    verdicts, usage = judge_pairs(job, pairs, prompts, on_progress)
     write_jsonl(job.work / "verdicts.jsonl", verdicts)
     return Outcome(metrics=counts(verdicts), usage=usage)
 
@@ -50,28 +51,32 @@ def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
 
 
 def judge_pairs(
-    job: Job, pairs: Sequence[Pair], references: Mapping[str, str | None], on_progress: OnProgress
+    job: Job, pairs: Sequence[Pair], prompts: Mapping[str, EvalPrompt], on_progress: OnProgress
 ) -> tuple[list[Verdict], Usage]:
     """The verdicts of the job's judge, in the order of the pairs.
 
     Args:
         job: names the judge, and how it is reached.
         pairs: whose ids differ.
-        references: the reference answer of each pair's id, for a judge that compares with it.
+        prompts: by each pair's id, for a judge that reads the reference answer or the criteria.
         on_progress: called with how far it is.
     """
     check_form(job.config.judge)
     kind = job.config.judge.kind
     if kind == JudgeKind.reference:
-        return _by_reference(job, pairs, references, on_progress), Usage()
-    if kind == JudgeKind.local:
-        letters = form_named(job.config.judge.prompt).letters
-        return _by_log_odds(job, letters, pairs, on_progress) if letters else _by_words(job, pairs, on_progress)
+        return _by_reference(job, pairs, {name: prompt.output for name, prompt in prompts.items()}, on_progress), Usage()
     if kind == JudgeKind.alpaca_eval:
         from minilima.evaluate.judge_alpaca_eval import judge_with_alpaca_eval
 
         return judge_with_alpaca_eval(job, pairs, on_progress)
-    return _by_endpoint(job, pairs, on_progress)
+    form = form_named(job.config.judge.prompt)
+    if kind == JudgeKind.local and form.letters:
+        return _by_log_odds(job, form.letters, pairs, on_progress)
+    model, first = _connected(job) if kind == JudgeKind.openai else (_loaded(job), 0)
+    if form.alone:
+        rubric = job.sources.rubric.local_path.read_text(encoding="utf-8") if job.sources.rubric is not None else ""
+        return judge_alone(model, job.config.judge, pairs, prompts, rubric, on_progress, first=first), model.usage
+    return _by_replies(model, job.config.judge, pairs, on_progress, first=first), model.usage
 
 
 def _by_reference(
@@ -143,105 +148,62 @@ class _LogOdds:
         return replies
 
 
-def _by_endpoint(job: Job, pairs: Sequence[Pair], on_progress: OnProgress) -> tuple[list[Verdict], Usage]:
+def _connected(job: Job) -> tuple[CachedModel, int]:
+    """The model at the judge's endpoint, and how many requests are waited for before the others."""
     from minilima.models.endpoint import connect
 
     judge, endpoint = job.config.judge, job.config.endpoints.judge
     model = connect("judge.model", judge.model, endpoint, job.cache, job.key, extra_fields(judge))
-    return _by_replies(model, judge, pairs, on_progress, alone=0 if endpoint.batch else 1)
+    return model, 0 if endpoint.batch else 1
 
 
-def _by_words(job: Job, pairs: Sequence[Pair], on_progress: OnProgress) -> tuple[list[Verdict], Usage]:
+def _loaded(job: Job) -> CachedModel:
     """A local model that writes its reasons and its choice, which are read as an endpoint's are."""
     from minilima.models.engines import load_writer
 
     source = job.sources.judge or job.sources.base
-    writer = load_writer(job.model_location(source, "judge"), source.identity, job.config.compute)
-    return _by_replies(CachedModel(writer, job.cache), job.config.judge, pairs, on_progress)
+    return CachedModel(load_writer(job.model_location(source, "judge"), source.identity, job.config.compute), job.cache)
 
 
 def _by_replies(
-    model: CachedModel, judge: JudgeConfig, pairs: Sequence[Pair], on_progress: OnProgress, *, alone: int = 0
-) -> tuple[list[Verdict], Usage]:
+    model: CachedModel, judge: JudgeConfig, pairs: Sequence[Pair], on_progress: OnProgress, *, first: int
+) -> list[Verdict]:
     form = form_named(judge.prompt)
     sampling = form.sampling(judge)
     shown = [(pair, swapped) for pair in pairs if not _equal(pair) for swapped in _orders(judge.orders, pair)]
-    requests = [Request(messages=_question(form, pair, swapped), sampling=sampling) for pair, swapped in shown]
+    requests = [
+        Request(messages=_question(form, pair, swapped), sampling=sampling, schema=form.schema) for pair, swapped in shown
+    ]
     by_prompt: dict[str, list[tuple[Reply, bool]]] = {}
-    for (pair, swapped), reply in zip(shown, _ask_all(model, requests, judge, on_progress, alone=alone), strict=True):
+    for (pair, swapped), reply in zip(shown, ask_all(model, requests, judge, on_progress, first=first), strict=True):
         by_prompt.setdefault(pair[1].id, []).append((reply, swapped))
-    return [_combine(pair[1].id, by_prompt.get(pair[1].id, []), form) for pair in pairs], model.usage
-
-
-def _ask_all(
-    model: CachedModel, requests: Sequence[Request], judge: JudgeConfig, on_progress: OnProgress, *, alone: int
-) -> list[Reply]:
-    """All replies. The first `alone` are waited for before the others: a wrong key, model or setting costs few requests."""
-    form, asks_endpoint = form_named(judge.prompt), judge.kind == JudgeKind.openai
-
-    def usable(reply: Reply) -> bool:
-        if not asks_endpoint and judge.temperature == 0:
-            return True  # it would write the same again
-        if reply.finish == REFUSAL or (reply.finish == "length" and not form.needs_logprobs):
-            return True  # it is no verdict, and would be cut again
-        # An endpoint that gave no log-probabilities will not do so when it is asked again.
-        return (form.needs_logprobs and reply.logprobs is None) or form.read(reply) is not None
-
-    on_reply = counted(on_progress, len(requests), "replies")
-    first = model.reply_many(requests[:alone], on_reply, usable)
-    if form.needs_logprobs and any(reply.logprobs is None and reply.finish != FAILED for reply in first):
-        raise MinilimaError(
-            f"{model.name} gave no log-probabilities.",
-            f"judge.prompt={form.name} reads them; the endpoint or the model does not send any.",
-            "Name another model with judge.model=…, or use a judge whose text is read: judge=chatgpt or judge=cot.",
-        )
-    if asks_endpoint and first and all(reply.finish == "length" and form.read(reply) is None for reply in first):
-        raise MinilimaError(
-            f"The first reply of {model.name} was cut at judge.max_tokens={judge.max_tokens}, before its choice.",
-            f"It began: {(first[0].text or first[0].reasoning or 'nothing was written')[:200]}",
-            "Raise judge.max_tokens; a model that thinks first needs some thousand. What was answered is kept.",
-        )
-    if asks_endpoint and first and not form.needs_logprobs and all(_is_no_verdict(reply, form) for reply in first):
-        raise MinilimaError(
-            f"The first reply of {model.name} is no verdict in the form of judge.prompt={form.name}.",
-            f"It wrote: {first[0].text[:200]}",
-            "Choose another model or judge.prompt, or raise judge.max_tokens where the choice comes last.",
-        )
-    return first + model.reply_many(requests[alone:], on_reply, usable)
-
-
-def _is_no_verdict(reply: Reply, form: JudgeForm) -> bool:
-    return reply.finish not in (FAILED, REFUSAL) and form.read(reply) is None
+    return [_combine(pair[1].id, by_prompt.get(pair[1].id, []), form) for pair in pairs]
 
 
 def _combine(identity: str, replies: Sequence[tuple[Reply, bool]], form: JudgeForm) -> Verdict:
-    """One verdict from the replies in each order: their mean; unread if any of them cannot be read."""
+    """One verdict from the replies in each order: their weighted mean; unread if any of them cannot be read."""
     if not replies:
         return Verdict(id=identity, preference=TIE, explanation="The answers are equal; nobody was asked.")
-    preferences = []
+    preferences, weights = [], []
     for reply, swapped in replies:
         # Unswapped, the reference model's answer is shown first and the tuned model's second.
         preference = form.read(reply)
         if preference is None:
-            return Verdict(id=identity, preference=None, explanation=_unread(reply))
+            return Verdict(id=identity, preference=None, explanation=why_unread(reply))
         preferences.append(REFERENCE_WINS + TUNED_WINS - preference if swapped else preference)
+        weights.append(form.weight(reply) if form.weight is not None else 1.0)
     words = "\n\n".join(reply.text.strip() for reply, _ in replies)
     if form.needs_logprobs:
         words = "probability of the tuned answer: " + ", ".join(f"{preference - 1:.3f}" for preference in preferences)
     orders = tuple(preferences) if len(preferences) > 1 else ()
-    return Verdict(id=identity, preference=sum(preferences) / len(preferences), orders=orders, explanation=words)
-
-
-def _unread(reply: Reply) -> str:
-    """Why a reply is no verdict."""
-    if reply.finish == FAILED:
-        return "no reply came, after all tries"
-    how = "was cut at judge.max_tokens" if reply.finish == "length" else "could not be read"
-    return f"{how}: {reply.text[:200]}"
+    total = sum(weights)
+    mean = sum(weight * preference for weight, preference in zip(weights, preferences, strict=True)) / total
+    weight = total if form.weight is not None else None
+    return Verdict(id=identity, preference=mean, orders=orders, explanation=words, weight=weight)
 
 
 def _equal(pair: Pair) -> bool:
-    return pair[0].output == pair[1].output
+    return pair[0].text == pair[1].text
 
 
 def _orders(orders: Orders, pair: Pair) -> list[bool]:
@@ -264,7 +226,7 @@ def orders_of(verdict: Verdict, instruction: str | None) -> Sequence[float]:
 
 def draws_order(judge: JudgeConfig) -> bool:
     """Whether a judge is asked once, in the order of alpaca_eval's seeded switch."""
-    asked = judge.kind in (JudgeKind.local, JudgeKind.openai)
+    asked = judge.kind in (JudgeKind.local, JudgeKind.openai) and not form_named(judge.prompt).alone
     return judge.kind == JudgeKind.alpaca_eval or (asked and judge.orders == Orders.random)
 
 
@@ -276,5 +238,5 @@ def is_switched(instruction: str, seed: int = 0) -> bool:
 def _question(form: JudgeForm, pair: Pair, swapped: bool) -> tuple[Message, ...]:
     base, tuned = pair
     first, second = (tuned, base) if swapped else (base, tuned)
-    text = render(form.template, instruction=tuned.instruction, first=first.output, second=second.output)
+    text = render(form.template, instruction=tuned.instruction, first=first.text, second=second.text)
     return ask(text)

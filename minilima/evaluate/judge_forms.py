@@ -1,7 +1,8 @@
 """The prompt forms of a judge: a form is a file in minilima/prompts/judge and its row in FORMS.
 
-    minilima/prompts/judge/<name>.j2 ─> the judge ─> its reply ─> the row's `read` ─> a preference
-Every preference is on AlpacaEval's scale: 1 = the answer shown first is better, 2 = the second, between = partly.
+    minilima/prompts/judge/<name>.j2 ─> the judge ─> its reply ─> the row's `read` ─> a preference, or one answer's score
+Every preference is on AlpacaEval's scale: 1 = the answer shown first is better, 2 = the second, between = partly. A form that
+shows each answer alone gives a score; the higher one of two is preferred.
 """
 
 import math
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 from minilima.config.choices import JudgeKind
 from minilima.config.schema import JudgeConfig
 from minilima.errors import MinilimaError, options
+from minilima.evaluate.judge_replies import HIGHEST, LOWEST, VERDICTS, read_rating, read_verdict, read_yes_no
+from minilima.formats.files import canonical_json
+from minilima.formats.records import TIE
 from minilima.models.chat import Reply, Sampling
 
 FIRST_WINS, SECOND_WINS = 1.0, 2.0
@@ -32,21 +36,35 @@ class JudgeForm:
     """One way to ask a judge, and to read what it replies."""
 
     name: str
-    """`judge.prompt`; the template is minilima/prompts/judge/<name>.j2, with `instruction`, `first` and `second`."""
+    """`judge.prompt`; the template is minilima/prompts/judge/<name>.j2, with `instruction`, `first` and `second`; of a form that
+    shows each answer alone with `instruction`, `answer`, `history`, `reference`, `criteria` and `rubric`."""
     read: Callable[[Reply], float | None]
-    """The preference in a reply; None where it states none."""
+    """The preference in a reply, or the score of the one answer that was shown; None where it states none."""
     kinds: tuple[JudgeKind, ...]
     """The kinds of judge that can be asked in this form."""
     needs_logprobs: bool = False
     """Whether `read` needs the log-probabilities of the first token (judge.top_logprobs), and not the text."""
     letters: Letters | None = None
     """Where a local judge is asked for log-odds instead of a text."""
-    follows: str
+    scale: tuple[float, float] | None = None
+    """Lowest and highest score, where each answer is shown alone; None = two are compared."""
+    each_turn: bool = False
+    """Whether every answer of a conversation is scored, and not only the last."""
+    weight: Callable[[Reply], float] | None = None
+    """How often a reply counts in the win rate, where that is not once."""
+    schema: str | None = None
+    """JSON schema of the reply, for servers that can hold to one; others reply as the prompt asks, and both are read."""
+    follows: str | None = None
     """The judge of AlpacaEval whose form this is, in words of our own; its published figures stand for judges nobody measured."""
 
     @property
     def template(self) -> str:
         return f"judge/{self.name}"
+
+    @property
+    def alone(self) -> bool:
+        """Whether each answer is shown alone."""
+        return self.scale is not None
 
     def sampling(self, judge: JudgeConfig) -> Sampling:
         """How a reply that is read by `read` is sampled."""
@@ -63,6 +81,28 @@ def read_letters(reply: Reply) -> float | None:
     """The preference of a reply whose first token is `m` or `M`, weighted by their probabilities."""
     return weigh(reply.logprobs or {})
 
+
+def read_preference(reply: Reply) -> float | None:
+    """The preference of a reply that states one of five verdicts; how strong it is says `arena_hard_weight`."""
+    return None if (verdict := read_verdict(reply)) is None else _PREFERENCES[verdict]
+
+
+def arena_hard_weight(reply: Reply) -> float:
+    """How often Arena-Hard counts a verdict: `>>` three times (show_result.py of lmarena/arena-hard-auto, v0.1 and v2)."""
+    return 3.0 if ">>" in (read_verdict(reply) or "") else 1.0
+
+
+def _reply_schema(name: str, value: Mapping[str, object]) -> str:
+    """An explanation, then the value: what is written first can carry what follows."""
+    properties = {"explanation": {"type": "string"}, name: value}
+    return canonical_json(
+        {"type": "object", "properties": properties, "required": ["explanation", name], "additionalProperties": False}
+    )
+
+
+_PREFERENCES = {"A>>B": FIRST_WINS, "A>B": FIRST_WINS, "A=B": TIE, "B>A": SECOND_WINS, "B>>A": SECOND_WINS}
+_EITHER = (JudgeKind.openai, JudgeKind.local)
+_RATING = _reply_schema("rating", {"type": "integer", "enum": [*range(int(LOWEST), int(HIGHEST) + 1)]})
 
 FORMS = (
     JudgeForm(
@@ -87,6 +127,24 @@ FORMS = (
         needs_logprobs=True,
         follows="weighted_alpaca_eval_gpt4_turbo",
     ),
+    # Arena-Hard (Li et al. 2024): five labels, two orders, a strong verdict counts three times.
+    JudgeForm(
+        name="arena_hard",
+        read=read_preference,
+        weight=arena_hard_weight,
+        schema=_reply_schema("verdict", {"type": "string", "enum": VERDICTS}),
+        kinds=_EITHER,
+    ),
+    # MT-Bench (Zheng et al. 2023): single grading of every turn; and its pairwise comparison.
+    JudgeForm(name="mt_bench", read=read_rating, scale=(LOWEST, HIGHEST), each_turn=True, schema=_RATING, kinds=_EITHER),
+    JudgeForm(
+        name="mt_bench_pair",
+        read=read_preference,
+        schema=_reply_schema("verdict", {"type": "string", "enum": ["A", "B", "tie"]}),
+        kinds=_EITHER,
+    ),
+    JudgeForm(name="rubric", read=read_rating, scale=(LOWEST, HIGHEST), schema=_RATING, kinds=_EITHER),
+    JudgeForm(name="yes_no", read=read_yes_no, scale=(-1.0, 1.0), needs_logprobs=True, kinds=_EITHER),
 )
 
 
@@ -123,13 +181,20 @@ def check_form(judge: JudgeConfig) -> None:
             f"With judge.kind={judge.kind} its reply cannot be read.",
             f"Choose judge.prompt={options(fitting)}, or judge=gpt4_turbo_weighted with endpoints.judge.base_url=…",
         )
-    if judge.kind == JudgeKind.openai and form.needs_logprobs != (judge.top_logprobs is not None):
+    if judge.rubric is not None and form.name != "rubric":
+        raise MinilimaError(
+            f"judge.rubric={judge.rubric} and judge.prompt={form.name} do not fit together.",
+            "Only judge.prompt=rubric shows a rubric to the judge.",
+            "Use judge=rubric, or leave judge.rubric out.",
+        )
+    asked_for_odds = judge.kind == JudgeKind.local and form.letters is not None
+    if not asked_for_odds and form.needs_logprobs != (judge.top_logprobs is not None):
         need = "reads log-probabilities" if form.needs_logprobs else "reads the text of the reply"
-        fix = "Set judge.top_logprobs=5" if form.needs_logprobs else "Set judge.top_logprobs=null"
+        fix = f"Set judge.top_logprobs={20 if form.alone else 5}" if form.needs_logprobs else "Set judge.top_logprobs=null"
         raise MinilimaError(
             f"judge.prompt={form.name} and judge.top_logprobs={judge.top_logprobs} do not fit together.",
             f"judge.prompt={form.name} {need}.",
-            f"{fix}, or use judge=gpt4_turbo_weighted, judge=chatgpt or judge=cot as they are.",
+            f"{fix}, or use judge=gpt4_turbo_weighted, judge=yes_no, judge=chatgpt or judge=cot as they are.",
         )
 
 

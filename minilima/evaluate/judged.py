@@ -48,6 +48,11 @@ class Judged:
         """Of each prompt, on AlpacaEval's scale; None = the verdict could not be read."""
         return [prompt.verdict.preference for prompt in self.prompts]
 
+    @property
+    def weights(self) -> list[float | None]:
+        """How often each verdict counts; None = once."""
+        return [prompt.verdict.weight for prompt in self.prompts]
+
 
 Held = TypeVar("Held")
 

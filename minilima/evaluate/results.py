@@ -1,5 +1,6 @@
 """The figures of a run, from what was judged. Cheap, so computed again whenever they are shown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from minilima.evaluate.significance import Paired, against_half
 from minilima.evaluate.statistics import (
     LossChange,
     Positions,
+    ScoreChange,
     Share,
     WinRate,
     length_preference,
     loss_change,
     positions,
+    score_change,
     win_rate,
 )
+from minilima.formats.records import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,10 @@ class Results:
     """Pairs in which an answer ended at the token limit."""
     judge_card: JudgeCard | None = None
     """What was measured of the judge; None = nothing."""
+    scores: ScoreChange | None = None
+    """The mean scores of both models, where the judge saw each answer alone."""
+    turn_scores: tuple[ScoreChange, ...] = ()
+    """The same turn by turn, where conversations were judged so."""
 
 
 def compute_results(judged: Judged, *, min_coverage: float, random_order: bool = False) -> Results:
@@ -77,20 +85,32 @@ def compute_results(judged: Judged, *, min_coverage: float, random_order: bool =
         min_coverage: share of the prompts, 0 to 1, that must have a verdict for a win rate to be given.
         random_order: whether the judge was asked once, in the order that alpaca_eval draws for each instruction.
     """
-    preferences = judged.preferences
+    preferences, weights = judged.preferences, judged.weights
     read = [preference for preference in preferences if preference is not None]
+    often = [weight or 1.0 for weight, preference in zip(weights, preferences, strict=True) if preference is not None]
     coverage = Coverage(judged=len(read), prompts=len(preferences), minimum=min_coverage)
-    lengths = [(len(prompt.reference.output), len(prompt.tuned.output)) for prompt in judged.prompts]
+    verdicts = [prompt.verdict for prompt in judged.prompts]
+    lengths = [(len(prompt.reference.text), len(prompt.tuned.text)) for prompt in judged.prompts]
     orders = [orders_of(prompt.verdict, prompt.instruction if random_order else None) for prompt in judged.prompts]
     return Results(
         coverage=coverage,
-        win_rate=win_rate(preferences) if coverage.enough else None,
-        paired=against_half(read) if coverage.enough else None,
+        win_rate=win_rate(preferences, weights) if coverage.enough else None,
+        paired=against_half(read, often if any(weights) else None) if coverage.enough else None,
         loss_change=change_of_loss(judged),
         positions=positions(orders),
         cut=sum(prompt.tuned.truncated or prompt.reference.truncated for prompt in judged.prompts),
         length_preference=length_preference(lengths, preferences),
+        scores=score_change([verdict.scores for verdict in verdicts if verdict.scores is not None]) if coverage.enough else None,
+        turn_scores=_by_turn(verdicts) if coverage.enough else (),
     )
+
+
+def _by_turn(verdicts: Sequence[Verdict]) -> tuple[ScoreChange, ...]:
+    """The scores of the first turns, of the second, and so on, over the conversations that have so many."""
+    talks = [verdict.turn_scores for verdict in verdicts if verdict.turn_scores is not None]
+    longest = max(map(len, talks), default=0)
+    changes = (score_change([talk[turn] for talk in talks if len(talk) > turn]) for turn in range(longest))
+    return tuple(change for change in changes if change is not None)
 
 
 def change_of_loss(judged: Judged) -> LossChange | None:

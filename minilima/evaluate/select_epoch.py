@@ -127,11 +127,11 @@ def _judge(
 ) -> tuple[list[float], Usage]:
     """The mean preference for each epoch over the last, and what asking took."""
     pairs = [(last, other) for epoch in answers[:-1] for last, other in zip(answers[-1], epoch, strict=True)]
-    references = {prompt.id: prompt.output for prompt in prompts}
+    by_id = {prompt.id: prompt for prompt in prompts}
     preferences: list[float] = []
     usage = Usage()
     for start in range(0, len(pairs), len(prompts)):
-        verdicts, took = judge_pairs(job, pairs[start : start + len(prompts)], references, on_progress)
+        verdicts, took = judge_pairs(job, pairs[start : start + len(prompts)], by_id, on_progress)
         usage += took
         read = [verdict.preference for verdict in verdicts if verdict.preference is not None]
         coverage = Coverage(judged=len(read), prompts=len(prompts), minimum=job.config.judge.min_coverage)

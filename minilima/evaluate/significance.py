@@ -13,6 +13,8 @@ import numpy as np
 from minilima.evaluate.statistics import RESAMPLES, Estimate, Vector, resamples
 from minilima.formats.records import TIE
 
+Weights = tuple[Sequence[float], Sequence[float]]
+
 LEVEL, POWER = 0.05, 0.8
 
 
@@ -36,15 +38,16 @@ class Paired:
     """p_bootstrap corrected for the number of comparisons made together; None before `holm`."""
 
 
-def compare(first: Sequence[float], second: Sequence[float]) -> Paired:
+def compare(first: Sequence[float], second: Sequence[float], weights: Weights | None = None) -> Paired:
     """Compares two runs on the same prompts.
 
     Args:
         first: the first run's preferences, 1 to 2 (alpaca_eval's scale), prompt by prompt; at least one.
         second: the second run's, in the same order of prompts.
+        weights: how often each prompt counts in the first run's win rate and in the second's; None = once.
     """
     one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    difference = (one - two) * 100
+    difference = (one - two) * 100 if weights is None else _linear(one, weights[0]) - _linear(two, weights[1])
     error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("nan")
     estimate, p_value = _bootstrap(difference)
     first_better, second_better = _discordant(one, two)
@@ -60,9 +63,19 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Paired:
     )
 
 
-def against_half(preferences: Sequence[float]) -> Paired:
+def _linear(preferences: Vector, weights: Sequence[float]) -> Vector:
+    """What each prompt adds to a weighted win rate in points: values whose mean is that win rate, and whose spread is its own to
+    first order (Cochran 1977, section 6.3)."""
+    often = np.asarray(weights, dtype=np.float64)
+    points = (preferences - 1) * 100
+    rate = (often * points).sum() / often.sum()
+    return np.asarray(rate + often / often.mean() * (points - rate))
+
+
+def against_half(preferences: Sequence[float], weights: Sequence[float] | None = None) -> Paired:
     """A run's win rate compared with 50 %, as if the other side's answers were no better and no worse: same arguments."""
-    return compare(preferences, [TIE] * len(preferences))
+    once = [1.0] * len(preferences)
+    return compare(preferences, [TIE] * len(preferences), (weights, once) if weights is not None else None)
 
 
 def _bootstrap(difference: Vector) -> tuple[Estimate, float]:

@@ -63,22 +63,28 @@ class WinRate:
         return (self.wins + self.ties / 2) / self.judged * 100
 
 
-def win_rate(preferences: Sequence[float | None]) -> WinRate | None:
+def win_rate(preferences: Sequence[float | None], weights: Sequence[float | None] | None = None) -> WinRate | None:
     """The win rate of a list of preferences.
 
     Args:
         preferences: 1 = reference model wins, 2 = tuned model wins, between = partly (alpaca_eval's scale); None = unread.
+        weights: how often each counts, None = once; for judges whose strong verdicts count more, as Arena-Hard's.
 
     Returns:
         None if no verdict could be read.
     """
-    read = np.array([preference for preference in preferences if preference is not None], dtype=np.float64)
-    if not len(read):
+    counted = zip(preferences, weights or [None] * len(preferences), strict=True)
+    pairs = [(preference, weight or 1.0) for preference, weight in counted if preference is not None]
+    if not pairs:
         return None
+    read, often = np.array(pairs, dtype=np.float64).T
     points = (read - 1) * 100
-    spread = float(points.std(ddof=1) / np.sqrt(len(points))) if len(points) > 1 else float("nan")
+    # A weighted mean has the spread of its linear part (Cochran 1977, section 6.3).
+    even = bool((often == 1).all())
+    linear = points if even else often / often.mean() * (points - (often * points).sum() / often.sum())
+    spread = float(linear.std(ddof=1) / np.sqrt(len(points))) if len(points) > 1 else float("nan")
     return WinRate(
-        win_rate=_bootstrap_ratio(points, np.ones_like(points)),
+        win_rate=_bootstrap_ratio(often * points, often),
         standard_error=spread,
         wins=int((read > TIE).sum()),
         losses=int((read < TIE).sum()),
@@ -121,6 +127,31 @@ def loss_change(base: Sequence[float], tuned: Sequence[float], tokens: Sequence[
         change=_bootstrap_ratio(after - before, weight),
         prompts=len(weight),
         improved=int((after < before).sum()),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreChange:
+    """Mean scores of two models' answers to the same prompts, and the paired change."""
+
+    base: Estimate
+    tuned: Estimate
+    change: Estimate
+    """tuned - base."""
+    prompts: int
+
+
+def score_change(scores: Sequence[tuple[float, float]]) -> ScoreChange | None:
+    """The means of (reference model's, tuned model's) scores and their change; None where there are none."""
+    if not scores:
+        return None
+    base, tuned = np.array(scores, dtype=np.float64).T
+    once = np.ones_like(base)
+    return ScoreChange(
+        base=_bootstrap_ratio(base, once),
+        tuned=_bootstrap_ratio(tuned, once),
+        change=_bootstrap_ratio(tuned - base, once),
+        prompts=len(scores),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
+from minilima.formats.benchmark_prompts import ID_COLUMNS, conversation, criteria_of, is_conversation
 from minilima.formats.broken import BrokenRowError, BrokenRows, as_object
 from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import Answer, EvalPrompt
@@ -47,27 +48,31 @@ def _prompts(rows: Sequence[object], path: Path) -> list[EvalPrompt]:
 
 
 def _prompts_of(number: int, row: dict[str, Any], *, has_ids: bool) -> list[EvalPrompt]:
-    tasks = read_row(row)
     identity = _id(row) if _has_id(row) else f"row{number}" if has_ids else str(number)
+    shared: dict[str, Any] = {"category": row.get("category") or row.get("dataset"), "criteria": criteria_of(row)}
+    if is_conversation(row):
+        return [conversation(identity, row, **shared)]
     return [
-        EvalPrompt(
-            id=identity if part == 1 else f"{identity}.{part}",
-            instruction=task.text,
-            output=task.output,
-            category=row.get("category") or row.get("dataset"),
-        )
-        for part, task in enumerate(tasks, start=1)
+        EvalPrompt(id=identity if part == 1 else f"{identity}.{part}", instruction=task.text, output=task.output, **shared)
+        for part, task in enumerate(read_row(row), start=1)
     ]
 
 
 def _has_id(row: Mapping[str, Any]) -> bool:
-    return row.get("id") is not None and row.get("id") != ""
+    return _named(row) not in (None, "")
+
+
+def _named(row: Mapping[str, Any]) -> object:
+    """A row's id; benchmarks that come as conversations have it under names of their own."""
+    names = ID_COLUMNS if is_conversation(row) else ID_COLUMNS[:1]
+    return next((row[name] for name in names if row.get(name) is not None), None)
 
 
 def _id(row: Mapping[str, Any]) -> str:
-    if isinstance(row["id"], bool) or not isinstance(row["id"], str | int):
+    named = _named(row)
+    if isinstance(named, bool) or not isinstance(named, str | int):
         raise BrokenRowError("has no proper id", "It must be a text or a whole number. Leave all ids out if there are none.")
-    return str(row["id"])
+    return str(named)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +104,7 @@ def eval_set_identity(path: Path) -> str:
         prompts = _prompts(rows, path)
     except MinilimaError:
         return sha256  # said where the set is checked
-    before = [(str(row.get("id", number)), row["instruction"], row.get("output")) for number, row in enumerate(rows, start=1)]
+    before = [(str(row.get("id", number)), row.get("instruction"), row.get("output")) for number, row in enumerate(rows, start=1)]
     now = [(prompt.id, prompt.instruction, prompt.output) for prompt in prompts]
     return sha256 if now == before else sha256_text(canonical_json([sha256, now]))
 
@@ -168,6 +173,10 @@ def _answered(rows: Sequence[object]) -> list[tuple[str, Mapping[str, Any]]]:
     answered: list[tuple[str, Mapping[str, Any]]] = []
     for row in rows:
         with suppress(BrokenRowError):
+            if isinstance(row, Mapping) and is_conversation(row):
+                prompt = conversation("", row)
+                answered.append((prompt.instruction, {**row, "output": prompt.output or (prompt.references or ("",))[-1]}))
+                continue
             tasks = read_row(row)
             assert isinstance(row, Mapping), "read_row refuses all else"
             answered += [(task.text, {**row, "output": task.output}) for task in tasks]

@@ -4,7 +4,7 @@ Each is a frozen dataclass and one line of a JSONL file (`files.write_jsonl`).
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -95,8 +95,20 @@ class EvalPrompt:
 
     id: str
     instruction: str
+    """What is asked; of a conversation all that the user says, as `shown_turns` puts it into one text."""
     output: str | None = None
     category: str | None = None
+    turns: tuple[str, ...] = ()
+    """What the user says, turn by turn, in a conversation; empty for a prompt that is asked once."""
+    references: tuple[str, ...] = ()
+    """The reference answer to each turn of a conversation, where the set has them; "" for a turn without one."""
+    criteria: str | None = None
+    """What a judge with a rubric is to look for in the answer to this prompt."""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What the user says, turn by turn; one turn for most prompts."""
+        return self.turns or (self.instruction,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +121,27 @@ class Answer:
     generator: str
     tokens: int
     truncated: bool
-    """True where the answer met the token limit before the end of the turn."""
+    """True where an answer met the token limit before the end of the turn."""
+    history: tuple[tuple[str, str], ...] | None = None
+    """The earlier turns of a conversation (user, this model), the oldest first; `output` answers the last one."""
+
+    def __post_init__(self) -> None:
+        if self.history is not None:  # JSON knows lists only
+            object.__setattr__(self, "history", tuple((user, answer) for user, answer in self.history))
+
+    @property
+    def text(self) -> str:
+        """All that the model said: its answer, or its answers with the number of each turn."""
+        if not self.history:
+            return self.output
+        return shown_turns([*(answer for _, answer in self.history), self.output])
+
+
+def shown_turns(texts: Sequence[str]) -> str:
+    """The turns of one side of a conversation as one text; a single one as it is."""
+    if len(texts) == 1:
+        return texts[0]
+    return "\n\n".join(f"[Turn {number}]\n{text}" for number, text in enumerate(texts, start=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +170,12 @@ class Verdict:
     orders: tuple[float, ...] = ()
     """The preference in each order of presentation, where the judge was asked in more than one."""
     explanation: str | None = None
+    weight: float | None = None
+    """How often the verdict counts in the win rate; None = once, as every other."""
+    scores: tuple[float, float] | None = None
+    """The scores of the reference model's answer and of the tuned model's, where the judge saw each alone."""
+    turn_scores: tuple[tuple[float, float], ...] | None = None
+    """The same of each turn of a conversation, where each was scored; `scores` are their means."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,15 +225,18 @@ def pair(point: FinishedRun, chosen: FinishedRun) -> Against:
         return Against(paired=None, note="cannot be paired: no prompt has a verdict in both")
     every = max(run.results.coverage.prompts for run in (point, chosen))
     note = f"only {len(shared)} of {every} prompts have a verdict in both" if len(shared) < every else ""
-    return Against(
-        paired=compare([point.preferences[item] for item in shared], [chosen.preferences[item] for item in shared]), note=note
-    )
+    ours, theirs = ([run.preferences[item] for item in shared] for run in (point, chosen))
+    weighted = point.weights or chosen.weights
+    often = [[run.weights.get(item, 1.0) for item in shared] for run in (point, chosen)]
+    return Against(paired=compare(ours, theirs, (often[0], often[1]) if weighted else None), note=note)
 
 
 def records(table: Table) -> list[dict[str, Any]]:
     """One flat record a point, for CSV, JSON and data frames; what is not known is None."""
     tasks = benchmarks_of(table)
-    return [_record(row, table.settings, tasks) for row in table.rows]
+    rows = [_record(row, table.settings, tasks) for row in table.rows]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 def benchmarks_of(table: Table) -> list[str]:
@@ -259,6 +262,16 @@ def _record_of_benchmark(point: FinishedRun, task: str) -> dict[str, Any]:
     }
 
 
+_ENDS = {"": "value", "_low": "low", "_high": "high"}
+
+
+def _record_of_scores(point: FinishedRun) -> dict[str, Any]:
+    """The scores of a judge that sees each answer alone; nothing for other judges."""
+    scores = point.results.scores
+    own = {"score": scores.tuned.value, "score_base": scores.base.value} if scores else {}
+    return {**own, **({f"score_change{end}": getattr(scores.change, name) for end, name in _ENDS.items()} if scores else {})}
+
+
 def _record(row: ComparedRun, settings: Sequence[str], tasks: Sequence[str]) -> dict[str, Any]:
     point, paired = row.point, row.against.paired if row.against else None
     rate, loss = point.results.win_rate, point.results.loss_change
@@ -271,6 +284,7 @@ def _record(row: ComparedRun, settings: Sequence[str], tasks: Sequence[str]) -> 
         "length_controlled_win_rate": point.length_controlled[0] if point.length_controlled else None,
         "judged": point.results.coverage.judged,
         "prompts": point.results.coverage.prompts,
+        **_record_of_scores(point),
         "loss_change": loss.change.value if loss else None,
         "loss_change_low": loss.change.low if loss else None,
         "loss_change_high": loss.change.high if loss else None,

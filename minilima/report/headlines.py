@@ -58,7 +58,19 @@ def _win_lines(results: Results) -> list[str]:
         f"Win rate of the tuned model against {results.against}: {rate.win_rate.text('.1f', ' %')} "
         f"({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {results.coverage})."
     )
-    return [first, *_cut_line(results), *_paired_lines(results)]
+    return [first, *_cut_line(results), *_score_lines(results), *_paired_lines(results)]
+
+
+def _score_lines(results: Results) -> list[str]:
+    """The mean scores of a judge that sees each answer alone, over all turns and, in conversations, turn by turn."""
+    if results.scores is None:
+        return []
+    turns = [(f"Mean score of turn {number}", change) for number, change in enumerate(results.turn_scores, start=1)]
+    return [
+        f"{what}: {change.base.value:.2f} to {change.tuned.value:.2f}, change {change.change.text('+.2f')} "
+        f"(paired, {change.prompts:,} prompts)."
+        for what, change in [("Mean score, each answer judged alone", results.scores), *turns]
+    ]
 
 
 def _cut_line(results: Results) -> list[str]:

@@ -94,13 +94,16 @@ def _win(results: Results | None) -> dict[str, Any] | None:
         "paired": results.paired,
         "loss": results.loss_against,
         "controlled": results.length_controlled,
+        "scores": results.scores,
+        "turns": results.turn_scores,
     }
 
 
 def _categories(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The win rate in each category of the evaluation set, with its interval; none where there are not two of them."""
     names = sorted({row["category"] for row in verdicts if row["category"]})
-    rates = {name: win_rate([row["preference"] for row in verdicts if row["category"] == name]) for name in names}
+    found = {name: [row for row in verdicts if row["category"] == name] for name in names}
+    rates = {name: win_rate([row["preference"] for row in rows], [row["weight"] for row in rows]) for name, rows in found.items()}
     return [
         {"name": name, "rate": rate, "bar": interval(rate.win_rate, 0.0, 100.0, 50.0)} for name, rate in rates.items() if rate
     ] * (len(names) > 1)

@@ -9,6 +9,7 @@ from minilima.evaluate.judge_cards import find_card
 from minilima.evaluate.judge_forms import form_of
 from minilima.evaluate.judged import Judged
 from minilima.evaluate.length_control_cached import length_controlled_win_rate
+from minilima.evaluate.length_control_tables import LengthControlled, NotKnown
 from minilima.evaluate.results import Results, compute_results, loss_against
 from minilima.report.alpaca_files import as_run
 from minilima.store.sources import Sources
@@ -26,8 +27,10 @@ def run_results(judged: Judged, config: Config, sources: Sources, *, verdicts_ke
     """
     results = compute_results(judged, min_coverage=config.judge.min_coverage, random_order=draws_order(config.judge))
     outputs = Path(config.paths.outputs)
-    controlled = None
-    if results.win_rate is not None:
+    controlled: LengthControlled | NotKnown | None = None
+    if any(judged.weights):
+        controlled = NotKnown(reason="strong verdicts count more than once here, which length control does not know")
+    elif results.win_rate is not None:
         tables = Path(config.paths.length_tables).expanduser() if config.paths.length_tables else None
         remembered = outputs / "cache" / "length_control"
         controlled = length_controlled_win_rate(as_run(config.judge, judged), verdicts_key, tables, remembered)

@@ -15,7 +15,7 @@ from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.judge_cards import read_card
 from minilima.evaluate.judged import opponent, read_judged
 from minilima.evaluate.results import Coverage, Results, compute_results
-from minilima.evaluate.statistics import Estimate, LossChange, WinRate
+from minilima.evaluate.statistics import Estimate, LossChange, ScoreChange, WinRate
 from minilima.formats.files import canonical_json, read_jsonl, recorded
 
 _AGAIN = "Run its command again, which writes the file again, or leave it out."
@@ -66,6 +66,8 @@ class FinishedRun:
     """Mean length of the base model's."""
     benchmarks: tuple[BenchmarkChange, ...] = ()
     """What alignment cost or gained, without a judge."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """How often the verdict on each prompt counts, by its id; none where each counts once."""
     worth: str = ""
     """What is known of its judge, in a sentence."""
     losses: tuple[tuple[float, float], ...] = ()
@@ -163,6 +165,7 @@ def _read_point(folder: Path) -> FinishedRun:
         results=_results(run_json, paths),
         length_controlled=_length_controlled(run_json),
         preferences={row["id"]: row["preference"] for row in verdicts if row.get("preference") is not None},
+        weights={row["id"]: row["weight"] for row in verdicts if row.get("weight") is not None},
         yardstick=_yardstick(manifests),
         tokens=total.tokens,
         usd=total.usd,
@@ -193,12 +196,19 @@ def _results(run_json: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
             coverage=Coverage(**results["coverage"]),
             win_rate=WinRate(**_known(WinRate, rate, win_rate=Estimate(**rate["win_rate"]))) if rate else None,
             loss_change=LossChange(**_known(LossChange, loss, change=Estimate(**loss["change"]))) if loss else None,
+            scores=_scores(results.get("scores")),
         )
     except (KeyError, TypeError):
         judged = read_judged(paths)
         assert judged is not None, "a point has verdicts"
         # Runs from before this setting have none.
         return compute_results(judged, min_coverage=run_json["config"]["judge"].get("min_coverage", 0.9))
+
+
+def _scores(found: Mapping[str, Any] | None) -> ScoreChange | None:
+    if found is None:
+        return None
+    return ScoreChange(**{**found, **{name: Estimate(**found[name]) for name in ("base", "tuned", "change")}})
 
 
 def _known(kind: type[Any], values: Mapping[str, Any], **parts: Estimate) -> dict[str, Any]:

@@ -23,6 +23,8 @@ def verdict_rows(judged: Judged | None, references: Mapping[str, str] | None = N
             "category": prompt.category or "",
             "outcome": _outcome(prompt.verdict.preference),
             "preference": prompt.verdict.preference,
+            "weight": prompt.verdict.weight,
+            "scores": prompt.verdict.scores,
             "flipped": is_flipped(prompt.verdict),
             "tuned": _answer(prompt.tuned),
             "base": _answer(prompt.reference),
@@ -46,4 +48,4 @@ def is_flipped(verdict: Verdict) -> bool:
 
 
 def _answer(answer: Answer) -> dict[str, Any]:
-    return {"text": answer.output, "words": count_words(answer.output), "cut": answer.truncated}
+    return {"text": answer.text, "words": count_words(answer.text), "cut": answer.truncated}

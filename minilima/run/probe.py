@@ -86,8 +86,10 @@ def request_of(who: str, config: Config, sources: Sources) -> Request:
         weighs = kwargs.get("top_logprobs") if kwargs.get("logprobs") else None
         sampling = Sampling(temperature=kwargs.get("temperature", 0.7), max_tokens=_MAX_TOKENS, top_logprobs=weighs)
         return Request(messages=ask(TEXT), sampling=sampling)
-    sampling = form_named(config.judge.prompt).sampling(config.judge)
-    return Request(messages=ask(TEXT), sampling=replace(sampling, max_tokens=min(_MAX_TOKENS, sampling.max_tokens)))
+    form = form_named(config.judge.prompt)
+    sampling = form.sampling(config.judge)
+    sampling = replace(sampling, max_tokens=min(_MAX_TOKENS, sampling.max_tokens))
+    return Request(messages=ask(TEXT), sampling=sampling, schema=form.schema)
 
 
 def probe(who: str, config: Config, sources: Sources, cache: Path, account: str) -> Probe:

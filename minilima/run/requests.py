@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from minilima.config.choices import Orders
+from minilima.config.choices import JudgeKind, Orders
 from minilima.config.schema import Config, EndpointConfig
+from minilima.evaluate.judge_forms import form_named
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.records import SeedTask
 from minilima.formats.seeds import load_seeds
@@ -59,7 +60,12 @@ def priced(guess: Guess, model: str | None, endpoint: EndpointConfig) -> Request
 
 def requests_of_judge(config: Config, sources: Sources, shown: Sequence[int]) -> Requests:
     """What a judge at an endpoint will be asked, given the characters of each pair's instruction and answers."""
-    orders = 2 if config.judge.orders == Orders.both and sources.annotators is None else 1
+    scored = config.judge.kind in (JudgeKind.openai, JudgeKind.local) and form_named(config.judge.prompt).alone
+    if scored:  # each of two answers, with the instruction
+        shown = [characters // 2 for characters in shown]
+    rubric = sources.rubric.path.stat().st_size if sources.rubric is not None and sources.rubric.path is not None else 0
+    shown = [characters + rubric for characters in shown]
+    orders = 2 if scored or (config.judge.orders == Orders.both and sources.annotators is None) else 1
     prompt = sum(math.ceil(characters / CHARACTERS_A_TOKEN) + TEMPLATE_TOKENS for characters in shown)
     guess = (orders * len(shown), orders * prompt, orders * len(shown) * config.judge.max_tokens)
     return priced(guess, config.judge.model, config.endpoints.judge)

@@ -53,7 +53,22 @@ def resolve(config: Config) -> Sources:
         reference=_reference(config),
         scorer=_scorer(config, base),
         targets=_targets(config) if METHODS[config.dataset.select].targets else None,
+        rubric=_rubric(config.judge),
     )
+
+
+def _rubric(judge: JudgeConfig) -> FileSource | None:
+    """What each rating means, for a judge that goes by a rubric."""
+    if judge.kind not in (JudgeKind.openai, JudgeKind.local) or judge.prompt != "rubric":
+        return None
+    path = Path(judge.rubric).expanduser() if judge.rubric is not None else DATA / "rubric.txt"
+    if not path.is_file():
+        raise MinilimaError(
+            f"There is no file {judge.rubric}.",
+            f"judge.rubric names it; paths count from {Path.cwd()}.",
+            "Correct judge.rubric=…",
+        )
+    return FileSource(name=path.stem, path=path.resolve(), sha256=sha256_file(path))
 
 
 def _scorer(config: Config, base: ModelSource) -> ModelSource | None:

@@ -116,7 +116,7 @@ def _sources(values: dict[str, Any]) -> Sources:
     def model(item: dict[str, Any] | None) -> ModelSource | None:
         return ModelSource(**item) if item else None
 
-    files = ("seeds", "data", "eval_set", "annotators", "dev_set", "reference", "targets")
+    files = ("seeds", "data", "eval_set", "annotators", "dev_set", "reference", "targets", "rubric")
     parts: dict[str, Any] = {name: file(values[name]) for name in files}
     return Sources(**parts, **{name: model(values[name]) for name in ("base", "generator", "judge", "scorer")})  # type: ignore[arg-type]
 

@@ -60,6 +60,8 @@ class Sources:
     """The weights that score examples, for methods of selection that need them."""
     targets: FileSource | None = None
     """The tasks towards which examples are chosen, for methods that need them."""
+    rubric: FileSource | None = None
+    """What each rating means, for a judge that goes by a rubric."""
 
     @property
     def annotators_ask_openai(self) -> bool:

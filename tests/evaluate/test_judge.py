@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge import build_verdicts, is_switched
-from minilima.evaluate.judge_forms import check_form, form_named, parse_choice, weigh
+from minilima.evaluate.judge_forms import FORMS, check_form, form_named, parse_choice, weigh
 from minilima.evaluate.judged import read_judged
 from minilima.evaluate.results import compute_results
 from minilima.formats.eval_sets import load_eval_set
@@ -127,6 +128,110 @@ def test_a_judge_that_looks_at_the_answers_decides(tmp_path: Path, server: Model
 def test_an_unreadable_reply_is_counted_and_judges_nothing(tmp_path: Path, server: ModelServer) -> None:
     server.answer = lambda body: "Hm." if "Question 1" in body["messages"][-1]["content"] else "Output (b)"
     assert judge_server(tmp_path, server, [("x", "y"), ("x", "y")]) == [1.5, None]
+
+
+def side(body: dict[str, Any], tuned: str) -> str:
+    """A or B: which assistant of Arena-Hard's prompt gave the answer `tuned`."""
+    first = body["messages"][-1]["content"].partition("# Answer of assistant A\n")[2].partition("\n\n# Answer of")[0]
+    return "A" if first == tuned else "B"
+
+
+@pytest.mark.usefixtures("key")
+def test_arena_hard_counts_strong_labels_three_times_over_prompts(tmp_path: Path, server: ModelServer) -> None:
+    """Prompt 0: strongly for the tuned answer in both orders. Prompt 1: strongly for it, then slightly against it."""
+
+    def answer(body: dict[str, Any]) -> str:
+        mine = side(body, "tuned")
+        other = "B" if mine == "A" else "A"
+        if "Question 1?" in body["messages"][-1]["content"]:
+            return f"[[{mine}>>{other}]]" if mine == "A" else f"[[{other}>{mine}]]"
+        return f"[[{mine}>>{other}]]"
+
+    server.answer = answer
+    more = ("judge=arena_hard", "judge.model=writer-large", f"endpoints.judge.base_url={server.url}")
+    made = job(tmp_path, [("base", "tuned")] * 2, *more)
+    assert preferences(made) == [2.0, 1.75]
+    rows = read_jsonl(made.work / "verdicts.jsonl")
+    assert [(row["weight"], row["orders"]) for row in rows] == [(6.0, [2.0, 2.0]), (4.0, [1.0, 2.0])]
+    for role in ("answers", "reference"):
+        write_jsonl(made.inputs[role] / "reference_loss.jsonl", [])
+    folders = {"verdicts": made.work, "answers": made.inputs["answers"], "base_answers": made.inputs["reference"]}
+    judged = read_judged(folders)
+    assert judged is not None
+    results = compute_results(judged, min_coverage=0.9)
+    # show_result.py of arena-hard-auto: (1 1 1, 1 1 1; 1 1 1, 0) over ten battles.
+    assert results.win_rate is not None and results.paired is not None
+    assert results.win_rate.win_rate.value == pytest.approx(90)
+    assert results.paired.difference.value == pytest.approx(40)
+    assert (results.win_rate.win_rate.low, results.win_rate.win_rate.high) == (75, 100)  # of two prompts, not of ten battles
+
+
+def scored(tmp_path: Path, server: ModelServer, pairs: list[tuple[str, str]], *more: str) -> list[dict[str, Any]]:
+    made = job(tmp_path, pairs, "judge.model=writer-large", f"endpoints.judge.base_url={server.url}", *more)
+    build_verdicts(made, lambda progress: None)
+    return read_jsonl(made.work / "verdicts.jsonl")
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize("judge", ["rubric", "mt_bench"])
+def test_each_answer_alone_is_scored_and_the_higher_score_wins(tmp_path: Path, server: ModelServer, judge: str) -> None:
+    server.answer = lambda body: "Fine.\n[[9]]" if "zebra" in body["messages"][-1]["content"] else "Poor.\n[[2]]"
+    rows = scored(tmp_path, server, [("horse", "a zebra"), ("same", "same"), ("a zebra", "horse")], f"judge={judge}")
+    assert [row["preference"] for row in rows] == [2.0, 1.5, 1.0]
+    assert [row["scores"] for row in rows] == [[2, 9], [2, 2], [9, 2]]
+    assert len(server.requests) == 5  # equal answers are asked about once
+    assert all("response_format" in body for body in server.requests)
+    assert all("orders" not in row or not row["orders"] for row in rows)
+
+
+@pytest.mark.usefixtures("key")
+def test_a_rating_that_cannot_be_read_is_no_verdict(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda body: "Hm." if "worse" in body["messages"][-1]["content"] else "[[8]]"
+    rows = scored(tmp_path, server, [("fine", "also fine"), ("worse", "better")], "judge=mt_bench")
+    assert [row.get("preference") for row in rows] == [1.5, None]
+    assert "could not be read: Hm." in rows[1]["explanation"]
+
+
+@pytest.mark.usefixtures("key")
+def test_a_rubric_and_the_criteria_of_a_prompt_are_shown(tmp_path: Path, server: ModelServer) -> None:
+    (tmp_path / "mine.txt").write_text("10: it rhymes.")
+    server.answer = lambda body: "[[5]]"
+    made = job(tmp_path, [("x", "y")], "judge=rubric", "judge.model=writer-large", f"endpoints.judge.base_url={server.url}")
+    (tmp_path / "eval.jsonl").write_text(json.dumps({"id": "0", "instruction": "Question 0?", "criteria": ["Names the mat."]}))
+    config = load_config([
+        "judge=rubric", "judge.model=writer-large", f"endpoints.judge.base_url={server.url}",
+        f"judge.rubric={tmp_path / 'mine.txt'}", f"eval_set.path={tmp_path / 'eval.jsonl'}",
+    ])  # fmt: skip
+    build_verdicts(replace(made, config=config, sources=resolve(config)), lambda progress: None)
+    asked = [body["messages"][-1]["content"] for body in server.requests]
+    assert all("10: it rhymes." in text and "- Names the mat." in text for text in asked)
+
+
+@pytest.mark.usefixtures("key")
+def test_yes_no_is_the_difference_of_two_calls_at_an_endpoint(tmp_path: Path, server: ModelServer) -> None:
+    server.logprobs = lambda body: {"Yes": math.log(0.75 if "right" in body["messages"][-1]["content"] else 0.25)}
+    more = ("judge=yes_no", "judge.kind=openai")
+    rows = scored(tmp_path, server, [("right", "wrong"), ("wrong", "right")], *more)
+    assert [row["preference"] for row in rows] == [1.0, 2.0]
+    assert rows[1]["scores"] == pytest.approx([0.25, 0.75])
+    assert len(server.requests) == 4
+
+
+def test_yes_no_of_a_local_model_reads_its_likeliest_first_tokens(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens: list[dict[str, float]] = []
+
+    def read(reply: Reply) -> float | None:
+        tokens.append(reply.logprobs or {})
+        return float(max(tokens[-1].values()))  # a random model says neither yes nor no
+
+    forms = tuple(replace(form, read=read) if form.name == "yes_no" else form for form in FORMS)
+    monkeypatch.setattr("minilima.evaluate.judge_forms.FORMS", forms)
+    made = job(tmp_path, [("a", "b"), ("b", "a")], "judge=yes_no", f"judge.model={tiny_model}", f"model.path={tiny_model}")
+    build_verdicts(made, lambda progress: None)
+    assert len(tokens) == 4 and all(10 < len(likely) <= 20 for likely in tokens)
+    assert all(-20 < score < 0 for row in read_jsonl(made.work / "verdicts.jsonl") for score in row["scores"])
 
 
 def letters(first_token: dict[str, float]) -> Callable[[dict[str, Any]], dict[str, float]]:

@@ -100,3 +100,34 @@ def test_the_mark_of_no_input_is_no_part_of_a_prompt(tmp_path: Path) -> None:
     rows = [{"instruction": "Hi.", "input": "<noinput>"}, {"instruction": "Ho.", "input": "[无输入]"}]
     prompts = load_eval_set(written(tmp_path / "marks.json", *rows), None)
     assert [prompt.instruction for prompt in prompts] == ["Hi.", "Ho."]
+
+
+@pytest.mark.parametrize(
+    ("row", "turns", "references"),
+    [
+        ({"question_id": 81, "turns": ["Write.", "Rewrite."], "category": "writing"}, ("Write.", "Rewrite."), ()),
+        ({"prompt_id": 3, "prompt": ["2+2?", "Times 3?"], "reference": ["4", "12"]}, ("2+2?", "Times 3?"), ("4", "12")),
+    ],
+)
+def test_conversations_of_mt_bench_are_read_turn_by_turn(
+    tmp_path: Path, row: dict[str, Any], turns: tuple[str, ...], references: tuple[str, ...]
+) -> None:
+    (tmp_path / "set.jsonl").write_text(json.dumps(row))
+    (prompt,) = load_eval_set(tmp_path / "set.jsonl", None)
+    assert (prompt.turns, prompt.references, prompt.output) == (turns, references, None)
+    assert prompt.id in ("81", "3")
+    assert eval_set_identity(tmp_path / "set.jsonl")
+
+
+def test_questions_of_arena_hard_are_ordinary_prompts(tmp_path: Path) -> None:
+    rows = [{"question_id": "a", "turns": [{"content": "Why?"}]}, {"uid": "b", "prompt": "How?", "category": "hard_prompt"}]
+    (tmp_path / "set.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    prompts = load_eval_set(tmp_path / "set.jsonl", None)
+    assert [(prompt.id, prompt.instruction, prompt.turns) for prompt in prompts] == [("a", "Why?", ()), ("b", "How?", ())]
+
+
+@pytest.mark.parametrize("row", [{"turns": ["a", ""]}, {"turns": ["a", 3]}, {"turns": ["a"], "reference": ["b", "c"]}])
+def test_a_conversation_that_cannot_be_asked_is_refused(tmp_path: Path, row: dict[str, Any]) -> None:
+    (tmp_path / "set.jsonl").write_text(json.dumps(row))
+    with pytest.raises(MinilimaError):
+        load_eval_set(tmp_path / "set.jsonl", None)

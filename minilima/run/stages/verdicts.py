@@ -6,7 +6,7 @@ from typing import Any
 from minilima.config.choices import JudgeKind, Orders, Until
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
-from minilima.evaluate.judge_forms import form_named
+from minilima.evaluate.judge_forms import form_named, form_shown
 from minilima.formats.eval_sets import load_eval_set, read_references, require_references
 from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import OnProgress
@@ -35,8 +35,13 @@ def judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     model: Any = (sources.judge or sources.base).recipe() if judges_here(config) else judge.model
     if judge.kind == JudgeKind.alpaca_eval:
         return {"kind": judge.kind, "model": model, "annotators": sources.annotators.sha256 if sources.annotators else None}
-    recipe = {"kind": judge.kind, "orders": judge.orders, "model": model}
-    if judges_here(config) and form_named(judge.prompt).letters:
+    form = form_named(judge.prompt)
+    # Each answer alone has no order, and a form without a rubric none: what is not there enters no key.
+    orders = None if form.alone else judge.orders
+    rubric = sources.rubric.sha256 if sources.rubric is not None else None
+    recipe = {"kind": judge.kind, "orders": orders, "model": model, "rubric": rubric}
+    recipe = {name: value for name, value in recipe.items() if value is not None}
+    if judges_here(config) and form.letters:
         return recipe
     asked = {name: getattr(judge, name) for name in ("prompt", "max_tokens", "temperature", "top_logprobs")}
     added = {name: value for name in ("reasoning_effort", "extra_body") if (value := getattr(judge, name)) is not None}
@@ -57,9 +62,12 @@ def describe(config: Config, sources: Sources) -> str:
     """The judge, and in which order it sees two answers."""
     judge = config.judge
     asked = {Orders.both: "both orders", Orders.random: "one random order"}[judge.orders]
+    if judge.kind in (JudgeKind.openai, JudgeKind.local) and form_named(judge.prompt).alone:
+        asked = "each answer alone"
     orders = {JudgeKind.reference: "symmetric", JudgeKind.alpaca_eval: "one random order"}.get(judge.kind, asked)
     kind = f"{judge.kind}'s {judge.annotators_config}" if judge.kind == JudgeKind.alpaca_eval else judge.kind
-    return f"judge {kind}{f' ({judge.model})' if judge.model else ''}, {orders}"
+    form = f"'s {shown}" if (shown := form_shown(judge)) not in (None, "choose") else ""
+    return f"judge {kind}{form}{f' ({judge.model})' if judge.model else ''}, {orders}"
 
 
 def _outcome(metrics: Mapping[str, Any]) -> str:
@@ -146,5 +154,5 @@ VERDICTS = Spec(
     planned_work=_planned,
     finished_work=_finished,
     uses_gpu=lambda config, sources: judges_here(config),
-    files=("annotators",),
+    files=("annotators", "rubric"),
 )
