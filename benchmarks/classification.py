@@ -55,7 +55,7 @@ def main() -> None:
         config = load_config(["+experiment=embedded_200", f"paths.outputs={folder}"])
         sources = resolve(config)
         base = stages(config, sources).by_role()["base"]
-        location = get_or_build(base, config, sources, Store(Path(folder) / "store")).path
+        location = get_or_build(base, Store(Path(folder) / "store")).path
         local = LocalModel(str(location), "packaged", device=DeviceKind.cpu, batch=None)
         model, prompter = (
             CachedModel(local, Path(folder) / "replies.sqlite"),

@@ -38,7 +38,8 @@ def results(*folders: str | PathLike[str]) -> list[dict[str, Any]]:
     """
     from pathlib import Path
 
-    from minilima.report.compare import records, tabulate
+    from minilima.report.compare import tabulate
+    from minilima.report.compare_records import records
     from minilima.report.runs import read_points
 
     return records(tabulate(read_points([Path(folder) for folder in folders or ("outputs/runs",)]).points))

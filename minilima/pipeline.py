@@ -2,7 +2,7 @@
 
     seeds ─> pool ─> dataset ─> model ─> answers ─> verdicts ─> report
              │        │          │         │  └─ base answers
-             │        │          │         └─ eval_set
+             │        │          │         └─ eval_set, or each of several
              │        │          ├─ base model, sft recipe
              │        │          └─> benchmarks: tuned model and base model
              │        └─ size, seed, scorer
@@ -20,6 +20,7 @@ from minilima.config.choices import Until
 from minilima.config.schema import Config
 from minilima.models.database import cache_file
 from minilima.report.headlines import show_end
+from minilima.report.panel import Asked
 from minilima.report.run_folder import StageNote, write_run
 from minilima.report.summary import Summary
 from minilima.report.wandb import track
@@ -30,6 +31,7 @@ from minilima.run.plan_table import show
 from minilima.run.preflight import check_ready, check_still_there, confirm_spending
 from minilima.run.sources import resolve
 from minilima.run.stages import answers, base, benchmarks, choice, dataset, model, pool, verdicts
+from minilima.run.views import View, every_view, of_judges, of_sets
 from minilima.store.entries import Artifact, Store, reserved
 from minilima.store.sources import Sources
 
@@ -39,7 +41,7 @@ def stages(config: Config, sources: Sources) -> Graph:
     to = partial(arrow, config, sources)
     trained = to(base.BASE)
     writes = to(base.GENERATOR_BASE) if sources.generator not in (None, sources.base) else trained
-    judges = (to(base.JUDGE_BASE) if sources.judge not in (None, sources.base) else None) or trained
+    judges = View(config=config, sources=sources).weights(trained)
 
     tasks = to(pool.POOL, generator=writes if pool.writes_here(config) else None)
     scorer = {sources.judge: judges, sources.generator: writes, sources.base: trained}.get(sources.scorer) or to(base.SCORER_BASE)
@@ -50,13 +52,19 @@ def stages(config: Config, sources: Sources) -> Graph:
         tuned = to(model.MODEL, base=trained, dataset=examples)
     else:
         tuned = to(choice.CHOICE, epochs=epochs, dataset=examples, judge=judges if choice.judged_here(config) else None)
-    opponent = to(answers.BASE_ANSWERS if sources.reference is None else answers.REFERENCES, model=trained)
-    replies = to(answers.ANSWERS, model=tuned)
-    both = (trained, tuned)
+    sets, both = of_sets(config, sources), (trained, tuned)
+    answered = []
+    for each in sets:
+        opponent = each.to(answers.BASE_ANSWERS if each.sources.reference is None else answers.REFERENCES, model=trained)
+        answered.append((opponent, each.to(answers.ANSWERS, model=tuned)))
     checks = [to(spec, model=one) for pair in benchmarks.pairs(config) for spec, one in zip(pair, both, strict=True)]
-    judge = judges if verdicts.judges_here(config) else None
-    compared = to(verdicts.VERDICTS, answers=replies, reference=opponent, judge=judge)
-    return Graph(nodes=(trained, tasks, examples, epochs, tuned, opponent, replies, *checks, compared))
+    compared = []
+    for each, (opponent, replies) in zip(sets, answered, strict=True):
+        for one in of_judges(each):
+            judge = one.weights(trained) if verdicts.judges_here(one.config) else None
+            compared.append(one.to(verdicts.VERDICTS, answers=replies, reference=opponent, judge=judge))
+    every = [node for pair in answered for node in pair]
+    return Graph(nodes=(trained, tasks, examples, epochs, tuned, *every, *checks, *compared))
 
 
 def plan(config: Config) -> Plan:
@@ -99,14 +107,26 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
         if missing := [node for node in nodes if store.find(node.stage) is None]:
             from minilima.run.probe import probe_missing  # brings the client of endpoints, which nothing else here needs
 
-            probe_missing(config, sources, missing, cache_file(outputs))
+            probe_missing(missing, cache_file(outputs))
         for node in nodes:
-            artifacts[node.role] = get_or_build(node, config, sources, store, needs=needs)
+            artifacts[node.role] = get_or_build(node, store, needs=needs)
         notes = {
             node.role: StageNote(outcome=node.spec.outcome(artifacts[node.role].metrics), files=node.spec.files) for node in nodes
         }
-        identity, folder = verdicts.judge_identity(config, sources), outputs / "runs" / run_name(config, graph)
-        summary = write_run(folder, config, sources, artifacts, notes=notes, judge_identity=identity)
+        folder = outputs / "runs" / run_name(config, graph)
+        identity, every = verdicts.judge_identity(config, sources), asked(config, sources)
+        summary = write_run(folder, config, sources, artifacts, notes=notes, judge_identity=identity, asked=every)
     summary = track(summary, config)
     show_end(summary)
     return summary
+
+
+def asked(config: Config, sources: Sources) -> list[Asked]:
+    """Every judge on every evaluation set, as the report is to read them."""
+    return [
+        Asked(
+            set=view.set, judge=view.judge, roles=view.roles, config=view.config, sources=view.sources,
+            identity=verdicts.judge_identity(view.config, view.sources),
+        )
+        for view in every_view(config, sources)
+    ]  # fmt: skip

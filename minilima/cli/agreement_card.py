@@ -103,14 +103,14 @@ def _judge(labels: LabelSet, config: Config, sources: Sources, command: str) -> 
     needs = [stage.directory for stage in (*node.stage.inputs.values(), node.stage)]
     with reserved(store.root, needs):
         if weights is not None:
-            get_or_build(weights, config, sources, store, needs=needs)
+            get_or_build(weights, store, needs=needs)
 
         def write(work: Path) -> Outcome:
             write_jsonl(work / "pairs.jsonl", labels.pairs)
             return Outcome(metrics={"pairs": len(labels.pairs)})
 
         store.get_or_build(given, write)
-        artifact = get_or_build(node, config, sources, store, needs=needs)
+        artifact = get_or_build(node, store, needs=needs)
     verdicts = {row["id"]: Verdict(**row) for row in read_jsonl(artifact.path / "verdicts.jsonl")}
     measured = measure(
         labels,

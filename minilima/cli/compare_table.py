@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 
 from minilima import console
-from minilima.report.compare import ComparedRun, Table, benchmarks_of, change_on, distinguishing, notes, records
+from minilima.report.compare import ComparedRun, Table, benchmarks_of, change_on, distinguishing, notes, others_of
+from minilima.report.compare_records import records
 from minilima.report.runs import FinishedRun
 
 
@@ -75,6 +76,7 @@ def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
     scored = any(row.point.results.scores for row in table.rows)
     headings = ["", "point", *table.settings, "win rate", *(["length-controlled"] if controlled else [])]
     headings += [
+        *(f"win rate {name}" for name in others_of(table)),
         *(["score change"] if scored else []),
         "judged",
         "loss change",
@@ -98,6 +100,7 @@ def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool, scored
         *(str(point.settings.get(name)) for name in table.settings),
         rate.win_rate.text(brief=True) if rate else "not known",
         *([_controlled(point)] if controlled else []),
+        *(_other(point, name) for name in others_of(table)),
         *([_scored(point)] if scored else []),
         f"{point.results.coverage.judged}/{point.results.coverage.prompts}",
         loss.change.text("+.3f", brief=True) if loss else "not known",
@@ -120,6 +123,11 @@ def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool, scored
 def _change(point: FinishedRun, task: str) -> str:
     change = change_on(point, task)
     return change.paired.difference.text("+.1f", brief=True) if change else "not run"
+
+
+def _other(point: FinishedRun, name: str) -> str:
+    rate = point.other_rates.get(name)
+    return rate.text(brief=True) if rate else "not known"
 
 
 def _scored(point: FinishedRun) -> str:

@@ -23,6 +23,7 @@ from minilima.config.quoting import quoted
 from minilima.config.renames import settings_of
 from minilima.config.schema import Config
 from minilima.config.settings import settings
+from minilima.config.several import listed, with_options
 from minilima.config.validate import check_ranges
 from minilima.errors import MinilimaError, options
 
@@ -48,9 +49,14 @@ def check_composes(overrides: Sequence[str], config_dir: str | None = None) -> C
     Raises:
         MinilimaError: a key, value or option does not exist or has the wrong type; the valid ones are named.
     """
+
+    def made(words: Sequence[str]) -> Config:
+        return typed(compose("config", overrides=[*words, *searchpath(config_dir)]))
+
+    overrides = listed(overrides)
     try:
         with composing():
-            return typed(compose("config", overrides=[*overrides, *searchpath(config_dir)]))
+            return with_options(made(overrides), overrides, made)
     except COMPOSITION_ERRORS as error:
         raise explain_composition(error, overrides, config_dir) from None
 

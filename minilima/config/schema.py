@@ -490,6 +490,14 @@ class JudgeConfig:
 
 
 @dataclass(kw_only=True)
+class JudgeOption:
+    """One of several judges: an option of conf/judge, with its endpoint."""
+
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+
+
+@dataclass(kw_only=True)
 class BenchmarkConfig:
     """How the `benchmarks` are run."""
 
@@ -552,6 +560,16 @@ class Config:
     eval_set: EvalSetConfig = field(default_factory=EvalSetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    judges: list[str] = field(default_factory=list)
+    """Several judges, options of conf/judge: each gives its figure, beside their agreement and the majority. The first is
+    `judge`, by which runs are compared and sweeps are searched."""
+    eval_sets: list[str] = field(default_factory=list)
+    """Several evaluation sets, options of conf/eval_set: each gives its figures; the training data is decontaminated against all.
+    The first is `eval_set`."""
+    judge_options: dict[str, JudgeOption] = field(default_factory=dict)
+    """What `judges` lists, composed; filled in from it."""
+    eval_set_options: dict[str, EvalSetConfig] = field(default_factory=dict)
+    """What `eval_sets` lists, composed; filled in from it."""
     benchmarks: list[str] = field(default_factory=list)
     """What alignment cost or gained, without a judge, base against tuned: minilima_verifiable (packaged), and tasks of
     lm-evaluation-harness by its names (ifeval, gsm8k, mmlu, arc_challenge, hellaswag, truthfulqa_mc2; the extra `benchmarks`)."""
@@ -561,7 +579,7 @@ class Config:
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
-HOW = ("compute", "endpoints", "paths", "tracking", "confirm_above_usd")
+HOW = ("compute", "endpoints", "paths", "tracking", "confirm_above_usd", "judge_options", "eval_set_options")
 """Sections and settings that say how a run is made, never what comes out: they enter no key, and runs that differ in nothing
 else are the same. The one list that keys, sweeps and comparisons use."""
 CAPS = "endpoints.generator.budget"

@@ -84,8 +84,9 @@ def clean_prompts(job: Job) -> tuple[list[EvalPrompt], int]:
     assert source is not None, "resolved where an epoch is chosen"
     prompts = load_eval_set(source.local_path, None)
     index = RougeIndex(data.tokenizer)
-    for prompt in load_eval_set(job.sources.eval_set.local_path, None):
-        index.add(f"eval {prompt.id}", prompt.instruction)
+    for number, asked in enumerate(job.sources.all_sets):
+        for prompt in load_eval_set(asked.local_path, None):
+            index.add(f"eval {number} {prompt.id}", prompt.instruction)
     for row in read_jsonl(job.inputs["dataset"] / "dataset.jsonl"):
         index.add(row["id"], row["instruction"])
     nearest = index.nearest_many([prompt.instruction for prompt in prompts])

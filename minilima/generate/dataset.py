@@ -34,7 +34,8 @@ def build_dataset(job: Job, on_progress: OnProgress) -> Outcome:
         assert job.sources.seeds is not None and job.sources.seeds.path is not None
         seeds = [_as_example(task) for task in load_seeds(job.sources.seeds.path)]
     # All prompts, not only the first eval_set.size: a smaller evaluation must not let the other prompts in.
-    prompts = load_eval_set(job.sources.eval_set.local_path, None) if dataset.decontaminate else []
+    sets = job.sources.all_sets if dataset.decontaminate else ()
+    prompts = [prompt for asked in sets for prompt in load_eval_set(asked.local_path, None)]
     kept, rejected = sift([*seeds, *pool], prompts, config.data, dataset)
     scoring = Scoring(job=job, on_progress=on_progress, examples=kept)
     ordered = arrange(kept, dataset, config.seed, scoring.tools())

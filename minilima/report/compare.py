@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from minilima.errors import MinilimaError, options
 from minilima.evaluate.benchmark_scores import BenchmarkChange
@@ -231,14 +230,6 @@ def pair(point: FinishedRun, chosen: FinishedRun) -> Against:
     return Against(paired=compare(ours, theirs, (often[0], often[1]) if weighted else None), note=note)
 
 
-def records(table: Table) -> list[dict[str, Any]]:
-    """One flat record a point, for CSV, JSON and data frames; what is not known is None."""
-    tasks = benchmarks_of(table)
-    rows = [_record(row, table.settings, tasks) for row in table.rows]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return [{name: row.get(name) for name in names} for row in rows]
-
-
 def benchmarks_of(table: Table) -> list[str]:
     """The benchmarks that any of the points was run on."""
     return list(dict.fromkeys(change.task for row in table.rows for change in row.point.benchmarks))
@@ -249,60 +240,6 @@ def change_on(point: FinishedRun, task: str) -> BenchmarkChange | None:
     return next((change for change in point.benchmarks if change.task == task and change.main), None)
 
 
-def _record_of_benchmark(point: FinishedRun, task: str) -> dict[str, Any]:
-    change = change_on(point, task)
-    difference = change.paired.difference if change else None
-    return {
-        task: change.tuned.value if change else None,
-        f"{task}_base": change.base.value if change else None,
-        f"{task}_change": difference.value if difference else None,
-        f"{task}_change_low": difference.low if difference else None,
-        f"{task}_change_high": difference.high if difference else None,
-        f"{task}_p_mcnemar": change.paired.p_mcnemar if change else None,
-    }
-
-
-_ENDS = {"": "value", "_low": "low", "_high": "high"}
-
-
-def _record_of_scores(point: FinishedRun) -> dict[str, Any]:
-    """The scores of a judge that sees each answer alone; nothing for other judges."""
-    scores = point.results.scores
-    own = {"score": scores.tuned.value, "score_base": scores.base.value} if scores else {}
-    return {**own, **({f"score_change{end}": getattr(scores.change, name) for end, name in _ENDS.items()} if scores else {})}
-
-
-def _record(row: ComparedRun, settings: Sequence[str], tasks: Sequence[str]) -> dict[str, Any]:
-    point, paired = row.point, row.against.paired if row.against else None
-    rate, loss = point.results.win_rate, point.results.loss_change
-    return {
-        "point": point.name,
-        **{name: point.settings.get(name) for name in settings},
-        "win_rate": rate.win_rate.value if rate else None,
-        "win_rate_low": rate.win_rate.low if rate else None,
-        "win_rate_high": rate.win_rate.high if rate else None,
-        "length_controlled_win_rate": point.length_controlled[0] if point.length_controlled else None,
-        "judged": point.results.coverage.judged,
-        "prompts": point.results.coverage.prompts,
-        **_record_of_scores(point),
-        "loss_change": loss.change.value if loss else None,
-        "loss_change_low": loss.change.low if loss else None,
-        "loss_change_high": loss.change.high if loss else None,
-        **{name: value for task in tasks for name, value in _record_of_benchmark(point, task).items()},
-        "mean_words": row.point.words,
-        "base_mean_words": row.point.base_words,
-        "tokens": point.tokens,
-        "usd": point.usd,
-        "seconds": point.seconds,
-        "best": row.best,
-        "pareto": row.pareto,
-        "difference": paired.difference.value if paired else None,
-        "difference_low": paired.difference.low if paired else None,
-        "difference_high": paired.difference.high if paired else None,
-        "p_bootstrap": paired.p_bootstrap if paired else None,
-        "p_holm": paired.p_holm if paired else None,
-        "p_mcnemar": paired.p_mcnemar if paired else None,
-        "minimum_detectable_difference": paired.minimum_detectable if paired and paired.prompts > 1 else None,
-        "shared_prompts": paired.prompts if paired else None,
-        "note": row.against.note if row.against else "",
-    }
+def others_of(table: Table) -> list[str]:
+    """Further judges and evaluation sets of any of the points, and the majority: `by cot`, `on alpaca_eval`."""
+    return list(dict.fromkeys(name for row in table.rows for name in row.point.other_rates))

@@ -8,6 +8,7 @@ from minilima.evaluate.judge_cards import JudgeCard
 from minilima.evaluate.length_control_tables import LengthControlled
 from minilima.evaluate.results import Results
 from minilima.evaluate.significance import p_text
+from minilima.report.panel import panel_lines
 from minilima.report.summary import Summary
 
 _TO_COPY = ("Report:", "W&B:")
@@ -26,6 +27,7 @@ def show_end(summary: Summary) -> None:
 def headlines(summary: Summary) -> list[str]:
     """The figures with their uncertainty, a line each; then what the judge is worth, and where the report is."""
     lines = [] if summary.results is None else [*_win_lines(summary.results), *_bias_lines(summary.results)]
+    lines += panel_lines(summary.panel)
     if summary.results and (loss := summary.results.loss_change):
         lines.append(
             f"Loss on the reference answers, no judge involved: {loss.base:.3f} to {loss.tuned:.3f} nats per token, change "

@@ -6,7 +6,7 @@ The folder's name follows from the settings, so the same command always refreshe
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import write_atomic
 from minilima.report.alpaca_files import write_alpaca_files
 from minilima.report.headlines import judge_warning, judge_worth
+from minilima.report.panel import Asked, read_panel
 from minilima.report.run_page import write_report
 from minilima.report.run_results import run_results
 from minilima.report.summary import SourceFile, StageEntry, Summary
@@ -46,6 +47,7 @@ def write_run(
     *,
     notes: Mapping[str, StageNote],
     judge_identity: str,
+    asked: Sequence[Asked] = (),
 ) -> Summary:
     """Computes the figures, writes the run's folder, and returns what it says.
 
@@ -56,12 +58,14 @@ def write_run(
         artifacts: the stages that are done, by role; without verdicts there are no figures.
         notes: what each stage's Spec says of it, by role.
         judge_identity: names the judge; its card is filed under it.
+        asked: every judge on every evaluation set, where there are several.
     """
     judged, results = read_judged({role: artifact.path for role, artifact in artifacts.items()}), None
     if judged is not None:
         key = artifacts["verdicts"].stage.key
         results = run_results(judged, config, sources, verdicts_key=key, judge_identity=judge_identity)
     benchmarks = read_benchmarks({role: artifact.path for role, artifact in artifacts.items()})
+    panel = read_panel(asked, artifacts)
     summary = Summary(
         name=config.name,
         folder=folder,
@@ -70,6 +74,7 @@ def write_run(
         results=results,
         judge=judge_worth(config, results.judge_card if results is not None else None),
         benchmarks=benchmarks,
+        panel=panel,
     )
     write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
     record = {**as_json(summary, config, artifacts), "judge_identity": judge_identity}
@@ -87,6 +92,7 @@ def write_run(
         warnings=judge_warning(results) if results is not None else [],
         benchmarks=benchmarks,
         references=_references(config, sources) if judged is not None else {},
+        panel=panel,
     )
     return summary
 
@@ -138,5 +144,6 @@ def as_json(summary: Summary, config: Config, artifacts: Mapping[str, Artifact])
         ],
         "results": asdict(summary.results) if summary.results else None,
         "judge": summary.judge,
+        **({"panel": summary.panel.as_json()} if summary.panel else {}),
         **({"benchmarks": [asdict(change) for change in summary.benchmarks]} if summary.benchmarks else {}),
     }

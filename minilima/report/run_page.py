@@ -18,14 +18,15 @@ from minilima.evaluate.judge_cards import Figure, JudgeCard
 from minilima.evaluate.judge_forms import form_shown
 from minilima.evaluate.judged import Judged, opponent
 from minilima.evaluate.results import Results
-from minilima.evaluate.statistics import Estimate, win_rate
+from minilima.evaluate.statistics import Estimate, WinRate, win_rate
 from minilima.formats.files import read_jsonl, write_atomic
 from minilima.report.dataset_section import dataset_section
 from minilima.report.origin import origin
+from minilima.report.panel import Panel
 from minilima.report.render import interval, render
 from minilima.report.run_figures import loss_curve
 from minilima.report.runs import Cost, stage_cost
-from minilima.report.verdicts import verdict_rows
+from minilima.report.verdicts import all_rows
 from minilima.store.entries import Artifact
 
 
@@ -41,6 +42,7 @@ def write_report(
     warnings: Sequence[str] = (),
     benchmarks: Sequence[BenchmarkChange] = (),
     references: Mapping[str, str] | None = None,
+    panel: Panel | None = None,
 ) -> None:
     """Writes the report of a run; sections of stages that did not run are left out.
 
@@ -55,8 +57,9 @@ def write_report(
         warnings: what a reader of the win rate must know besides.
         benchmarks: what alignment cost or gained, without a judge.
         references: the evaluation set's own answers, by the prompts' ids.
+        panel: what all judges say on all evaluation sets, where there are several.
     """
-    verdicts = verdict_rows(judged, references)
+    verdicts = all_rows(judged, references, panel)
     page = render(
         "report.html.j2",
         scripts=("texts.js", "verdicts.js") if verdicts else (),
@@ -68,8 +71,9 @@ def write_report(
         settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
         win=_win(results),
         loss=_loss(results),
-        categories=_categories(verdicts),
+        categories=_categories([row for row in verdicts if panel is None or row["set"] == panel.sets[0].set]),
         benchmarks=[{"change": change, **_around_zero(change.paired.difference)} for change in benchmarks],
+        panel=_panel(panel),
         judge=_judge(config, results, worth, warnings),
         dataset=dataset_section(artifacts, config),
         curve=_curve(artifacts),
@@ -97,6 +101,24 @@ def _win(results: Results | None) -> dict[str, Any] | None:
         "scores": results.scores,
         "turns": results.turn_scores,
     }
+
+
+def _panel(panel: Panel | None) -> list[dict[str, Any]]:
+    """Each evaluation set with a row for each judge, the majority's below, and what any two judges agree on."""
+    sets = []
+    for one in panel.sets if panel is not None else ():
+        rates = [(opinion.asked.judge or "the judge", opinion.results) for opinion in one.opinions]
+        rows: list[dict[str, Any]] = [
+            {"who": who, "rate": found.win_rate, "scores": found.scores, "coverage": str(found.coverage)} for who, found in rates
+        ]
+        if one.majority is not None:
+            covered = f"{one.majority.judged:,} of {one.majority.prompts:,} prompts judged"
+            rows.append({"who": "majority", "rate": one.majority, "scores": None, "coverage": covered})
+        for row in rows:
+            rate = row["rate"]
+            row["bar"] = interval(rate.win_rate, 0.0, 100.0, 50.0) if isinstance(rate, WinRate) else None
+        sets.append({"name": one.set, "rows": rows, "concords": one.concords})
+    return sets
 
 
 def _categories(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -197,6 +219,8 @@ def _facets(verdicts: Sequence[Mapping[str, Any]], other: str) -> dict[str, Any]
         "other": other,
         "outcomes": {name: count for name, count in outcomes.items() if count},
         "flipped": sum(row["flipped"] for row in verdicts),
+        "split": sum(row.get("split", False) for row in verdicts),
+        "sets": list(dict.fromkeys(row["set"] for row in verdicts if row.get("set"))),
         "cut": sum(row["tuned"]["cut"] or row["base"]["cut"] for row in verdicts),
         "categories": sorted({row["category"] for row in verdicts if row["category"]}),
     }

@@ -68,6 +68,8 @@ class FinishedRun:
     """What alignment cost or gained, without a judge."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """How often the verdict on each prompt counts, by its id; none where each counts once."""
+    other_rates: Mapping[str, Estimate] = field(default_factory=dict)
+    """Win rates by further judges and on further evaluation sets, and by the majority: `by cot`, `on alpaca_eval`."""
     worth: str = ""
     """What is known of its judge, in a sentence."""
     losses: tuple[tuple[float, float], ...] = ()
@@ -176,6 +178,7 @@ def _read_point(folder: Path) -> FinishedRun:
         words=manifests["answers"]["metrics"]["mean_words"],
         base_words=opponent(manifests)["metrics"]["mean_words"],
         benchmarks=tuple(BenchmarkChange.from_json(change) for change in run_json.get("benchmarks", ())),
+        other_rates=_other_rates(run_json.get("panel") or ()),
         worth=_worth(run_json, folder),
         losses=tuple((entry["step"], entry["loss"]) for entry in read_jsonl(paths["model"] / "training_log.jsonl")),
     )
@@ -203,6 +206,16 @@ def _results(run_json: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
         assert judged is not None, "a point has verdicts"
         # Runs from before this setting have none.
         return compute_results(judged, min_coverage=run_json["config"]["judge"].get("min_coverage", 0.9))
+
+
+def _other_rates(panel: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    """Those of all judges and sets but the first, which is the run's own."""
+    rates: list[tuple[str, Mapping[str, Any] | None]] = []
+    for one in panel:
+        where = f" on {one['set']}" if one["set"] else ""
+        judges = [(f"by {judge['judge']}" if judge["judge"] else "", judge["results"]["win_rate"]) for judge in one["judges"]]
+        rates += [(f"{who}{where}".strip(), rate) for who, rate in [*judges, ("by the majority", one["majority"])]]
+    return {name: Estimate(**rate["win_rate"]) for name, rate in rates[1:] if rate is not None}
 
 
 def _scores(found: Mapping[str, Any] | None) -> ScoreChange | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.results import Results
+from minilima.report.panel import Panel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,9 @@ class Summary:
     notes: tuple[str, ...] = ()
     benchmarks: tuple[BenchmarkChange, ...] = ()
     """What alignment cost or gained, without a judge."""
+
+    panel: Panel | None = None
+    """What all judges say on all evaluation sets, where there are several."""
 
     @property
     def score(self) -> float | None:

@@ -4,8 +4,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilima.evaluate.judged import Judged
+from minilima.evaluate.panel import is_split
 from minilima.formats.records import TIE, Answer, Verdict
 from minilima.formats.words import count_words
+from minilima.report.panel import Panel
+
+
+def all_rows(judged: Judged | None, references: Mapping[str, str] | None, panel: Panel | None) -> list[dict[str, Any]]:
+    """As `verdict_rows`, of all evaluation sets; each row has what every judge said, where there are several."""
+    if panel is None:
+        return verdict_rows(judged, references)
+    rows = []
+    for one in panel.sets:
+        first, *_ = one.opinions
+        for row in verdict_rows(first.judged, references):
+            said = [(opinion.asked.judge, opinion.verdicts[row["id"]]) for opinion in one.opinions]
+            row["set"] = one.set
+            if len(said) > 1:
+                row["judges"] = [
+                    {"name": name, "outcome": _outcome(verdict.preference), "words": verdict.explanation or ""}
+                    for name, verdict in said
+                ]
+                row["split"] = is_split([verdict for _, verdict in said])
+            rows.append(row)
+    return rows
 
 
 def verdict_rows(judged: Judged | None, references: Mapping[str, str] | None = None) -> list[dict[str, Any]]:

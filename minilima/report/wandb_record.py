@@ -132,12 +132,27 @@ def _record_point(folder: Path, run_json: Mapping[str, Any], destination: Destin
                 run.use_artifact(f"{name}:{key}")
             _log_curve(run, path)
             if (path / "verdicts.jsonl").is_file():
-                run.log({"verdicts": _table(path)})
+                run.log({stage["role"]: _table(path)})
             run.summary.update(_numbers(stage["metrics"], f"{stage['role']}/"))
         run.summary.update(_numbers(run_json["results"] or {}))
+        for one in run_json.get("panel", ()):
+            run.summary.update(_panel_numbers(one))
         if changes := run_json.get("benchmarks"):
             run.log({"What alignment cost": _benchmarks(changes)})
         return (run.url if destination.mode == "online" else None), str(Path(run.dir).parent)
+
+
+def _panel_numbers(panel: Mapping[str, Any]) -> dict[str, float]:
+    """What all judges say on one evaluation set: each one's results, the majority's, and the agreement of any two."""
+    where = f"_on_{panel['set']}" if panel["set"] else ""
+    numbers: dict[str, float] = {}
+    for judge in panel["judges"]:
+        numbers |= _numbers(judge["results"], f"{judge['stage']}/results/")
+    if panel["majority"]:
+        numbers |= _numbers(panel["majority"], f"majority{where}/")
+    for pair in panel["agreement"]:
+        numbers |= _numbers(pair, f"agreement{where}/{pair['first']}, {pair['second']}/")
+    return numbers
 
 
 def _use_file(run: Any, source: Mapping[str, Any], destination: Destination) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minilima import console
-from minilima.config.schema import Config
 from minilima.formats.records import Usage
 from minilima.models.budget import spent_usd
 from minilima.models.database import cache_file
@@ -12,10 +11,9 @@ from minilima.run.graph import Node
 from minilima.run.launch import run_stage
 from minilima.store.entries import Artifact, Store
 from minilima.store.job import Job, Outcome
-from minilima.store.sources import Sources
 
 
-def get_or_build(node: Node, config: Config, sources: Sources, store: Store, *, needs: Sequence[str] = ()) -> Artifact:
+def get_or_build(node: Node, store: Store, *, needs: Sequence[str] = ()) -> Artifact:
     """One stage, with its live line. Its inputs are in the store by now; `needs` is what must be kept while it is unfinished."""
     stage = node.stage
     if existing := store.find(stage):
@@ -30,8 +28,8 @@ def get_or_build(node: Node, config: Config, sources: Sources, store: Store, *, 
                 key=stage.key,
                 work=work.resolve(),
                 inputs={name: (store.root / source.directory).resolve() for name, source in stage.inputs.items()},
-                config=config,
-                sources=sources,
+                config=node.config,
+                sources=node.sources,
                 cache=cache,
                 account=stage.account,
                 needs=tuple(needs),

@@ -20,6 +20,9 @@ class Node:
 
     spec: Spec
     stage: Stage
+    config: Config
+    sources: Sources
+    """The experiment as this stage sees it: of several judges one, of several evaluation sets one."""
     inputs: Mapping[str, "Node"] = field(default_factory=dict)
 
     @property
@@ -39,7 +42,7 @@ def arrow(config: Config, sources: Sources, spec: Spec, **inputs: Node | None) -
         recipe=spec.recipe(config, sources),
         inputs={name: node.stage for name, node in given.items()},
     )
-    return Node(spec=spec, stage=stage, inputs=given)
+    return Node(spec=spec, stage=stage, config=config, sources=sources, inputs=given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,9 +67,9 @@ class Plan:
 def make_plan(config: Config, sources: Sources, graph: Graph, store: Store) -> Plan:
     """What `run` would do, without doing it. Reads manifests only."""
     manifests = read_manifests(store.root)
-    planned = [_planned(node, config, sources, store, manifests) for node in graph.until(config.until)]
+    planned = [_planned(node, store, manifests) for node in graph.until(config.until)]
     estimate = _foreseen(planned, config, sources, graph, store, device_here(config.compute))
-    plan = _noted(planned, _notes(config, sources), store)
+    plan = _noted(planned, _all_notes(config, sources, graph), store)
     return plan if estimate is None else replace(plan, notes=(*plan.notes, *estimate.notes), memory=estimate.memory)
 
 
@@ -104,7 +104,7 @@ def make_sweep_plan(points: Sequence[tuple[Config, Sources, Graph]]) -> Plan:
             if (shared := planned.get(node.stage.directory)) is not None:
                 planned[shared.directory] = replace(shared, points=shared.points + 1)
             else:
-                new.append(_planned(node, config, sources, store, manifests[store.root]))
+                new.append(_planned(node, store, manifests[store.root]))
         how = canonical_json(vars(config.compute))
         if how not in devices:
             devices[how] = device_here(config.compute)  # asks nvidia-smi
@@ -112,12 +112,12 @@ def make_sweep_plan(points: Sequence[tuple[Config, Sources, Graph]]) -> Plan:
         if trained is not None and trained.fits is False:
             notes[trained.notes[0]] = None
         planned.update({stage.directory: stage for stage in new})
-        notes.update(dict.fromkeys(_notes(config, sources)))
+        notes.update(dict.fromkeys(_all_notes(config, sources, graph)))
     order = {role: index for index, role in enumerate(dict.fromkeys(stage.role for stage in planned.values()))}
     return _noted(sorted(planned.values(), key=lambda stage: order[stage.role]), list(notes), store)
 
 
-def _planned(node: Node, config: Config, sources: Sources, store: Store, manifests: Manifests) -> PlannedStage:
+def _planned(node: Node, store: Store, manifests: Manifests) -> PlannedStage:
     stage = node.stage
     work = store.work(stage)
     interrupted = work.is_dir() and any(work.iterdir())
@@ -126,8 +126,8 @@ def _planned(node: Node, config: Config, sources: Sources, store: Store, manifes
         role=node.role,
         status=status,
         directory=stage.directory,
-        what=node.spec.describe(config, sources),
-        needs=Resources() if status == "reuse" else needs(node, config, sources, manifests),
+        what=node.spec.describe(node.config, node.sources),
+        needs=Resources() if status == "reuse" else needs(node, manifests),
         trains=node.spec.trains,
     )
 
@@ -151,6 +151,13 @@ def _noted(planned: Sequence[PlannedStage], notes: Sequence[str], store: Store) 
     if wanted > free:
         added.append(f"Up to {size_text(wanted)} of disk may be needed; {folder} has {size_text(free)} free.")
     return replace(plan, notes=(*plan.notes, *added))
+
+
+def _all_notes(config: Config, sources: Sources, graph: Graph) -> list[str]:
+    """The notes of the experiment, and of each of its further judges and evaluation sets."""
+    views = {id(node.config): (node.config, node.sources) for node in graph.nodes if node is not None}
+    every = [(config, sources), *(view for view in views.values() if view[0] is not config)]
+    return list(dict.fromkeys(note for view in every for note in _notes(*view)))
 
 
 def _notes(config: Config, sources: Sources) -> list[str]:

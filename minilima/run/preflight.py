@@ -1,7 +1,7 @@
 """What is asked before anything is spent: is every key, model and input there, and may this much be spent?"""
 
 from minilima import console
-from minilima.config.choices import DeviceKind
+from minilima.config.choices import DeviceKind, Until
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import check_form
@@ -49,38 +49,39 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
     Raises:
         MinilimaError: names what is missing and the overrides that run the experiment locally, or the mistake.
     """
-    check_form(config.judge)
+    for node in graph.until(Until.report):
+        check_form(node.config.judge)
     missing = [node for node in graph.until(config.until) if store.find(node.stage) is None]
-    asked = {who for node in missing if (who := node.spec.asks(config, sources)) is not None}
-    endpoints = {"generator": config.endpoints.generator, "judge": config.endpoints.judge}
-    lacking = sorted({endpoints[who].api_key_env for who in asked if missing_key(endpoints[who])})
+    asked = {(who, id(node.config)): node for node in missing if (who := node.spec.asks(node.config, node.sources)) is not None}
+    endpoints = {key: getattr(node.config.endpoints, key[0]) for key, node in asked.items()}
+    lacking = sorted({endpoint.api_key_env for endpoint in endpoints.values() if missing_key(endpoint)})
     if lacking:
         raise MinilimaError(
             f"No API key: {' and '.join('$' + name for name in lacking)} is not set.",
             "The generator or the judge of this experiment is a model behind an API; nothing was sent.",
             f"Set it (export {lacking[0]}=…), or run it on this machine with: {LOCALLY}",
         )
-    for who in sorted(asked):
-        if problem := key_problem(endpoints[who]):
-            variable = endpoints[who].api_key_env
+    for endpoint in endpoints.values():
+        if problem := key_problem(endpoint):
+            variable = endpoint.api_key_env
             what = f"The key in ${variable} cannot be sent."
             raise MinilimaError(what, f"The matter is that {problem}.", f"Set it again without that: export {variable}=…")
-    names = {"generator": config.generator.model, "judge": config.judge.model}
-    for who in sorted(asked):
-        if not names[who] and not (who == "judge" and sources.annotators_ask_openai):
+    for (who, _), node in asked.items():
+        if not getattr(node.config, who).model and not (who == "judge" and node.sources.annotators_ask_openai):
             raise MinilimaError(f"{who}.model is not set.", "An endpoint needs the name of a model.", f"Add {who}.model=…")
-    if any(node.spec.uses_gpu(config, sources) for node in missing):
+    if any(node.spec.uses_gpu(node.config, node.sources) for node in missing):
         _check_gpu(config)
     if missing:
         check_engine(config)
-    for source in (sources.generator, sources.judge) if missing else ():
+    for source in dict.fromkeys((sources.generator, *(node.sources.judge for node in missing)) if missing else ()):
         if source is not None:
             check_source(source, trained=False)
     for node in missing:
-        node.spec.check(config, sources)
-    if missing and sources.missing():
+        node.spec.check(node.config, node.sources)
+    absent = list(dict.fromkeys(what for node in missing for what in (*sources.missing(), *node.sources.missing())))
+    if absent:
         raise MinilimaError(
-            f"Not on this machine: {'; '.join(sources.missing())}.",
+            f"Not on this machine: {'; '.join(absent)}.",
             "The hub could not be reached, or HF_HUB_OFFLINE is set; nothing was started.",
             "Fetch it where there is a network (`minilima plan` for data, `hf download` for models; $HF_ENDPOINT: a mirror). "
             f"Or run locally with: {LOCALLY}",

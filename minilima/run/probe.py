@@ -121,21 +121,27 @@ def probe(who: str, config: Config, sources: Sources, cache: Path, account: str)
         return Probe(model=model, address=address, reply=reply, dialect=_said(asked.dialect, foreign=foreign), problem=problem)
 
 
-def probe_missing(config: Config, sources: Sources, missing: Sequence[Node], cache: Path) -> None:
+def probe_missing(missing: Sequence[Node], cache: Path) -> None:
     """Probes the endpoints that the stages ask which are to be built, unless that was done within a day; says what was learned.
 
     Raises:
         MinilimaError: an endpoint would refuse, or not understand, whatever the run sends.
     """
-    accounts = {who: node.stage.account for node in reversed(missing) if (who := node.spec.asks(config, sources)) is not None}
-    for who, (endpoint, model) in endpoints_of(config, sources).items():
-        if who not in accounts or not endpoint.probe or model is None:
+    asking = {
+        (who, id(node.config)): node
+        for node in reversed(missing)
+        if (who := node.spec.asks(node.config, node.sources)) is not None
+    }
+    for (who, _), node in reversed(asking.items()):
+        config, sources = node.config, node.sources
+        endpoint, model = endpoints_of(config, sources)[who]
+        if not endpoint.probe or model is None:
             continue
         cache.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(cache.with_name(f"{cache.name}.probe.lock")):  # jobs that start together ask once
             if _is_known(cache, endpoint, model):
                 continue
-            result = probe(who, config, sources, cache, accounts[who])
+            result = probe(who, config, sources, cache, node.stage.account)
         if result.problem is not None and not result.is_busy:
             raise _with_switch(result.problem, who)
         console.say(f"{who:<18} {result.address}: {result.text()}")

@@ -7,9 +7,11 @@ commits) for the keys. What cannot be reached now is marked `unresolved`, so tha
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from minilima.config.choices import DataKind, GeneratorKind, JudgeKind, Pick
 from minilima.config.schema import Config, DataConfig, EvalSetConfig, GeneratorConfig, JudgeConfig
+from minilima.config.several import sets_of
 from minilima.errors import MinilimaError, options
 from minilima.formats.alpaca_judges import find_annotators, read_annotators
 from minilima.formats.eval_sets import eval_set_identity
@@ -40,21 +42,34 @@ def resolve(config: Config) -> Sources:
     # It also rates and tags the rows of a file.
     asked = generates or METHODS[config.dataset.select].replies
     own_generator = config.generator.model if config.generator.kind == GeneratorKind.local and asked else None
-    own_judge = config.judge.model if config.judge.kind == JudgeKind.local else None
+    others = [one for one in sets_of(config).values() if one.eval_set != config.eval_set]
     return Sources(
         seeds=_seeds(config) if reads_seeds else None,
         data=_imported(config) if reads_file else None,
-        eval_set=_eval_set(config),
         base=base,
         generator=_named_model(own_generator),
-        judge=_named_model(own_judge),
-        annotators=_annotators(config.judge.annotators_config) if config.judge.kind == JudgeKind.alpaca_eval else None,
         dev_set=_dev_set(config) if config.epoch.select != Pick.last else None,
-        reference=_reference(config),
+        other_sets=tuple(_eval_set(one) for one in others),
         scorer=_scorer(config, base),
         targets=_targets(config) if METHODS[config.dataset.select].targets else None,
-        rubric=_rubric(config.judge),
+        **set_sources(config),
+        **judge_sources(config.judge),
     )
+
+
+def set_sources(config: Config) -> dict[str, Any]:
+    """What is read of the outside for one evaluation set: its prompts, and the answers to them that are judged against."""
+    return {"eval_set": _eval_set(config), "reference": _reference(config)}
+
+
+def judge_sources(judge: JudgeConfig) -> dict[str, Any]:
+    """What one judge reads of the outside: its weights, the annotators of alpaca_eval, a rubric."""
+    foreign = judge.kind == JudgeKind.alpaca_eval
+    return {
+        "judge": _named_model(judge.model if judge.kind == JudgeKind.local else None),
+        "annotators": _annotators(judge.annotators_config) if foreign else None,
+        "rubric": _rubric(judge),
+    }
 
 
 def _rubric(judge: JudgeConfig) -> FileSource | None:

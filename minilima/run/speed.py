@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from minilima import environment
-from minilima.config.schema import Config
 from minilima.run.graph import Node
 from minilima.run.resources import Resources
 from minilima.run.spec import Manifest, Manifests, Work
 from minilima.run.stages import SPECS
-from minilima.store.sources import Sources
 
 
 def read_manifests(root: Path) -> Manifests:
@@ -29,13 +27,14 @@ def read_manifests(root: Path) -> Manifests:
     return manifests
 
 
-def needs(node: Node, config: Config, sources: Sources, manifests: Manifests) -> Resources:
+def needs(node: Node, manifests: Manifests) -> Resources:
     """What building a stage will take.
 
     Args:
         manifests: earlier builds, of the same store, by directory.
     """
     spec, inputs = node.spec, {name: made.stage.directory for name, made in node.inputs.items()}
+    config, sources = node.config, node.sources
     asked = spec.requests(config, sources)
     space = spec.space(config, sources, inputs)
     return Resources(

@@ -118,6 +118,7 @@ def _sources(values: dict[str, Any]) -> Sources:
 
     files = ("seeds", "data", "eval_set", "annotators", "dev_set", "reference", "targets", "rubric")
     parts: dict[str, Any] = {name: file(values[name]) for name in files}
+    parts["other_sets"] = tuple(one for item in values["other_sets"] if (one := file(item)) is not None)
     return Sources(**parts, **{name: model(values[name]) for name in ("base", "generator", "judge", "scorer")})  # type: ignore[arg-type]
 
 

@@ -60,8 +60,21 @@ class Sources:
     """The weights that score examples, for methods of selection that need them."""
     targets: FileSource | None = None
     """The tasks towards which examples are chosen, for methods that need them."""
+    other_sets: tuple[FileSource, ...] = ()
+    """Further evaluation sets of the experiment."""
     rubric: FileSource | None = None
     """What each rating means, for a judge that goes by a rubric."""
+
+    @property
+    def all_sets(self) -> tuple[FileSource, ...]:
+        """Every evaluation set: what training data and dev prompts must not resemble."""
+        return (self.eval_set, *self.other_sets)
+
+    @property
+    def evaluated_on(self) -> str | list[str]:
+        """What the evaluation sets are to a key."""
+        hashes = [one.sha256 for one in self.all_sets]
+        return hashes if self.other_sets else hashes[0]
 
     @property
     def annotators_ask_openai(self) -> bool:
@@ -89,11 +102,13 @@ class Sources:
 
     def converted(self, role: str) -> ModelSource:
         """The model that the stage base, generator_base, judge_base or scorer_base converts."""
-        return {"generator_base": self.generator, "judge_base": self.judge, "scorer_base": self.scorer}.get(role) or self.base
+        own = {"generator_base": self.generator, "judge_base": self.judge, "scorer_base": self.scorer}
+        # One of several judges has its name after the role.
+        return next((model for name, model in own.items() if role.startswith(name)), None) or self.base
 
     def missing(self) -> list[str]:
         """What has to be reached before the experiment can run, in words."""
-        parts = (self.seeds, self.data, self.eval_set, self.base, self.generator, self.judge, self.scorer)
+        parts = (self.seeds, self.data, *self.all_sets, self.base, self.generator, self.judge, self.scorer)
         return [part.missing for part in parts if part is not None and part.missing]
 
 

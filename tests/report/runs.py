@@ -10,7 +10,7 @@ from typing import Any
 from minilima.config.compose import load_config
 from minilima.config.schema import Config
 from minilima.formats.files import write_jsonl
-from minilima.pipeline import stages
+from minilima.pipeline import asked, stages
 from minilima.report.run_folder import StageNote, write_run
 from minilima.report.summary import Summary
 from minilima.run.graph import run_key
@@ -20,7 +20,8 @@ from minilima.store.entries import Artifact, Store
 from minilima.store.job import Outcome
 
 Prompt = dict[str, Any]
-"""instruction, tuned, base, preference; orders, explanation and category where they matter."""
+"""instruction, tuned, base, preference; orders, explanation and category where they matter; by the role of another judge's
+verdicts what that one said."""
 
 
 def finished_run(outputs: Path, prompts: Sequence[Prompt], *overrides: str) -> Summary:
@@ -38,7 +39,15 @@ def finished_run(outputs: Path, prompts: Sequence[Prompt], *overrides: str) -> S
         for node in graph.until(config.until)
     }
     folder = outputs / "runs" / f"{config.name}-{run_key(graph, config.until)}"
-    return write_run(folder, config, sources, artifacts, notes=notes, judge_identity=judge_identity(config, sources))
+    return write_run(
+        folder,
+        config,
+        sources,
+        artifacts,
+        notes=notes,
+        judge_identity=judge_identity(config, sources),
+        asked=asked(config, sources),
+    )
 
 
 def plain_prompts(count: int, skill: float = 0.5, seed: int = 0) -> list[Prompt]:
@@ -56,14 +65,14 @@ def plain_prompts(count: int, skill: float = 0.5, seed: int = 0) -> list[Prompt]
 
 
 def _fill(role: str, config: Config, prompts: Sequence[Prompt], work: Path) -> Outcome:
-    if role in ("answers", "base_answers", "other_answers"):
-        return _answers("tuned" if role == "answers" else "base", prompts, work)
-    if role == "verdicts":
+    if role.startswith(("answers", "base_answers", "other_answers")):
+        return _answers("tuned" if role.startswith("answers") else "base", prompts, work)
+    if role.startswith("verdicts"):
+        named = ("preference", "orders", "explanation", "weight", "scores", "turn_scores")
+        # Of another judge, what a prompt holds under the role.
+        prompts = [{**row, **row.get(role, {})} for row in prompts]
         rows = [
-            {
-                "id": str(number),
-                **{name: row[name] for name in ("preference", "orders", "explanation") if row.get(name) is not None},
-            }
+            {"id": str(number), **{name: row[name] for name in named if row.get(name) is not None}}
             for number, row in enumerate(prompts)
         ]
         write_jsonl(work / "verdicts.jsonl", rows)

@@ -11,7 +11,8 @@ import pytest
 from minilima.cli.compare_table import FORMATS
 from minilima.evaluate.significance import mcnemar
 from minilima.report import wandb_record
-from minilima.report.compare import change_on, notes, records, tabulate
+from minilima.report.compare import change_on, notes, tabulate
+from minilima.report.compare_records import records
 from minilima.report.headlines import headlines
 from minilima.report.runs import read_points
 from minilima.report.summary import Summary

@@ -8,7 +8,8 @@ from minilima.cli.compare_table import _fitting
 from minilima.errors import MinilimaError
 from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate
-from minilima.report.compare import choose, distinguishing, every_pair, notes, pair, records, tabulate
+from minilima.report.compare import choose, distinguishing, every_pair, notes, pair, tabulate
+from minilima.report.compare_records import records
 from minilima.report.runs import FinishedRun
 
 

@@ -135,11 +135,11 @@ def test_time_is_that_of_earlier_builds_for_the_amount_of_work() -> None:
     manifests = {f"model-{place}": found for place, found in enumerate(trained)}
     manifests["dataset-1"] = manifest("dataset", 1.0, recipe={}, metrics={"examples": 100})
     node = stages(config, sources).by_role()["model"]
-    assert needs(node, config, sources, manifests).seconds == pytest.approx(70)
+    assert needs(node, manifests).seconds == pytest.approx(70)
     made = {**manifests, node.inputs["dataset"].stage.directory: manifests["dataset-1"]}
-    assert needs(node, config, sources, made).seconds == pytest.approx(140)
+    assert needs(node, made).seconds == pytest.approx(140)
     lora = load_config(["+experiment=quickstart", "sft=lora", "dataset.size=50"])
-    assert needs(stages(lora, sources).by_role()["model"], lora, sources, manifests).seconds is None, "another kind of work"
+    assert needs(stages(lora, sources).by_role()["model"], manifests).seconds is None, "another kind of work"
 
 
 def test_a_sweep_asks_once_for_the_gpu_and_tells_time_and_memory_of_each_training(

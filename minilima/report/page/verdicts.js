@@ -7,7 +7,7 @@ document.addEventListener("DOMContentLoaded", () => {
   rows.forEach((row, place) => { row.place = place; row.gain = row.tuned.words - row.base.words; });
   const at = (id) => document.getElementById(id);
   const names = { tuned: "tuned", base: at("browser").dataset.other };
-  const start = { outcome: "all", flipped: false, cut: false, length: "any", category: "", words: "", sort: "place" };
+  const start = { outcome: "all", flipped: false, split: false, cut: false, length: "any", set: "", category: "", words: "", sort: "place" };
   let wanted = { ...start, ...fromAddress() };
   let page = 0;
   let everything = false;
@@ -31,7 +31,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   function allowed(name, value) {
-    if (["flipped", "cut"].includes(name)) return at(name) !== null;
+    if (["flipped", "split", "cut"].includes(name)) return at(name) !== null;
     if (name === "outcome") return [...at("outcomes").children].some((button) => button.dataset.outcome === value);
     return name === "words" || [...(at(name)?.options ?? [])].some((option) => option.value === value);
   }
@@ -43,15 +43,15 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   function haystack(row) {
-    row.haystack ??= [row.id, row.instruction, row.tuned.text, row.base.text, row.reference, row.words].join("\n").toLowerCase();
+    row.haystack ??= [row.id, row.instruction, row.tuned.text, row.base.text, row.reference, row.words, ...(row.judges ?? []).map((judge) => judge.words)].join("\n").toLowerCase();
     return row.haystack;
   }
 
   function fits(row) {
     const sides = { any: true, tuned: row.gain > 0, base: row.gain < 0, equal: row.gain === 0 };
     return (wanted.outcome === "all" || row.outcome === wanted.outcome)
-      && (!wanted.flipped || row.flipped) && (!wanted.cut || row.tuned.cut || row.base.cut)
-      && sides[wanted.length] && (!wanted.category || row.category === wanted.category)
+      && (!wanted.flipped || row.flipped) && (!wanted.split || row.split) && (!wanted.cut || row.tuned.cut || row.base.cut)
+      && sides[wanted.length] && (!wanted.set || row.set === wanted.set) && (!wanted.category || row.category === wanted.category)
       && (!wanted.words || haystack(row).includes(wanted.words));
   }
 
@@ -74,9 +74,9 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const id of ["previous", "previous-below"]) at(id).disabled = page === 0;
     for (const id of ["next", "next-below"]) at(id).disabled = page === pages - 1;
     for (const button of at("outcomes").children) button.setAttribute("aria-pressed", String(button.dataset.outcome === wanted.outcome));
-    for (const id of ["length", "category", "sort"]) if (at(id)) at(id).value = wanted[id];
+    for (const id of ["length", "set", "category", "sort"]) if (at(id)) at(id).value = wanted[id];
     if (at("words").value.trim().toLowerCase() !== wanted.words) at("words").value = wanted.words;
-    for (const id of ["flipped", "cut"]) at(id)?.setAttribute("aria-pressed", String(wanted[id]));
+    for (const id of ["flipped", "split", "cut"]) at(id)?.setAttribute("aria-pressed", String(wanted[id]));
   }
 
   function turn(by) {
@@ -95,7 +95,9 @@ document.addEventListener("DOMContentLoaded", () => {
   function pair(row) {
     const tags = element("div", { class: "tags" });
     if (row.category) tags.append(element("span", { class: "tag" }, row.category));
+    if (row.set) tags.append(element("span", { class: "tag" }, row.set));
     if (row.flipped) tags.append(element("span", { class: "tag" }, "flipped"));
+    if (row.split) tags.append(element("span", { class: "tag" }, "judges disagree"));
     const partly = row.preference != null && !Number.isInteger(2 * row.preference);
     const weight = partly ? ` ${(row.preference - 1).toFixed(2)}` : "";
     tags.append(element("span", { class: `tag ${row.outcome}`, title: partly && `0: surely ${names.base}, 1: surely tuned` }, row.outcome + weight));
@@ -103,7 +105,11 @@ document.addEventListener("DOMContentLoaded", () => {
       element("div", { class: "top" }, element("div", {}, ...text(row.instruction)), tags),
       element("div", { class: "answers" }, answer(row, "tuned"), answer(row, "base")));
     if (row.reference) made.append(element("div", { class: "words reference" }, element("b", {}, "reference answer of the set"), ...text(row.reference)));
-    if (row.words) made.append(element("div", { class: "words" }, element("b", {}, "the judge"), ...text(row.words)));
+    for (const judge of row.judges ?? []) {
+      const verdict = element("span", { class: `tag ${judge.outcome}` }, judge.outcome);
+      made.append(element("div", { class: "words" }, element("b", {}, judge.name, " ", verdict), ...text(judge.words)));
+    }
+    if (row.words && !row.judges) made.append(element("div", { class: "words" }, element("b", {}, "the judge"), ...text(row.words)));
     return made;
   }
 
@@ -119,11 +125,11 @@ document.addEventListener("DOMContentLoaded", () => {
     const button = event.target.closest("button");
     if (button) update({ outcome: button.dataset.outcome });
   });
-  for (const id of ["flipped", "cut"]) at(id)?.addEventListener("click", () => update({ [id]: !wanted[id] }));
-  for (const id of ["length", "category", "sort"]) at(id)?.addEventListener("change", (event) => update({ [id]: event.target.value }));
+  for (const id of ["flipped", "split", "cut"]) at(id)?.addEventListener("click", () => update({ [id]: !wanted[id] }));
+  for (const id of ["length", "set", "category", "sort"]) at(id)?.addEventListener("change", (event) => update({ [id]: event.target.value }));
   at("words").addEventListener("input", (event) => update({ words: event.target.value.trim().toLowerCase() }));
   at("reset").addEventListener("click", () => {
-    for (const id of ["length", "category", "sort", "words"]) if (at(id)) at(id).value = start[id];
+    for (const id of ["length", "set", "category", "sort", "words"]) if (at(id)) at(id).value = start[id];
     update(start);
   });
   for (const [id, by] of [["previous", -1], ["previous-below", -1], ["next", 1], ["next-below", 1]]) at(id).addEventListener("click", () => turn(by));

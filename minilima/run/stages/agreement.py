@@ -50,4 +50,4 @@ def agreement(config: Config, sources: Sources, pairs: str, judge: Node | None) 
     inputs = {"pairs": given, **({"judge": judge.stage} if judge else {})}
     recipe = {**judge_recipe(config, sources), "pairs": pairs}
     stage = Stage(name=AGREEMENT.stage, version=AGREEMENT.version, recipe=recipe, inputs=inputs)
-    return given, Node(spec=AGREEMENT, stage=stage)
+    return given, Node(spec=AGREEMENT, stage=stage, config=config, sources=sources)

@@ -25,7 +25,7 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
     recipe: dict[str, Any] = {
         "select": config.epoch.select,
         "dev_set": sources.dev_set.sha256,
-        "eval_set": sources.eval_set.sha256,
+        "eval_set": sources.evaluated_on,
         "max_similarity": config.data.max_similarity,
         "tokenizer": tokenizer_key(config),
     }

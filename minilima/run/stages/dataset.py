@@ -49,7 +49,7 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
         "scoring": _scoring(config, sources),
         "seed": config.seed,
         "seeds": sources.seeds.sha256 if sources.seeds is not None and dataset.include_seeds else None,
-        "decontaminate": sources.eval_set.sha256 if dataset.decontaminate else None,
+        "decontaminate": sources.evaluated_on if dataset.decontaminate else None,
     }
 
 
@@ -65,7 +65,7 @@ def _scoring(config: Config, sources: Sources) -> dict[str, Any] | None:
         "scorer": sources.scorer.recipe() if sources.scorer is not None else _served(config).model,
         "targets": sources.targets.sha256 if sources.targets is not None else None,
         # Targets are refused for one evaluation set and not for another.
-        "evaluated_on": sources.eval_set.sha256 if sources.targets is not None else None,
+        "evaluated_on": sources.evaluated_on if sources.targets is not None else None,
         "perplexity": dataset.perplexity if dataset.select == Select.perplexity else None,
         "thinking": config.model.thinking,
         "warmup": warmup if warms else None,
@@ -193,11 +193,10 @@ def _check(config: Config, sources: Sources) -> None:
             f"dataset.select={config.dataset.select} compares examples with tasks and their answers.",
             'A line looks like: {"instruction": "…", "output": "…"}',
         )
-    if sources.eval_set.path is None:
-        return
     index = RougeIndex(config.data.tokenizer)
-    for prompt in load_eval_set(sources.eval_set.path, None):
-        index.add(prompt.id, prompt.instruction)
+    for asked in sources.all_sets:
+        for prompt in load_eval_set(asked.path, None) if asked.path is not None else ():
+            index.add(prompt.id, prompt.instruction)
     limit = config.data.max_similarity
     for target, near in zip(targets, index.nearest_above([each.instruction for each in targets], limit), strict=True):
         if near is not None:

@@ -1,0 +1,82 @@
+"""Compared points as flat records: what CSV, JSON and data frames hold of a table."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from minilima.report.compare import ComparedRun, Table, benchmarks_of, change_on, others_of
+from minilima.report.runs import FinishedRun
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """One flat record a point, for CSV, JSON and data frames; what is not known is None."""
+    tasks = benchmarks_of(table)
+    rows = [_record(row, table.settings, tasks, others_of(table)) for row in table.rows]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def _record_of_benchmark(point: FinishedRun, task: str) -> dict[str, Any]:
+    change = change_on(point, task)
+    difference = change.paired.difference if change else None
+    return {
+        task: change.tuned.value if change else None,
+        f"{task}_base": change.base.value if change else None,
+        f"{task}_change": difference.value if difference else None,
+        f"{task}_change_low": difference.low if difference else None,
+        f"{task}_change_high": difference.high if difference else None,
+        f"{task}_p_mcnemar": change.paired.p_mcnemar if change else None,
+    }
+
+
+_ENDS = {"": "value", "_low": "low", "_high": "high"}
+
+
+def _record_of_scores(point: FinishedRun) -> dict[str, Any]:
+    """The scores of a judge that sees each answer alone; nothing for other judges."""
+    scores = point.results.scores
+    own = {"score": scores.tuned.value, "score_base": scores.base.value} if scores else {}
+    return {**own, **({f"score_change{end}": getattr(scores.change, name) for end, name in _ENDS.items()} if scores else {})}
+
+
+def _record_of_other(point: FinishedRun, name: str) -> dict[str, Any]:
+    """The win rate of a further judge or set."""
+    rate = point.other_rates.get(name)
+    column = f"win_rate_{name.replace(' ', '_')}"
+    return {column + end: getattr(rate, part) if rate is not None else None for end, part in _ENDS.items()}
+
+
+def _record(row: ComparedRun, settings: Sequence[str], tasks: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
+    point, paired = row.point, row.against.paired if row.against else None
+    rate, loss = point.results.win_rate, point.results.loss_change
+    return {
+        "point": point.name,
+        **{name: point.settings.get(name) for name in settings},
+        "win_rate": rate.win_rate.value if rate else None,
+        "win_rate_low": rate.win_rate.low if rate else None,
+        "win_rate_high": rate.win_rate.high if rate else None,
+        **{name: value for other in others for name, value in _record_of_other(point, other).items()},
+        "length_controlled_win_rate": point.length_controlled[0] if point.length_controlled else None,
+        "judged": point.results.coverage.judged,
+        "prompts": point.results.coverage.prompts,
+        **_record_of_scores(point),
+        "loss_change": loss.change.value if loss else None,
+        "loss_change_low": loss.change.low if loss else None,
+        "loss_change_high": loss.change.high if loss else None,
+        **{name: value for task in tasks for name, value in _record_of_benchmark(point, task).items()},
+        "mean_words": row.point.words,
+        "base_mean_words": row.point.base_words,
+        "tokens": point.tokens,
+        "usd": point.usd,
+        "seconds": point.seconds,
+        "best": row.best,
+        "pareto": row.pareto,
+        "difference": paired.difference.value if paired else None,
+        "difference_low": paired.difference.low if paired else None,
+        "difference_high": paired.difference.high if paired else None,
+        "p_bootstrap": paired.p_bootstrap if paired else None,
+        "p_holm": paired.p_holm if paired else None,
+        "p_mcnemar": paired.p_mcnemar if paired else None,
+        "minimum_detectable_difference": paired.minimum_detectable if paired and paired.prompts > 1 else None,
+        "shared_prompts": paired.prompts if paired else None,
+        "note": row.against.note if row.against else "",
+    }

@@ -1,0 +1,140 @@
+"""Several judges or evaluation sets in one run: each one's figures, what most judges say, and how far they agree.
+
+store entries ─> Opinion (one judge on one set) ─> Panel ─> run.json, the report, the terminal, comparisons
+A run with one of each has no panel.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from minilima.config.schema import Config
+from minilima.evaluate.judged import Judged, read_judged
+from minilima.evaluate.panel import Concord, concords, majority
+from minilima.evaluate.results import Results
+from minilima.evaluate.statistics import WinRate, win_rate
+from minilima.formats.records import Verdict
+from minilima.report.run_results import run_results
+from minilima.store.entries import Artifact
+from minilima.store.sources import Sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One judge on one evaluation set, as the pipeline knows it."""
+
+    set: str
+    judge: str
+    """Names of both; empty where the run has one."""
+    roles: Mapping[str, str]
+    """The role in this run of each stage that a run of one judge and one set calls so."""
+    config: Config
+    sources: Sources
+    identity: str
+    """Of the judge; its card is filed under it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opinion:
+    """What one judge says on one evaluation set."""
+
+    asked: Asked
+    judged: Judged
+    results: Results
+
+    @property
+    def name(self) -> str:
+        """`cot`, `alpaca_eval`, or `cot on alpaca_eval`: what tells it from the others."""
+        return " on ".join(filter(None, (self.asked.judge, self.asked.set)))
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        return {prompt.id: prompt.verdict for prompt in self.judged.prompts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetPanel:
+    """All judges of one evaluation set."""
+
+    set: str
+    opinions: tuple[Opinion, ...]
+    majority: WinRate | None
+    """The win rate by what most judges prefer; None with a single judge."""
+    concords: tuple[Concord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """All sets, the experiment's own first."""
+
+    sets: tuple[SetPanel, ...]
+
+    @property
+    def opinions(self) -> list[Opinion]:
+        return [opinion for one in self.sets for opinion in one.opinions]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """For run.json: a list of sets with their judges' figures."""
+        return [
+            {
+                "set": one.set,
+                "judges": [
+                    {"judge": opinion.asked.judge, "stage": opinion.asked.roles["verdicts"], "results": asdict(opinion.results)}
+                    for opinion in one.opinions
+                ],
+                "majority": asdict(one.majority) if one.majority is not None else None,
+                "agreement": [asdict(concord) for concord in one.concords],
+            }
+            for one in self.sets
+        ]
+
+
+def read_panel(asked: Sequence[Asked], artifacts: Mapping[str, Artifact]) -> Panel | None:
+    """What all judges say; None where there is one judge and one set, or nothing was judged."""
+    opinions = []
+    for one in asked if len(asked) > 1 else ():
+        folders: dict[str, Path] = {name: artifacts[role].path for name, role in one.roles.items() if role in artifacts}
+        if (judged := read_judged(folders)) is None:
+            return None
+        key = artifacts[one.roles["verdicts"]].stage.key
+        results = run_results(judged, one.config, one.sources, verdicts_key=key, judge_identity=one.identity)
+        opinions.append(Opinion(asked=one, judged=judged, results=results))
+    names = dict.fromkeys(opinion.asked.set for opinion in opinions)
+    sets = tuple(_set_panel(name, [opinion for opinion in opinions if opinion.asked.set == name]) for name in names)
+    return Panel(sets=sets) if opinions else None
+
+
+def _set_panel(name: str, opinions: Sequence[Opinion]) -> SetPanel:
+    judges = {opinion.asked.judge: opinion.verdicts for opinion in opinions}
+    ids = [prompt.id for prompt in opinions[0].judged.prompts]
+    by_most = win_rate(majority(list(judges.values()), ids)) if len(judges) > 1 else None
+    return SetPanel(set=name, opinions=tuple(opinions), majority=by_most, concords=concords(judges))
+
+
+def panel_lines(panel: Panel | None) -> list[str]:
+    """A line for each further judge and set, the majority's, and how far any two judges agree."""
+    lines = []
+    for number, opinion in enumerate(panel.opinions if panel is not None else ()):
+        if (rate := opinion.results.win_rate) is None:
+            lines.append(f"{opinion.name}: {opinion.results.coverage.refusal()}")
+        elif number:
+            counts = f"{rate.wins} won, {rate.losses} lost, {rate.ties} tied; {opinion.results.coverage}"
+            whose = f"{'by' if opinion.asked.judge else 'on'} {opinion.name}"
+            lines.append(f"Win rate {whose}: {rate.win_rate.text('.1f', ' %')} ({counts}).")
+    for one in panel.sets if panel is not None else ():
+        where = f" on {one.set}" if one.set else ""
+        if one.majority is not None:
+            rate = one.majority
+            counts = f"{rate.wins} won, {rate.losses} lost, {rate.ties} tied"
+            by_most = f"Win rate by the majority of {len(one.opinions)} judges{where}"
+            lines.append(f"{by_most}: {rate.win_rate.text('.1f', ' %')} ({counts}).")
+        lines += [f"{concord_text(concord)}{where}." for concord in one.concords]
+    return lines
+
+
+def concord_text(concord: Concord) -> str:
+    """`chatgpt and cot agree on 72 % of 100 prompts; Cohen's kappa 0.44, 95 % interval …`."""
+    figures = [("Cohen's kappa", concord.kappa), ("Spearman", concord.spearman)]
+    known = [f"{what} {figure.text('.2f')}" for what, figure in figures if figure is not None]
+    return "; ".join([f"{concord.first} and {concord.second} agree on {concord.same:.0%} of {concord.prompts:,} prompts", *known])
