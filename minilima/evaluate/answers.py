@@ -17,7 +17,7 @@ from minilima.formats.files import read_jsonl, write_atomic, write_jsonl
 from minilima.formats.records import Answer, EvalPrompt, OnProgress, Progress, ReferenceLoss
 from minilima.formats.words import count_words
 from minilima.models.cache import CachedModel
-from minilima.models.chat import ChatModel, Request, Sampling, all_came, ask, counted
+from minilima.models.chat import ChatModel, Reply, Request, Sampling, all_came, ask, counted
 from minilima.models.engines import find_served, load_writer
 from minilima.models.local import LocalModel
 from minilima.store.job import Job, Outcome
@@ -91,35 +91,57 @@ def for_losses(writer: ChatModel, location: str, name: str, compute: ComputeConf
 def answer_prompts(
     prompts: Sequence[EvalPrompt], model: CachedModel, config: Config, generator: str, on_progress: OnProgress
 ) -> list[Answer]:
-    """One answer to each prompt, sampled as the experiment's `eval` says; `generator` names the model in them."""
+    """One answer to each prompt, sampled as the experiment's `eval` says; `generator` names the model in them.
+
+    Of a conversation each turn is answered after those before it, the model's own answers among them.
+    """
     sampling = Sampling(
         temperature=config.eval.temperature,
         top_p=config.eval.top_p,
         max_tokens=config.eval.max_tokens,
         repetition_penalty=config.eval.repetition_penalty,
     )
-    thinking = config.model.thinking
-    requests = [
-        Request(messages=ask(prompt.instruction), sampling=sampling, sample=config.seed, thinking=thinking) for prompt in prompts
-    ]
-    replies = all_came(model.reply_many(requests, counted(on_progress, len(requests), "answers")))
-    return [
-        Answer(
-            id=prompt.id,
-            instruction=prompt.instruction,
-            output=reply.text.strip(),
-            generator=generator,
-            tokens=reply.completion_tokens,
-            truncated=reply.finish == "length",
-        )
-        for prompt, reply in zip(prompts, replies, strict=True)
-    ]
+    asked = {"sampling": sampling, "sample": config.seed, "thinking": config.model.thinking}
+    on_reply = counted(on_progress, sum(len(prompt.asked) for prompt in prompts), "answers")
+    replies: list[list[Reply]] = [[] for _ in prompts]
+    for turn in range(max((len(prompt.asked) for prompt in prompts), default=0)):
+        going = [(prompt, before) for prompt, before in zip(prompts, replies, strict=True) if len(prompt.asked) > turn]
+        requests = [Request(messages=ask(*_so_far(prompt, before)), **asked) for prompt, before in going]
+        for (_, before), reply in zip(going, all_came(model.reply_many(requests, on_reply)), strict=True):
+            before.append(reply)
+    return [_answer(prompt, said, generator) for prompt, said in zip(prompts, replies, strict=True)]
+
+
+def _so_far(prompt: EvalPrompt, said: Sequence[Reply]) -> list[str]:
+    """The conversation up to the turn that is answered next: what the user says and what the model said, in turn."""
+    before = [text for user, reply in zip(prompt.asked, said, strict=False) for text in (user, reply.text.strip())]
+    return [*before, prompt.asked[len(said)]]
+
+
+def _answer(prompt: EvalPrompt, said: Sequence[Reply], generator: str) -> Answer:
+    *earlier, last = said
+    history = tuple((user, reply.text.strip()) for user, reply in zip(prompt.turns, earlier, strict=False))
+    return Answer(
+        id=prompt.id,
+        instruction=prompt.instruction,
+        output=last.text.strip(),
+        generator=generator,
+        tokens=sum(reply.completion_tokens for reply in said),
+        truncated=any(reply.finish == "length" for reply in said),
+        history=history or None,
+    )
 
 
 def _write_model_outputs(job: Job, prompts: list[EvalPrompt], answers: list[Answer]) -> None:
     """model_outputs.json in AlpacaEval's format."""
     rows = [
-        {"dataset": prompt.category, "instruction": answer.instruction, "output": answer.output, "generator": answer.generator}
+        {
+            "dataset": prompt.category,
+            "instruction": answer.instruction,
+            "output": answer.output,
+            "generator": answer.generator,
+            **({"history": answer.history} if answer.history else {}),
+        }
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
     write_atomic(job.work / "model_outputs.json", json.dumps(rows, indent=1, ensure_ascii=False))

@@ -75,7 +75,7 @@ def judge_with_alpaca_eval(
             "The stage's log has the rest. What was judged is kept: run the same command again to continue.",
         ) from error
     unread = sum(verdict.preference is None for verdict in verdicts)
-    asked = sum(base.output != tuned.output for base, tuned in pairs)
+    asked = sum(base.text != tuned.text for base, tuned in pairs)
     return verdicts, Usage(calls=asked, faults={"unusable": unread} if unread else {})
 
 
@@ -155,7 +155,7 @@ def _forget_missing(cache: Path) -> None:
 
 
 def _row(answer: Answer) -> dict[str, str]:
-    return {"instruction": plain(answer.instruction), "output": plain(answer.output), "generator": answer.generator}
+    return {"instruction": plain(answer.instruction), "output": plain(answer.text), "generator": answer.generator}
 
 
 def plain(text: str) -> str:

@@ -154,18 +154,28 @@ def read_references(path: Path, name: str, prompts: list[EvalPrompt]) -> list[An
             f"Which of them is meant is not known; the first begins {ambiguous[0][:60]!r}.",
             "Keep the answers of one model in the file, and remove the others.",
         )
-    return [
-        Answer(
-            id=prompt.id,
-            instruction=prompt.instruction,
-            output=by_instruction[prompt.instruction]["output"],
-            # What AlpacaEval's files call the model; the reference answers of a set need not have a name.
-            generator=str(by_instruction[prompt.instruction].get("generator") or name),
-            tokens=0,
-            truncated=False,
+    return [_given_answer(prompt, by_instruction[prompt.instruction], name) for prompt in prompts]
+
+
+def _given_answer(prompt: EvalPrompt, row: Mapping[str, Any], name: str) -> Answer:
+    """The answer in a row; of a conversation with the answers before it."""
+    history = tuple((user, text) for user, text in row.get("history") or ())
+    if len(history) + 1 < len(prompt.asked):
+        raise MinilimaError(
+            f"{name} lacks answers to the earlier turns of prompt {prompt.id}.",
+            f"It is a conversation of {len(prompt.turns)} turns, and each of them needs an answer.",
+            "Name a finished run, or an evaluation set with a reference answer to each turn (references).",
         )
-        for prompt in prompts
-    ]
+    return Answer(
+        id=prompt.id,
+        instruction=prompt.instruction,
+        output=row["output"],
+        # What AlpacaEval's files call the model; the reference answers of a set need not have a name.
+        generator=str(row.get("generator") or name),
+        tokens=0,
+        truncated=False,
+        history=history or None,
+    )
 
 
 def _answered(rows: Sequence[object]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -175,9 +185,12 @@ def _answered(rows: Sequence[object]) -> list[tuple[str, Mapping[str, Any]]]:
         with suppress(BrokenRowError):
             if isinstance(row, Mapping) and is_conversation(row):
                 prompt = conversation("", row)
-                answered.append((prompt.instruction, {**row, "output": prompt.output or (prompt.references or ("",))[-1]}))
+                *earlier, last = prompt.references or (prompt.output,)
+                history = list(zip(prompt.turns, earlier, strict=False)) if len(earlier) + 1 == len(prompt.asked) else []
+                answered.append((prompt.instruction, {**row, "output": last, "history": history}))
                 continue
-            tasks = read_row(row)
-            assert isinstance(row, Mapping), "read_row refuses all else"
-            answered += [(task.text, {**row, "output": task.output}) for task in tasks]
+            # Beside a generator's answer the history is its own earlier answers, which read_row does not know.
+            named = as_object(row)
+            tasks = read_row({**named, "history": None} if named.get("generator") else named)
+            answered += [(task.text, {**named, "output": task.output}) for task in tasks]
     return answered

@@ -51,8 +51,8 @@ def as_run(judge: JudgeConfig, judged: Judged) -> Run:
     annotations = tuple(
         Annotation(
             instruction=prompt.instruction,
-            output_1=prompt.reference.output,
-            output_2=prompt.tuned.output,
+            output_1=prompt.reference.text,
+            output_2=prompt.tuned.text,
             preference=prompt.verdict.preference,
             dataset=prompt.category,
             # alpaca_eval asks in one order; two replies must not be taken for one.

@@ -118,6 +118,9 @@ def judging(config: Config, sources: Sources, asked: FileSource, size: int | Non
     if not rounds or lengths is None:
         return None
     answers = 2 * CHARACTERS_A_TOKEN * min(ANSWER_TOKENS, config.eval.max_tokens)
+    if config.judge.kind != JudgeKind.alpaca_eval and form_named(config.judge.prompt).each_turn and asked.path is not None:
+        turns = [len(prompt.asked) for prompt in load_eval_set(asked.path, size)]
+        lengths = tuple(length for length, number in zip(lengths, turns, strict=True) for _ in range(number))
     return requests_of_judge(config, sources, [length + answers for length in lengths] * rounds)
 
 
