@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from minilima import console, environment
 from minilima.cli.sweep_folder import Entry, read_entries, write_record
-from minilima.config.compose import strict
+from minilima.config.compose import load_config, strict
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError, explain
 from minilima.formats.files import write_atomic
@@ -46,7 +46,7 @@ def run_point(composed: DictConfig) -> float | None:
     record = {"overrides": list(hydra.overrides.task), "host": environment.host(), "process": os.getpid()}
     try:
         os.chdir(hydra.runtime.cwd)  # Ray starts its workers elsewhere; paths count from where the command was typed
-        config = _as_point(strict(composed), launcher, folder)
+        config = _as_point(_whole(strict(composed), hydra), launcher, folder)
         name = run_name(config, stages(config, resolve(config)))
         record["run"] = os.path.relpath(Path(config.paths.outputs) / "runs" / name, folder)
         write_record(folder, name, {**record, "status": "unfinished"})
@@ -63,6 +63,14 @@ def run_point(composed: DictConfig) -> float | None:
         raise
     write_record(folder, name, {**record, "status": "done"})
     return summary.score
+
+
+def _whole(config: Config, hydra: Any) -> Config:
+    """The point's settings; where it lists several judges or sets, with each of them composed, which Hydra does not know of."""
+    if not (config.judges or config.eval_sets):
+        return config
+    folders = [path.removeprefix("file://") for path in hydra.searchpath if path.startswith("file://")]
+    return load_config(list(hydra.overrides.task), config_dir=next(iter(folders), None))
 
 
 def _as_point(config: Config, launcher: str, folder: Path) -> Config:

@@ -24,6 +24,7 @@ from minilima.config.explain import COMPOSITION_ERRORS, explain_composition
 from minilima.config.groups import groups
 from minilima.config.schema import Config
 from minilima.config.settings import settings
+from minilima.config.several import GROUPS, listed
 from minilima.errors import MinilimaError, options
 
 _GRID = "BasicSweeper"
@@ -69,6 +70,7 @@ def expand(overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
     Raises:
         MinilimaError: a point is not a valid experiment.
     """
+    overrides = listed(overrides)
     with composing():
         try:
             parsed = _parse(overrides)
@@ -157,7 +159,8 @@ def _base(overrides: Sequence[str], config_dir: str | None) -> Config | None:
     """The experiment without the swept values; None where other settings may follow from them by interpolation."""
     try:
         composed = compose("config", overrides=[*overrides, *searchpath(config_dir)])
-        return None if _interpolates(composed) else typed(composed)
+        several = any(composed[setting] for setting in GROUPS.values())  # each option is composed with the swept values
+        return None if several or _interpolates(composed) else typed(composed)
     except COMPOSITION_ERRORS:
         return None
 
@@ -171,7 +174,7 @@ def _with_values(base: Config, overrides: Sequence[str]) -> Config | None:
     config = copy.copy(base)
     for override in overrides:
         parsed = _value(override)
-        if parsed is None:
+        if parsed is None or parsed.key in GROUPS.values():
             return None
         owner: Any = config
         *parents, leaf = parsed.key.split(".")

@@ -101,7 +101,7 @@ def answer_prompts(
         max_tokens=config.eval.max_tokens,
         repetition_penalty=config.eval.repetition_penalty,
     )
-    asked = {"sampling": sampling, "sample": config.seed, "thinking": config.model.thinking}
+    asked: dict[str, Any] = {"sampling": sampling, "sample": config.seed, "thinking": config.model.thinking}
     on_reply = counted(on_progress, sum(len(prompt.asked) for prompt in prompts), "answers")
     replies: list[list[Reply]] = [[] for _ in prompts]
     for turn in range(max((len(prompt.asked) for prompt in prompts), default=0)):

@@ -26,7 +26,7 @@ def show_end(summary: Summary) -> None:
 
 def headlines(summary: Summary) -> list[str]:
     """The figures with their uncertainty, a line each; then what the judge is worth, and where the report is."""
-    lines = [] if summary.results is None else [*_win_lines(summary.results), *_bias_lines(summary.results)]
+    lines = [] if summary.results is None else [*_win_lines(summary.results, _whose(summary)), *_bias_lines(summary.results)]
     lines += panel_lines(summary.panel)
     if summary.results and (loss := summary.results.loss_change):
         lines.append(
@@ -52,12 +52,17 @@ def benchmark_line(change: BenchmarkChange) -> str:
     )
 
 
-def _win_lines(results: Results) -> list[str]:
+def _whose(summary: Summary) -> str:
+    """By which judge and on which set the run's own figures are, where there are several."""
+    return f" {summary.panel.opinions[0].whose}" if summary.panel is not None else ""
+
+
+def _win_lines(results: Results, whose: str) -> list[str]:
     rate = results.win_rate
     if rate is None:
         return [results.coverage.refusal()]
     first = (
-        f"Win rate of the tuned model against {results.against}: {rate.win_rate.text('.1f', ' %')} "
+        f"Win rate of the tuned model against {results.against}{whose}: {rate.win_rate.text('.1f', ' %')} "
         f"({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {results.coverage})."
     )
     return [first, *_cut_line(results), *_score_lines(results), *_paired_lines(results)]

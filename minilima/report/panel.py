@@ -49,6 +49,11 @@ class Opinion:
         return " on ".join(filter(None, (self.asked.judge, self.asked.set)))
 
     @property
+    def whose(self) -> str:
+        """`by cot`, `on alpaca_eval`, or `by cot on alpaca_eval`."""
+        return f"{'by' if self.asked.judge else 'on'} {self.name}"
+
+    @property
     def verdicts(self) -> dict[str, Verdict]:
         return {prompt.id: prompt.verdict for prompt in self.judged.prompts}
 
@@ -120,16 +125,15 @@ def panel_lines(panel: Panel | None) -> list[str]:
             lines.append(f"{opinion.name}: {opinion.results.coverage.refusal()}")
         elif number:
             counts = f"{rate.wins} won, {rate.losses} lost, {rate.ties} tied; {opinion.results.coverage}"
-            whose = f"{'by' if opinion.asked.judge else 'on'} {opinion.name}"
-            lines.append(f"Win rate {whose}: {rate.win_rate.text('.1f', ' %')} ({counts}).")
+            lines.append(f"Win rate {opinion.whose}: {rate.win_rate.text('.1f', ' %')} ({counts}).")
     for one in panel.sets if panel is not None else ():
-        where = f" on {one.set}" if one.set else ""
+        where, there = (f" on {one.set}", f"On {one.set}: ") if one.set else ("", "")
         if one.majority is not None:
             rate = one.majority
             counts = f"{rate.wins} won, {rate.losses} lost, {rate.ties} tied"
             by_most = f"Win rate by the majority of {len(one.opinions)} judges{where}"
             lines.append(f"{by_most}: {rate.win_rate.text('.1f', ' %')} ({counts}).")
-        lines += [f"{concord_text(concord)}{where}." for concord in one.concords]
+        lines += [f"{there}{concord_text(concord)}." for concord in one.concords]
     return lines
 
 

@@ -70,6 +70,7 @@ def write_report(
         model=Path(config.model.path).name if config.model.path else config.model.hub or config.model.packaged or "the model",
         settings=OmegaConf.to_yaml(OmegaConf.create(to_dict(config))),
         win=_win(results),
+        whose=f", {panel.opinions[0].whose}" if panel is not None else "",
         loss=_loss(results),
         categories=_categories([row for row in verdicts if panel is None or row["set"] == panel.sets[0].set]),
         benchmarks=[{"change": change, **_around_zero(change.paired.difference)} for change in benchmarks],
@@ -109,15 +110,15 @@ def _panel(panel: Panel | None) -> list[dict[str, Any]]:
     for one in panel.sets if panel is not None else ():
         rates = [(opinion.asked.judge or "the judge", opinion.results) for opinion in one.opinions]
         rows: list[dict[str, Any]] = [
-            {"who": who, "rate": found.win_rate, "scores": found.scores, "coverage": str(found.coverage)} for who, found in rates
+            {"who": who, "rate": found.win_rate, "scores": found.scores, "judged": found.coverage.judged} for who, found in rates
         ]
         if one.majority is not None:
-            covered = f"{one.majority.judged:,} of {one.majority.prompts:,} prompts judged"
-            rows.append({"who": "majority", "rate": one.majority, "scores": None, "coverage": covered})
+            rows.append({"who": "majority", "rate": one.majority, "scores": None, "judged": one.majority.judged})
         for row in rows:
             rate = row["rate"]
             row["bar"] = interval(rate.win_rate, 0.0, 100.0, 50.0) if isinstance(rate, WinRate) else None
-        sets.append({"name": one.set, "rows": rows, "concords": one.concords})
+        prompts = one.opinions[0].results.coverage.prompts
+        sets.append({"name": one.set, "rows": rows, "concords": one.concords, "prompts": prompts})
     return sets
 
 
