@@ -2,17 +2,21 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from minilima.config.compose import load_config, to_dict
 from minilima.config.renames import settings_of
 from minilima.config.schema import Config
+from minilima.config.several import GROUPS
 from minilima.errors import MinilimaError
 
 _OF_THE_PLACE = ("name", "paths.", "compute.", "tracking.")
 """Settings that say where and how a run is built; a reader elsewhere has their own."""
+_FOLLOWS = ("judge_options.", "eval_set_options.")
+"""What `judges` and `eval_sets` list, composed: it follows from the lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +40,15 @@ class Origin:
 
 def origin(config: Config) -> Origin:
     """The origin of a run with these settings."""
-    experiment, base = _base(config.name)
+    listed = [f"{setting}={_written(names)}" for setting in GROUPS.values() if (names := getattr(config, setting))]
+    experiment, base = _base(config.name, listed)
     here, there = settings_of(to_dict(config)), settings_of(to_dict(base))
+    # Settings hold for every judge and set that is listed, so the first one's own are no changes; the lists come first.
+    there |= {key: [] for key in GROUPS.values()}
     changes = tuple(
         Change(name=name, base=_written(there.get(name)), here=_written(value))
         for name, value in here.items()
-        if value != there.get(name) and not name.startswith(_OF_THE_PLACE)
+        if value != there.get(name) and not name.startswith((*_OF_THE_PLACE, *_FOLLOWS))
     )
     name = [] if experiment else [f"name={_written(config.name)}"]
     start = [f"+experiment={experiment}"] if experiment else name
@@ -49,12 +56,14 @@ def origin(config: Config) -> Origin:
     return Origin(experiment=experiment, changes=changes, command=command)
 
 
-def _base(name: str) -> tuple[str | None, Config]:
-    if name.isidentifier():
-        try:
-            return name, load_config([f"+experiment={name}"])
-        except MinilimaError:
-            pass  # an experiment of the user's own, or a name of their own
+def _base(name: str, listed: Sequence[str]) -> tuple[str | None, Config]:
+    """The packaged experiment of that name with the judges and sets that are listed, as far as these are packaged too."""
+    for words in dict.fromkeys((tuple(listed), ())):
+        if name.isidentifier():
+            with suppress(MinilimaError):  # an experiment of the user's own, or a name of their own
+                return name, load_config([f"+experiment={name}", *words])
+        with suppress(MinilimaError):
+            return None, load_config(words)
     return None, load_config([])
 
 

@@ -15,6 +15,7 @@ from minilima.pipeline import stages
 from minilima.report.compare import tabulate
 from minilima.report.compare_records import records
 from minilima.report.headlines import headlines
+from minilima.report.origin import origin
 from minilima.report.runs import read_point
 from minilima.run.sources import resolve
 from minilima.run.views import every_view
@@ -136,3 +137,9 @@ def test_a_run_of_one_judge_has_no_panel(tmp_path: Path) -> None:
     folder = finished_run(tmp_path, plain_prompts(3)).folder
     assert "panel" not in json.loads((folder / "run.json").read_text())
     assert '"judges"' not in (folder / "report.html").read_text().partition('id="rows"')[2].partition("</script>")[0]
+
+
+def test_the_command_in_a_report_lists_judges_and_not_what_follows_from_them() -> None:
+    config = load_config(["+experiment=quickstart", "judges=[arena_hard,cot]", "judge.min_coverage=0.5"])
+    command = origin(config).command
+    assert command == "minilima +experiment=quickstart judge.min_coverage=0.5 'judges=[arena_hard,cot]'"
