@@ -3,7 +3,8 @@
 python benchmarks/judge_cards.py evaluators_leaderboard.csv outputs/judges/IDENTITY.json …
 
 The CSV is src/alpaca_eval/leaderboards/evaluators/evaluators_leaderboard.csv of tatsu-lab/alpaca_eval; the cards are those
-that `python -m minilima agreement` wrote. Their commands stand in them, without the folders of this machine.
+that `python -m minilima agreement` wrote. Their commands stand in them, without the folders of this machine. Cards that were
+measured before and are not given again stay as they are.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from minilima.evaluate.judge_cards import PACKAGED, Figure, JudgeCard, Measured, read_card
+from minilima.evaluate.judge_cards import PACKAGED, Figure, JudgeCard, Measured, read_card, read_packaged
 from minilima.formats.files import write_atomic
 
 PUBLISHED = (
@@ -72,7 +73,9 @@ def main() -> None:
     parser.add_argument("board", type=Path)
     parser.add_argument("cards", type=Path, nargs="*")
     asked = parser.parse_args()
-    cards = [*published(asked.board), *(portable(read_card(card)) for card in asked.cards)]
+    given = [portable(read_card(card)) for card in asked.cards]
+    measured = {card.identity: card for card in [*(card for card in read_packaged() if card.own), *given]}
+    cards = [*published(asked.board), *measured.values()]
     write_atomic(PACKAGED, json.dumps({"cards": [asdict(card) for card in cards]}, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -154,7 +154,7 @@ def find_card(identity: str, form: str | None, folder: Path, packaged: Path = PA
     own = folder / f"{identity}.json"
     if own.is_file():
         return read_card(own)
-    known = _read_packaged(packaged)
+    known = read_packaged(packaged)
     exact = [card for card in known if card.own and card.identity == identity]
     published = [card for card in known if not card.own and card.judge == form]
     return next(iter([*exact, *published]), None)
@@ -176,7 +176,8 @@ def read_card(path: Path) -> JudgeCard:
         ) from None
 
 
-def _read_packaged(path: Path) -> list[JudgeCard]:
+def read_packaged(path: Path = PACKAGED) -> list[JudgeCard]:
+    """The cards that come with minilima."""
     return [_card(card) for card in json.loads(path.read_text(encoding="utf-8"))["cards"]] if path.is_file() else []
 
 

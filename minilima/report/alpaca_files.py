@@ -9,7 +9,7 @@ from pathlib import Path
 
 from minilima.config.choices import JudgeKind
 from minilima.config.schema import JudgeConfig
-from minilima.evaluate.judge_forms import form_shown
+from minilima.evaluate.judge_forms import form_named, form_shown
 from minilima.evaluate.judged import Judged
 from minilima.evaluate.length_control_tables import LengthControlled
 from minilima.evaluate.results import Results
@@ -71,8 +71,10 @@ def judge_name(judge: JudgeConfig) -> str:
         own = str(judge.annotators_config)
         return f"{own} ({judge.model})" if judge.model else own
     parts, form = ["minilima", str(judge.kind)], form_shown(judge)
+    # Of a judge that sees each answer alone no order is part.
+    orders = [] if form is not None and form_named(form).alone else [judge.orders]
     if judge.kind == JudgeKind.openai:
-        parts += [form or "", judge.model or "", judge.orders]
+        parts += [form or "", judge.model or "", *orders]
     elif judge.kind == JudgeKind.local:
-        parts += [Path(judge.model).name if judge.model else "base", *([form] if form else []), judge.orders]
+        parts += [Path(judge.model).name if judge.model else "base", *([form] if form else []), *orders]
     return "_".join(parts)
