@@ -25,6 +25,7 @@ from minilima.models.packaged import PACKAGED, check_terms, is_fetched
 from minilima.run.dry_run import check_base, check_source
 from minilima.run.endpoints import endpoints_of
 from minilima.run.sources import model_source, resolve
+from minilima.run.views import every_view
 from minilima.store.sources import ModelSource, Sources
 
 _GIGABYTE = 1_000_000_000
@@ -42,12 +43,18 @@ def examine(config: Config, *, probe: bool = False) -> list[Finding]:
         sources = resolve(config)
     except MinilimaError as error:
         return [check_python(), Finding(name="sources", level=Level.fail, says=f"{error.what} {error.why}", fix=error.fix)]
-    asked = endpoints_of(config, sources)
+    asked = {  # several judges may ask the same model at the same address
+        (role, endpoint.base_url, model): (role, view)
+        for view in reversed(every_view(config, sources))
+        for role, (endpoint, model) in endpoints_of(view.config, view.sources).items()
+    }
     with ThreadPoolExecutor() as pool:
         torch = pool.submit(lambda: environment.torch_facts(deepspeed=config.compute.zero_stage is not None))
         hub = pool.submit(environment.hub)
         tried = pool.submit(check_trial, config, sources)
-        endpoints = [pool.submit(examine_endpoint, role, config, sources, probe=probe) for role in asked]
+        endpoints = [
+            pool.submit(examine_endpoint, role, view.config, view.sources, probe=probe) for role, view in reversed(asked.values())
+        ]
         gpus = environment.gpus()
         folder, free, writable = environment.disk(Path(config.paths.outputs))
         return [

@@ -136,13 +136,13 @@ def _record_point(folder: Path, run_json: Mapping[str, Any], destination: Destin
             run.summary.update(_numbers(stage["metrics"], f"{stage['role']}/"))
         run.summary.update(_numbers(run_json["results"] or {}))
         for one in run_json.get("panel", ()):
-            run.summary.update(_panel_numbers(one))
+            run.summary.update(panel_numbers(one))
         if changes := run_json.get("benchmarks"):
             run.log({"What alignment cost": _benchmarks(changes)})
         return (run.url if destination.mode == "online" else None), str(Path(run.dir).parent)
 
 
-def _panel_numbers(panel: Mapping[str, Any]) -> dict[str, float]:
+def panel_numbers(panel: Mapping[str, Any]) -> dict[str, float]:
     """What all judges say on one evaluation set: each one's results, the majority's, and the agreement of any two."""
     where = f"_on_{panel['set']}" if panel["set"] else ""
     numbers: dict[str, float] = {}

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from minilima.config.compose import load_config
+from minilima.config.schema import Config
 from minilima.config.several import judges_of
+from minilima.config.sweep_grid import expand
 from minilima.errors import MinilimaError
 from minilima.evaluate.panel import concords, is_split, majority
 from minilima.formats.records import Verdict
@@ -17,7 +19,9 @@ from minilima.report.compare_records import records
 from minilima.report.headlines import headlines
 from minilima.report.origin import origin
 from minilima.report.runs import read_point
+from minilima.report.wandb_record import panel_numbers
 from minilima.run.sources import resolve
+from minilima.run.stages.verdicts import VERDICTS
 from minilima.run.views import every_view
 from tests.report.runs import finished_run, plain_prompts
 
@@ -137,6 +141,34 @@ def test_a_run_of_one_judge_has_no_panel(tmp_path: Path) -> None:
     folder = finished_run(tmp_path, plain_prompts(3)).folder
     assert "panel" not in json.loads((folder / "run.json").read_text())
     assert '"judges"' not in (folder / "report.html").read_text().partition('id="rows"')[2].partition("</script>")[0]
+
+
+def test_wandb_has_the_numbers_of_every_judge_their_agreement_and_the_majority(tmp_path: Path) -> None:
+    summary = finished_run(tmp_path, prompts(), "eval_set.size=10", TWO)
+    (panel,) = json.loads((summary.folder / "run.json").read_text())["panel"]
+    numbers = panel_numbers(panel)
+    assert numbers["verdicts_by_chatgpt/results/win_rate/win_rate/value"] == 60.0
+    assert numbers["majority/win_rate/value"] == 80.0
+    assert numbers["agreement/reference, chatgpt/same"] == 0.6
+
+
+def test_the_points_of_a_sweep_have_every_judge(tmp_path: Path) -> None:
+    points = expand(["judge=[reference,cot]", "judge.min_coverage=0.5,0.6"]).points
+    assert [list(point.config.judge_options) for point in points] == [["reference", "cot"]] * 2
+    assert [point.config.judge_options["cot"].judge.min_coverage for point in points] == [0.5, 0.6]
+
+
+def test_a_judge_that_sees_each_answer_alone_is_asked_twice_whatever_the_order() -> None:
+    asked = [
+        plan_of(load_config([*words, "eval_set.size=10"])) for words in (["judge=cot"], ["judge=mt_bench", "judge.orders=random"])
+    ]
+    assert asked == [20, 20]
+
+
+def plan_of(config: Config) -> int | None:
+    sources = resolve(config)
+    guess = VERDICTS.requests(config, sources)
+    return guess.requests if guess is not None else None
 
 
 def test_the_command_in_a_report_lists_judges_and_not_what_follows_from_them() -> None:
