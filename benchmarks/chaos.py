@@ -4,15 +4,14 @@
 
     a disturbed run ─> ended well, or with one paragraph ─> the command that it names ─> the same command again ─> equal?
 
-A case fails where a run ends with a traceback, where the results differ from those of an undisturbed run, or where a request
-is sent again that was answered before. The model is a server on loopback; the kind `local` trains and answers with a tiny one.
+A case (chaos_case.py) fails where a run ends with a traceback, where the results differ from those of an undisturbed run, or
+where a request is sent again that was answered before. The model is a server on loopback; the kind `local` trains and answers
+with a tiny one.
 """
 
 import json
 import os
 import random
-import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -21,22 +20,17 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.chaos_case import SECONDS, Case, FailedError, compare, kill, run_whole
 from benchmarks.publish import parser, publish
-from minilima.formats.files import sha256_file
 from tests.generate.test_pool import writer
-from tests.server import FAULTS, VALID_KEY, ModelServer
+from tests.server import FAULTS, ModelServer
 from tests.tiny import save_tiny_model
 
-ROOT = Path(__file__).parent.parent
 CASES = 200
 SMALL = (
     "generator=openai", "generator.model=writer-small", "data.instructions=12", "data.requests_per_round=3",
@@ -46,124 +40,6 @@ LOCAL = (
     "sft.epochs=1", "sft.batch_size=4", "dataset.size=8", "eval.max_tokens=12", "eval_set.size=6", "compute.generation_batch=2",
     "compute.answer_group=3", "compute.checkpoint_seconds=0", "judge.embedding_weight=0", "until=verdicts",
 )  # fmt: skip
-SECONDS = 300
-"""Longest wait for one command."""
-MOST_HEALED = 3
-"""So many times a paragraph's command is followed in one case: a run may meet one damaged file after the other."""
-
-SITE = """
-import os, sys
-if "KILL_AT" in os.environ and "minilima" in " ".join(sys.orig_argv):
-    import signal
-    who, at, when = os.environ["KILL_AT"].split(":")
-    calls = 0
-    def counted(name):
-        plain = getattr(os, name)
-        def call(*arguments, **settings):
-            global calls
-            calls += 1
-            mine = calls == int(at)
-            if mine and when == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = plain(*arguments, **settings)
-            if mine:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-        setattr(os, name, call)
-    if (who == "worker") == ("minilima.run.worker" in sys.orig_argv):
-        for name in ("fsync", "rename", "replace", "unlink", "link", "mkdir"):
-            counted(name)
-"""
-"""Kills a process before or after its n-th operation that outlives it."""
-
-
-class FailedError(Exception):
-    """A case that did not end as it must."""
-
-
-@dataclass(kw_only=True)
-class Case:
-    """One experiment in a folder of its own, with its server; `heals` counts paragraphs whose command was followed."""
-
-    folder: Path
-    server: ModelServer
-    rng: random.Random
-    settings: tuple[str, ...]
-    heals: int = 0
-    lost: int = 0
-    """Requests that may have been on their way when a process was killed."""
-    ran: list[str] = field(default_factory=list)
-
-    @property
-    def outputs(self) -> Path:
-        return self.folder / "outputs"
-
-    def command(self, *more: str) -> list[str]:
-        address = f"endpoints.generator.base_url={self.server.url}"
-        return [sys.executable, "-m", "minilima", *self.settings, address, f"paths.outputs={self.outputs}", *more]
-
-    def start(self, *more: str, command: list[str] | None = None, **environment: str) -> "subprocess.Popen[str]":
-        site = self.folder / "site"
-        site.mkdir(exist_ok=True)
-        (site / "sitecustomize.py").write_text(SITE)
-        known = {
-            **os.environ, "OPENAI_API_KEY": VALID_KEY, "COLUMNS": "4000", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
-            "MINILIMA_CACHE": str(self.folder / "user"), "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]),
-        }  # fmt: skip
-        return subprocess.Popen(
-            command or self.command(*more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**known, **environment}, cwd=self.folder,
-        )  # fmt: skip
-
-    def end(self, process: "subprocess.Popen[str]") -> tuple[int, str]:
-        """Exit status and what was printed; nothing of it may be a traceback."""
-        try:
-            said = process.communicate(timeout=SECONDS)[0]
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            raise FailedError(f"it did not end within {SECONDS} seconds") from None
-        self.ran.append(f"exit status {process.returncode}: {said[-1500:]}")
-        if "Traceback (most recent call last)" in said:
-            raise FailedError("a traceback was printed")
-        return process.returncode, said
-
-    def heal(self) -> None:
-        """The same command until it succeeds; where it ends with a paragraph, what that says is done first."""
-        for _ in range(MOST_HEALED + 1):
-            status, said = self.end(self.start())
-            if status == 0:
-                return
-            if status != 1 or self.heals == MOST_HEALED:
-                raise FailedError(f"the same command ended with exit status {status}")
-            self.heals += 1
-            self.follow(said)
-
-    def follow(self, said: str) -> None:
-        """Does what a paragraph names."""
-        if match := re.search(r"rm -r (\S+)", said):
-            path = Path(shlex.split(match[1])[0].rstrip(".)"))
-            if not path.is_relative_to(self.folder):
-                raise FailedError(f"it names {path} to be removed")
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        elif match := re.search(r"minilima (doctor --repair \S+)", said):
-            self.end(self.start(command=[sys.executable, "-m", "minilima", *shlex.split(match[1])]))
-        elif "same command" not in said and "Run its command again" not in said:
-            raise FailedError("the paragraph names no next command")
-
-
-def _kill(process: "subprocess.Popen[str]", *, everyone: bool = True) -> None:
-    """Kills a command, and waits until its workers have noticed."""
-    try:
-        workers = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        workers = []
-    process.kill()
-    for worker in workers if everyone else []:
-        worker.kill()
-    process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=SECONDS)
-    if alive:
-        raise FailedError("a worker outlives its command")
 
 
 def _await(case: Case, process: "subprocess.Popen[str]", moment: int) -> None:
@@ -178,7 +54,7 @@ def kill_at_random(case: Case) -> None:
         process = case.start()
         _await(case, process, case.server.received + case.rng.randrange(0, 25))
         everyone = case.rng.random() < 0.5
-        _kill(process, everyone=everyone)
+        kill(process, everyone=everyone)
         case.lost += 16
     case.heal()
 
@@ -207,7 +83,7 @@ def batch(case: Case) -> None:
     while process.poll() is None and len(case.server.batches) < case.rng.randrange(1, 5):
         time.sleep(0.002)
     time.sleep(case.rng.uniform(0.0, 0.2))
-    _kill(process)
+    kill(process)
     case.heal()
     # The server fails every third request of the first batch, which is sent again; a kill may leave a file without a batch.
     later = {file for file, _ in case.server.batches[1:]}
@@ -220,7 +96,7 @@ def two_processes(case: Case) -> None:
     processes = [case.start(), case.start()]
     if case.rng.random() < 0.5:
         _await(case, processes[0], case.rng.randrange(1, 20))
-        _kill(processes[0])
+        kill(processes[0])
         case.lost += 16
         del processes[0]
     for process in processes:
@@ -237,7 +113,7 @@ def damaged_file(case: Case) -> None:
     else:
         process = case.start()
         _await(case, process, case.rng.randrange(5, 25))
-        _kill(process)
+        kill(process)
         case.lost += 16
     files = sorted(
         file for file in case.folder.rglob("*") if file.is_file() and "site" not in file.parts and file.suffix != ".lock"
@@ -281,7 +157,7 @@ def full_disk(case: Case) -> None:
             subprocess.run(["mount", "-o", "remount,size=100m", str(case.outputs)], check=True)
         case.heal()
         case.heals += status
-        _compare(case)
+        compare(case)
     finally:
         if mounted:
             subprocess.run(["umount", "-l", str(case.outputs)], check=False)
@@ -296,7 +172,7 @@ def local(case: Case) -> None:
     while process.poll() is None and not list(work.glob(f"{wanted}-*")) and time.monotonic() - began < SECONDS:
         time.sleep(0.01)
     time.sleep(moment)
-    _kill(process, everyone=case.rng.random() < 0.5)
+    kill(process, everyone=case.rng.random() < 0.5)
     case.lost += 16
     case.heal()
 
@@ -314,47 +190,6 @@ KINDS: dict[str, tuple[Callable[[Case], None], int]] = {
 """How to disturb, and how many of 200 cases do."""
 
 
-_OF_TIMES = ("training_log.jsonl", "training_args.bin")
-"""They tell how long steps took and where they were run."""
-
-
-def _results(outputs: Path) -> dict[str, str]:
-    """sha256 of every file of the store; a manifest's times and places are left out."""
-    hashes = {}
-    for file in sorted(outputs.glob("store/*-*/**/*")):
-        if file.name == "manifest.json":
-            manifest = json.loads(file.read_text(encoding="utf-8"))
-            kept = {name: manifest[name] for name in ("stage", "key", "recipe", "inputs", "files", "metrics")}
-            hashes[str(file.relative_to(outputs))] = json.dumps(_timeless(kept), sort_keys=True)
-        elif file.is_file() and file.name not in _OF_TIMES:
-            hashes[str(file.relative_to(outputs))] = sha256_file(file)
-    return hashes
-
-
-def _timeless(manifest: dict[str, Any]) -> dict[str, Any]:
-    files = {
-        name: told for name, told in dict(manifest["files"]).items() if name not in ("training_log.jsonl", "training_args.bin")
-    }
-    # How long and how fast the training was, and how it was cut into runs.
-    metrics = {} if manifest["stage"] == "model" else manifest["metrics"]
-    return {**manifest, "files": files, "metrics": metrics}
-
-
-_WHOLE: dict[tuple[str, ...], dict[str, str]] = {}
-
-
-def _compare(case: Case) -> None:
-    results, whole = _results(case.outputs), _WHOLE[_kind_of(case.settings)]
-    if results.keys() != whole.keys():
-        raise FailedError(f"other files: {sorted(results.keys() ^ whole.keys())[:4]}")
-    if different := [name for name, text in whole.items() if results[name] != text]:
-        raise FailedError(f"other contents: {different[:4]}")
-
-
-def _kind_of(settings: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(item for item in settings if not item.startswith("endpoints."))
-
-
 def run_case(kind: str, seed: str, settings: tuple[str, ...]) -> tuple[str, str, list[str]]:
     """(equal, healed or failed; why; what was printed) of one case."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, ModelServer() as server:
@@ -364,7 +199,7 @@ def run_case(kind: str, seed: str, settings: tuple[str, ...]) -> tuple[str, str,
         try:
             KINDS[kind][0](case)
             if kind != "full_disk":  # its disk is gone by now
-                _compare(case)
+                compare(case)
             again = sum(Counter(json.dumps(body, sort_keys=True) for body in server.requests).values())
             again -= len({json.dumps(body, sort_keys=True) for body in server.requests})
             if kind != "batch" and again > case.lost:
@@ -372,17 +207,6 @@ def run_case(kind: str, seed: str, settings: tuple[str, ...]) -> tuple[str, str,
         except Exception as error:
             return "failed", f"{type(error).__name__}: {error}", case.ran
         return ("healed" if case.heals else "equal"), "", case.ran
-
-
-def run_whole(settings: tuple[str, ...]) -> None:
-    """The undisturbed run that the others are compared with."""
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, ModelServer() as server:
-        server.answer = writer
-        case = Case(folder=Path(folder), server=server, rng=random.Random(0), settings=settings)
-        status, said = case.end(case.start())
-        if status != 0:
-            raise FailedError(said)
-        _WHOLE[_kind_of(settings)] = _results(case.outputs)
 
 
 def plan(cases: int, only: str | None) -> list[str]:

@@ -64,15 +64,17 @@ class _SummedLoss(Function):
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         into_hidden = torch.zeros_like(hidden)
-        into_weight = torch.zeros_like(weight, dtype=torch.float32) if weight.requires_grad else None
+        into_weight: torch.Tensor | None = None
         for start in range(0, len(targets), CHUNK):
             places, wanted = predicting[start : start + CHUNK], targets[start : start + CHUNK]
             part = hidden.index_select(0, places)
             loss, gradient = kernel(part @ weight.T, wanted)
             total += loss
             into_hidden.index_copy_(0, places, gradient @ weight)
-            if into_weight is not None:
-                into_weight += gradient.T @ part
+            if weight.requires_grad:
+                product = gradient.T @ part
+                into_weight = product.float() if into_weight is None else into_weight.add_(product)
+                del product
             del gradient  # before the next chunk's logits are made: two would be there at once
         context.save_for_backward(into_hidden, into_weight)
         context.kind = weight.dtype

