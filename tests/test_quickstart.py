@@ -1,4 +1,4 @@
-"""End to end: the real command on the embedded model, killed in every stage and started again."""
+"""End to end: the real command, killed in every stage and started again; and the quickstart on the embedded model."""
 
 import json
 import os
@@ -7,25 +7,34 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from minilima.models.packaged import is_fetched
+from tests.generate.test_pool import writer
+from tests.server import VALID_KEY, ModelServer
 
 SCORED = ["minilima_verifiable_base", "minilima_verifiable_tuned"]
-STAGES = ["base", "pool", "dataset", "model", "base_answers", "answers", *SCORED, "verdicts"]
+STAGES = ["pool", "dataset", "model", "base_answers", "answers", *SCORED, "verdicts"]
 SMALL = [
-    "+experiment=quickstart", "data.instructions=2", "data.requests_per_round=2", "data.max_rounds=2", "data.must_ask=false",
-    "dataset.size=12", "data.instruction_tokens=40", "data.instance_tokens=20", "sft.batch_size=4",
-    "compute.checkpoint_seconds=0", "eval_set.size=3", "eval.max_tokens=12", "benchmark.size=4", "benchmark.max_tokens=6",
+    "+experiment=quickstart", "dataset.size=12", "sft.batch_size=4", "compute.checkpoint_seconds=0", "eval_set.size=3",
+    "eval.max_tokens=12", "benchmark.size=4", "benchmark.max_tokens=6",
 ]  # fmt: skip
+WRITTEN_HERE = [
+    "data.instructions=2", "data.requests_per_round=2", "data.max_rounds=2", "data.must_ask=false",
+    "data.instruction_tokens=40", "data.instance_tokens=20", "compute.checkpoint_seconds=900",
+]  # fmt: skip
+WRITTEN_THERE = [
+    "generator=openai", "generator.model=writer-small", "generator.json_schema=false", "data.instructions=6",
+    "data.requests_per_round=2", "data.instructions_per_request=3", "judge.embedding_weight=0",
+]  # fmt: skip
+FETCHED = is_fetched("smollm2_135m") and is_fetched("all_minilm_l6_v2")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (is_fetched("smollm2_135m") and is_fetched("all_minilm_l6_v2")), reason="`minilima fetch` first"),
-]
+pytestmark = pytest.mark.slow
 
 
 SITE = """
@@ -45,19 +54,19 @@ if "minilima.run.worker" in sys.orig_argv and "STOP_IN" in os.environ:
 """Stops the worker of one stage from within, a moment into its work, so that it cannot be done before it is killed."""
 
 
-def start(folder: Path, **settings: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "minilima", *SMALL]
+def start(folder: Path, settings: Sequence[str], **variables: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "minilima", *SMALL, *settings]
     (folder / "site").mkdir(exist_ok=True)
     (folder / "site" / "sitecustomize.py").write_text(SITE)
     path = os.pathsep.join([str(folder / "site"), os.environ["PYTHONPATH"]])
-    environment = {**os.environ, "WANDB_MODE": "offline", "PYTHONPATH": path, **settings}
+    environment = {**os.environ, "WANDB_MODE": "offline", "OPENAI_API_KEY": VALID_KEY, "PYTHONPATH": path, **variables}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment)
 
 
-def kill_in(stage: str, folder: Path) -> list[str]:
+def kill_in(stage: str, folder: Path, settings: Sequence[str]) -> list[str]:
     """Starts the command, kills it with SIGKILL a moment into `stage`, and returns the stages it built before."""
     # The worker has its job; the training has a checkpoint.
-    process = start(folder, STOP_IN=stage, STOP_AT="checkpoints/*/complete" if stage == "model" else "worker.lock")
+    process = start(folder, settings, STOP_IN=stage, STOP_AT="checkpoints/*/complete" if stage == "model" else "worker.lock")
     assert process.stdout is not None
     seen = []
     for line in process.stdout:
@@ -78,30 +87,49 @@ def kill_in(stage: str, folder: Path) -> list[str]:
     return [line.split()[0] for line in seen if " built in " in line]
 
 
-def test_the_command_survives_a_kill_in_every_stage_and_computes_nothing_twice(tmp_path: Path) -> None:
+def test_the_command_survives_a_kill_in_every_stage_and_computes_nothing_twice(
+    tmp_path: Path, tiny_model: Path, server: ModelServer
+) -> None:
+    server.answer = writer
+    settings = [*WRITTEN_THERE, f"model.path={tiny_model}", f"endpoints.generator.base_url={server.url}", "tracking=none"]
     for number, stage in enumerate(STAGES):
-        built = kill_in(stage, tmp_path)
+        built = kill_in(stage, tmp_path, settings)
         assert built == STAGES[max(0, number - 1) : number], "only the stage that was killed last is built again"
-    process = start(tmp_path)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    output = ended(start(tmp_path, settings))
     assert "verdicts           built in" in output
     assert output.count(" built in ") == 1
+    asked = [json.dumps(body, sort_keys=True) for body in server.requests]
+    assert len(asked) == len(set(asked)), "what was answered is not asked again"
+    told = told_by(tmp_path)
+    assert told["results"]["win_rate"]["judged"] == 3
+    model = next(tmp_path.glob("outputs/store/model-*"))
+    assert len((model / "training_log.jsonl").read_text().splitlines()) == 3 == told["stages"][2]["metrics"]["steps"]
+    assert list(tmp_path.glob("outputs/store/.work/*")) == []
+
+
+@pytest.mark.skipif(not FETCHED, reason="`minilima fetch` first")
+def test_the_quickstart_killed_while_it_unpacks_its_model_ends_with_its_figures(tmp_path: Path) -> None:
+    assert kill_in("base", tmp_path, WRITTEN_HERE) == []
+    output = ended(start(tmp_path, WRITTEN_HERE))
+    assert output.count(" built in ") == 1 + len(STAGES)
     assert "Win rate of the tuned model against its base:" in output
     assert "no judge involved" in output
     assert "wandb sync" in output
-
-    told = json.loads(next(tmp_path.glob("outputs/runs/*/run.json")).read_text())
-    results = told["results"]
-    assert results["win_rate"]["judged"] == 3
-    assert results["loss_change"]["change"]["value"] < 0, "the reference answers become less surprising"
-    model = next(tmp_path.glob("outputs/store/model-*"))
-    assert len((model / "training_log.jsonl").read_text().splitlines()) == 3 == told["stages"][3]["metrics"]["steps"]
+    told = told_by(tmp_path)
+    assert told["results"]["win_rate"]["judged"] == 3
+    assert told["results"]["loss_change"]["change"]["value"] < 0, "the reference answers become less surprising"
     with sqlite3.connect(tmp_path / "outputs" / "cache" / "replies.sqlite") as database:
         (replies,) = database.execute("SELECT count(*) FROM replies").fetchone()
     assert replies > 6
-    assert list(tmp_path.glob("outputs/store/.work/*")) == []
+    assert "Everything was reused" in ended(start(tmp_path, WRITTEN_HERE))
 
-    again = start(tmp_path)
-    output, _ = again.communicate(timeout=60)
-    assert "Everything was reused" in output
+
+def ended(process: "subprocess.Popen[str]") -> str:
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return output
+
+
+def told_by(folder: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(next(folder.glob("outputs/runs/*/run.json")).read_text())
+    return told
