@@ -374,7 +374,8 @@ class ComputeConfig:
     device: DeviceKind = DeviceKind.auto
     """auto: the GPU if there is one."""
     precision: Precision = Precision.auto
-    """auto: training multiplies in bfloat16 where the hardware does; float32: everywhere, for comparisons to many digits."""
+    """auto: models multiply in bfloat16 where the hardware does. float32: everywhere, for comparisons to many digits; a reply of
+    a model on this machine then does not depend on those beside it, so that a kill changes none (not with engine=vllm)."""
     gpus: int | None = setting(None, AT_LEAST_ONE)
     """GPUs that a stage takes for itself, leased from other runs of yours on this machine; None = all that are visible,
     without asking. In a sweep with hydra/launcher=joblib each point leases one unless this says more."""

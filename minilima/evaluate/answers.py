@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minilima.config.choices import Thinking
+from minilima.config.choices import Precision, Thinking
 from minilima.config.schema import ComputeConfig, Config
 from minilima.formats.eval_sets import load_eval_set, read_references
 from minilima.formats.files import read_jsonl, write_atomic, write_jsonl
@@ -67,8 +67,8 @@ def write_answers(
 
 def load_base(job: Job) -> LocalModel:
     """The base model in transformers."""
-    compute, base = job.config.compute, job.sources.base
-    return LocalModel(job.model_location(base, "model"), base.identity, device=compute.device, batch=compute.generation_batch)
+    base = job.sources.base
+    return _in_transformers(job.model_location(base, "model"), base.identity, job.config.compute)
 
 
 def load_engine(job: Job, location: str, name: str) -> ChatModel:
@@ -85,7 +85,12 @@ def for_losses(writer: ChatModel, location: str, name: str, compute: ComputeConf
         return writer
     if close := getattr(writer, "close", None):
         close()
-    return LocalModel(location, name, device=compute.device, batch=compute.generation_batch)
+    return _in_transformers(location, name, compute)
+
+
+def _in_transformers(location: str, name: str, compute: ComputeConfig) -> LocalModel:
+    exact = compute.precision == Precision.float32
+    return LocalModel(location, name, device=compute.device, batch=compute.generation_batch, exact=exact)
 
 
 def answer_prompts(

@@ -8,7 +8,7 @@ Equal answers are a tie, about which no endpoint is asked.
 import random
 from collections.abc import Mapping, Sequence
 
-from minilima.config.choices import JudgeKind, Orders
+from minilima.config.choices import JudgeKind, Orders, Precision
 from minilima.config.schema import JudgeConfig
 from minilima.evaluate.judge_asking import ask_all, why_unread
 from minilima.evaluate.judge_forms import JudgeForm, Letters, check_form, form_named
@@ -133,7 +133,8 @@ class _LogOdds:
 
         source, compute = job.sources.judge or job.sources.base, job.config.compute
         location = job.model_location(source, "judge")
-        self._model = LocalModel(location, source.identity, device=compute.device, batch=compute.generation_batch)
+        batch, exact = compute.generation_batch, compute.precision == Precision.float32
+        self._model = LocalModel(location, source.identity, device=compute.device, batch=batch, exact=exact)
         self._letters = letters
         self.name = source.identity
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from minilima.config.choices import Pick
+from minilima.config.choices import Pick, Precision
 from minilima.errors import MinilimaError
 from minilima.evaluate.answers import answer_prompts
 from minilima.evaluate.judge import judge_pairs
@@ -110,7 +110,8 @@ def _ask_epoch(job: Job, folder: Path, prompts: Sequence[EvalPrompt]) -> tuple[f
     """One epoch's loss on the reference answers in nats per token, and its answers if a judge is to see them."""
     compute = job.config.compute
     name = f"{job.inputs['epochs'].name}/{folder.name}"
-    local = LocalModel(str(folder), name, device=compute.device, batch=compute.generation_batch)
+    exact = compute.precision == Precision.float32
+    local = LocalModel(str(folder), name, device=compute.device, batch=compute.generation_batch, exact=exact)
     asked = [(prompt.id, prompt.instruction, prompt.output) for prompt in prompts if prompt.output]
     losses = list(local.reference_losses(asked, job.config.model.thinking))
     answers = []

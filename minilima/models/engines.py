@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from minilima.config.choices import Engine, Thinking
+from minilima.config.choices import Engine, Precision, Thinking
 from minilima.config.schema import BudgetConfig, ComputeConfig, Config, EndpointConfig
 from minilima.errors import MinilimaError, options
 from minilima.models.chat import ChatModel, OnReply, Reply, Request
@@ -47,7 +47,8 @@ def load_writer(location: str, name: str, compute: ComputeConfig, group: int | N
         from minilima.models.vllm import VllmModel
 
         return VllmModel(location, name, device=compute.device)
-    return LocalModel(location, name, device=compute.device, batch=compute.generation_batch, group=group)
+    exact = compute.precision == Precision.float32
+    return LocalModel(location, name, device=compute.device, batch=compute.generation_batch, group=group, exact=exact)
 
 
 class ServedModel:

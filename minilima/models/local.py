@@ -62,16 +62,20 @@ class LocalModel:
         name: enters the reply cache's keys; stands for the weights.
         batch: most replies written at once; None = 32 on a CPU, 256 on a GPU. Fewer where memory does not suffice.
         group: most replies begun before others are ended; None = four batches, and a GPU takes no fewer.
+        exact: whether it multiplies in float32 whatever the hardware does faster.
     """
 
-    def __init__(self, location: str, name: str, *, device: DeviceKind, batch: int | None, group: int | None = None) -> None:
+    def __init__(
+        self, location: str, name: str, *, device: DeviceKind, batch: int | None, group: int | None = None, exact: bool = False
+    ) -> None:
         self.name = name
         self.device = pick_device(device)
         self.batch = batch or (_GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH)
         full = _GROUP_BATCHES * self.batch
         self.group = full if group is None else max(group, full) if self.device.type == "cuda" else group
         self.tokenizer = load_tokenizer(location)
-        self.model = load_model(location, inference_dtype(self.device), self.device).eval()
+        dtype = torch.float32 if exact else inference_dtype(self.device)
+        self.model = load_model(location, dtype, self.device).eval()
         if self.device.type == "cuda":
             use_grouped(self.model)
         self.context = context_of(self.model)

@@ -8,11 +8,13 @@ import pytest
 import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from minilima.config.choices import DeviceKind
+from minilima.config.choices import DeviceKind, Precision
+from minilima.config.schema import ComputeConfig
 from minilima.errors import MinilimaError
 from minilima.models import local
 from minilima.models.cache import CachedModel
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
+from minilima.models.engines import load_writer
 from minilima.models.local import LocalModel
 from minilima.models.tokenizer import load_tokenizer
 
@@ -254,6 +256,19 @@ def test_replies_after_a_kill_are_those_of_a_run_without_one_also_where_neighbou
     resumed = CachedModel(model(), tmp_path / "killed.sqlite")
     assert resumed.reply_many(asked) == whole
     assert (resumed.usage.cached, resumed.usage.calls) == (until, len(asked) - until), "and none is written again"
+
+
+def test_in_float32_a_reply_does_not_depend_on_those_beside_it(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "inference_dtype", lambda device: torch.bfloat16)
+    asked = asked_in_bfloat16(18)
+    compute = ComputeConfig(device=DeviceKind.cpu, generation_batch=6, precision=Precision.float32)
+    model = load_writer(str(tiny_model), "tiny", compute)
+    assert isinstance(model, LocalModel)
+    assert model.arithmetic["dtype"] == "float32"
+    whole = model.reply_many(asked, ignore)
+    assert [model.reply_many([request], ignore)[0].text for request in asked] == [reply.text for reply in whole]
 
 
 def test_equal_requests_have_one_reply_as_they_have_after_a_kill(tiny_model: Path, tmp_path: Path) -> None:
