@@ -42,6 +42,8 @@ class ModelServer:
         self.retry_after = "0.2"
         self.hold_after: int | None = None
         """Requests after so many wait until this is None again, and are dropped then: whoever asks cannot end before that."""
+        self.wait_after: int | None = None
+        """Requests after so many wait until this is None again, and are answered then."""
         self.requests: list[dict[str, Any]] = []
         self.received = 0
         self.probes: list[dict[str, Any]] = []
@@ -141,6 +143,8 @@ class ModelServer:
         if self.hold_after is not None and self.received > self.hold_after:
             await self._released()
             return None
+        while self.wait_after is not None and self.received > self.wait_after:
+            await asyncio.sleep(0.005)
         if self.latency:
             await asyncio.sleep(self.latency)
         fault = self._fault()

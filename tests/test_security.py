@@ -29,7 +29,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> "tuple[Pa
         ]  # fmt: skip
         result = subprocess.run(
             [sys.executable, "-m", "minilima", *arguments],
-            capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, "OPENAI_API_KEY": VALID_KEY}, timeout=180,
+            capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, "OPENAI_API_KEY": VALID_KEY}, timeout=600,
         )  # fmt: skip
     return folder, result
 

@@ -24,7 +24,7 @@ from minilima.run.sources import resolve
 def minilima(*arguments: str, cwd: Path | None = None, **environment: str) -> "subprocess.CompletedProcess[str]":
     command: Sequence[str] = [sys.executable, "-m", "minilima", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=cwd, env={**os.environ, **environment}, timeout=120
+        command, capture_output=True, text=True, check=False, cwd=cwd, env={**os.environ, **environment}, timeout=600
     )
 
 

@@ -62,7 +62,7 @@ def look(cache: Path, endpoint: str, *overrides: str, offline: bool = False) -> 
         "except Exception as error: print(error)"
     )
     command = [sys.executable, "-c", code, "eval_set=alpaca_eval", *overrides]
-    return subprocess.run(command, env=settings, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, env=settings, capture_output=True, text=True, check=True, timeout=600).stdout
 
 
 def test_the_mirror_is_asked_once(mirror: str, tmp_path: Path) -> None:

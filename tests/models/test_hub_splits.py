@@ -55,7 +55,7 @@ def look(folder: Path, endpoint: str, *cases: list[str], offline: bool = False) 
     environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
     environment |= {**settings, "HF_HUB_DISABLE_TELEMETRY": "1", **({"HF_HUB_OFFLINE": "1"} if offline else {})}
     command = [sys.executable, "-c", PLAN, json.dumps(cases)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=600)
     return done.stdout.splitlines()
 
 

@@ -108,7 +108,7 @@ def test_the_alpaca_eval_command_arrives_at_our_win_rate_from_our_files(tmp_path
         "--fn_metric=get_winrate", "--sort_by=win_rate", "--precomputed_leaderboard=None",
     ]  # fmt: skip
     environment = {**os.environ, "OPENAI_API_KEY": "none", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=240, cwd=tmp_path)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     (file,) = (tmp_path / "theirs").rglob("leaderboard.csv")
     row = leaderboard(file)["answers"]

@@ -48,7 +48,7 @@ def test_jobs_beside_each_other_never_share_a_gpu_and_a_killed_one_frees_its_own
     for job in jobs:
         job.start()
     for job in jobs:
-        job.join(timeout=60)
+        job.join(timeout=600)
     told = [json.loads(file.read_text()) for file in tmp_path.glob("ended-*")]
     spans = sorted((gpu, start, end) for held, start, end in told for gpu in held)
     assert len(spans) == 12 and {gpu for gpu, _, _ in spans} == {"0", "1", "2", "3"}

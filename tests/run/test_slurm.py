@@ -34,7 +34,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
 def submit(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     script = ROOT / "experiments" / "slurm" / "multinode.sbatch"
     return subprocess.run(
-        ["bash", str(script), *arguments], env=environment, capture_output=True, text=True, check=False, timeout=60
+        ["bash", str(script), *arguments], env=environment, capture_output=True, text=True, check=False, timeout=600
     )
 
 

@@ -99,21 +99,20 @@ def test_a_manifest_tells_where_a_result_comes_from(tmp_path: Path) -> None:
         assert field in manifest
 
 
-def _slow_build(work: Path) -> Outcome:
-    with (work / "builders").open("a") as file:
-        file.write(f"{os.getpid()}\n")
-    time.sleep(0.5)
-    return Outcome(metrics={})
+def _get(root: Path, hows: "multiprocessing.Queue[str]", seconds: float) -> None:
+    def build(work: Path) -> Outcome:
+        with (work / "builders").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(seconds)
+        return Outcome(metrics={})
 
-
-def _get(root: Path, hows: "multiprocessing.Queue[str]") -> None:
-    hows.put(Store(root).get_or_build(stage(), _slow_build).how)
+    hows.put(Store(root).get_or_build(stage(), build).how)
 
 
 def test_eight_processes_build_once_also_when_the_first_builder_is_killed(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     hows = context.Queue()
-    first = context.Process(target=_get, args=(tmp_path, hows))
+    first = context.Process(target=_get, args=(tmp_path, hows, 3600.0))
     first.start()
     builders = tmp_path / ".work" / stage().directory / "builders"
     while not (builders.exists() and builders.read_text().endswith("\n")):  # there before it is written
@@ -121,10 +120,10 @@ def test_eight_processes_build_once_also_when_the_first_builder_is_killed(tmp_pa
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
     first.join()
-    others = [context.Process(target=_get, args=(tmp_path, hows)) for _ in range(8)]
+    others = [context.Process(target=_get, args=(tmp_path, hows, 0.5)) for _ in range(8)]
     for process in others:
         process.start()
-    results = sorted(hows.get(timeout=60) for _ in others)
+    results = sorted(hows.get(timeout=600) for _ in others)
     for process in others:
         process.join()
     assert results.count("built") == 1
