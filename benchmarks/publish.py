@@ -1,4 +1,4 @@
-"""How every benchmark reports its figures: lines for people, and JSON with the command, commit, versions and machine."""
+"""How every benchmark reports its figures: lines for people, and JSON with the command, commit, code, versions and machine."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measured import digest
 from minilima.environment import packages
 
 
@@ -33,6 +34,7 @@ def publish(figures: Mapping[str, tuple[float | None, str]], file: Path | None, 
             "units": {name: unit for name, (_, unit) in figures.items()},
             "command": shlex.join(["python", *sys.argv]),
             "commit": _commit(),
+            "code": digest(Path(sys.argv[0]).stem),
             "date": datetime.now(UTC).date().isoformat(),
             "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform(), "gpu": _gpu()},
             "python": platform.python_version(),
