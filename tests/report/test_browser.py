@@ -48,8 +48,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     outputs = tmp_path_factory.mktemp("browser")
     sweep = [finished_run(outputs, plain_prompts(20, 0.4 + size / 100), f"dataset.size={size}") for size in (10, 20, 30)]
     run = finished_run(outputs / "one", prompts())
+    split = [{**row, "verdicts_by_cot": {"preference": 1.0, "explanation": f"Cot {n}"}} for n, row in enumerate(prompts()[:6])]
+    panel = finished_run(outputs / "panel", split, "judges=[reference,cot]", "eval_set.size=6")
     told = write_sweep_report([summary.folder for summary in sweep], outputs / "sweep.html")
-    return {"run": run.folder / "report.html", "sweep": told}
+    return {"run": run.folder / "report.html", "sweep": told, "panel": panel.folder / "report.html"}
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +223,17 @@ def test_the_table_of_a_sweep_is_sorted_by_its_headings(browser: Browser, pages:
     assert page.locator("table.sortable tbody").inner_text() == written, "the script and the page write the same"
     assert page.locator("figure svg").count() == page.locator("figure").count() > 1
     assert len(heard) == 1, "the page itself and nothing else"
+    page.close()
+
+
+def test_prompts_on_which_judges_disagree_are_filtered_and_every_judge_is_heard(browser: Browser, pages: dict[str, Path]) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 900}, reduced_motion="reduce")
+    page.goto(pages["panel"].as_uri())
+    page.click("#split")
+    assert shown(page) == ["0", "1", "2", "4", "5"]  # both prefer the base model's answer to prompt 3
+    assert page.url.endswith("#answers?split=true")
+    assert [text.split()[0] for text in page.locator(".pair .words b").all_inner_texts()[:2]] == ["reference", "cot"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
 
 
