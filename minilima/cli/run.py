@@ -56,7 +56,9 @@ def _show(overrides: Sequence[str], config_dir: str | None, *, multirun: bool, *
 
     from minilima.config.compose import check_composes, check_part
     from minilima.config.groups import CONF
+    from minilima.config.several import listed
 
+    overrides = listed(overrides)
     _check_together(multirun=multirun, **options)
     check_composes(overrides, config_dir)
     if (part := options["package"]) is not None:

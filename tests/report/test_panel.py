@@ -23,6 +23,7 @@ from minilima.report.wandb_record import panel_numbers
 from minilima.run.sources import resolve
 from minilima.run.stages.verdicts import VERDICTS
 from minilima.run.views import every_view
+from tests.cli.test_commands import minilima
 from tests.report.runs import finished_run, plain_prompts
 
 TWO = "judges=[reference,chatgpt]"
@@ -169,6 +170,11 @@ def plan_of(config: Config) -> int | None:
     sources = resolve(config)
     guess = VERDICTS.requests(config, sources)
     return guess.requests if guess is not None else None
+
+
+def test_hydras_own_view_of_the_settings_understands_a_list_of_judges() -> None:
+    shown = minilima("--cfg", "job", "judge=[reference,cot]").stdout
+    assert "judges:\n- reference\n- cot\n" in shown
 
 
 def test_the_command_in_a_report_lists_judges_and_not_what_follows_from_them() -> None:
