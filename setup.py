@@ -17,8 +17,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["minilima", "minilima.*"]), "minilima.conf"],
-    package_dir={"minilima.conf": "conf"},
+    packages=[*find_packages(include=["minilima", "minilima.*"]), "minilima.conf", "minilima.docs"],
+    package_dir={"minilima.conf": "conf", "minilima.docs": "docs"},
     package_data={
         "minilima": [
             "data/*.json",
@@ -29,6 +29,7 @@ setup(
             "py.typed",
         ],
         "minilima.conf": ["**/*.yaml"],
+        "minilima.docs": ["**/*.md", "pictures/*.png"],
     },
     entry_points={"console_scripts": ["minilima=minilima.__main__:main"]},
     install_requires=[

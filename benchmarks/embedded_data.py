@@ -2,7 +2,7 @@
 
     python benchmarks/embedded_data.py --json benchmarks/results/embedded_data.json --page docs/explanation/embedded_data.md
 
-Runs `python -m minilima +experiment=embedded_200` (ten minutes or more on two cores; what is in the store is reused).
+Runs `minilima +experiment=embedded_200` (ten minutes or more on two cores; what is in the store is reused).
 `embedded_data_read.json` holds a person's marks of the rows that were read, by id, for one key of the data set: the first 50
 in its order. Made from other settings, the data set has another key, and no marks.
 """

@@ -3,7 +3,7 @@
 python benchmarks/judge_cards.py evaluators_leaderboard.csv outputs/judges/IDENTITY.json …
 
 The CSV is src/alpaca_eval/leaderboards/evaluators/evaluators_leaderboard.csv of tatsu-lab/alpaca_eval; the cards are those
-that `python -m minilima agreement` wrote. Their commands stand in them, without the folders of this machine. Cards that were
+that `minilima agreement` wrote. Their commands stand in them, without the folders of this machine. Cards that were
 measured before and are not given again stay as they are.
 """
 

@@ -30,6 +30,8 @@ PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parent
 """The checkout, or the site-packages that an installed wheel lies in."""
 CONSTRAINTS = ROOT / "constraints.txt"
+DOCS = next((folder for folder in (PACKAGE / "docs", ROOT / "docs") if (folder / "index.md").is_file()), ROOT / "docs")
+"""The documentation: within an installed package, beside it in a checkout."""
 
 
 def installed() -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from benchmarks import embedded_data
+from benchmarks import embedded_data, tour
 from minilima.cli.commands import build
 from minilima.config.sweep_grid import expand
 
@@ -20,8 +20,11 @@ _PLACEHOLDERS = {"overrides…", "…", "COMMAND"}
 
 
 def commands(page: Path) -> Iterator[str]:
-    """What is typed: lines of code blocks, and code in the text, that begin with `minilima` or `python -m minilima`."""
-    text = page.read_text(encoding="utf-8")
+    """What is typed: lines of code blocks, and code in the text, that begin with `minilima` or `python -m minilima`.
+
+    Blocks of text are what commands printed.
+    """
+    text = re.sub(r"^```text\n.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     blocks = re.findall(r"^```(?:\w*)[^\n]*\n(.*?)^```", text, flags=re.M | re.S)
     typed = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     typed += re.findall(r"`((?:python -m )?minilima [^`\n]*)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
@@ -88,6 +91,38 @@ def test_every_page_is_in_the_navigation() -> None:
     assert shown == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}, (
         "add the page to nav in mkdocs.yml"
     )
+
+
+def _linked(page: Path) -> set[Path]:
+    """The files of this repository that a page links to."""
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    return {(page.parent / target).resolve() for target in targets if "://" not in target}
+
+
+@pytest.mark.parametrize("start", ["README.md", "docs/index.md"])
+def test_every_page_and_picture_can_be_reached_by_links(start: str) -> None:
+    reached, ahead = set[Path](), [ROOT / start]
+    while ahead:
+        page = ahead.pop()
+        new = _linked(page) - reached
+        reached |= new
+        ahead += [target for target in new if target.suffix == ".md"]
+    files = {path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".png")}
+    assert files - reached - {ROOT / start} == set()
+
+
+def test_sample_output_in_the_documentation_is_what_the_commands_printed() -> None:
+    printed = json.loads((ROOT / "benchmarks" / "results" / "tour.json").read_text())["printed"]
+    pages = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    assert {name for text in pages.values() for _, name, _ in tour.MARK.findall(text)} == set(printed)
+    other = [str(page) for page, text in pages.items() if tour.fill(text, printed) != text]
+    assert other == [], "python benchmarks/tour.py writes them"
+    assert not any("/tmp" in text or "/home" in text for text in printed.values()), "a page names no folder of a machine"
+
+
+def test_pictures_are_those_that_the_tour_takes_and_small() -> None:
+    pictures = {path.stem: path.stat().st_size for path in tour.PICTURES.iterdir()}
+    assert set(pictures) == set(tour.SHOTS) and max(pictures.values()) < 80_000
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

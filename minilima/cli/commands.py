@@ -4,8 +4,10 @@ minilima VERB words and options ─> the verb's parser ─> the verb's handle(�
 minilima words and options      ─> the same for `run`
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from minilima import __version__, console
@@ -13,7 +15,7 @@ from minilima.cli import agreement, chat, compare, completion, doctor, export, f
 from minilima.cli.mistakes import unknown_word
 from minilima.cli.options import PROGRAM, Parser, own_folder
 from minilima.config.groups import CONF, groups
-from minilima.environment import ROOT
+from minilima.environment import DOCS
 
 _MODULES = (run, plan, init, doctor, compare, view, chat, serve, export, store, agreement, score, fetch, completion)
 
@@ -91,10 +93,15 @@ def overview() -> str:
     return "\n".join(lines)
 
 
+def _near(path: Path) -> str:
+    """A path as it is typed from here."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def _where_settings_are() -> list[str]:
-    """The files that explain settings, of those that are there: an installed package has conf/ without docs/."""
-    if (ROOT / "docs" / "reference" / "settings.md").is_file():
-        return [
-            "Every setting with its meaning, unit, range and default: docs/reference/settings.md, and conf/<group>/<option>.yaml."
-        ]
-    return [f"Every option with its settings, each explained: {CONF}/<group>/<option>.yaml"]
+    """The files that explain settings; an installed package has docs/ and conf/ within it."""
+    return [
+        f"Every setting with its meaning, unit, range and default: {_near(DOCS / 'reference' / 'settings.md')}",
+        f"Guides, a tutorial and a glossary: {_near(DOCS / 'index.md')}",
+        f"Every option, its lines explained: {_near(CONF)}/<group>/<option>.yaml",
+    ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima import console
+from minilima.cli.options import plain_line
 from minilima.cli.sweep_folder import Entry, forget, is_done, outcome, searched, write_sweep
 from minilima.cli.sweep_points import run_point, watched
 from minilima.config.compose import composing, searchpath
@@ -81,6 +82,8 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
     entries = [outcome(folder, entry, ended=ended) for entry in entries or searched(folder, sweep.varied)]
     write_sweep(folder, entries, **details)
     _show(folder, sweep, entries, command, stopped)
+    if any(entry.win_rate for entry in entries):
+        console.say_raw(f"Report: {_report(folder, plain_line('-m', *arguments, config_dir=config_dir))}")
     return 130 if stopped == _CTRL_C else int(bool(stopped) or any(entry.status != "done" for entry in entries))
 
 
@@ -183,7 +186,6 @@ def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, st
         console.say_raw(f"Compare: minilima compare {shlex.quote(str(folder))}")
         if line := show_workspace(sweep.base.tracking, folder.name, sweep.varied):
             console.say(line)
-        console.say_raw(f"Report: {_report(folder, command)}")
 
 
 def _report(folder: Path, command: str) -> str:

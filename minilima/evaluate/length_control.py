@@ -145,7 +145,7 @@ def minimal_length_controlled(run: Run, *, refits: int = REFITS) -> LengthContro
         value=_predict(weights, rows),
         interval=_interval(rows, None, MINIMAL_STRENGTH, _predict(weights, rows), refits),
         weights=weights,
-        how="minimal form, without AlpacaEval's tables; see docs/explanation/statistics.md",
+        how="minimal form, without AlpacaEval's tables",
     )
 
 

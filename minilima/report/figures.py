@@ -251,6 +251,8 @@ def loss_curves(groups: Sequence[Series]) -> "Figure":
         axes.set_xlabel("optimiser step (log axis)")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.xaxis.set_minor_formatter(lambda value, _: "")
+    else:
+        axes.locator_params(axis="x", integer=True, nbins=6)
     _legend(figure, axes, groups, lines=True)
     return figure
 
