@@ -23,6 +23,7 @@ RUN python3 -m venv /venv
 COPY constraints.txt setup.py README.md ./
 COPY minilima minilima
 COPY conf conf
+COPY docs docs
 # torch first: the build of DeepSpeed asks for it.
 RUN pip install "$TORCH" && pip install -c constraints.txt . && minilima fetch
 # What a run writes belongs to whoever mounts the folder: docker run --user "$(id -u):$(id -g)" …

@@ -29,7 +29,7 @@ setup(
             "py.typed",
         ],
         "minilima.conf": ["**/*.yaml"],
-        "minilima.docs": ["**/*.md", "pictures/*.png"],
+        "minilima.docs": ["**/*.md", "pictures/*.png", "notebooks/runs.*"],
     },
     entry_points={"console_scripts": ["minilima=minilima.__main__:main"]},
     install_requires=[
