@@ -2,7 +2,9 @@
 
     python benchmarks/client.py --json benchmarks/results/client.json
 
-The ideal is requests / concurrency x latency. CPU and memory are those of the client's process; the server has its own.
+The client runs on one core. Two cases: 2,000 requests, 64 in flight; and 10,000 requests, 512 in flight. The ideal is
+requests / concurrency x latency. CPU and memory are those of the client's process; the server has its own, on the other cores
+where there are any.
 """
 
 import math
@@ -22,42 +24,59 @@ from minilima.models.chat import Request, Sampling, ask
 from minilima.models.endpoint import connect
 from tests.server import VALID_KEY
 
-REQUESTS, CONCURRENCY, LATENCY = 2000, 64, 0.2
+CASES = {"": (2000, 64), "large_": (10_000, 512)}
+"""Requests, and how many in flight at once, by what their figures begin with."""
+LATENCY = 0.2
+_ROOT = Path(__file__).parent.parent
+
+
+def measure(address: str, requests: int, concurrency: int) -> dict[str, tuple[float | None, str]]:
+    """Sends them all, and asks for all again, which sends none."""
+    text = "Write eight new tasks in the manner of these. " * 30
+    sampling = Sampling(temperature=0.7, max_tokens=512)
+    asked = [Request(messages=ask(f"{n}. {text}"), sampling=sampling) for n in range(requests)]
+    with tempfile.TemporaryDirectory() as folder:
+        budget = BudgetConfig(tokens=10**9)
+        endpoint = EndpointConfig(base_url=address, api_key_env="BENCHMARK_KEY", concurrency=concurrency, budget=budget)
+        model = connect("model", "writer-small", endpoint, Path(folder) / "replies.sqlite", "benchmark")
+        started, cpu = time.monotonic(), time.process_time()
+        replies = model.reply_many(asked)
+        wall, cpu = time.monotonic() - started, time.process_time() - cpu
+        assert all(reply.text for reply in replies) and model.usage.calls == requests
+        started = time.monotonic()
+        model.reply_many(asked)
+        again = time.monotonic() - started
+    ideal = math.ceil(requests / concurrency) * LATENCY
+    return {
+        "wall": (round(wall, 2), "seconds"),
+        "of_ideal": (round(wall / ideal, 3), "times"),
+        "cpu_per_request": (round(1000 * cpu / requests, 3), "milliseconds"),
+        "peak_memory": (round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), "MiB"),
+        "all_from_cache": (round(again, 3), "seconds"),
+        "requests": (requests, "requests"),
+        "concurrency": (concurrency, "requests"),
+        "ideal_seconds": (round(ideal, 2), "seconds"),
+    }
 
 
 def main() -> None:
     chosen = parser(__doc__).parse_args()
     os.environ["BENCHMARK_KEY"] = VALID_KEY
+    ours, *others = sorted(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
     command = [sys.executable, "-m", "tests.server", "--latency", str(LATENCY)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_ROOT)
+    os.sched_setaffinity(server.pid, others or [ours])
     assert server.stdout is not None
     address = server.stdout.readline().strip()
-    text = "Write eight new tasks in the manner of these. " * 30
-    requests = [
-        Request(messages=ask(f"{n}. {text}"), sampling=Sampling(temperature=0.7, max_tokens=512)) for n in range(REQUESTS)
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        budget = BudgetConfig(tokens=10**9)
-        endpoint = EndpointConfig(base_url=address, api_key_env="BENCHMARK_KEY", concurrency=CONCURRENCY, budget=budget)
-        model = connect("model", "writer-small", endpoint, Path(folder) / "replies.sqlite", "benchmark")
-        started, cpu = time.monotonic(), time.process_time()
-        replies = model.reply_many(requests)
-        wall, cpu = time.monotonic() - started, time.process_time() - cpu
-        assert all(reply.text for reply in replies) and model.usage.calls == REQUESTS
-        started = time.monotonic()
-        model.reply_many(requests)
-        again = time.monotonic() - started
-    server.kill()
-    ideal = math.ceil(REQUESTS / CONCURRENCY) * LATENCY
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    figures: dict[str, tuple[float | None, str]] = {
-        "wall": (round(wall, 2), "seconds"),
-        "of_ideal": (round(wall / ideal, 3), "times"),
-        "cpu_per_request": (round(1000 * cpu / REQUESTS, 2), "milliseconds"),
-        "peak_memory": (round(peak), "MiB"),
-        "all_from_cache": (round(again, 3), "seconds"),
-    }
-    publish(figures, chosen.json, requests=REQUESTS, concurrency=CONCURRENCY, latency_seconds=LATENCY, ideal_seconds=ideal)
+    figures: dict[str, tuple[float | None, str]] = {}
+    try:
+        for name, (requests, concurrency) in CASES.items():
+            os.sched_setaffinity(0, [ours])
+            figures |= {f"{name}{figure}": value for figure, value in measure(address, requests, concurrency).items()}
+    finally:
+        server.kill()
+    publish(figures, chosen.json, latency_seconds=LATENCY, load_average_before=round(load, 1))
 
 
 if __name__ == "__main__":

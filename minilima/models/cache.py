@@ -6,7 +6,7 @@ sample's number; the address of the endpoint, time-outs and retries are left out
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ class CachedModel:
 
     def _store(self, key: str, reply: Reply) -> None:
         if (reply.text.strip() or reply.logprobs or reply.reasoning) and reply.finish not in ("content_filter", FAILED):
-            values = {name: value for name, value in asdict(reply).items() if name not in ("faults", "key")}
+            values = {name: value for name, value in vars(reply).items() if name not in ("faults", "key")}
             if values["reasoning"] is None:
                 del values["reasoning"]
             row = (key, json.dumps(values, ensure_ascii=False))

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from minilima.errors import MinilimaError
@@ -55,7 +55,9 @@ class Request:
 
     def key(self, model: str) -> str:
         """sha256 over the model's name and all that can change the reply."""
-        return sha256_text(canonical_json({"model": model, **asdict(self)}))
+        # Not asdict, which copies every value: a tenth of what a request takes.
+        messages, sampling = [vars(message) for message in self.messages], vars(self.sampling)
+        return sha256_text(canonical_json({"model": model, **vars(self), "messages": messages, "sampling": sampling}))
 
 
 @dataclass(frozen=True, kw_only=True)

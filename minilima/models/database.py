@@ -47,8 +47,10 @@ class Database(sqlite3.Connection):
         Raises:
             MinilimaError: the file is damaged, locked, not writable, or the disk is full.
         """
-        with self._explained():
+        try:  # not `_explained`: it takes as long as a small query
             return super().execute(sql, parameters)
+        except sqlite3.Error as error:
+            raise unusable(self.file, error) from None
 
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
         """As sqlite3's; raises what `execute` raises."""

@@ -1,0 +1,95 @@
+"""What goes over the wire is what openai's own client would send, and what comes back raises what it would raise."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import openai
+import pytest
+
+from minilima.config.schema import EndpointConfig
+from minilima.models.wire import Wire
+
+BODY = {"model": "m", "messages": [{"role": "user", "content": "Grüße, \u4f60"}], "temperature": 0.5}
+_OF_OPENAI_ALONE = {"x-stainless-retry-count", "x-stainless-read-timeout"}
+"""Telemetry of the client's own retries, which are switched off."""
+
+
+def sent_by(send: Callable[[str], Coroutine[Any, Any, object]], reply: bytes) -> tuple[str, dict[str, str], Any]:
+    """Request line, headers and body of one request, which gets `reply`."""
+    seen: list[tuple[str, dict[str, str], Any]] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        seen.append((first, headers, json.loads(await reader.readexactly(int(headers["content-length"])))))
+        writer.write(reply)
+        await writer.drain()
+        writer.close()
+
+    async def go() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            await send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+
+    asyncio.run(go())
+    return seen[0]
+
+
+def endpoint(address: str) -> EndpointConfig:
+    return EndpointConfig(base_url=address, api_key_env="WIRE_KEY")
+
+
+def http(status: str, body: bytes, more: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def post(address: str) -> str:
+    async with Wire(endpoint(address)) as wire:
+        return await wire.post("/chat/completions", BODY)
+
+
+def test_it_sends_what_openai_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WIRE_KEY", "secret")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    reply = http("200 OK", b"{}")
+
+    async def by_openai(address: str) -> str:
+        http_client = openai.DefaultAioHttpClient()
+        query = {"api-version": "1"}
+        async with openai.AsyncOpenAI(api_key="secret", base_url=address, default_query=query, http_client=http_client) as client:
+            return await client.post("/chat/completions", body=BODY, cast_to=str)
+
+    theirs, ours = sent_by(by_openai, reply), sent_by(lambda address: post(f"{address}?api-version=1"), reply)
+    assert ours[0] == theirs[0] == "POST /v1/chat/completions?api-version=1 HTTP/1.1" and ours[2] == theirs[2] == BODY
+    assert ours[1]["authorization"] == "Bearer secret" and ours[1]["openai-organization"] == "org-1"
+    differ = {name for name in {*ours[1], *theirs[1]} if ours[1].get(name) != theirs[1].get(name)}
+    assert differ <= {*_OF_OPENAI_ALONE, "host"}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(429, openai.RateLimitError), (503, openai.InternalServerError), (404, openai.APIStatusError), (304, openai.APIStatusError)],
+)
+def test_a_refusal_is_openais_error_with_the_servers_words(status: int, kind: type[openai.APIStatusError]) -> None:
+    body = b'{"error": {"message": "no", "code": "c1"}}'
+    if status == 304:  # has no body
+        body = b""
+    caught: list[openai.APIStatusError] = []
+
+    async def refused(address: str) -> None:
+        try:
+            await post(address)
+        except openai.APIStatusError as error:
+            caught.append(error)
+
+    sent_by(refused, http(f"{status} No", body, "Retry-After: 7\r\n"))
+    (error,) = caught
+    assert isinstance(error, kind) and error.status_code == status and error.response.headers["retry-after"] == "7"
+    assert status == 304 or (error.body == {"message": "no", "code": "c1"} and error.code == "c1")
+
+
+def test_no_answer_is_a_connection_error_with_its_cause() -> None:
+    with pytest.raises(openai.APIConnectionError) as caught:
+        asyncio.run(post("http://127.0.0.1:9/v1"))
+    assert caught.value.__cause__ is not None
