@@ -20,13 +20,13 @@ def write_model(run: str, folder: str, *, adapter: bool, gguf: str | None, repos
     notes: list[str] = []
 
     def as_gguf(aside: Path) -> None:
-        from minilima.report.gguf import compare_answers, modelfile, write_gguf
+        from minilima.report.gguf import compare_predictions, modelfile, write_gguf
 
         assert gguf is not None
         file = aside / f"model-{gguf}.gguf"
         text = modelfile(aside, file.name, context_tokens(read_config(aside)))
         write_gguf(aside, gguf, file)
-        notes.append(f"{file.name} was read back: {compare_answers(aside, file, gguf)}.")
+        notes.append(f"{file.name} was read back: {compare_predictions(aside, file, gguf)}.")
         (aside / "Modelfile").write_text(text, encoding="utf-8")
 
     if gguf is not None:

@@ -109,15 +109,17 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         return ([self.prefix_token_id], ids) if ids[0] != self.prefix_token_id else (ids[:1], ids[1:])
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        return self._likely([request.args for request in requests])
+
+    def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
+        return self._likely([texts for texts, _given, _asked in requests])
+
+    def _likely(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """How likely each continuation is after its text, from the cache where it is there."""
         sampling = Sampling(temperature=0.0, max_tokens=0)
-        asked = [
-            Request(messages=continue_text(request.args[0]), prefill=request.args[1], sampling=sampling) for request in requests
-        ]
+        asked = [Request(messages=continue_text(text), prefill=continuation, sampling=sampling) for text, continuation in pairs]
         replies = self.likelihoods.reply_many(asked, counted(self._on_progress, len(asked), "continuations"))
         return [Likelihoods.read(reply) for reply in replies]
-
-    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
-        raise NotImplementedError  # loglikelihood does not pass here
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
         raise MinilimaError(

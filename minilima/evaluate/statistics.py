@@ -5,7 +5,7 @@ one reference answer. Intervals are percentile bootstrap intervals over prompts 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -78,13 +78,15 @@ def win_rate(preferences: Sequence[float | None], weights: Sequence[float | None
     if not pairs:
         return None
     read, often = np.array(pairs, dtype=np.float64).T
-    points = (read - 1) * 100
+    wins = read - 1
     # A weighted mean has the spread of its linear part (Cochran 1977, section 6.3).
     even = bool((often == 1).all())
-    linear = points if even else often / often.mean() * (points - (often * points).sum() / often.sum())
-    spread = float(linear.std(ddof=1) / np.sqrt(len(points))) if len(points) > 1 else float("nan")
+    linear = wins if even else often / often.mean() * (wins - (often * wins).sum() / often.sum())
+    spread = float(np.sqrt(linear.var(ddof=1)) / np.sqrt(len(wins)) * 100) if len(wins) > 1 else float("nan")
+    # alpaca_eval takes 100 times the mean, not the mean of 100 times each: so the last digit is its own too.
+    value = float((often * wins).sum() / often.sum() * 100)
     return WinRate(
-        win_rate=_bootstrap_ratio(often * points, often),
+        win_rate=replace(_bootstrap_ratio(often * wins * 100, often), value=value),
         standard_error=spread,
         wins=int((read > TIE).sum()),
         losses=int((read < TIE).sum()),

