@@ -17,7 +17,7 @@ _JUDGE = (*_ENDPOINT, "minilima/evaluate", "minilima/prompts/judge")
 _WHOLE = ("minilima", "conf")
 MEASURES: Mapping[str, tuple[str, ...]] = {
     "cache": (*_JUDGE, "minilima/run", "minilima/store"),
-    "chaos": _WHOLE,
+    "chaos": ("benchmarks/chaos_case.py", *_WHOLE),
     "classification": (*_LOCAL, "minilima/generate/classification.py", "minilima/data"),
     "client": _ENDPOINT,
     "dedupe": ("minilima/generate/near_duplicates.py", "minilima/rouge.py"),
@@ -32,6 +32,7 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
     "servers": (*_JUDGE, "minilima/generate", "minilima/run"),
     "sft_throughput": ("minilima/train", "minilima/models"),
     "sweep": ("minilima/config", "minilima/run", "minilima/store", "minilima/pipeline.py"),
+    "tour": _WHOLE,
 }
 """Files and folders that each benchmark runs, beside itself; a new benchmark needs its line here."""
 
