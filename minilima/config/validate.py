@@ -9,7 +9,9 @@ from minilima.config.settings import settings
 from minilima.environment import PACKAGE
 from minilima.errors import MinilimaError, options
 
-_NAME = "made of letters, digits, '.', '_' and '-': it names a folder"
+_NAME_BYTES = 200
+"""A folder's name has at most 255, and a key is added."""
+_NAME = f"at most {_NAME_BYTES} letters, digits, '.', '_' and '-': it names a folder"
 _JUDGE_PROMPTS = PACKAGE / "prompts" / "judge"
 
 
@@ -40,7 +42,7 @@ def check_ranges(config: Config) -> None:
             "DeepSpeed cannot divide weights in 4 bits.",
             "A quantised model fits on fewer GPUs: choose compute=auto, or compute=zero2 for the adapters' states.",
         )
-    if not re.fullmatch(r"[\w.-]+", config.name):
+    if not re.fullmatch(r"[\w.-]+", config.name) or len(config.name.encode()) > _NAME_BYTES:
         raise _out_of_range("name", config.name, _NAME)
 
 

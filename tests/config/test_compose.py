@@ -70,6 +70,7 @@ def test_the_command_line_wins_over_the_experiment_which_wins_over_the_group() -
         ("dataset.size=0", ["dataset.size", "at least 1"]),
         ("eval.top_p=1.5", ["eval.top_p", "between 0 and 1"]),
         ("name=../x", ["name", "folder"]),
+        (f"name={'n' * 201}", ["name", "at most 200"]),
         ("judge.prompt=chose", ["judge.prompt", "choose", "weigh"]),
         ("judge.min_coverage=90", ["judge.min_coverage", "between 0 and 1"]),
         ("sft.quantise=nf4", ["sft=lora"]),
