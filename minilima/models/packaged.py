@@ -63,6 +63,8 @@ class PackagedModel:
     """Name and sha256 of that file."""
     context_tokens: int | None
     """Longest conversation of a language model."""
+    tokens: tuple[int, ...]
+    """What its tokenizer makes of `convert.PROBE`, special tokens included; empty for what is no language model."""
     tied: bool
     """Whether input and output embeddings are one matrix that the file holds twice, in two precisions."""
     with_install: bool
@@ -90,6 +92,7 @@ def _model(entry: dict[str, Any]) -> PackagedModel:
         parts=members("parts"),
         joined=(joined[0], joined[1]) if joined else None,
         context_tokens=entry.get("context_tokens"),
+        tokens=tuple(entry.get("tokens", ())),
         tied=entry.get("tied", False),
         with_install=entry.get("with_install", False),
         terms=Terms(name=terms[0], address=terms[1], file=terms[2]) if terms else None,

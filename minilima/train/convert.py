@@ -8,28 +8,39 @@ from pathlib import Path
 
 import gguf
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from minilima.errors import MinilimaError
 from minilima.formats.files import DATA
 from minilima.formats.records import OnProgress, Progress
 from minilima.models.packaged import PACKAGED, fetch
 from minilima.models.tokenizer import load_tokenizer
 from minilima.store.job import Job, Outcome
 
+PROBE = "The capital of France is Paris.  Äpfel, 你好! \n\n1. x = 12345"
+"""Words, a run of spaces, scripts, an empty line and digits: where one tokenizer differs from another, it does so here."""
+
 
 def build_base(job: Job, on_progress: OnProgress) -> Outcome:
-    """Writes model.safetensors, config.json, the tokenizer and its chat template."""
+    """Writes model.safetensors, config.json, the tokenizer and its chat template.
+
+    Raises:
+        MinilimaError: this version of transformers reads another tokenizer out of the file than the model was trained with.
+    """
     on_progress(Progress(done=0, total=2, unit="steps", note="fetching"))
     name = job.sources.converted(job.role).location
     file = next(fetch(name).glob("*.gguf"))
     on_progress(Progress(done=1, total=2, unit="steps", note="unpacking the weights"))
     with _read_once():
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        check_tokenizer(tokenizer, name)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16)
-        _clear_quantisation_marks(model)
-        if PACKAGED[name].tied:
-            _tie(model)
-        model.save_pretrained(job.work)
-        _save_tokenizer(file, model.config.eos_token_id, job.work)
+    _clear_quantisation_marks(model)
+    if PACKAGED[name].tied:
+        _tie(model)
+    model.save_pretrained(job.work)
+    _save_tokenizer(tokenizer, model.config.eos_token_id, job.work)
     _save_licence(name, file.parent, job.work)
     return Outcome(metrics={"parameters": model.num_parameters()})
 
@@ -72,8 +83,24 @@ def _clear_quantisation_marks(model: torch.nn.Module) -> None:
     model.is_quantized = False  # type: ignore[assignment]
 
 
-def _save_tokenizer(file: Path, end_of_turn: int, folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuses a tokenizer that cuts the probe otherwise than the packaged model's own: its answers would be nonsense, and
+    every figure with them.
+
+    Raises:
+        MinilimaError: names the version of transformers that read it.
+    """
+    tokens = tuple(tokenizer(PROBE)["input_ids"])
+    if tokens != PACKAGED[name].tokens:
+        raise MinilimaError(
+            f"transformers {transformers.__version__} reads the tokenizer of {name} wrongly.",
+            f"It makes {len(tokens)} tokens of a text of which the model's own makes {len(PACKAGED[name].tokens)}, "
+            f"or other ones: {tokens[:6]} where {PACKAGED[name].tokens[:6]} are expected.",
+            "Install transformers 5.23 (pip install 'transformers>=5.23'), or use the model from the hub: model.hub=owner/name.",
+        )
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, end_of_turn: int, folder: Path) -> None:
     # transformers 5.17 takes the first token of a turn for the last.
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end_of_turn)
     tokenizer.save_pretrained(folder)

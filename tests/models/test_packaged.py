@@ -13,6 +13,7 @@ import pytest
 from minilima.errors import MinilimaError
 from minilima.models import packaged
 from minilima.models.packaged import PACKAGED, PackagedModel
+from minilima.models.tokenizer import load_tokenizer
 
 PIECES = {"tiny-part1==1.0": b"first ", "tiny-part2==1.0": b"second"}
 
@@ -121,3 +122,16 @@ def test_the_catalogue_is_that_of_the_recorded_hashes() -> None:
     numbers = [part.requirement.partition("part")[2] for part in PACKAGED["qwen2_5_coder_1_5b"].parts]
     assert numbers == [f"{number}==0.2.0" for number in range(1, 23)]
     assert [name for name, entry in PACKAGED.items() if entry.with_install] == ["smollm2_135m", "all_minilm_l6_v2"]
+
+
+def test_a_tokenizer_that_cuts_words_otherwise_than_the_model_is_used_to_is_refused(tiny_model: Path) -> None:
+    """transformers 5.17 makes 34 tokens of the probe with Gemma's file, without a BOS; 5.23 makes the model's own 28."""
+    from minilima.train.convert import check_tokenizer
+
+    with pytest.raises(MinilimaError, match="reads the tokenizer of gemma3_270m wrongly") as refusal:
+        check_tokenizer(load_tokenizer(str(tiny_model)), "gemma3_270m")
+    assert "makes 28" in str(refusal.value) and "5.23" in str(refusal.value)
+
+
+def test_every_packaged_language_model_has_its_tokens() -> None:
+    assert all(bool(model.tokens) == (model.context_tokens is not None) for model in PACKAGED.values())
