@@ -11,6 +11,7 @@ from typing import Any
 
 from minilima.formats.broken import BrokenRowError
 from minilima.formats.records import EvalPrompt, shown_turns
+from minilima.formats.tasks import UNSEEN
 
 ID_COLUMNS = ("id", "question_id", "prompt_id", "uid")
 """Where such files have the id, ours first."""
@@ -18,7 +19,12 @@ _TURNS, _REFERENCES = ("turns", "prompt"), ("references", "reference")
 
 
 def is_conversation(row: Mapping[str, Any]) -> bool:
-    """Whether the row says its prompt turn by turn, or under a benchmark's name for it."""
+    """Whether the row says its prompt turn by turn."""
+    return row.get("instruction") is None and (row.get("turns") is not None or isinstance(row.get("prompt"), list))
+
+
+def is_named_otherwise(row: Mapping[str, Any]) -> bool:
+    """Whether the row has a benchmark's name for its prompt, so that its id and its reference answer may have one too."""
     return row.get("instruction") is None and any(row.get(name) is not None for name in _TURNS)
 
 
@@ -28,6 +34,10 @@ def conversation(identity: str, row: Mapping[str, Any], **shared: Any) -> EvalPr
     Raises:
         BrokenRowError: a turn or a reference answer is no text, or there are more references than turns.
     """
+    if carried := [name for name in (*UNSEEN, "input", "context") if row.get(name)]:
+        raise BrokenRowError(
+            f"has the column {carried[0]}, which is not understood here", "Without it the model would be asked something else."
+        )
     turns = _texts(row, next(name for name in _TURNS if row.get(name) is not None))
     if not turns or not all(text.strip() for text in turns):
         raise BrokenRowError("has an empty turn", "Each turn is what the user says next; leave the row out if there is nothing.")
@@ -41,6 +51,21 @@ def conversation(identity: str, row: Mapping[str, Any], **shared: Any) -> EvalPr
             raise BrokenRowError("has no proper output", "It must be a text, or left out.")
         return EvalPrompt(id=identity, instruction=turns[0], output=output or None, **shared)
     return EvalPrompt(id=identity, instruction=shown_turns(turns), turns=tuple(turns), references=tuple(references), **shared)
+
+
+def reference_of(row: Mapping[str, Any]) -> str | None:
+    """The reference answer of a row of one turn under a benchmark's name for it.
+
+    Raises:
+        BrokenRowError: it is no text, or there are several.
+    """
+    name = next((name for name in _REFERENCES if row.get(name)), None) if is_named_otherwise(row) else None
+    if name is None:
+        return None
+    references = _texts(row, name)
+    if len(references) > 1:
+        raise BrokenRowError(f"has {len(references)} {name} and 1 turns", "There is one reference answer a turn.")
+    return references[0] or None
 
 
 def criteria_of(row: Mapping[str, Any]) -> str | None:

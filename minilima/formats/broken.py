@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
-from minilima.formats.tables import SHOWN, BrokenLine
+from minilima.formats.tables import SHOWN, BrokenLine, place
 
 
 class BrokenRowError(ValueError):
@@ -56,10 +56,13 @@ def as_object(row: object) -> dict[str, Any]:
 
 
 def broken_rows(path: Path, rows: Sequence[tuple[int, BrokenRowError]], *, unit: str, fix: str) -> MinilimaError:
-    """The error that names the broken rows of a file."""
+    """The error that names the broken rows of a file; of several files, the file of each."""
+    placed = [(place(path, number), broken) for number, broken in rows[:SHOWN]]
     if len(rows) == 1:
-        ((number, broken),) = rows
-        return MinilimaError(f"{unit} {number} of {path} {broken.what}.", broken.why, fix)
-    few = " ".join(f"{unit} {number} {broken.what}." for number, broken in rows[:SHOWN])
+        (((file, number), broken),) = placed
+        return MinilimaError(f"{unit} {number} of {file} {broken.what}.", broken.why, fix)
+    few = " ".join(
+        f"{unit} {number}{'' if file == path else f' of {file.name}'} {broken.what}." for (file, number), broken in placed
+    )
     whys = list(dict.fromkeys(broken.why for _, broken in rows[:SHOWN]))
     return MinilimaError(f"{len(rows):,} {unit.lower()}s of {path} cannot be used. {few}", " ".join(whys[:2]), fix)

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
-from minilima.formats.benchmark_prompts import ID_COLUMNS, conversation, criteria_of, is_conversation
+from minilima.formats.benchmark_prompts import (
+    ID_COLUMNS,
+    conversation,
+    criteria_of,
+    is_conversation,
+    is_named_otherwise,
+    reference_of,
+)
 from minilima.formats.broken import BrokenRowError, BrokenRows, as_object
 from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import Answer, EvalPrompt
@@ -53,7 +60,12 @@ def _prompts_of(number: int, row: dict[str, Any], *, has_ids: bool) -> list[Eval
     if is_conversation(row):
         return [conversation(identity, row, **shared)]
     return [
-        EvalPrompt(id=identity if part == 1 else f"{identity}.{part}", instruction=task.text, output=task.output, **shared)
+        EvalPrompt(
+            id=identity if part == 1 else f"{identity}.{part}",
+            instruction=task.text,
+            output=task.output or reference_of(row) or task.output,
+            **shared,
+        )
         for part, task in enumerate(read_row(row), start=1)
     ]
 
@@ -64,7 +76,7 @@ def _has_id(row: Mapping[str, Any]) -> bool:
 
 def _named(row: Mapping[str, Any]) -> object:
     """A row's id; benchmarks that come as conversations have it under names of their own."""
-    names = ID_COLUMNS if is_conversation(row) else ID_COLUMNS[:1]
+    names = ID_COLUMNS if is_named_otherwise(row) else ID_COLUMNS[:1]
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 

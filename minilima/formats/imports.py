@@ -13,15 +13,18 @@ from pathlib import Path
 
 from minilima.errors import MinilimaError
 from minilima.formats.broken import BrokenRowError, as_object, broken_rows
+from minilima.formats.layouts import TURNS, as_turns, recognised
 from minilima.formats.llamafactory import Layout
+from minilima.formats.meaning import LATER_REASONS, check_keys, left_out
 from minilima.formats.oasst import conversations, holds_trees
 from minilima.formats.preferred import BAD, chosen_side, has_sides, is_bad
 from minilima.formats.records import Example, Rejected
-from minilima.formats.rows import UNANSWERED, Row, alpaca, check_keys, conversation, left_out, recognised, worked
+from minilima.formats.row import Row
+from minilima.formats.rows import UNANSWERED, alpaca, conversation, worked
 from minilima.formats.tables import BrokenLine, scan_rows
-from minilima.formats.tasks import USED, read_row
+from minilima.formats.tasks import read_row
 
-_LISTS = ("messages", "conversations", "history", "instances")
+_LISTS = (*TURNS, "history", "instances", "prompt", "completion", "chosen", "rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,11 @@ class Imported:
     def as_before(self) -> bool:
         """Whether the second version of this reader would have given the same."""
         return all(item.reason == UNANSWERED for item in self.rejected)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether answers are left out that the third version learned."""
+        return any(item.reason in LATER_REASONS for item in self.rejected)
 
 
 def uses_context(path: Path) -> bool:
@@ -93,7 +101,7 @@ def read_file(path: Path, layout: Layout | None = None, reading: Reading | None 
     broken = _Broken(path=path)
     for row, values in rows:
         try:
-            made, left = _examples(_renamed(row, values, reading), layout, reading)
+            made, left = _examples(renamed(row, values, reading), layout, reading)
         except BrokenRowError as error:
             broken.rows.append((row, error))
             continue
@@ -126,9 +134,9 @@ def read_tasks(path: Path, reading: Reading | None = None) -> GivenTasks:
     reading = reading or Reading()
     tasks: list[tuple[str, str, str]] = []
     broken = _Broken(path=path)
-    for row, values in _numbered(path):
+    for row, values in numbered(path):
         try:
-            read = read_row(_renamed(row, values, reading).values)
+            read = read_row(renamed(row, values, reading).values)
         except BrokenRowError as error:
             broken.rows.append((row, error))
             continue
@@ -142,12 +150,6 @@ def read_tasks(path: Path, reading: Reading | None = None) -> GivenTasks:
     return GivenTasks(tasks=tasks, rejected=broken.rejected())
 
 
-def unused_columns(path: Path, reading: Reading) -> list[str]:
-    """The columns of a file with tasks that play no part in what is asked, in their order."""
-    used = {*USED, "id", *(column for _, column in reading.columns)}
-    return list(dict.fromkeys(str(name) for row in scan_rows(path) if isinstance(row, dict) for name in row if name not in used))
-
-
 def _conversations(path: Path, layout: Layout | None, reading: Reading) -> tuple[Sequence[tuple[Row, object]], list[Rejected]]:
     """The rows of a file; of trees of messages the best conversation of each, and what is beside it."""
     rows = scan_rows(path)
@@ -157,7 +159,8 @@ def _conversations(path: Path, layout: Layout | None, reading: Reading) -> tuple
     return [(_row(number, values), values) for number, values in made], rejected
 
 
-def _numbered(path: Path) -> Sequence[tuple[Row, object]]:
+def numbered(path: Path) -> Sequence[tuple[Row, object]]:
+    """The rows of a file, each with what stands there."""
     return [(_row(number, values), values) for number, values in enumerate(scan_rows(path), start=1)]
 
 
@@ -166,18 +169,22 @@ def _row(number: int, values: object) -> Row:
     return Row(number=number, values=values if isinstance(values, dict) else {}, line=line)
 
 
-def _renamed(row: Row, values: object, reading: Reading) -> Row:
-    """The row with the table's columns under the names that they have here."""
+def renamed(row: Row, values: object, reading: Reading) -> Row:
+    """The row with the table's columns under the names that they have here.
+
+    Raises:
+        BrokenRowError: no row can be read in it, or it lacks a column that a setting names.
+    """
     if isinstance(values, BrokenRowError):
         raise values
     values = as_object(values)
-    renamed = {name: _parsed_cell(name, value) for name, value in values.items()}
+    here = {name: _parsed_cell(name, value) for name, value in values.items()}
     for name, column in reading.columns:
         if column not in values:
             there = ", ".join(map(str, values))
             raise BrokenRowError(f"has no column {column}", f"data.columns.{name} names it; those that are there: {there}.")
-        renamed.pop(column, None)
-    return replace(row, values={**renamed, **{name: values[column] for name, column in reading.columns}})
+        here.pop(column, None)
+    return replace(row, values={**here, **{name: values[column] for name, column in reading.columns}})
 
 
 def _parsed_cell(name: str, value: object) -> object:
@@ -189,11 +196,13 @@ def _parsed_cell(name: str, value: object) -> object:
 
 
 def _examples(row: Row, layout: Layout | None, reading: Reading) -> tuple[list[Example], list[Rejected]]:
-    check_keys(row, row.values)
+    check_keys(row.values)
     if has_sides(row, layout):
         if not reading.chosen:
             raise BrokenRowError("holds a chosen and a rejected answer", "Import the better one of each with data.side=chosen.")
         row, layout = chosen_side(row, layout)
+    if layout is None:
+        row = replace(row, values=as_turns(row.values))
     if layout is None and "instances" in row.values and "output" not in row.values:
         made, left = worked(row)
     else:
@@ -206,7 +215,7 @@ def _examples(row: Row, layout: Layout | None, reading: Reading) -> tuple[list[E
             made, left = conversation(row, chosen, named=layout is not None)
         if is_bad(row, chosen):
             return [], [*_as_rejected(made, BAD), *left]
-    if reason := left_out(row, row.values):
+    if reason := left_out(row.values, turn=False):
         return [], [*_as_rejected(made, reason), *left]
     return made, left
 

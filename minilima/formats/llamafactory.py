@@ -132,7 +132,7 @@ def _data_file(listing: Path, name: str, file_name: object) -> Path:
         raise _refusal(
             listing, name, f"names a file outside its folder: {file_name}", f"Only files below {folder} are read, links included."
         )
-    if not path.is_file():
+    if not path.exists() or path == folder:
         raise _refusal(listing, name, f"names {file_name}, and there is no such file", f"It was looked for in {folder}.")
     return path
 

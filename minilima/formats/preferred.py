@@ -5,8 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from minilima.formats.llamafactory import Layout
-from minilima.formats.rows import Row, truth
+from minilima.formats.meaning import truth
+from minilima.formats.row import Row
 
+_ENDS = ("", "_response", "_answer", "_output", "_messages")
+BETTER = (*(f"chosen{end}" for end in _ENDS), "preferred_output")
+WORSE = (*(f"rejected{end}" for end in _ENDS), "non_preferred_output")
 BAD = "label_false"
 """Reason for rejecting an answer that is marked as a bad one (KTO)."""
 
@@ -14,24 +18,30 @@ BAD = "label_false"
 def is_bad(row: Row, layout: Layout) -> bool:
     """Whether the row's answer is one that should not be learnt."""
     if layout.kto_tag is not None:
-        return not truth(row, layout.kto_tag, row.values.get(layout.kto_tag))
-    label = row.values.get("label")  # without an entry only a plain false: numbers may be classes
+        return not truth(layout.kto_tag, row.values.get(layout.kto_tag))
+    label = row.values.get("label")
+    if layout.response == "completion" and label is not None:  # TRL's names, under which it is nothing else
+        return not truth("label", label)
+    # Without an entry only a plain false: numbers may be classes.
     return label is False or (isinstance(label, str) and label.lower() == "false")
 
 
 def has_sides(row: Row, layout: Layout | None) -> bool:
     """Whether the row holds two answers of which one is the better."""
-    return (layout is not None and layout.chosen is not None) or "chosen" in row.values or "rejected" in row.values
+    return (layout is not None and layout.chosen is not None) or any(name in row.values for name in (*BETTER, *WORSE))
 
 
 def chosen_side(row: Row, layout: Layout | None) -> tuple[Row, Layout | None]:
     """The row with its better answer as the only one, and the layout in which it now is."""
-    column = layout.chosen if layout is not None and layout.chosen is not None else "chosen"
-    other = layout.rejected if layout is not None and layout.rejected is not None else "rejected"
+    named = layout is not None and layout.chosen is not None
+    column = layout.chosen if layout is not None and named else next((name for name in BETTER if name in row.values), None)
+    other = {layout.rejected} if layout is not None and named else {name for name in WORSE if name in row.values}
+    if column is None:  # the answer itself is the better one
+        return replace(row, values={name: value for name, value in row.values.items() if name not in other}), layout
     better = row.values.get(column)
     if isinstance(better, Mapping):
         better = [better]
-    values = {name: value for name, value in row.values.items() if name not in (column, other)}
+    values = {name: value for name, value in row.values.items() if name not in (column, *other)}
     if not isinstance(better, str | list) or not better:
         raise row.broken(f"has no proper {column}", "It must be a text, a turn or a list of turns.")
     messages = layout.messages if layout is not None and layout.formatting != "alpaca" else None
@@ -59,9 +69,7 @@ def _with_answer(row: Row, values: dict[str, Any], better: str, layout: Layout |
         return replace(row, values={**values, str(layout.response): better}), layout
     if values.get("output") is not None:
         raise row.broken("has both an output and a chosen answer", "Which of them is meant is not known.")
-    if isinstance(begun := values.get("prompt"), str) and "instruction" not in values:
-        values["instruction"] = begun
-    elif isinstance(begun, list):
+    if isinstance(begun := values.get("prompt"), list):
         return chosen_side(replace(row, values={**values, "chosen": [_turn_like(begun, better)]}), layout)
     return replace(row, values={**values, "output": better}), None
 

@@ -1,29 +1,29 @@
 """Reads the rows of any table that people have: its first bytes say what it is, not its name.
 
-    gzip, zstd ─> unpacked ─> parquet, arrow ─> rows
-                          └─> text in UTF-8 or UTF-16 ─> JSON, JSONL, or by its name CSV and TSV ─> rows
-A folder is one that `datasets` saved (save_to_disk). Other encodings are never guessed: a wrong guess spoils texts in silence.
+    file, or all files of a folder, of a pattern, of a ZIP archive (shards.py)
+        gzip, zstd, bzip2, xz ─> unpacked ─> parquet, arrow ─> rows
+                                         └─> text in UTF-8 or UTF-16 ─> JSON, JSONL, or by its name CSV and TSV ─> rows
+Other encodings are never guessed: a wrong guess spoils texts in silence.
 """
 
 import csv
-import gzip
 import io
 import json
+import re
 import sys
-import zlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
 from minilima.formats.files import canonical_json, sha256_file, sha256_text
+from minilima.formats.packed import archived, unpacked
+from minilima.formats.shards import files_of
 
+_BLANKS = re.compile(r"\s*")
 SHOWN = 5
 """Broken lines that an error names."""
-_STATE = "state.json"
-"""What `datasets` writes beside the arrow files of a folder, with their names in their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,40 +62,45 @@ def scan_rows(path: Path) -> list[object]:
     Raises:
         MinilimaError: the table as a whole cannot be read.
     """
-    if path.is_dir():
-        return [row for file in _arrow_files(path) for row in _arrow(file, file.read_bytes())]
-    try:
-        content = _unpacked(path, path.read_bytes())
-    except OSError as error:
-        raise MinilimaError(f"{path} cannot be read.", f"{error.strerror or error}.", "Check the path.") from None
-    if content.startswith(b"PAR1"):
-        return _parquet(path, content)
-    if content.startswith(b"ARROW1") or content.startswith(b"\xff\xff\xff\xff"):
-        return _arrow(path, content)
-    if content.startswith(b"PK\x03\x04"):
-        raise MinilimaError(f"{path} is a ZIP archive or a spreadsheet.", "Neither is read.", "Unpack it, or save it as CSV.")
-    return _parsed(path, _decoded(path, content))
+    return [row for _, rows in _parts(path) for row in rows]
+
+
+def place(path: Path, number: int) -> tuple[Path, int]:
+    """The file that holds a row, and the row's number in it."""
+    for file, rows in _parts(path):
+        if number <= len(rows):
+            return file, number
+        number -= len(rows)
+    return path, number
 
 
 def table_identity(path: Path) -> str:
-    """What a table enters keys with: the content of its file, or of all files of its folder."""
-    if not path.is_dir():
-        return sha256_file(path)
-    return sha256_text(canonical_json([sha256_file(file) for file in _arrow_files(path)]))
+    """What a table enters keys with: the content of its file, or of all its files."""
+    files = files_of(path)
+    return sha256_file(path) if files == [path] else sha256_text(canonical_json([sha256_file(file) for file in files]))
 
 
-def _unpacked(path: Path, content: bytes) -> bytes:
-    try:
-        if content.startswith(b"\x1f\x8b"):
-            return gzip.decompress(content)
-        if content.startswith(b"\x28\xb5\x2f\xfd"):
-            import pyarrow
+def _parts(path: Path) -> Iterator[tuple[Path, list[object]]]:
+    """The files of a table with their rows; those inside an archive under its path."""
+    for file in files_of(path):
+        try:
+            content = unpacked(file, file.read_bytes())
+        except OSError as error:
+            raise MinilimaError(f"{file} cannot be read.", f"{error.strerror or error}.", "Check the path.") from None
+        if content.startswith(b"PK\x03\x04"):
+            yield from ((member, _rows(member, unpacked(member, inside))) for member, inside in archived(file, content))
+        else:
+            yield file, _rows(file, content)
 
-            with pyarrow.CompressedInputStream(pyarrow.BufferReader(content), "zstd") as stream:
-                return bytes(stream.read())
-    except (EOFError, zlib.error, OSError):
-        raise MinilimaError(f"{path} cannot be unpacked.", "Its packed data are damaged or cut off.", "Fetch it again.") from None
-    return content
+
+def _rows(path: Path, content: bytes) -> list[object]:
+    if content.startswith(b"PAR1"):
+        return _parquet(path, content)
+    if content.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+        return _arrow(path, content)
+    if content[257:262] == b"ustar":
+        raise MinilimaError(f"{path} is a TAR archive.", "Such archives are not read.", "Unpack it, and name its folder.")
+    return _parsed(path, _decoded(path, content))
 
 
 def _decoded(path: Path, content: bytes) -> str:
@@ -115,11 +120,33 @@ def _parsed(path: Path, text: str) -> list[object]:
     kinds = [suffix.lower() for suffix in path.suffixes]
     if ".csv" in kinds or ".tsv" in kinds:
         return _separated(path, text, tabs=".tsv" in kinds)
-    if text.lstrip().startswith("{") and (whole := _one_object(text)) is not None:
-        return [whole]
-    if not text.lstrip().startswith("["):
-        # Not splitlines(): U+2028 and the like may stand inside a JSON string.
-        return [_line(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if text.lstrip().startswith("[") and not _starts_with_a_row(text):
+        return _listed(path, text)
+    if (objects := _objects(text)) is not None:
+        return objects if len(objects) > 1 else _columns(objects[0]) or objects
+    # Not splitlines(): U+2028 and the like may stand inside a JSON string. A mark of UTF-8 stands where files were joined.
+    lines = [(number, line.removeprefix("\ufeff")) for number, line in enumerate(text.split("\n"), start=1)]
+    rows = [_line(number, line) for number, line in lines if line.strip()]
+    if rows and all(isinstance(row, BrokenLine) for row in rows) and not text.lstrip().startswith(("{", "[")):
+        begin = text.lstrip()[:40].partition("\n")[0]
+        raise MinilimaError(
+            f"{path} holds no JSON.",
+            f"It begins: {begin!r}. Tables in CSV and TSV are known by their names.",
+            "Name it .csv or .tsv if it is one, or save it as JSONL.",
+        )
+    return rows
+
+
+def _starts_with_a_row(text: str) -> bool:
+    """Whether the first of several lines is a list of its own, so that the text is no list of rows."""
+    first, _, rest = text.lstrip().partition("\n")
+    try:
+        return bool(rest.strip()) and isinstance(json.loads(first), list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _listed(path: Path, text: str) -> list[object]:
     try:
         rows: list[object] = json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
@@ -129,15 +156,44 @@ def _parsed(path: Path, text: str) -> list[object]:
     return rows
 
 
-def _one_object(text: str) -> dict[str, Any] | None:
-    """The object of a file that holds a single one over several lines; None for any other file."""
+def _objects(text: str) -> list[object] | None:
+    """The objects of a file that holds one or more, each over several lines or all on one; None for any other file."""
+    first = text.lstrip().partition("\n")[0]
+    decoder = json.JSONDecoder(object_pairs_hook=_distinct)
     try:
-        json.loads(text.lstrip().partition("\n")[0])
-    except ValueError:
-        with suppress(ValueError, RecursionError):
-            whole = json.loads(text, object_pairs_hook=_distinct)
-            return whole if isinstance(whole, dict) else None
-    return None
+        if text.lstrip().startswith("{") and isinstance(json.loads(first), dict) and text.strip() != first.strip():
+            return None  # an object a line
+    except (ValueError, RecursionError):
+        pass
+    objects: list[object] = []
+    end = 0
+    try:
+        while (at := _BLANKS.match(text, end).end()) < len(text):  # type: ignore[union-attr]  # it matches nothing, too
+            row, end = decoder.raw_decode(text, at)
+            if not isinstance(row, dict):
+                return None
+            objects.append(row)
+    except (ValueError, RecursionError):
+        return None
+    return objects or None
+
+
+def _columns(table: object) -> list[object] | None:
+    """The rows of an object that holds a list for each column, as pandas and `datasets` write them; None for a single row."""
+    assert isinstance(table, dict)
+    columns = {name: _numbered(cells) if isinstance(cells, dict) else cells for name, cells in table.items()}
+    lists = [cells for cells in columns.values() if isinstance(cells, list)]
+    texts = [cells for cells in lists if cells and all(isinstance(cell, str | None) for cell in cells)]
+    if any(isinstance(cell, dict) and cell.keys() & {"role", "from"} for cells in lists for cell in cells):
+        return None  # turns
+    if len(lists) < max(2, len(columns)) or not texts or len({len(cells) for cells in lists}) > 1:
+        return None
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]
+
+
+def _numbered(cells: dict[str, object]) -> object:
+    """The cells of a column that pandas wrote with the numbers of its rows."""
+    return list(cells.values()) if list(cells) == [str(number) for number in range(len(cells))] else cells
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -167,7 +223,9 @@ def _separated(path: Path, text: str, *, tabs: bool) -> list[object]:
     """The rows of a CSV or TSV file; spreadsheets of some countries separate by semicolons or tabs."""
     csv.field_size_limit(sys.maxsize)
     header = text.partition("\n")[0]
-    mark = "\t" if tabs else max(",;\t", key=header.count)
+    mark = "\t" if tabs else max(",;\t|", key=header.count)
+    if header.strip().lower() == f"sep={mark}":  # what Excel writes to say so
+        text = text.partition("\n")[2]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     try:
         cells = [(reader.line_num, row) for row in reader if row]
@@ -210,20 +268,6 @@ def _arrow(path: Path, content: bytes) -> list[object]:
 
 def _damaged(path: Path, kind: str, error: Exception) -> MinilimaError:
     return MinilimaError(f"{path} cannot be read as {kind}.", f"{str(error).splitlines()[0].rstrip('.')}.", "Fetch it again.")
-
-
-def _arrow_files(folder: Path) -> Sequence[Path]:
-    """The files of a folder that `datasets` saved, in their order."""
-    try:
-        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        files = [folder / Path(file["filename"]).name for file in state["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        splits = sorted(item.parent.name for item in folder.glob(f"*/{_STATE}"))
-        why = f"It has splits: {', '.join(splits)}." if splits else f"A folder needs the {_STATE} that save_to_disk writes."
-        raise MinilimaError(f"The folder {folder} is no table.", why, "Name one file, or the folder of one split.") from None
-    if state.get("_indices_data_files") or any(not file.is_file() for file in files):
-        raise MinilimaError(f"The folder {folder} is not whole.", "Files of it are missing.", "Save it again.")
-    return files
 
 
 def _broken_lines(path: Path, broken: Sequence[BrokenLine]) -> MinilimaError:

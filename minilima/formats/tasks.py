@@ -1,4 +1,4 @@
-"""What a row of a table asks: instruction and input, or context, or a list of instances."""
+"""What a row of a table asks: instruction (or prompt, question, query) and input, or context, or a list of instances."""
 
 import re
 from collections.abc import Mapping
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from minilima.formats.broken import BrokenRowError, as_object
+from minilima.formats.layouts import answer, request, the_answer
+from minilima.formats.meaning import SYSTEMS, check_options, check_text
 from minilima.formats.records import user_text
 
-USED = ("instruction", "input", "context", "instances")
-"""The columns that make a task; what is answered already is answered again."""
-_UNSEEN = ("system", "system_prompt", "history", "tools", "image", "images", "audio", "audios", "video", "videos")
+UNSEEN = (
+    *SYSTEMS, "history", "tools", "documents", "chat_template_kwargs", "image", "images", "audio", "audios", "video", "videos",
+)  # fmt: skip
 """Columns that change what is asked, and that a task on its own cannot carry."""
 
 _MARK = re.compile(r"\s*[<\[(]\s*(?:no[ _-]?input|none|无输入|無輸入|入力なし|입력 없음)\s*[>\])]\s*", re.IGNORECASE)
@@ -37,17 +39,20 @@ def read_row(given: object) -> list[Task]:
         BrokenRowError: a part is missing or of the wrong kind, or a column changes the task in a way that is not understood.
     """
     row = as_object(given)
-    if carried := [name for name in _UNSEEN if row.get(name)]:
+    if carried := [name for name in UNSEEN if row.get(name)]:
         raise BrokenRowError(
             f"has the column {carried[0]}, which is not understood here", "Without it the model would be asked something else."
         )
-    instruction = _text(row, "instruction", needed=True)
+    asked = request(row) or "instruction"
+    instruction = _text(row, asked, needed=True)
     if "instances" not in row or row.get("output") is not None:
-        return [Task(instruction=instruction, input=_input(row), output=_output(row))]
+        given = "" if asked == "input" else _input(row)
+        check_options(row, f"{instruction}\n{given}")
+        return [Task(instruction=instruction, input=given, output=_output(row, answer(row)))]
     instances = row["instances"]
     if not isinstance(instances, list) or not instances or not all(isinstance(one, Mapping) for one in instances):
         raise BrokenRowError("has no proper instances", "They must be a list of objects with input and output.")
-    return [Task(instruction=instruction, input=_input(one), output=_output(one)) for one in instances]
+    return [Task(instruction=instruction, input=_input(one), output=_output(one, "output")) for one in instances]
 
 
 def without_mark(text: str) -> str:
@@ -62,8 +67,8 @@ def _input(row: Mapping[str, Any]) -> str:
     return given or context
 
 
-def _output(row: Mapping[str, Any]) -> str | None:
-    output = row.get("output")
+def _output(row: Mapping[str, Any], name: str | None) -> str | None:
+    output = the_answer(row.get(name)) if name else None
     if not isinstance(output, str | None):
         raise BrokenRowError("has no proper output", "It must be a text, or left out.")
     return output
@@ -72,6 +77,7 @@ def _output(row: Mapping[str, Any]) -> str | None:
 def _text(row: Mapping[str, Any], name: str, *, needed: bool = False) -> str:
     value = row.get(name)
     if (value is None and not needed) or (isinstance(value, str) and (value.strip() or not needed)):
+        check_text(value or "", name)
         return value if value and value.strip() else ""
     there = ", ".join(str(column) for column in row) or "none"
     empty = " that is not empty" if needed else ""

@@ -9,7 +9,7 @@ from minilima.config.schema import DataConfig
 from minilima.errors import MinilimaError
 from minilima.formats.files import write_jsonl
 from minilima.formats.imports import Imported, Reading, read_file
-from minilima.formats.llamafactory import import_identity, locate, split_name
+from minilima.formats.llamafactory import Layout, import_identity, locate, split_name
 from minilima.store.job import Job, Outcome
 from minilima.store.sources import FileSource
 
@@ -38,12 +38,22 @@ def read_source(source: FileSource, how: Reading | None = None) -> Imported:
     Raises:
         MinilimaError: a row is broken, nothing is left, or the file is no longer the one that the key was made from.
     """
-    assert source.path is not None
-    path, layout = source.path, None
-    if source.listing is not None and (named := split_name(source.listing)):
-        path, _, layout = locate(Path(named[0]), named[1])
+    path, layout = _located(source)
     if import_identity(path, layout) != source.sha256:
         raise MinilimaError(
             f"{path} has changed since this command began.", "Its content is part of the result's key.", "Run the command again."
         )
     return read_file(path, layout, how)
+
+
+def layout_of(source: FileSource) -> Layout | None:
+    """Where the rows keep their parts, where an entry of a dataset_info.json says so."""
+    return _located(source)[1]
+
+
+def _located(source: FileSource) -> tuple[Path, Layout | None]:
+    assert source.path is not None
+    if source.listing is not None and (named := split_name(source.listing)):
+        path, _, layout = locate(Path(named[0]), named[1])
+        return path, layout
+    return source.path, None

@@ -4,16 +4,18 @@ minilima plan +experiment=lima_1k
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from minilima.config.choices import DataKind, JudgeKind, Until
 from minilima.config.schema import Config
 from minilima.environment import caveat, disk
+from minilima.errors import MinilimaError
 from minilima.formats.alpaca_judges import RETIRED
-from minilima.formats.files import canonical_json, size_text
-from minilima.formats.imports import unused_columns
-from minilima.generate.import_pool import reading
+from minilima.formats.files import DATA, canonical_json, size_text
+from minilima.formats.unread import unused_by_examples, unused_by_prompts, unused_by_tasks
+from minilima.generate.import_pool import layout_of, reading
 from minilima.run.endpoints import endpoints_of
 from minilima.run.graph import Graph, Node
 from minilima.run.requests import count_prompts
@@ -160,6 +162,22 @@ def _all_notes(config: Config, sources: Sources, graph: Graph) -> list[str]:
     return list(dict.fromkeys(note for view in every for note in _notes(*view)))
 
 
+def _unused_columns(config: Config, sources: Sources) -> list[str]:
+    """The columns of the user's files that nothing is made of; of none where a file cannot be read, which its check says."""
+    named: list[tuple[str, list[str]]] = []
+    data, how = sources.data, reading(config.data)
+    with suppress(MinilimaError):
+        if data is not None and data.path is not None:
+            if config.data.kind == DataKind.answers:
+                named.append((data.name, unused_by_tasks(data.path, how)))
+            else:
+                named.append((data.name, unused_by_examples(data.path, layout_of(data), how)))
+    with suppress(MinilimaError):
+        if sources.eval_set.path is not None and sources.eval_set.path.parent != DATA:
+            named.append((sources.eval_set.name, unused_by_prompts(sources.eval_set.path)))
+    return [f"Columns of {name} that are not used: {', '.join(unused)}." for name, unused in named if unused]
+
+
 def _notes(config: Config, sources: Sources) -> list[str]:
     notes = []
     if sources.missing():
@@ -167,9 +185,7 @@ def _notes(config: Config, sources: Sources) -> list[str]:
         notes.append(f"These inputs could not be resolved here, so the store keys are provisional: {unresolved}.")
     if shared := caveat(Path(config.paths.outputs)):
         notes.append(shared)
-    tasks = sources.data if config.data.kind == DataKind.answers else None
-    if tasks is not None and tasks.path is not None and (unused := unused_columns(tasks.path, reading(config.data))):
-        notes.append(f"Columns of {tasks.name} that are not used: {', '.join(unused)}.")
+    notes += _unused_columns(config, sources)
     judge = config.judge
     if (
         "judge" in endpoints_of(config, sources)

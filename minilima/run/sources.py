@@ -17,6 +17,7 @@ from minilima.formats.alpaca_judges import find_annotators, read_annotators
 from minilima.formats.eval_sets import eval_set_identity
 from minilima.formats.files import DATA, canonical_json, sha256_file, sha256_text
 from minilima.formats.llamafactory import import_identity, locate, split_name
+from minilima.formats.shards import is_there
 from minilima.formats.tables import table_identity
 from minilima.generate.selection import METHODS
 from minilima.models import hub
@@ -198,7 +199,7 @@ def _local_file(setting: str, value: str | None) -> FileSource:
     if value is None:
         raise MinilimaError(f"{setting} is not set.", "The chosen option needs a file of yours.", f"Add {setting}=/your/file.")
     path = Path(value).expanduser()
-    if not path.exists():
+    if not is_there(path):
         raise MinilimaError(
             f"There is no file {value}.", f"{setting} names it; paths count from {Path.cwd()}.", f"Correct {setting}=…"
         )

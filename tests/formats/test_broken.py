@@ -65,6 +65,6 @@ def test_tasks_without_an_instruction_are_rejected_where_that_is_asked_for(tmp_p
         ("row2", "(Line 2) is no row"), ("row3", "has no valid instruction"),
         ("row4", "has the column system, which is not understood here"),
     ]  # fmt: skip
-    path.write_text("broken\n")
+    path.write_text('{"instruction": ""}\n')
     with pytest.raises(MinilimaError, match="None of its 1 rows holds a task"):
         read_tasks(path, Reading(reject=True))

@@ -64,7 +64,11 @@ def test_ids_that_are_null_are_row_numbers_and_given_ids_never_meet_them(tmp_pat
         ([{"instruction": "A", "images": ["a.png"]}], "the column images"),
         ([{"instruction": "A", "input": 5}], "no valid input"),
         ([{"instruction": "A", "input": "x", "context": "y"}], "both an input and a context"),
-        ([{"question": "A", "answer": "B"}], "no valid instruction"),
+        ([{"frage": "A", "antwort": "B"}], "no valid instruction"),
+        ([{"question": "A", "answers": ["B", "C"]}], "several answers"),
+        ([{"question": "A", "prompt": "B"}], "a prompt and a question"),
+        ([{"question": "Which?", "choices": ["B", "C"], "answer": "B"}], "choices that its question does not name"),
+        ([{"instruction": "half \ud83d"}], "half a character"),
         ([5], "Prompt 1"),
     ],
 )
@@ -72,8 +76,8 @@ def test_what_cannot_be_asked_or_told_apart_is_refused(tmp_path: Path, rows: lis
     with pytest.raises(MinilimaError) as refused:
         load_eval_set(written(tmp_path / "a.json", *rows), None)
     assert named in refused.value.what
-    if "question" in str(rows):
-        assert "question, answer" in refused.value.why
+    if "frage" in str(rows):
+        assert "frage, antwort" in refused.value.why
 
 
 def test_outside_answers_are_found_by_the_whole_prompt(tmp_path: Path) -> None:
@@ -131,3 +135,16 @@ def test_a_conversation_that_cannot_be_asked_is_refused(tmp_path: Path, row: dic
     (tmp_path / "set.jsonl").write_text(json.dumps(row))
     with pytest.raises(MinilimaError):
         load_eval_set(tmp_path / "set.jsonl", None)
+
+
+def test_prompts_have_the_names_that_people_give_them(tmp_path: Path) -> None:
+    rows = [
+        {"question": "Who?", "context": "Ann won.", "answers": {"text": ["Ann", "Ann"], "answer_start": [0, 0]}},
+        {"prompt": "Add.", "input": "1, 2", "completion": "3"},
+        {"query": "Which: B or C?", "choices": ["B", "C"], "response": "B"},
+    ]
+    prompts = load_eval_set(written(tmp_path / "a.json", *rows), None)
+    assert [(each.instruction, each.output) for each in prompts] == [
+        ("Who?\n\nAnn won.", "Ann"), ("Add.\n\n1, 2", "3"), ("Which: B or C?", "B"),
+    ]  # fmt: skip
+    assert eval_set_identity(tmp_path / "a.json")

@@ -9,8 +9,9 @@ import pytest
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.formats.files import sha256_file
-from minilima.formats.imports import Reading, read_file, read_tasks, unused_columns
+from minilima.formats.imports import Reading, read_file, read_tasks
 from minilima.formats.llamafactory import locate
+from minilima.formats.unread import unused_by_examples, unused_by_prompts, unused_by_tasks
 from minilima.pipeline import stages
 from minilima.run.plan import make_plan
 from minilima.run.sources import resolve
@@ -50,6 +51,20 @@ def listed(folder: Path, entry: dict[str, Any], *rows: Any) -> tuple[Path, Any]:
         ({"messages": [TURNS[0], {**TURNS[1], "reasoning_content": "Hm."}]}, "reasoning_content"),
         ({"messages": [TURNS[0], {**TURNS[1], "weight": 0}, *TURNS]}, "not to be learnt"),
         ({"messages": TURNS, "history": [["a", "b"]]}, "history"),
+        ({"messages": TURNS, "context": "C"}, "context"),
+        ({"messages": [TURNS[0], {**TURNS[1], "prefix": True}]}, "prefix"),
+        ({"messages": [TURNS[0], {**TURNS[1], "loss": 0.5}]}, "the loss 0.5"),
+        ({"messages": [{"role": "user", "content": "<audio>Who?"}, TURNS[1]]}, "<audio>"),
+        ({"prompt": TURNS[:1], "completion": TURNS[1:], "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
+        ({"prompt": TURNS[:1], "completion": TURNS[1:], "messages": TURNS}, "messages beside"),
+        ({"question": "Which?", "options": {"text": ["a", "b"]}, "answer": "a"}, "options"),
+        ({"question": "Which?", "prompt": "Who?", "answer": "a"}, "a prompt and a question"),
+        ({"question": "Which?", "answer": "a", "completion": "b"}, "completion and answer"),
+        ({"question": "Which?", "answers": ["a", "b"]}, "several answers"),
+        ({**GOOD, "question": "Who are you?"}, "an instruction and a question"),
+        ({**GOOD, "system_message": "A", "system_prompt": "B"}, "two system messages"),
+        ({"messages": TURNS, "rejected_response": "Go."}, "chosen"),
+        ({"conversation": TURNS, "messages": WORSE}, "messages and conversation"),
         ({"messages": [{"role": "system", "content": "A"}, *TURNS], "system": "B"}, "two system messages"),
     ],
 )  # fmt: skip
@@ -88,6 +103,27 @@ def test_answers_that_are_not_to_be_learnt_are_left_out_with_the_reason(tmp_path
     assert [example.id for example in imported.examples] == ["row2"]
     assert [(item.id, item.reason) for item in imported.rejected] == [("row1", reason)]
     assert imported.rejected[0].text in ("Say yes.", "Hi.")
+
+
+@pytest.mark.parametrize(
+    ("marks", "reason"),
+    [({"loss": False}, "loss_false"), ({"train_on_turn": 0}, "train_on_turn_false"), ({"trainable": "false"}, "trainable_false"),
+     ({"loss_mask": 0}, "loss_mask_false"), ({"masked": True}, "masked_true"), ({"mask": 1}, "mask_true"),
+     ({"deleted": True}, "deleted_true")],
+)  # fmt: skip
+def test_marks_of_other_programs_for_what_is_not_learnt_are_honoured_in_rows_and_turns(
+    tmp_path: Path, marks: dict[str, Any], reason: str
+) -> None:
+    rows = [GOOD, {**GOOD, **marks}, {"messages": [TURNS[0], {**TURNS[1], **marks}]}]
+    imported = read_file(written(tmp_path / "a.json", *rows))
+    assert len(imported.examples) == 1 and [item.reason for item in imported.rejected] == [reason] * 2
+    config = load_config(["data=file", f"data.path={tmp_path / 'a.json'}"])
+    assert POOL.recipe(config, resolve(config))["reader"] == 4, "an earlier version learned them"
+
+
+def test_a_measured_loss_of_a_row_is_no_mark(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", {**GOOD, "loss": 2.31, "mask": [1, 0]})
+    assert len(read_file(path).examples) == 1 and unused_by_examples(path, None, Reading()) == ["loss", "mask"]
 
 
 def test_an_empty_system_turn_is_none_and_a_trailing_answer_without_weight_is_cut_off(tmp_path: Path) -> None:
@@ -149,13 +185,13 @@ def test_all_broken_rows_are_counted_and_the_first_five_named(tmp_path: Path) ->
 
 
 def test_a_missing_column_names_those_that_are_there_and_the_mapping(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.json", {"question": "Hi.", "answer": "Hello."})
+    path = written(tmp_path / "a.json", {"frage": "Hi.", "antwort": "Hello."})
     with pytest.raises(MinilimaError) as refused:
         read_file(path)
-    assert "question, answer" in refused.value.why and "data.columns.instruction=" in refused.value.why
-    columns = (("instruction", "question"), ("output", "answer"))
+    assert "frage, antwort" in refused.value.why and "data.columns.instruction=" in refused.value.why
+    columns = (("instruction", "frage"), ("output", "antwort"))
     assert read_file(path, reading=Reading(columns=columns)).examples[0].output == "Hello."
-    with pytest.raises(MinilimaError, match=r"no column ask.*question, answer"):
+    with pytest.raises(MinilimaError, match=r"no column ask.*frage, antwort"):
         read_file(path, reading=Reading(columns=(("instruction", "ask"),)))
     assert read_tasks(path, Reading(columns=columns[:1])).tasks == [("row1", "Hi.", "")]
 
@@ -166,7 +202,10 @@ def test_tasks_to_be_answered_keep_input_context_and_instances(tmp_path: Path) -
         {"instruction": "B", "context": "y"},
         {"instruction": "C", "instances": [{"input": "1", "output": "o"}, {"input": "2", "output": "o"}]},
     ]
-    assert unused_columns(written(tmp_path / "u.json", *rows, {"instruction": "D", "topic": 1}), Reading()) == ["output", "topic"]
+    assert unused_by_tasks(written(tmp_path / "u.json", *rows, {"instruction": "D", "topic": 1}), Reading()) == [
+        "output",
+        "topic",
+    ]
     assert read_tasks(written(tmp_path / "a.json", *rows)).tasks == [
         ("row1", "A", "x"), ("row2", "B", "y"), ("row3", "C", "1"), ("row3.2", "C", "2"),
     ]  # fmt: skip
@@ -205,3 +244,38 @@ def test_a_plan_names_the_columns_that_answers_do_not_use_once(tmp_path: Path) -
     sources = resolve(config)
     notes = make_plan(config, sources, stages(config, sources), Store(tmp_path / "out")).notes
     assert [note for note in notes if "topic" in note] == ["Columns of a that are not used: topic."]
+
+
+def test_columns_and_keys_of_turns_that_examples_do_not_use_are_named_once(tmp_path: Path) -> None:
+    rows = [
+        {**GOOD, "id": 1, "score": 0.1, "label": 3, "weight": 1, "note": None},
+        {"messages": [{**TURNS[0], "name": "bob"}, TURNS[1]], "score": 0.2, "system": "S"},
+        {"conversations": [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello.", "toxic": False}]},
+        {"prompt": TURNS[:1], "completion": [{**TURNS[1], "toxic": True}], "label": True},
+    ]
+    path = written(tmp_path / "a.json", *rows)
+    unused = ["score", "label", "name in messages", "toxic in conversations", "toxic in completion"]
+    assert sorted(unused_by_examples(path, None, Reading())) == sorted(unused)
+    path, layout = listed(tmp_path, {}, {**GOOD, "system": "S"})
+    assert unused_by_examples(path, layout, Reading()) == ["system"], "an entry that names no system"
+    sided = written(tmp_path / "b.json", {"prompt": "Hi.", "chosen": "Hello.", "rejected": "Go.", "margin": 2})
+    assert unused_by_examples(sided, None, Reading(chosen=True)) == ["margin"]
+
+
+def test_a_plan_names_what_an_import_and_an_evaluation_set_do_not_use(tmp_path: Path) -> None:
+    data = written(tmp_path / "a.json", {**GOOD, "topic": "x"})
+    prompts = written(tmp_path / "p.json", {"instruction": "Who?", "output": "Ann", "topic": "x", "rating": 2})
+    overrides = [
+        "data=file",
+        f"data.path={data}",
+        "eval_set=file",
+        f"eval_set.path={prompts}",
+        f"paths.outputs={tmp_path / 'out'}",
+    ]
+    config = load_config(overrides)
+    sources = resolve(config)
+    notes = make_plan(config, sources, stages(config, sources), Store(tmp_path / "out")).notes
+    assert [note for note in notes if "not used" in note] == [
+        "Columns of a that are not used: topic.", "Columns of p that are not used: topic, rating.",
+    ]  # fmt: skip
+    assert unused_by_prompts(prompts) == ["topic", "rating"]

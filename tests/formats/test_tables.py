@@ -1,7 +1,11 @@
 """Tables: the same rows from every container and encoding, recognised by the first bytes, and broken lines named together."""
 
+import bz2
 import gzip
 import json
+import lzma
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from minilima.formats.imports import Reading, read_file, read_tasks
 from minilima.formats.preferences import read_labels
 from minilima.formats.seeds import load_seeds
 from minilima.formats.tables import read_rows, table_identity
+from minilima.generate.import_pool import read_source
 from minilima.run.sources import resolve
 
 ROWS = [
@@ -65,6 +70,10 @@ CONTAINERS: dict[str, bytes] = {
     "nomark.json": json.dumps(ROWS).encode("utf-16-le"),
     "a.jsonl.gz": gzip.compress(LINES.encode(), mtime=0),
     "gz_named.json": gzip.compress(LINES.encode("utf-16"), mtime=0),
+    "a.jsonl.bz2": bz2.compress(LINES.encode()),
+    "a.csv.xz": lzma.compress(separated(",").encode()),
+    "pipe.csv": separated("|").encode(),
+    "excel.csv": f"sep=;\n{separated(';')}".encode("utf-16"),
     "a.jsonl.zst": zstd(LINES.encode()),
     "a.csv": separated(",").encode(),
     "semicolon.csv": separated(";").encode("utf-8-sig"),
@@ -94,8 +103,11 @@ def test_a_saved_folder_is_a_table_and_its_content_its_key(tmp_path: Path) -> No
     assert read_rows(tmp_path / "one") == ROWS
     folders = [resolve(load_config(["data=file", f"data.path={tmp_path / name}"])).data for name in ("one", "other")]
     assert folders[0] is not None and folders[1] is not None and folders[0].sha256 != folders[1].sha256
-    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "splits")
-    with pytest.raises(MinilimaError, match="splits: train"):
+    one = datasets.Dataset.from_list(ROWS)
+    datasets.DatasetDict({"train": one}).save_to_disk(tmp_path / "split")
+    assert read_rows(tmp_path / "split") == ROWS
+    datasets.DatasetDict({"train": one, "test": one}).save_to_disk(tmp_path / "splits")
+    with pytest.raises(MinilimaError, match="splits: test, train"):
         read_rows(tmp_path / "splits")
 
 
@@ -128,7 +140,9 @@ def test_other_encodings_are_refused_and_never_guessed(tmp_path: Path, encoding:
         ("a.gz", gzip.compress(LINES.encode(), mtime=0)[:-9], "cannot be unpacked"),
         ("a.zst", zstd(LINES.encode())[:20], "cannot be unpacked"),
         ("a.parquet", parquet_bytes()[:-8], "as parquet"),
-        ("a.xlsx", b"PK\x03\x04...", "a ZIP archive or a spreadsheet"),
+        ("a.zip", b"PK\x03\x04...", "cannot be unpacked"),
+        ("a.bz2", bz2.compress(LINES.encode())[:-9], "cannot be unpacked"),
+        ("a.xz", lzma.compress(LINES.encode())[:-9], "cannot be unpacked"),
         ("a.csv", b'a,b\n"x', "is not CSV"),
         ("a.csv", b"a,a\n1,2\n", "two columns of one name"),
     ],
@@ -178,8 +192,118 @@ def test_a_name_that_stands_twice_in_an_object_is_refused(tmp_path: Path) -> Non
             read_file(tmp_path / "a.json")
 
 
-def test_a_folder_without_a_table_is_named_as_such(tmp_path: Path) -> None:
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "a.jsonl").write_text(LINES)
-    with pytest.raises(MinilimaError, match=r"The folder .*shards is no table"):
-        resolve(load_config(["data=file", f"data.path={tmp_path / 'shards'}"]))
+SHARDS = [{"instruction": f"Say {n}.", "output": f"It is {n}."} for n in range(12)]
+
+
+def shards(folder: Path, write: Callable[[Path, dict[str, str]], object], end: str) -> Path:
+    folder.mkdir(parents=True)
+    for number, row in enumerate(SHARDS):
+        write(folder / f"train-{number}{end}", row)
+    (folder / "README.md").write_text("About it.")
+    (folder / ".hidden.jsonl").write_text("{}")
+    return folder
+
+
+def as_line(path: Path, row: dict[str, str]) -> None:
+    path.write_text(json.dumps(row) + "\n")
+
+
+def as_parquet(path: Path, row: dict[str, str]) -> None:
+    parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+
+
+def zipped(folder: Path) -> Path:
+    archive = folder.parent / "rows.zip"
+    with zipfile.ZipFile(archive, "w") as into:
+        for file in folder.iterdir():
+            into.write(file, f"data/{file.name}")
+        into.writestr("__MACOSX/data/._train-0.jsonl", "x")
+    return archive
+
+
+def test_shards_are_one_table_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    lines = shards(tmp_path / "lines", as_line, ".jsonl")
+    columns = shards(tmp_path / "columns", as_parquet, "-of-12.parquet")
+    sources = [lines, lines / "*.jsonl", lines / "train-*", columns, columns / "*.parquet", zipped(lines)]
+    identities: set[str] = set()
+    for source in sources:
+        assert read_rows(source) == SHARDS, source
+        data = resolve(load_config(["data=file", f"data.path={source}"])).data
+        assert data is not None and len(read_source(data).examples) == 12
+        identities.add(data.sha256)
+    assert len(identities) == 3, "a folder and a pattern with the same files are the same table"
+    (lines / "train-3.jsonl").write_text(json.dumps(SHARDS[3]) + "\n{}\n")
+    with pytest.raises(MinilimaError, match=r"Row 2 of .*train-3.jsonl "):
+        read_file(lines)
+    (lines / "train-7.jsonl").write_text("[1]")
+    with pytest.raises(MinilimaError, match=r"2 rows of .*lines cannot .*Row 2 of train-3.jsonl .* Row 1 of train-7.jsonl"):
+        read_file(lines)
+
+
+def test_several_tables_in_one_place_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "splits").mkdir()
+    for name in ("splits/train.jsonl", "splits/test.jsonl"):
+        as_line(tmp_path / name, SHARDS[0])
+    with pytest.raises(MinilimaError, match=r"several splits: test, train"):
+        read_rows(tmp_path / "splits")
+    with pytest.raises(MinilimaError, match=r"several splits"):
+        read_rows(zipped(tmp_path / "splits"))
+    assert read_rows(tmp_path / "splits" / "train*") == SHARDS[:1]
+    (tmp_path / "kinds").mkdir()
+    as_line(tmp_path / "kinds" / "a.jsonl", SHARDS[0])
+    as_parquet(tmp_path / "kinds" / "a.parquet", SHARDS[0])
+    with pytest.raises(MinilimaError, match=r"several kinds: .jsonl, .parquet"):
+        read_rows(tmp_path / "kinds")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MinilimaError, match=r"It is empty"):
+        read_rows(tmp_path / "empty")
+    with pytest.raises(MinilimaError, match=r"folders: kinds, splits"):
+        read_rows(tmp_path)
+    with pytest.raises(MinilimaError, match=r"There is no file .*\*\.csv"):
+        resolve(load_config(["data=file", f"data.path={tmp_path}/*.csv"]))
+
+
+def test_an_archive_that_is_no_table_says_what_it_is(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as into:
+        into.writestr("[Content_Types].xml", "")
+    with pytest.raises(MinilimaError, match="is a spreadsheet"):
+        read_rows(tmp_path / "a.xlsx")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "a.xlsx")
+    with pytest.raises(MinilimaError, match="is a TAR archive"):
+        read_rows(tmp_path / "a.tar.gz")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(json.dumps(row, indent=1) for row in ROWS),
+        "".join(json.dumps(row) for row in ROWS),
+        json.dumps({name: [row[name] for row in ROWS] for name in ROWS[0]}),
+        json.dumps({name: {str(number): row[name] for number, row in enumerate(ROWS)} for name in ROWS[0]}, indent=1),
+        "\n\ufeff".join(json.dumps(row) for row in ROWS),
+    ],
+)
+def test_objects_over_several_lines_and_lists_of_columns_are_rows(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert read_rows(tmp_path / "a.json") == ROWS
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "a"}], "tools": ["x"]},
+        {"conversations": ["a", "b"]},
+        {"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]},
+        {"a": {"instruction": "x"}, "b": {"instruction": "y"}},
+    ],
+)
+def test_a_single_row_with_lists_is_one_row(tmp_path: Path, row: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(row, indent=1))
+    assert read_rows(tmp_path / "a.json") == [row]
+
+
+def test_what_is_no_json_says_how_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("instruction,output\nDo.,Done.\n")
+    with pytest.raises(MinilimaError, match=r"holds no JSON. It begins: 'instruction,output'.*known by their names"):
+        read_file(tmp_path / "a.txt")

@@ -36,6 +36,8 @@ _ADDED_LATER = ("reasoning_effort", "extra_body")
 """Enter the key where they are set."""
 _LATER_READER = 3
 """The version for files that IMPORT_READER read wrongly, so that all other imports stay valid."""
+_NEWEST_READER = 4
+"""The version for files with marks of what is not to be learnt that the other two did not know."""
 _OF_IMPORTS = ("path", "hub_file", "hub", "revision", "columns", "side", "on_bad_row")
 """Settings of `data` that enter the key by the content of what they name, or by how it is read."""
 _ACCEPTED = 0.75
@@ -100,7 +102,10 @@ def _reader(config: Config, sources: Sources) -> int:
     if sources.data is None or sources.data.path is None:
         return IMPORT_READER
     try:
-        as_before = imported(sources.data, reading(config.data)).as_before and not uses_context(sources.data.path)
+        read = imported(sources.data, reading(config.data))
+        if read.is_new:
+            return _NEWEST_READER
+        as_before = read.as_before and not uses_context(sources.data.path)
     except MinilimaError:
         return IMPORT_READER  # the check says what is wrong
     return IMPORT_READER if as_before else _LATER_READER
