@@ -3,6 +3,7 @@
 The page is docs/reference/servers.md; a test plays them all again and compares, another runs the whole pipeline with each.
 """
 
+import json
 import os
 import re
 import sys
@@ -39,6 +40,8 @@ class Personality:
     choice: Mapping[str, Any] | None = None
     usage: Mapping[str, Any] | None = None
     raw: bytes | None = None
+    stream: bool = False
+    """Whether its completions come in pieces."""
     works: bool = True
     """Whether the whole pipeline can run with it."""
 
@@ -52,7 +55,18 @@ class Personality:
         [choice] = body["choices"]
         if "message" in choice:
             choice = {**choice, "message": {**choice["message"], **self.message(choice["message"]["content"])}}
+        if self.stream and "message" in choice:
+            return _pieces(choice, body["usage"])
         return {**body, "choices": [{**choice, **(self.choice or {})}], "usage": self.usage or body["usage"]}
+
+
+def _pieces(choice: Body, usage: object) -> bytes:
+    """A completion as a stream of events, a word each."""
+    words = re.findall(r"\S+\s*|\s+", choice["message"]["content"])
+    deltas: list[Body] = [{"delta": {"content": word}, "finish_reason": None} for word in words]
+    events = [{"choices": [each]} for each in [*deltas, {"delta": {}, "finish_reason": choice["finish_reason"]}]]
+    lines = [f"data: {json.dumps(event)}" for event in [*events, {"choices": [], "usage": usage}]]
+    return "\n\n".join([": comment", *lines, "data: [DONE]", ""]).encode()
 
 
 def refuses(name: str, status: int, error: object, when: Callable[[Any], bool] = lambda value: True) -> Refuse:
@@ -245,6 +259,69 @@ PERSONALITIES = (
         message=lambda text: {"content": None, "refusal": "No."},
         works=False,
     ),
+    Personality(
+        server="FastAPI servers (TensorRT-LLM, Bedrock's gateway)",
+        behaviour="422 that lists in detail all that is too much",
+        refuses=lambda sent: (
+            (
+                422,
+                {
+                    "detail": [
+                        {"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted"}
+                        for name in over
+                    ]
+                },
+            )
+            if (over := [name for name in ("max_completion_tokens", "response_format", "top_p") if name in sent])
+            else None
+        ),
+    ),
+    Personality(
+        server="Moonshot",
+        behaviour="400 at a temperature: only 1 is allowed",
+        refuses=refuses("temperature", 400, "invalid temperature: only 1 is allowed for this model", lambda value: value != 1),
+    ),
+    Personality(
+        server="Databricks",
+        behaviour="400 at a JSON schema, the message without an error",
+        refuses=refuses(
+            "response_format",
+            400,
+            {"error_code": "INVALID_PARAMETER_VALUE", "message": "Response format type object is not supported for this model."},
+        ),
+    ),
+    Personality(
+        server="Groq",
+        behaviour="400 where its JSON cannot be made",
+        refuses=refuses("response_format", 400, "Failed to generate JSON. Please adjust your prompt."),
+    ),
+    Personality(
+        server="LiteLLM",
+        behaviour="400 where the budget is used up",
+        works=False,
+        refuses=always(400, "Budget has been exceeded! Current cost: 10.0, Max budget: 10.0"),
+    ),
+    Personality(
+        server="Hugging Face's router",
+        behaviour="400 at a model that no provider has",
+        works=False,
+        refuses=always(
+            400, {"error": {"message": "The requested model is not supported by any provider", "code": "model_not_supported"}}
+        ),
+    ),
+    Personality(
+        server="SageMaker",
+        behaviour="424, the words in OriginalMessage",
+        works=False,
+        refuses=always(424, {"ErrorCode": "INTERNAL_FAILURE_FROM_MODEL", "OriginalMessage": "CUDA out of memory"}),
+    ),
+    Personality(
+        server="Zhipu",
+        behaviour="400 where it filters, in Chinese",
+        works=False,
+        refuses=always(400, {"error": {"code": "1301", "message": "系统检测到输入或生成内容可能包含不安全或敏感内容"}}),
+    ),
+    Personality(server="a proxy", behaviour="a stream of events although none was asked for", stream=True),
     Personality(server="Azure", behaviour="no choice at all", raw=b'{"choices": [], "usage": null}', works=False),
     Personality(server="a proxy", behaviour="a web page with status 200", raw=b"<html>Welcome</html>", works=False),
     Personality(server="a proxy", behaviour="a stream of events", raw=b'data: {"choices": []}\n\ndata: [DONE]\n\n', works=False),

@@ -21,10 +21,12 @@ from minilima.formats.files import read_jsonl, write_atomic, write_jsonl
 from minilima.formats.preferences import LabelSet, read_labels, read_published
 from minilima.formats.records import Verdict
 from minilima.models.budget import missing_key
+from minilima.models.database import cache_file
 from minilima.report.alpaca_files import judge_name
 from minilima.run.build import get_or_build
 from minilima.run.graph import arrow
 from minilima.run.preflight import confirm_usd
+from minilima.run.probe import probe_missing
 from minilima.run.requests import requests_of_judge
 from minilima.run.sources import resolve
 from minilima.run.stages.agreement import agreement
@@ -58,6 +60,7 @@ def measure_judge(asked: Pairs, config: Config, command: str, *, confirmed: bool
     sets = [read_labels(file, asked.size) for file in asked.labels]
     published = [labels for file in asked.annotations for labels in read_published(file, asked.size)]
     _check_ready(config, sources, [*sets, *published], confirmed)
+    _probe(config, sources, [*sets, *published])
     cards = [_judge(labels, config, sources, command) for labels in [*sets, *published]]
     ranking = _ranking(published, [verdicts for _, verdicts in cards[len(sets) :]], asked.leaderboard)
     card = JudgeCard(
@@ -93,6 +96,14 @@ def _check_ready(config: Config, sources: Sources, sets: Sequence[LabelSet], con
         raise MinilimaError(
             f"Not on this machine: {sources.judge.missing}.", "The judge's weights are needed.", "Fetch them with `hf download`."
         )
+
+
+def _probe(config: Config, sources: Sources, sets: Sequence[LabelSet]) -> None:
+    """Sends one small request before a judge at an endpoint is asked, as a run does."""
+    store = Store(Path(config.paths.outputs) / "store")
+    nodes = [agreement(config, sources, labels.data, None)[1] for labels in sets]
+    missing = [node for node in nodes if sources.judge is None and store.find(node.stage) is None]
+    probe_missing(config, sources, missing, cache_file(store.root.parent))
 
 
 def _judge(labels: LabelSet, config: Config, sources: Sources, command: str) -> tuple[Measured, Mapping[str, Verdict]]:

@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from minilima import environment
 from minilima.cli.findings import Finding, Level
 from minilima.config.schema import Config, EndpointConfig
-from minilima.models.budget import key_problem, missing_key
+from minilima.models.budget import key_problem, missing_key, shutdown_note
 from minilima.models.chat import FAILED, REFUSAL
 from minilima.models.openai_api import address_of
+from minilima.models.refusals import tls_fix
 from minilima.run.endpoints import endpoints_of
 from minilima.run.probe import Probe
 from minilima.run.probe import probe as send_probe
@@ -19,7 +21,17 @@ PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy"
 
 
 def examine_endpoint(role: str, config: Config, sources: Sources, *, probe: bool) -> Finding:
-    """What one small request shows, where it may be sent and the key can be; else what the list of models shows."""
+    """What one small request shows, where it may be sent and the key can be, else what the list of models shows; and its end."""
+    endpoint, model = endpoints_of(config, sources)[role]
+    finding = _examined(role, config, sources, probe=probe)
+    if (ending := shutdown_note(model, endpoint)) is None:
+        return finding
+    fix = finding.fix or f"choose another one with {role}.model=… in time"
+    level = Level.warn if finding.level == Level.ok else finding.level
+    return replace(finding, level=level, says=f"{finding.says.rstrip('.')}. {ending}", fix=fix)
+
+
+def _examined(role: str, config: Config, sources: Sources, *, probe: bool) -> Finding:
     endpoint, model = endpoints_of(config, sources)[role]
     listed = environment.endpoint_models(address_of(endpoint).base_url, endpoint.api_key_env)
     finding = check_endpoint(role, endpoint, model, *listed)
@@ -76,6 +88,8 @@ def check_endpoint(role: str, endpoint: EndpointConfig, model: str | None, liste
         says = f"{address} answers, but cannot be asked for its models ({problem}); {key}"
         return Finding(name=name, level=Level.warn, says=says, fix="nothing, if requests are known to work there")
     if problem is not None:
+        if (of_tls := tls_fix(problem)) is not None:
+            return Finding(name=name, level=Level.fail, says=f"{address} cannot be reached: {problem}", fix=of_tls)
         fix = f"start the server, or correct endpoints.{role}.base_url; a proxy is taken from $HTTPS_PROXY"
         return Finding(name=name, level=Level.fail, says=f"{address} cannot be reached: {problem}", fix=fix)
     if model is not None and model not in listed:

@@ -5,6 +5,7 @@ Reservations stand in the reply cache's database, which all runs share: two of o
 kill, what was in flight counts as spent in full, because nobody knows whether the endpoint billed it.
 """
 
+import datetime
 import os
 import re
 import sqlite3
@@ -72,16 +73,31 @@ def price_of(model: str | None, endpoint: EndpointConfig) -> Price | None:
     prompt, completion = endpoint.budget.usd_per_million_prompt_tokens, endpoint.budget.usd_per_million_completion_tokens
     if prompt is not None and completion is not None:
         return Price(prompt=prompt, completion=completion)
+    if (row := _row(model, endpoint)) is None:
+        return None
+    share = _BATCH_SHARE if endpoint.batch else 1.0
+    return Price(prompt=share * row["prompt"], completion=share * row["completion"], as_of=row["as_of"])
+
+
+def shutdown_note(model: str | None, endpoint: EndpointConfig) -> str | None:
+    """When the provider ends a model and what it names instead, by conf/prices.yaml; None where nothing is announced."""
+    row = _row(model, endpoint)
+    if row is None or "ends" not in row:
+        return None
+    instead = f"; it names {row['instead']} instead" if "instead" in row else ""
+    today = datetime.date.today().isoformat()
+    was = "was to be shut down" if row["ends"] <= today else "is announced to be shut down"
+    return f"{model} {was} on {row['ends']}{instead}."
+
+
+def _row(model: str | None, endpoint: EndpointConfig) -> dict[str, Any] | None:
+    """What conf/prices.yaml says of a model at the endpoint's host."""
     address = endpoint.base_url or os.environ.get("OPENAI_BASE_URL")
     table = _price_table().get((urlsplit(address).hostname or "") if address else _OPENAI)
     if model is None or table is None:
         return None
     names = [name for name in table["models"] if model == name or model.startswith(f"{name}-20")]
-    if not names:
-        return None
-    row = table["models"][max(names, key=len)]
-    share = _BATCH_SHARE if endpoint.batch else 1.0
-    return Price(prompt=share * row["prompt"], completion=share * row["completion"], as_of=row.get("as_of", table["as_of"]))
+    return {"as_of": table["as_of"], **table["models"][max(names, key=len)]} if names else None
 
 
 def worst_case(request: Request, price: Price | None) -> Spend:

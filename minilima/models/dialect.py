@@ -25,7 +25,7 @@ _NOT_TAKEN = re.compile(
     r"not (?:be )?(?:support|permit|allow|accept|recogni[sz]ed|available|compatible)|unsupported|unknown|unrecogni[sz]ed"
     r"|unexpected|extra|does not (?:support|accept|have)|doesn't (?:support|accept)|cannot (?:both|be)|can't be"
     r"|only the default|deprecated|only one of|not a valid (?:field|parameter|argument)"
-    r"|instead|invalid (?:argument|parameter|field)|no such|may not be|mutually exclusive",
+    r"|only 1 is allowed|must be 1\b|instead|invalid (?:argument|parameter|field)|no such|may not be|mutually exclusive",
     re.IGNORECASE,
 )  # fmt: skip
 """Words of a parameter that a model does not have; others (too large, out of range) are for the user to hear."""
@@ -33,7 +33,7 @@ _MUST_BE = re.compile(r"\b([a-z]+(?:_[a-z]+)+)\W+must be (?:set to )?(true|false
 """DashScope's thinking models: `parameter.enable_thinking must be set to false for non-streaming calls`."""
 _STATUS = (400, 404, 415, 422, 500, 501)
 """With which servers refuse parameters."""
-_SCHEMA_WORDS = re.compile(r"response_format|schema|structured|grammar|guided|json", re.IGNORECASE)
+_SCHEMA_WORDS = re.compile(r"response[_ ]format|schema|structured|grammar|guided|json", re.IGNORECASE)
 _NO_ZERO = f"temperature={_LEAST_TEMPERATURE} instead of 0"
 NO_SCHEMA = "no JSON schema"
 

@@ -24,7 +24,7 @@ from minilima.models.dialect import Dialect, Dialects
 from minilima.models.in_flight import in_flight, is_stopping
 from minilima.models.openai_api import NoCompletionError, address_text, chat_call, is_whole, named, parse_completion
 from minilima.models.pacing import FIRST_PAUSE_SECONDS, Throttle, pause_after
-from minilima.models.refusals import Refusal, explain, fault_of, is_cut, kind_of
+from minilima.models.refusals import RedirectedError, Refusal, explain, fault_of, is_cut, root_cause, whom
 from minilima.models.wire import Wire
 
 _FAILURES_IN_A_ROW = 3
@@ -141,7 +141,7 @@ class EndpointModel:
                 continue
             fault = fault_of(reply, error)
             faults.append(fault)
-            kind = kind_of(error) if isinstance(error, openai.APIStatusError) else "retry"
+            kind = whom(error)
             if kind != "retry" or attempt == self.endpoint.max_retries:
                 return self._give_up(kind, error, faults)
             await self._pause(error, fault, attempt)
@@ -197,6 +197,8 @@ class EndpointModel:
             if isinstance(error, openai.APIStatusError) and is_cut(error):
                 cut = Reply(text="", finish="length", prompt_tokens=0, completion_tokens=0, faults=(UNKNOWN_USAGE,))
                 return sent, cut, None
+            if isinstance(root := root_cause(error), RedirectedError):
+                return sent, None, root
             # Not only openai's errors: what a broken server sends reaches us as many kinds, and none of them ends the run.
             return sent, None, error
 

@@ -25,6 +25,7 @@ BROKEN_OFF = ("error", "server_error", "network_error", "insufficient_system_res
 """How servers call the ends of replies, in lower case."""
 
 
+_EVENTS = ("data:", "event:", ":")
 FORM = "it usually ends in /v1, without /chat/completions, as in http://localhost:8000/v1"
 """How an address looks."""
 
@@ -80,7 +81,7 @@ def parse_completion(content: str, price: Price | None, request: Request | None 
         NoCompletionError: it is not a chat completion.
     """
     try:
-        body = json.loads(content)
+        body = _streamed(content) if content.lstrip().startswith(_EVENTS) else json.loads(content.removeprefix("\ufeff"))
         choice = body["choices"][0]
         if choice.get("error"):
             raise NoCompletionError(f"an error within a reply: {said_in(choice['error']) or choice['error']}")
@@ -104,6 +105,30 @@ def parse_completion(content: str, price: Price | None, request: Request | None 
         raise
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise _instead(content) from error
+
+
+def _streamed(content: str) -> dict[str, Any]:
+    """The completion that a stream of events comes to, which some servers send although none was asked for.
+
+    Raises:
+        ValueError: it holds no beginning of a reply.
+    """
+    events = [json.loads(line[5:]) for line in content.splitlines() if line.startswith("data:") and "[DONE]" not in line]
+    choices = [event["choices"][0] for event in events if event.get("choices")]
+    deltas = [choice.get("delta") or {} for choice in choices]
+    usage = next((event["usage"] for event in reversed(events) if event.get("usage")), None)
+    ends = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
+    if not ends:
+        raise ValueError("it does not end")
+    if "text" in choices[0]:
+        return {
+            "choices": [{"text": "".join(choice.get("text") or "" for choice in choices), "finish_reason": ends[-1]}],
+            "usage": usage,
+        }
+    names = ("content", "reasoning_content", "reasoning", "refusal")
+    message = {name: "".join(str(delta.get(name) or "") for delta in deltas) for name in names}
+    first = next((choice["logprobs"] for choice in choices if choice.get("logprobs")), None)
+    return {"choices": [{"message": message, "finish_reason": ends[-1], "logprobs": first}], "usage": usage}
 
 
 def _ended(text: str, request: Request | None) -> str:
@@ -167,7 +192,7 @@ def _instead(content: str) -> NoCompletionError:
         title = re.search(r"<title>(.*?)</title>", content[:4000], re.IGNORECASE | re.DOTALL)
         says = f"an HTML page{f' ({title[1].strip()[:100]})' if title else ''} and no chat completion"
         return NoCompletionError(says, f"Correct the address: {FORM}. A sign-in page or a proxy may stand before the server.")
-    if start.startswith(("data:", "event:", ":")):
+    if start.startswith(_EVENTS):
         fix = "Switch streaming off at the server, or in the proxy before it."
         return NoCompletionError("a stream of events (SSE), although none was asked for", fix, is_stream=True)
     try:
@@ -187,8 +212,9 @@ def said_in(body: object) -> str:
     if isinstance(body, list):
         return "; ".join(filter(None, map(said_in, body[:3])))
     if isinstance(body, Mapping):
-        for name in ("message", "msg", "detail", "error", "errors", "title", "reason"):
-            if body.get(name) and (words := said_in(body[name])):
+        named = {str(name).lower(): value for name, value in body.items()}
+        for name in ("originalmessage", "message", "msg", "detail", "error", "errors", "title", "reason"):
+            if named.get(name) and (words := said_in(named[name])):
                 return words
     return ""
 
@@ -237,10 +263,11 @@ def address_of(endpoint: EndpointConfig) -> Address:
     path = re.sub(r"/(chat/completions|completions|models|responses)/?$", "", parts.path.rstrip("/"))
     host = (parts.hostname or "").lower()
     key = os.environ.get(endpoint.api_key_env)
-    azure = host.endswith((".azure.com", ".azure.us", ".azure.cn")) and key
+    query = dict(parse_qsl(parts.query))
+    azure = (host.endswith((".azure.com", ".azure.us", ".azure.cn")) or "api-version" in query) and key
     return Address(
         base_url=urlunsplit((parts.scheme, parts.netloc, path, "", "")),
-        query=dict(parse_qsl(parts.query)),
+        query=query,
         headers={"api-key": key} if azure and key else {},
     )
 

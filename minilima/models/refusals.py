@@ -5,7 +5,7 @@ The server's own words are always quoted; a cause is guessed only beside them. K
 
 import os
 import re
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import openai
@@ -21,12 +21,13 @@ Refusal = Literal["retry", "prompt", "run"]
 _OF_THE_RUN = (401, 402, 404, 405, 410)
 _WAITS = (408, 409, 424, 425, 429, 498, 499)
 _MODERATED = re.compile(
-    r"moderat|flagged|content.?(?:filter|policy|management)|safety|harm|policy violation|blocked|high risk|inappropriate",
+    r"moderat|flagged|content.?(?:filter|policy|management)|safety|harm|policy violation|blocked|high risk|inappropriate"
+    r"|sensitive|data_inspection|敏感|不安全",
     re.IGNORECASE,
 )
 _NO_MONEY = re.compile(
     r"insufficient[_ ](?:quota|funds|balance|credit)|exceeded (?:your current|current|your) (?:token )?quota"
-    r"|exceeded_current_quota|credit (?:balance|limit)|out of credit|arrears",
+    r"|exceeded_current_quota|budget has been exceeded|budget_exceeded|credit (?:balance|limit)|out of credit|arrears",
     re.IGNORECASE,
 )
 _RENEWED = re.compile(r"retryDelay|per.?minute|(?:again|retry) (?:in|after) [\d.]+ ?m?s", re.IGNORECASE)
@@ -38,12 +39,23 @@ _BAD_KEY = re.compile(
 )
 """Google and xAI answer a wrong key with 400."""
 _NO_MODEL = re.compile(
-    r"model[_ ]not[_ ](?:exist|found)|(?:invalid|unknown|no such) model|model\b.{0,80}\b(?:does not exist|not found)",
+    r"model[_ ]not[_ ](?:exist|found|supported)|(?:invalid|unknown|no such) model|model\b.{0,80}\b(?:does not exist|not found)",
     re.IGNORECASE,
 )
 """Mistral and DeepSeek answer a wrong model with 400."""
 _CUT = re.compile(r"could not finish the message because max_tokens|max_tokens or model output limit was reached", re.IGNORECASE)
 _SHOWN = 400
+
+
+class RedirectedError(MinilimaError):
+    """The server names another address."""
+
+
+def whom(error: Exception | None) -> Refusal:
+    """Whom an error concerns; without one, a reply could not be used."""
+    if isinstance(error, openai.APIStatusError):
+        return kind_of(error)
+    return "run" if isinstance(error, RedirectedError) else "retry"
 
 
 def kind_of(error: openai.APIStatusError) -> Refusal:
@@ -73,9 +85,9 @@ def is_cut(error: openai.APIStatusError) -> bool:
 
 def words_of(error: openai.APIStatusError) -> str:
     """What the server says, without its JSON."""
-    words = said_in(error.body)
-    if not words:
-        words = re.sub(r"<[^>]*>", " ", error.response.text)
+    words = said_in(error.body) or error.response.text
+    if words.lstrip().startswith("<"):  # a page, of a proxy for example
+        words = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", words, flags=re.DOTALL | re.IGNORECASE)
     return " ".join(words.split())[:_SHOWN]
 
 
@@ -105,8 +117,15 @@ def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaE
     return MinilimaError(
         f"{address} did not answer, after {endpoint.max_retries} retries.",
         f"The last error was {type(root).__name__}: {says or 'it took too long'}.",
-        again,
+        tls_fix(str(root)) or again,
     )
+
+
+def tls_fix(words: str) -> str | None:
+    """What to do about an error of an encrypted connection; None where it is none."""
+    if "CERTIFICATE_VERIFY_FAILED" in words:
+        return "If the server's certificate is your own, name it: export SSL_CERT_FILE=/its/certificate.pem"
+    return "Write http:// in place of https://, or switch TLS on at the server." if "WRONG_VERSION_NUMBER" in words else None
 
 
 def _explain_refusal(error: openai.APIStatusError, address: str, model: str, endpoint: EndpointConfig) -> tuple[str, str, str]:
@@ -130,6 +149,8 @@ def _explain_refusal(error: openai.APIStatusError, address: str, model: str, end
     if status == 404:
         return _explain_404(address, given, model, endpoint)
     guess = "Most often a setting does not suit the model (temperature, tokens, log-probabilities), or the prompt is too long."
+    if _MODERATED.search(words_of(error)):
+        guess = "It may filter what is asked or answered."
     return f"{address} refuses the request ({status}).", guess, "Correct what it names and run the same command again."
 
 
@@ -153,6 +174,23 @@ def _offered(endpoint: EndpointConfig) -> list[str] | None:
             return [str(model.id) for model in client.models.list()]
     except (openai.OpenAIError, ValueError, TypeError, AttributeError):
         return None
+
+
+async def refuse_redirect(response: Any) -> None:
+    """For a client's hook: a POST that is sent elsewhere with 301 to 303 would arrive as a GET, without what was asked.
+
+    Raises:
+        RedirectedError: the response is such a one; 307 and 308 are followed.
+    """
+    if response.status_code in (301, 302, 303):
+        asked = response.request.url
+        target = response.headers.get("location") or "nowhere"
+        base = re.sub(r"/(chat/completions|completions)/?$", "", str(asked.join(target)) if target != "nowhere" else "…")
+        raise RedirectedError(
+            f"{asked.scheme}://{asked.netloc.decode()} sends requests elsewhere ({response.status_code}).",
+            f"It names {target}. A request that follows would lose what is asked.",
+            f"Set the address that it names, if that is the server's: base_url={base}",
+        )
 
 
 def root_cause(error: BaseException) -> BaseException:

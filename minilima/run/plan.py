@@ -16,6 +16,7 @@ from minilima.formats.alpaca_judges import RETIRED
 from minilima.formats.files import DATA, canonical_json, size_text
 from minilima.formats.unread import unused_by_examples, unused_by_prompts, unused_by_tasks
 from minilima.generate.import_pool import layout_of, reading
+from minilima.models.budget import shutdown_note
 from minilima.run.endpoints import endpoints_of
 from minilima.run.graph import Graph, Node
 from minilima.run.requests import count_prompts
@@ -196,6 +197,8 @@ def _notes(config: Config, sources: Sources) -> list[str]:
     for who, (endpoint, model) in endpoints_of(config, sources).items():
         if endpoint.base_url is None and model in RETIRED:
             notes.append(f"OpenAI has retired {model}: requests for it fail. Name another with {who}.model=…")
+        elif (ending := shutdown_note(model, endpoint)) is not None:
+            notes.append(f"{ending} Its replies are kept; what is asked later needs another {who}.model=…")
     if judge.kind == JudgeKind.local and (sources.judge or sources.base).location == "smollm2_135m":
         notes.append(
             "SmolLM2-135M as a judge is at chance (52 % ± 6 agreement with people); use judge=reference or a larger model."

@@ -24,7 +24,7 @@ from minilima.models.chat import FAILED, REFUSAL, UNKNOWN_USAGE, Reply, Request,
 from minilima.models.dialect import NO_SCHEMA, OLDER_LIMIT, Dialects
 from minilima.models.endpoint import LONGER, EndpointModel
 from minilima.models.openai_api import address_text, extra_fields
-from minilima.models.refusals import kind_of, root_cause
+from minilima.models.refusals import RedirectedError, kind_of, root_cause
 from minilima.run.endpoints import endpoints_of
 from minilima.run.graph import Node
 from minilima.store.sources import Sources
@@ -162,6 +162,8 @@ def _may_pass(cause: Exception | None) -> bool:
     """Whether waiting may help, or the endpoint was not asked at all."""
     if isinstance(cause, openai.APIStatusError):
         return kind_of(cause) == "retry"
+    if isinstance(cause, RedirectedError):
+        return False
     return isinstance(cause, MinilimaError) or (cause is not None and isinstance(root_cause(cause), TimeoutError))
 
 

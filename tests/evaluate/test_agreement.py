@@ -133,8 +133,20 @@ def test_a_judge_at_an_endpoint_is_measured_its_card_kept_and_nothing_asked_twic
     assert by_people.longest.value == pytest.approx((0.5 * 2 + 0 * 4) / 6), "a third is as long, the rest shorter"
     assert card.above_floor and card.ranking is None
     assert len(server.requests) == 12, "both sets hold the same pairs: they were asked about once, in both orders"
+    assert len(server.probes) == 1, "one small request before, as in a run"
     again = measured_by(asked)
-    assert len(server.requests) == 12 and len(again.measured) == 2
+    assert len(server.probes) == 1 and len(server.requests) == 12 and len(again.measured) == 2
+
+
+def test_a_judge_that_refuses_every_request_stops_before_the_pairs_are_asked_about(
+    tmp_path: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+    write_jsonl(tmp_path / "people.jsonl", ROWS)
+    asked = ["judge=chatgpt", "judge.model=writer-large", f"endpoints.judge.base_url={server.url}"]
+    with pytest.raises(MinilimaError, match=r"refuses the key in \$OPENAI_API_KEY"):
+        measured_by([*asked, f"paths.outputs={tmp_path / 'out'}", "--labels", str(tmp_path / "people.jsonl")])
+    assert server.received == 0 and len(server.probes) == 1
 
 
 def test_the_reference_judge_is_measured_where_references_are_given(tmp_path: Path) -> None:

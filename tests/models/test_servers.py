@@ -14,11 +14,12 @@ import pytest
 from minilima.cli.doctor_endpoints import check_endpoint
 from minilima.config.schema import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
-from minilima.models.budget import Budget, Price, key_problem
+from minilima.models.budget import Budget, Price, key_problem, shutdown_note
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
 from minilima.models.endpoint import EndpointModel, connect
 from minilima.models.openai_api import NoCompletionError, address_of, parse_completion
 from minilima.models.pacing import pause_after
+from minilima.models.refusals import tls_fix
 from tests import personalities
 from tests.server import VALID_KEY, ModelServer
 
@@ -451,3 +452,58 @@ def test_a_reply_that_the_server_broke_off_is_asked_for_again(server: ModelServe
     server.raw_once = [completion({"content": "half of an"}, finish).encode()]
     (reply,) = client(server, concurrency=1).reply_many(requests(1), ignore)
     assert (reply.finish, reply.text, reply.faults) == ("stop", "Output (a)", ("broken_off",))
+
+
+def sent_instead(status: int, headers: str, body: bytes = b"") -> bytes:
+    return f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{headers}\r\n".encode() + body
+
+
+def test_an_address_that_sends_requests_elsewhere_stops_at_once_and_is_named(server: ModelServer) -> None:
+    server.broken = [sent_instead(301, "Location: /other/v1/chat/completions\r\n")]
+    with pytest.raises(MinilimaError) as stopped:
+        client(server).reply_many(requests(1), ignore)
+    assert "sends requests elsewhere (301)" in stopped.value.what
+    assert stopped.value.fix.endswith(f"base_url={server.url.removesuffix('/v1')}/other/v1") and server.received == 1
+    server.broken = [sent_instead(308, "Location: /v1/chat/completions\r\n")]
+    (reply,) = client(server).reply_many(requests(1), ignore)
+    assert reply.text == "Output (a)", "308 keeps what is asked"
+
+
+def test_a_page_is_quoted_without_its_tags_and_a_byte_order_mark_is_no_matter(server: ModelServer) -> None:
+    page = b"<html><head><title>413 Request Entity Too Large</title><style>a{}</style></head><body><hr>nginx</body></html>"
+    server.broken = [sent_instead(413, "Content-Type: text/html\r\n", page)]
+    with pytest.raises(MinilimaError, match=r"It says: 413 Request Entity Too Large nginx\."):
+        client(server).reply_many(requests(1), ignore)
+    whole = json.dumps({"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]})
+    assert parse_completion(f"\ufeff{whole}", None).text == "fine"
+
+
+def test_errors_of_encrypted_connections_say_what_to_do() -> None:
+    for words, fix in (("CERTIFICATE_VERIFY_FAILED] self-signed", "SSL_CERT_FILE"), ("[SSL: WRONG_VERSION_NUMBER]", "http://")):
+        finding = check_endpoint("judge", EndpointConfig(base_url="https://h/v1", api_key_env="TEST_KEY"), "m", [], words)
+        assert fix in finding.fix and words in finding.says
+        assert fix in (tls_fix(words) or "")
+
+
+def test_a_gateway_with_an_api_version_gets_azures_header() -> None:
+    address = address_of(
+        EndpointConfig(base_url="https://gateway.example/openai/v1?api-version=2025-01-01", api_key_env="TEST_KEY")
+    )
+    assert address.headers == {"api-key": VALID_KEY} and address.query == {"api-version": "2025-01-01"}
+    assert not address_of(EndpointConfig(base_url="https://gateway.example/v1", api_key_env="TEST_KEY")).headers
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("gpt-5-mini", "on 2026-12-11; it names gpt-6.1-terra instead."),
+        ("gpt-4o-mini-2024-07-18", "on 2027-01-14; it names gpt-6-luna instead."),
+        ("gpt-6-luna", None),
+        ("no-such", None),
+    ],
+)
+def test_the_announced_end_of_a_model_is_known(monkeypatch: pytest.MonkeyPatch, model: str, said: str | None) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    note = shutdown_note(model, EndpointConfig())
+    assert (note or "").endswith(said) if said else note is None
+    assert shutdown_note(model, EndpointConfig(base_url="http://localhost/v1")) is None, "another host's model of that name"
