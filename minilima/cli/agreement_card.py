@@ -103,7 +103,7 @@ def _probe(config: Config, sources: Sources, sets: Sequence[LabelSet]) -> None:
     store = Store(Path(config.paths.outputs) / "store")
     nodes = [agreement(config, sources, labels.data, None)[1] for labels in sets]
     missing = [node for node in nodes if sources.judge is None and store.find(node.stage) is None]
-    probe_missing(config, sources, missing, cache_file(store.root.parent))
+    probe_missing(missing, cache_file(store.root.parent))
 
 
 def _judge(labels: LabelSet, config: Config, sources: Sources, command: str) -> tuple[Measured, Mapping[str, Verdict]]:
