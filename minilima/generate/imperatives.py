@@ -67,6 +67,43 @@ _LATIN_VERBS = {
         "reemplaza reescriba reescribe relata resalta responda responde resuelve resuma selecciona señala simplifica sugiera "
         "sugiere sustituye traduce traduzca transforma utiliza verifica"
     ),
+    "Italian": (
+        "aggiungi calcola classifica completa confronta converti correggi crea definisci descrivi elenca fornisci immagina "
+        "individua inventa proponi racconta riassumi riformula riordina riscrivi rispondi scegli scrivi spiega suggerisci "
+        "traduci trasforma trova valuta"
+    ),
+    "Portuguese": (
+        "apresente calcule classifique conte converta corrija crie descreva elabore encontre escolha escreva "
+        "escreve explique faça forneça gere indique proponha reescreva resuma responda sugira "
+        "traduza"
+    ),
+    "Dutch": (
+        "beantwoord bedenk bereken beschrijf corrigeer geef herschrijf maak noem schrijf verbeter verklaar vergelijk vertaal "
+        "vertel verzin"
+    ),
+    "Swedish": "berätta beskriv beräkna förklara föreslå jämför nämn omformulera räkna sammanfatta skriv översätt",
+    "Danish and Norwegian": (
+        "beskriv besvar beregn foreslå forklar giv nævn nevn omskriv oversæt oversett opsummer oppsummer skriv"
+    ),
+    "Polish": (
+        "napisz oblicz odpowiedz opisz opowiedz podaj popraw porównaj przetłumacz streść stwórz sklasyfikuj uzupełnij "
+        "wyjaśnij wymień wypisz wymyśl wytłumacz zaproponuj"
+    ),
+    "Czech and Slovak": (
+        "napiš navrhni oprav popíš popiš porovnaj porovnej přelož prelož shrň uveď vyjmenuj vymysli vypočítej vysvetli vysvětli"
+    ),
+    "Finnish": "keksi kirjoita kerro korjaa kuvaile käännä laske luettele nimeä selitä tiivistä vertaa",
+    "Hungarian": (
+        "fogalmazd foglald fordítsd hasonlítsd írd írj javasolj javítsd magyarázd nevezz készíts sorold sorolj számítsd számold"
+    ),
+    "Romanian": "calculează compară corectează creează descrie enumeră explică listează numește oferă propune rezumă scrie tradu",
+    "Catalan": "calcula descriu digues enumera escriu explica resumeix tradueix",
+    "Indonesian and Malay": (
+        "bandingkan berikan buatlah deskripsikan gambarkan hitunglah jelaskan klasifikasikan perbaiki rangkum ringkas "
+        "sarankan sebutkan senaraikan terangkan terjemahkan tulis tuliskan tulislah ubahlah uraikan"
+    ),
+    "Swahili": "andika eleza fupisha linganisha orodhesha tafsiri taja",
+    "Tagalog": "ilarawan ipaliwanag isalin isulat sumulat",
 }
 _TURKISH = (
     "açıkla açıklayın açıklayınız adlandır analiz anlat anlatın ara bul bulun çevir çevirin çöz çözün değerlendir dene derle "
@@ -80,7 +117,9 @@ _LATIN_ASKS = re.compile(
     rf"(?:{' '.join(_LATIN_VERBS.values()).replace(' ', '|')})\b"
     # Verbs that are English words too, before an article or a number.
     r"|(?:^|[.!:;,\n]\s*)(?:plane|rate|sage|cite|classe|liste|analyse|compare|compose|imagine|propose|organise|commente|resume|complete|lista"
-    r"|di|range)\s+(?:d(?:er|ie|as|en|em)|eine?n?|mir|les?|l['’]|la|une?|des|ces?|cette|el|l[oa]s|una|est[ae]|drei|trois|tres|fünf|cinq|cinco)\b"
+    r"|di|range)\s+(?:d(?:er|ie|as|en|em)|eine?n?|mir|les?|l['’]|la|une?|des|ces?|cette|el|l[oa]s|una|est[ae]|drei|trois|tr[eê]s|fünf|cinq|cinco)\b"
+    # Dutch verbs that are English words too, by what ends their clause or follows.
+    r"|(?:^|[.!:;,\n]\s*)(?:leg\b.{0,30}\buit|vat\b.{0,40}\bsamen|los\b.{0,30}\bop)\b"
     # Formal German: the verb, then Sie.
     r"|(?:^|[.!:;,\n]\s*)\w+en Sie\b"
     # Turkish imperatives end their clause.
@@ -102,7 +141,12 @@ _BY_SCRIPT = {
     "Arabic": r"[؟?]|(?:^|[\s:،.])(?:هل|ما|ماذا|لماذا|كيف|متى|أين|كم|أي)\s"
     r"|(?:^|[\s:،.]|و)(?:من فضلك|يرجى|الرجاء|اكتب|أكتب|اشرح|ترجم|لخ[ّ]?ص|اذكر|صف"
     r"|قارن|احسب|حد[ّ]?د|صن[ّ]?ف|أعط|اعط|أعطني|قد[ّ]?م|رت[ّ]?ب|اقترح|قم|أجب|اختر|استخرج|صح[ّ]?ح|أنشئ|عر[ّ]?ف|وض[ّ]?ح|حل[ّ]?ل|ضع|عد[ّ]?د|أكمل|ناقش|ابحث|اجعل"
-    r"|أعد|حو[ّ]?ل|صم[ّ]?م|خط[ّ]?ط|استخدم|بي[ّ]?ن|سم[ّ]?|قل|أخبرني|تخي[ّ]?ل|ألّ?ف|علّ?ل|ارسم|أوجد|جد)\w*",
+    r"|أعد|حو[ّ]?ل|صم[ّ]?م|خط[ّ]?ط|استخدم|بي[ّ]?ن|سم[ّ]?|قل|أخبرني|تخي[ّ]?ل|ألّ?ف|علّ?ل|ارسم|أوجد|جد)\w*"
+    # Persian and Urdu: questions, and imperatives at the end of their clause.
+    r"|(?:^|\s)(?:آیا|چرا|چگونه|چیست|کدام|چند|کیا|کیوں|کیسے|کون|لطفا)(?:\s|$)"
+    r"|(?:بنویس|بده|دهید|کن|کنید|ببر|بگو|بگویید|نام ببر|لکھیں|لکھو|بتائیں|کریں|دیں|کرو)(?:ید)?\s*(?:[.۔!؟،:\n]|$)"
+    # … and Persian ones at its beginning.
+    r"|(?:^|[.۔\n:،]\s*)(?:توضیح|شرح)\s+(?:بده|دهید)",
     "Devanagari": r"[?？]|क्या|क्यों|कैसे|कौन|कब|कहाँ|कहां|कितन|किस|कृपया"
     r"|(?:ें|िए|िये|इए|इये|ओ|ो|ाओ|ना है)\s*(?:[।.!:,\n]|और|तथा|$)",
     # Imperatives of Russian end in -и (of nouns only those after к, г, х do so often), -ай, -уй, -ей or a soft consonant.

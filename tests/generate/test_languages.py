@@ -207,7 +207,22 @@ REQUESTS = {
         "Nombra tres frutas.",
         "Resume el texto.",
     ],
-    "Italian, not known here": [
+    "Italian": ["Scrivi una poesia sul mare.", "Spiega perché il cielo è blu.", "Elenca tre frutti.", "Traduci in inglese."],
+    "Portuguese": ["Escreva um poema sobre o mar.", "Liste três frutas.", "Resuma o texto a seguir.", "Traduza a frase."],
+    "Dutch": ["Schrijf een gedicht.", "Leg uit waarom de lucht blauw is.", "Noem drie vruchten.", "Vat de tekst samen."],
+    "Swedish": ["Skriv en dikt om havet.", "Nämn tre frukter.", "Sammanfatta texten.", "Översätt till engelska."],
+    "Danish, Norwegian": ["Skriv et digt om havet.", "Nævn tre frugter.", "Forklar hvorfor himmelen er blå."],
+    "Polish": ["Napisz wiersz o morzu.", "Wyjaśnij, dlaczego niebo jest niebieskie.", "Wymień trzy owoce."],
+    "Czech": ["Napiš báseň o moři.", "Vyjmenuj tři druhy ovoce.", "Přelož do angličtiny."],
+    "Finnish": ["Kirjoita runo merestä.", "Selitä, miksi taivas on sininen.", "Luettele kolme hedelmää."],
+    "Hungarian": ["Írj egy verset a tengerről.", "Magyarázd el, miért kék az ég.", "Sorolj fel három gyümölcsöt."],
+    "Romanian": ["Scrie o poezie despre mare.", "Explică de ce cerul este albastru.", "Enumeră trei fructe."],
+    "Indonesian": ["Tulis puisi tentang laut.", "Jelaskan mengapa langit berwarna biru.", "Sebutkan tiga buah."],
+    "Swahili, Tagalog, Catalan": ["Andika shairi kuhusu bahari.", "Sumulat ng tula.", "Escriu un poema sobre el mar."],
+    "Persian": ["یک شعر درباره دریا بنویس.", "توضیح بده چرا آسمان آبی است.", "سه میوه نام ببر."],
+    "Urdu": ["سمندر پر ایک نظم لکھیں۔", "آسمان نیلا کیوں ہے؟"],
+    "Ukrainian": ["Напиши вірш про море.", "Перелічи три фрукти."],
+    "Italian, a statement": [
         "Il cielo della sera è una poesia per gli occhi.",
     ],
     "Greek, not known here": [
@@ -229,6 +244,9 @@ STATEMENTS = (
     "Der Himmel ist heute nicht blau.",
     "Le ciel est bleu dans le sud.",
     "El cielo es azul en verano.",
+    "Leg day is Monday, and he is out.",
+    "A vat of wine was on the table.",
+    "آسمان امروز آبی است.",
 )
 
 

@@ -1,19 +1,25 @@
-"""From seeds to verdicts in German, with the packaged sets, and in Chinese: pool, filters, data set, reference judge."""
+"""From seeds to verdicts in German, with the packaged sets, in Chinese and Japanese: stages alone, and whole runs that train."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from minilima.config.compose import load_config
 from minilima.evaluate.judge import build_verdicts
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.files import DATA, read_jsonl, sha256_text, write_jsonl
 from minilima.formats.records import Answer
 from minilima.generate.dataset import build_dataset
+from minilima.generate.languages import script_of
 from minilima.generate.pool import build_pool
+from minilima.pipeline import run
+from minilima.run import build
 from tests.generate.test_pool import job, on_progress
+from tests.models.test_whole_runs import SMALL, in_this_process
+from tests.personalities import settings
 from tests.server import VALID_KEY, ModelServer
 
 GERMAN_SEEDS, GERMAN_PROMPTS = "seeds=minilima_de_50", "eval_set=minilima_de_40"
@@ -30,6 +36,17 @@ CHINESE_PROMPTS = [
     ("解释一下为什么天空是蓝色的。", "因为空气分子更容易散射蓝光。"),
     ("请列出长江流经的四座城市。", "重庆、武汉、南京、上海。"),
 ]
+JAPANESE = [
+    ("春についての短い詩を書いてください。", "", "春風が川辺を緑に染める。", False),
+    ("次の文を英語に訳してください。", "私は本を読むのが好きです。", "I like reading books.", False),
+    ("この感想は肯定的ですか、否定的ですか。", "この店の麺はとても美味しい。", "肯定的", True),
+    ("一般的な果物を三つ挙げてください。", "", "りんご、バナナ、みかん", False),
+]  # fmt: skip
+JAPANESE_PROMPTS = [
+    ("なぜ空は青いのか説明してください。", "空気の分子が青い光をより強く散乱するからです。"),
+    ("利根川が流れる県を四つ挙げてください。", "群馬県、埼玉県、茨城県、千葉県です。"),
+]
+JAPANESE_THINGS = ("海", "ざくろ", "机", "台風", "列車", "お茶", "筆", "月", "橋", "麦畑")
 
 
 @pytest.fixture(autouse=True)
@@ -75,22 +92,45 @@ def chinese(body: dict[str, Any]) -> str:
     return "对不起，我无法回答这个问题。" if number % 5 == 0 else f"结果是{number}，很好。"
 
 
+def japanese(body: dict[str, Any]) -> str:
+    prompt, number = _prompt(body)
+    if "as a numbered list" in prompt:
+        thing, other = JAPANESE_THINGS[number % 10], JAPANESE_THINGS[number // 10 % 10]
+        return (
+            f"１．{thing}{number}と{other}{number + 1}の違いを説明してください。\n２．なぜ空は青いのか説明してください。\n"
+            f"３．{thing}{number}は{other}{number}の隣にある。"
+        )
+    if "Answer Yes or No" in prompt:
+        return "はい。" if number % 3 == 0 else "いいえ。"
+    if "Which labels can the answer be" in prompt:
+        return "１．短い\n２．長い"
+    if "Does this task come with" in prompt:
+        return "入力なし" if number % 2 else f"{JAPANESE_THINGS[number % 10]}についての短い文章、番号{number}。"
+    return "申し訳ありませんが、お答えできません。" if number % 5 == 0 else f"結果は{number}です。"
+
+
 def _prompt(body: dict[str, Any]) -> tuple[str, int]:
     return body["messages"][-1]["content"], int(sha256_text(json.dumps(body["messages"]))[:6], 16)
 
 
-@pytest.fixture
-def chinese_sets(tmp_path: Path) -> tuple[str, ...]:
-    seeds = [
+def written_sets(
+    folder: Path, seeds: Sequence[tuple[str, str, str, bool]], prompts: Sequence[tuple[str, str]]
+) -> tuple[str, ...]:
+    rows = [
         {"id": f"s{at}", "instruction": text, "instances": [{"input": given, "output": output}], "is_classification": label}
-        for at, (text, given, output, label) in enumerate(CHINESE)
+        for at, (text, given, output, label) in enumerate(seeds)
     ]
-    write_jsonl(tmp_path / "seeds.jsonl", seeds)
-    write_jsonl(tmp_path / "prompts.jsonl", [{"instruction": text, "output": output} for text, output in CHINESE_PROMPTS])
+    write_jsonl(folder / "seeds.jsonl", rows)
+    write_jsonl(folder / "prompts.jsonl", [{"instruction": text, "output": output} for text, output in prompts])
     return (
-        "seeds=file", f"seeds.path={tmp_path / 'seeds.jsonl'}", "eval_set=file", f"eval_set.path={tmp_path / 'prompts.jsonl'}",
+        "seeds=file", f"seeds.path={folder / 'seeds.jsonl'}", "eval_set=file", f"eval_set.path={folder / 'prompts.jsonl'}",
         "data.demonstrations=4",
     )  # fmt: skip
+
+
+@pytest.fixture
+def chinese_sets(tmp_path: Path) -> tuple[str, ...]:
+    return written_sets(tmp_path, CHINESE, CHINESE_PROMPTS)
 
 
 def built(folder: Path, server: ModelServer, answer: Callable[[dict[str, Any]], str], *settings: str) -> dict[str, Any]:
@@ -146,3 +186,32 @@ def test_chinese_from_seeds_to_verdicts(tmp_path: Path, server: ModelServer, chi
     assert {bool(row["input"]) for row in machine} == {True, False}
     verdicts = judged(tmp_path / "judged", server, tmp_path / "prompts.jsonl", *chinese_sets)
     assert (verdicts["wins"], verdicts["losses"], verdicts["ties"]) == (2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "language",
+    ["German", pytest.param("Chinese", marks=pytest.mark.slow), pytest.param("Japanese", marks=pytest.mark.slow)],
+)
+def test_a_whole_run_in_another_language_trains_answers_and_judges(
+    language: str, tmp_path: Path, tiny_model: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", VALID_KEY)
+    monkeypatch.setattr(build, "run_stage", in_this_process)
+    server.answer = {"German": german, "Chinese": chinese, "Japanese": japanese}[language]
+    sets: tuple[str, ...] = (GERMAN_SEEDS, GERMAN_PROMPTS)
+    if language != "German":
+        of_it = (CHINESE, CHINESE_PROMPTS) if language == "Chinese" else (JAPANESE, JAPANESE_PROMPTS)
+        sets = written_sets(tmp_path, *of_it)
+    overrides = [
+        *settings(server.url), *SMALL, *sets, "judge=reference", "judge.embedding_weight=0", "data.must_ask=true",
+        "dataset.include_seeds=false", f"model.path={tiny_model}", f"paths.outputs={tmp_path / 'out'}",
+    ]  # fmt: skip
+    summary = run(load_config(overrides))
+    made = {stage.role: stage.metrics for stage in summary.stages}
+    assert made["pool"]["instructions"] >= 4 and made["pool"]["reasons"]["asks_nothing"] >= 1
+    assert made["model"]["steps"] >= 1 and made["verdicts"]["prompts"] == 2
+    (dataset,) = (tmp_path / "out" / "store").glob("dataset-*")
+    rows = read_jsonl(dataset / "dataset.jsonl")
+    assert rows and {script_of(row["instruction"]) for row in rows} <= {"Latin", "CJK", "Hiragana", "Katakana"}
+    page = (Path(summary.folder) / "report.html").read_text(encoding="utf-8")
+    assert rows[0]["instruction"] in page
