@@ -24,7 +24,8 @@ from minilima.formats.rows import UNANSWERED, alpaca, conversation, worked
 from minilima.formats.tables import BrokenLine, scan_rows
 from minilima.formats.tasks import read_row
 
-_LISTS = (*TURNS, "history", "instances", "prompt", "completion", "chosen", "rejected")
+_LISTS = (*TURNS, "history", "instances")
+_TEXTS_OR_TURNS = ("prompt", "completion", "chosen", "rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,10 +189,11 @@ def renamed(row: Row, values: object, reading: Reading) -> Row:
 
 
 def _parsed_cell(name: str, value: object) -> object:
-    """A list that a table without types holds as JSON."""
-    if name in _LISTS and isinstance(value, str) and value.lstrip().startswith("["):
+    """A list that a table without types holds as JSON; where it may be a text, only a list of turns."""
+    if name in (*_LISTS, *_TEXTS_OR_TURNS) and isinstance(value, str) and value.lstrip().startswith("["):
         with suppress(ValueError, RecursionError):
-            return json.loads(value)
+            parsed = json.loads(value)
+            return parsed if name in _LISTS or (parsed and all(isinstance(turn, dict) for turn in parsed)) else value
     return value
 
 

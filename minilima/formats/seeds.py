@@ -6,6 +6,7 @@ from typing import Any
 
 from minilima.errors import MinilimaError
 from minilima.formats.broken import BrokenRowError, BrokenRows, as_object
+from minilima.formats.meaning import check_text
 from minilima.formats.records import SeedTask
 from minilima.formats.tables import scan_rows
 
@@ -62,6 +63,7 @@ def _task(row: dict[str, Any]) -> SeedTask:
     ):
         if not isinstance(value, str) or not (value.strip() or empty_allowed):
             raise _bad(name, "a text" if empty_allowed else "a text that is not empty")
+        check_text(value, name)
     if not isinstance(row.get("is_classification", ""), bool | None):
         raise _bad("is_classification", "true, false, or null where it is not known (which counts as false)")
     return SeedTask(

@@ -203,7 +203,8 @@ def _local_file(setting: str, value: str | None) -> FileSource:
         raise MinilimaError(
             f"There is no file {value}.", f"{setting} names it; paths count from {Path.cwd()}.", f"Correct {setting}=…"
         )
-    return FileSource(name=path.stem, path=path.resolve(), sha256=table_identity(path))
+    name = path.stem if path.exists() else f"{path.parent.name}/{path.name}"
+    return FileSource(name=name, path=path.resolve(), sha256=table_identity(path))
 
 
 def _imported(config: Config) -> FileSource:

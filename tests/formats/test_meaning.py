@@ -279,3 +279,12 @@ def test_a_plan_names_what_an_import_and_an_evaluation_set_do_not_use(tmp_path: 
         "Columns of a that are not used: topic.", "Columns of p that are not used: topic, rating.",
     ]  # fmt: skip
     assert unused_by_prompts(prompts) == ["topic", "rating"]
+
+
+def test_a_text_that_looks_like_a_list_stays_a_text(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "[1, 2, 3]", "completion": "[6]"},
+        {"prompt": json.dumps(TURNS[:1]), "completion": json.dumps(TURNS[1:])},  # as a CSV holds turns
+    ]
+    imported = read_file(written(tmp_path / "a.json", *rows))
+    assert [(each.instruction, each.output) for each in imported.examples] == [("[1, 2, 3]", "[6]"), ("Hi.", "Hello.")]

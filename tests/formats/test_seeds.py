@@ -31,6 +31,8 @@ def load(tmp_path: Path, *lines: object) -> object:
         ([seed(instruction="")], "no proper instruction"),
         ([seed(instances=[])], "no proper instances"),
         ([seed(instances=[{"input": "x"}])], r"no proper instances\[0\]\.output"),
+        ([seed(instruction="half \ud83d")], "half a character"),
+        ([seed(instruction="<image>What is this?")], "the mark <image>"),
         ([seed(is_classification="no")], "no proper is_classification"),
         ([], "holds no seed task"),
     ],
