@@ -8,8 +8,12 @@ from minilima.formats.broken import BrokenRowError
 SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction")
 """What data sets call the message that opens a conversation."""
 
+PICTURES = tuple(
+    f"{kind}{end}" for kind in ("image", "img", "audio", "video") for end in ("", "s", "_path", "_paths", "_url", "_urls")
+)
+"""Columns with what a text model neither sees nor hears."""
 _NOT_UNDERSTOOD = {
-    **dict.fromkeys(("image", "images", "audio", "audios", "video", "videos"), "A text model neither sees nor hears."),
+    **dict.fromkeys(PICTURES, "A text model neither sees nor hears."),
     **dict.fromkeys(("tools", "functions", "tool_calls", "function_call", "tool_call_id"), "Calls of tools are not learnt here."),
     **dict.fromkeys(("reasoning_content", "reasoning", "thinking"), "Thoughts before an answer are not learnt here."),
     "chat_template_kwargs": "Settings of the chat template are model.thinking and the template itself here.",
@@ -22,7 +26,9 @@ _LEARNT = {"weight": "weight_0", "train": "train_false"}
 _ALSO_LEARNT = ("loss", "train_on_turn", "trainable", "learn", "loss_mask")
 """Of axolotl, ms-swift and others; of a row, they may be something else: a loss that was measured."""
 _MASKED = ("mask", "masked", "deleted", "is_deleted")
-LATER_REASONS = frozenset((*(f"{key}_false" for key in _ALSO_LEARNT), *(f"{key}_true" for key in _MASKED)))
+GOOD = ("kto_tag", "desirable", "is_desirable", "is_chosen", "is_correct")
+"""Beside `label`, whether an answer is a good one."""
+LATER_REASONS = frozenset((*(f"{key}_false" for key in (*_ALSO_LEARNT, *GOOD)), *(f"{key}_true" for key in _MASKED)))
 """Reasons for rejecting what earlier versions of this reader learned."""
 _YES_NO = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _OPTIONS = ("choices", "options")
@@ -61,7 +67,7 @@ def left_out(values: Mapping[str, Any], *, turn: bool) -> str | None:
     for key, reason in _LEARNT.items():
         if not (truth(key, values[key]) if values.get(key) not in (None, "") else True):
             return reason
-    for key in (*_ALSO_LEARNT, *_MASKED):
+    for key in (*_ALSO_LEARNT, *GOOD, *_MASKED):
         value, masks = values.get(key), key in _MASKED
         if value in (None, "") or (not turn and str(value).lower() not in _YES_NO):
             continue
@@ -79,5 +85,5 @@ def truth(key: str, value: object) -> bool:
 
 def honoured(values: Mapping[str, Any], *, turn: bool) -> set[str]:
     """Those of its keys that say whether it is learnt, or that are refused unless they are empty."""
-    masks = {key for key in (*_ALSO_LEARNT, *_MASKED) if turn or str(values.get(key)).lower() in _YES_NO}
+    masks = {key for key in (*_ALSO_LEARNT, *GOOD, *_MASKED) if turn or str(values.get(key)).lower() in _YES_NO}
     return {*_LEARNT, *_NOT_UNDERSTOOD, *_OPTIONS, *masks} & {str(key) for key in values}

@@ -28,13 +28,15 @@ def is_bad(row: Row, layout: Layout) -> bool:
 
 def has_sides(row: Row, layout: Layout | None) -> bool:
     """Whether the row holds two answers of which one is the better."""
-    return (layout is not None and layout.chosen is not None) or any(name in row.values for name in (*BETTER, *WORSE))
+    return (layout is not None and layout.chosen is not None) or any(
+        row.values.get(name) not in (None, "", []) for name in (*BETTER, *WORSE)
+    )
 
 
 def chosen_side(row: Row, layout: Layout | None) -> tuple[Row, Layout | None]:
     """The row with its better answer as the only one, and the layout in which it now is."""
     named = layout is not None and layout.chosen is not None
-    column = layout.chosen if layout is not None and named else next((name for name in BETTER if name in row.values), None)
+    column = layout.chosen if layout is not None and named else next((name for name in BETTER if row.values.get(name)), None)
     other = {layout.rejected} if layout is not None and named else {name for name in WORSE if name in row.values}
     if column is None:  # the answer itself is the better one
         return replace(row, values={name: value for name, value in row.values.items() if name not in other}), layout

@@ -234,6 +234,9 @@ def _separated(path: Path, text: str, *, tabs: bool) -> list[object]:
     if not cells:
         return []
     names = [name.strip() for name in cells[0][1]]
+    while names and not names[-1] and not any(any(row[len(names) - 1 :]) for _, row in cells[1:]):  # what spreadsheets add
+        names.pop()
+        cells = [(number, row[: len(names)]) for number, row in cells]
     if len(set(names)) < len(names):
         raise MinilimaError(f"{path} has two columns of one name.", f"They are: {', '.join(names)}.", "Rename one of them.")
     wrong = "it has {} cells, and the header has {}"

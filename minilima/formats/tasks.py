@@ -7,11 +7,11 @@ from typing import Any
 
 from minilima.formats.broken import BrokenRowError, as_object
 from minilima.formats.layouts import answer, request, the_answer
-from minilima.formats.meaning import SYSTEMS, check_options, check_text
+from minilima.formats.meaning import PICTURES, SYSTEMS, check_options, check_text
 from minilima.formats.records import user_text
 
 UNSEEN = (
-    *SYSTEMS, "history", "tools", "documents", "chat_template_kwargs", "image", "images", "audio", "audios", "video", "videos",
+    *SYSTEMS, "history", "tools", "documents", "chat_template_kwargs", *PICTURES,
 )  # fmt: skip
 """Columns that change what is asked, and that a task on its own cannot carry."""
 

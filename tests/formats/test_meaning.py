@@ -41,6 +41,7 @@ def listed(folder: Path, entry: dict[str, Any], *rows: Any) -> tuple[Path, Any]:
         ({**GOOD, "images": ["a.png"]}, "images"),
         ({**GOOD, "videos": ["a.mp4"]}, "videos"),
         ({**GOOD, "audio": "a.wav"}, "audio"),
+        ({**GOOD, "image_path": "a.png"}, "image_path"),
         ({**GOOD, "tools": '[{"name": "search"}]'}, "tools"),
         ({**GOOD, "instruction": "<image>What is this?"}, "<image>"),
         ({**GOOD, "reasoning_content": "Hm."}, "reasoning_content"),
@@ -109,7 +110,7 @@ def test_answers_that_are_not_to_be_learnt_are_left_out_with_the_reason(tmp_path
     ("marks", "reason"),
     [({"loss": False}, "loss_false"), ({"train_on_turn": 0}, "train_on_turn_false"), ({"trainable": "false"}, "trainable_false"),
      ({"loss_mask": 0}, "loss_mask_false"), ({"masked": True}, "masked_true"), ({"mask": 1}, "mask_true"),
-     ({"deleted": True}, "deleted_true")],
+     ({"deleted": True}, "deleted_true"), ({"kto_tag": False}, "kto_tag_false"), ({"is_correct": False}, "is_correct_false")],
 )  # fmt: skip
 def test_marks_of_other_programs_for_what_is_not_learnt_are_honoured_in_rows_and_turns(
     tmp_path: Path, marks: dict[str, Any], reason: str
@@ -285,6 +286,11 @@ def test_a_text_that_looks_like_a_list_stays_a_text(tmp_path: Path) -> None:
     rows = [
         {"prompt": "[1, 2, 3]", "completion": "[6]"},
         {"prompt": json.dumps(TURNS[:1]), "completion": json.dumps(TURNS[1:])},  # as a CSV holds turns
+        {"prompt": "A", "completion": "B", "chosen": None, "rejected": None},
     ]
     imported = read_file(written(tmp_path / "a.json", *rows))
-    assert [(each.instruction, each.output) for each in imported.examples] == [("[1, 2, 3]", "[6]"), ("Hi.", "Hello.")]
+    assert [(each.instruction, each.output) for each in imported.examples] == [
+        ("[1, 2, 3]", "[6]"),
+        ("Hi.", "Hello."),
+        ("A", "B"),
+    ]

@@ -172,6 +172,7 @@ def test_broken_lines_are_counted_together_and_may_be_left_out(tmp_path: Path) -
     ("name", "text"),
     [
         ("a.csv", "instruction\toutput\nDo.\tDone.\n"),
+        ("a.csv", "instruction,output,,\nDo.,Done.,,\n"),
         ("a.csv", 'instruction; output\n"Do.";"Done."\n'),
         ("a.csv", 'conversations\n"[{""from"": ""human"", ""value"": ""Do.""}, {""from"": ""gpt"", ""value"": ""Done.""}]"\n'),
         ("a.json", '{\n  "instruction": "Do.",\n  "output": "Done."\n}\n'),
