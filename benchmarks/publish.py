@@ -49,7 +49,7 @@ def _commit() -> str | None:
         ["git", "describe", "--always", "--abbrev=12", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    return asked.stdout.strip() or os.environ.get("MINILIMA_COMMIT")
+    return os.environ.get("MINILIMA_COMMIT") or asked.stdout.strip() or None
 
 
 def _gpu() -> str | None:
