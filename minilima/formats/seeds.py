@@ -16,7 +16,8 @@ _EXAMPLE = '{"id": "a", "instruction": "…", "instances": [{"input": "", "outpu
 
 
 def load_seeds(path: Path) -> list[SeedTask]:
-    """The tasks of a file in Self-Instruct's format; of several instances, the first is used.
+    """The tasks of a file in Self-Instruct's format, of which the first instance is used, or in Alpaca's (instruction, input,
+    output), where a task without an id has its row's number.
 
     Raises:
         MinilimaError: a line is broken, a field is missing or empty, or an id or instruction occurs twice.
@@ -26,7 +27,7 @@ def load_seeds(path: Path) -> list[SeedTask]:
     seen: dict[tuple[str, str], str] = {}
     for number, row in enumerate(scan_rows(path), start=1):
         with broken.row(number):
-            task = _task(as_object(row))
+            task = _task(_with_instances(as_object(row), number))
             _refuse_again(task, seen)
             tasks.append(task)
     broken.stop()
@@ -51,10 +52,19 @@ def short_tasks(tasks: Sequence[SeedTask]) -> list[SeedTask]:
     return short or list(tasks)
 
 
+def _with_instances(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """A row of Alpaca's columns in Self-Instruct's form; others as they are."""
+    if "instances" in row or "output" not in row:
+        return row
+    own = {name: row[name] for name in ("input", "output") if row.get(name) is not None}
+    return {"id": str(number), "is_classification": None, **row, "instances": [own]}
+
+
 def _task(row: dict[str, Any]) -> SeedTask:
     instances = row.get("instances")
     if not isinstance(instances, list) or not instances or not isinstance(instances[0], dict):
-        raise _bad("instances", "a list with at least one {input, output}")
+        there = ", ".join(map(str, row)) or "none"
+        raise _bad("instances", f"a list with at least one {{input, output}}; the columns that are there: {there}")
     for name, value, empty_allowed in (
         ("id", row.get("id"), False),
         ("instruction", row.get("instruction"), False),

@@ -46,3 +46,24 @@ def test_a_mistake_in_a_seed_file_is_named(tmp_path: Path, lines: list[object], 
 @pytest.mark.parametrize(("name", "count"), [("self-instruct", 175), ("laerebogen", 176)])
 def test_published_seed_sets_are_read(name: str, count: int) -> None:
     assert len(load_seeds(SHARED / name / "seed_tasks.jsonl")) == count
+
+
+def test_tasks_in_alpacas_columns_are_seeds_too(tmp_path: Path) -> None:
+    path = tmp_path / "alpaca.csv"
+    path.write_text("instruction,input,output\nAdd them.,2 and 3,5\nSay hi.,,hi\n")
+    first, second = load_seeds(path)
+    assert (first.id, first.instruction, first.input, first.output, first.is_classification) == (
+        "1",
+        "Add them.",
+        "2 and 3",
+        "5",
+        False,
+    )
+    assert (second.id, second.input) == ("2", "")
+
+
+def test_a_table_of_other_columns_is_refused_with_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"frage": "Wie?", "antwort": "So."}\n')
+    with pytest.raises(MinilimaError, match="the columns that are there: frage, antwort"):
+        load_seeds(path)
