@@ -42,6 +42,7 @@ STAGES = ("prepare", "pool", "orders", "grid", "study")
 SEEDS_FILE = ROOT / "minilima" / "data" / "minilima_175.jsonl"
 DEV_SET = ROOT / "minilima" / "data" / "minilima_dev_50.jsonl"
 RATES = ("1e-5", "3e-5", "1e-4", "3e-4")
+_FEWEST = 2
 FIRST_GUESS_SECONDS = 90.0
 """How long a task may take, before one has ended."""
 
@@ -202,7 +203,8 @@ def run_all(tasks: Sequence[Task], clock: Clock, workers: int, folder: Path) -> 
                     process.kill()
                 break
             for future in ended:
-                (_, arguments), started = running.pop(future)
+                task, started = running.pop(future)
+                arguments = task[1]
                 seconds = time.monotonic() - started
                 clock.longest = max(clock.longest, seconds)
                 try:
@@ -212,6 +214,11 @@ def run_all(tasks: Sequence[Task], clock: Clock, workers: int, folder: Path) -> 
                     print("A process died, most often for want of memory: fewer --workers.", flush=True)
                     return False
                 except Exception as error:
+                    if "memory" in str(error) and workers > _FEWEST:
+                        workers -= 1
+                        rest.append(task)
+                        print(f"No memory was left; it is tried again, with {workers} at once.", flush=True)
+                        continue
                     failed += 1
                     with (folder / "failed.txt").open("a") as file:
                         file.write(f"{arguments}\n{type(error).__name__}: {error}\n\n")
@@ -369,7 +376,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="where packs are put")
     parser.add_argument("--from", dest="packs", type=Path, help="folder of earlier packs, which are restored first")
     parser.add_argument("--minutes", type=float, default=9.0, help="of this call")
-    parser.add_argument("--workers", type=int, default=10, help="points at once")
+    parser.add_argument("--workers", type=int, default=6, help="points at once; one takes 9 to 16 GB of a card")
     parser.add_argument("--pool", type=Path, help="a pool that is there already")
     parser.add_argument("--rate", help="learning rate, instead of the grid's")
     chosen = parser.parse_intermixed_args()

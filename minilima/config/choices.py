@@ -41,7 +41,13 @@ class DataKind(StrEnum):
     alpaca = "alpaca"
     magpie = "magpie"
     answers = "answers"
+    evol = "evol"
+    backtranslate = "backtranslate"
     file = "file"
+
+
+BEGINS_WITH_TASKS = (DataKind.answers, DataKind.evol)
+"""Pools that are made of the tasks of a file, or of the seed tasks."""
 
 
 class Side(StrEnum):

@@ -171,9 +171,10 @@ class DataConfig:
 
     kind: DataKind = DataKind.self_instruct
     """self_instruct: four steps from the seeds; alpaca: whole examples in one call; magpie: an instruct model opens the
-    conversation itself; answers: the generator answers the tasks of a file; file: a finished data set."""
+    conversation itself; answers: the generator answers the tasks of a file; evol: tasks are made harder, round after round;
+    backtranslate: requests are written for people's texts; file: a finished data set."""
     path: str | None = None
-    """The file of kind=file, and of kind=answers (there, None = the seed tasks)."""
+    """The file of kind=file, of kind=backtranslate (texts), and of kind=answers or evol (tasks; None = the seed tasks)."""
     hub_file: str | None = None
     """The same on the Hugging Face hub: owner/dataset:file; `path` and `hub` win."""
     hub: str | None = None
@@ -182,11 +183,12 @@ class DataConfig:
     """Of `hub` and `hub_file`: a branch, a tag or a commit. The commit is recorded, and the same command at another is another
     result."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
-    """kind=file and kind=answers: what the file calls its columns."""
+    """kind=file, answers, evol and backtranslate: what the file calls its columns."""
     side: Side | None = None
     """kind=file: chosen imports the better answer of preference data; None refuses such data."""
     on_bad_row: OnBadRow = OnBadRow.stop
-    """kind=file and kind=answers: stop names rows that cannot be used; reject lists them in rejected.jsonl with the reason."""
+    """kind=file, answers, evol and backtranslate: stop names rows that cannot be used; reject lists them in rejected.jsonl,
+    each with its reason."""
     classification_only: bool = False
     """Ask for classification tasks only, with classification seeds as demonstrations."""
     magpie_prefix: str | None = None
@@ -220,6 +222,8 @@ class DataConfig:
     answers_per_task: int | None = setting(None, AT_LEAST_ONE)
     """Answers written to each input-first task, of which data.keep chooses one (best-of-n); None = 1. All are in
     candidates.jsonl of the pool, pairs of a better and a worse one in preferences.jsonl. Not for kind=alpaca or file."""
+    min_score: float | None = setting(None, between(1, 5))
+    """kind=backtranslate: pairs that the generator scores below this are rejected, 1 to 5; None = none is."""
     keep: Keep | None = None
     """With data.answers_per_task: first; longest; majority: the most frequent; reference: closest to the seed task's own answer
     (kind=answers on the seeds); judge: the generator's best rating from 1 to 10. Cut answers last. None = first."""

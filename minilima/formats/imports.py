@@ -151,6 +151,42 @@ def read_tasks(path: Path, reading: Reading | None = None) -> GivenTasks:
     return GivenTasks(tasks=tasks, rejected=broken.rejected())
 
 
+@dataclass(frozen=True, kw_only=True)
+class GivenTexts:
+    """(id, text) of the rows of a file, and the rows that hold none where those are to be rejected."""
+
+    texts: list[tuple[str, str]]
+    rejected: list[Rejected]
+
+
+def read_texts(path: Path, reading: Reading | None = None) -> GivenTexts:
+    """The texts of a file: its column `text`, or `output`, which data.columns.output renames.
+
+    Raises:
+        MinilimaError: rows have no text and are named, or the file holds none.
+    """
+    reading = reading or Reading()
+    texts: list[tuple[str, str]] = []
+    broken = _Broken(path=path)
+    for row, values in numbered(path):
+        try:
+            named = renamed(row, values, reading).values
+            text = named.get("output", named.get("text"))
+            if not isinstance(text, str) or not text.strip():
+                raise BrokenRowError("has no text", "It stands in the column text; data.columns.output=… names another.")
+        except BrokenRowError as error:
+            broken.rows.append((row, error))
+            continue
+        texts.append((f"row{row.number}", text.strip()))
+    if not reading.reject:
+        broken.stop()
+    if not texts:
+        raise MinilimaError(
+            f"{path} holds no text.", "The file is empty, or no row is usable.", "Give another file with data.path=…"
+        )
+    return GivenTexts(texts=texts, rejected=broken.rejected())
+
+
 def _conversations(path: Path, layout: Layout | None, reading: Reading) -> tuple[Sequence[tuple[Row, object]], list[Rejected]]:
     """The rows of a file; of trees of messages the best conversation of each, and what is beside it."""
     rows = scan_rows(path)

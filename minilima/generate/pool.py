@@ -12,10 +12,12 @@ from minilima.config.choices import DataKind, GeneratorKind, Style
 from minilima.config.schema import BudgetConfig, Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import write_jsonl
-from minilima.formats.imports import read_tasks
+from minilima.formats.imports import read_tasks, read_texts
 from minilima.formats.records import Example, OnProgress, Rejected, SeedTask
 from minilima.formats.seeds import load_seeds
+from minilima.generate.backtranslation import backtranslate
 from minilima.generate.classification import label_balance
+from minilima.generate.evolution import evolve
 from minilima.generate.import_pool import import_pool, reading
 from minilima.generate.instances import Classified, Instance, Instances, check
 from minilima.generate.instructions import Growth, Instruction, grow
@@ -33,11 +35,19 @@ def build_pool(job: Job, on_progress: OnProgress) -> Outcome:
     if data.kind == DataKind.file:
         return import_pool(job)
     model, prompter = connect_generator(job), Prompter(generator=config.generator, data=data)
+    if data.kind == DataKind.backtranslate:
+        return _backtranslated(job, model, prompter, on_progress)
     seeds = load_seeds(job.sources.seeds.path) if job.sources.seeds is not None and job.sources.seeds.path is not None else []
     writer = Instances(seeds, model, prompter, config.seed, on_progress)
     growth, classified = Growth(), list[Classified]()
+    instances: list[Instance] = []
     if data.kind == DataKind.answers:
         growth.accepted, growth.rejected = _given_tasks(job, seeds)
+    elif data.kind == DataKind.evol:
+        begin, broken = _given_tasks(job, seeds)
+        evolution = evolve(begin, model, prompter, config.seed, on_progress)
+        growth, instances = evolution.growth, evolution.instances
+        growth.rejected = [*broken, *growth.rejected]
     else:
         growth = grow(seeds, model, _method(model, prompter), data, config.seed, on_progress, _caps(config))
     write_jsonl(job.work / "instructions.jsonl", growth.accepted)
@@ -47,7 +57,7 @@ def build_pool(job: Job, on_progress: OnProgress) -> Outcome:
         instances = writer.instances(growth.accepted, classified)
     elif data.kind == DataKind.alpaca:
         instances = [_whole(task) for task in growth.accepted]
-    else:
+    elif data.kind != DataKind.evol:
         instances = writer.answers(growth.accepted)
     if writer.candidates:
         write_jsonl(job.work / "candidates.jsonl", [each.row() for each in writer.candidates])
@@ -65,6 +75,24 @@ def build_pool(job: Job, on_progress: OnProgress) -> Outcome:
         )
     metrics = {**_metrics(growth, classified, examples, rejected), **model.arithmetic}
     return Outcome(metrics=metrics, usage=model.usage)
+
+
+def _backtranslated(job: Job, model: CachedModel, prompter: Prompter, on_progress: OnProgress) -> Outcome:
+    """The pool of people's texts, with a written request for each."""
+    assert job.sources.data is not None and job.sources.data.path is not None
+    given = read_texts(job.sources.data.path, reading(job.config.data))
+    examples, faulty = backtranslate(given.texts, model, prompter, on_progress)
+    rejected = [*given.rejected, *faulty]
+    write_jsonl(job.work / "instances.jsonl", examples)
+    write_jsonl(job.work / "rejected.jsonl", rejected)
+    if not examples:
+        raise MinilimaError(
+            "No text became an example.",
+            f"Rejected: {reasons(rejected) or 'nothing'}; {job.work / 'rejected.jsonl'} lists each.",
+            "Lower data.min_score, use a stronger generator, or give other texts.",
+        )
+    counts = {"texts": len(given.texts), "tasks": len(examples), "rejected": len(rejected), "reasons": reasons(rejected)}
+    return Outcome(metrics={**counts, **model.arithmetic}, usage=model.usage)
 
 
 def _metrics(

@@ -3,12 +3,13 @@
     store/dataset-… ─> FOLDER/data/train.parquet                          datasets.load_dataset(FOLDER)
                               hf_dataset/                                 datasets.load_from_disk(FOLDER/hf_dataset)
                               alpaca.json  messages.jsonl  dataset_info.json   LLaMA-Factory, and data.path=… here
+    store/pool-…/preferences.jsonl ─> preferences.jsonl  preferences.json      TRL; LLaMA-Factory: pairs for preference training
                               README.md                                   the data card
 The folder is written aside and renamed: it is there whole or not at all. Nothing is uploaded unless a name is given.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from minilima.config.choices import DataKind, GeneratorKind
 from minilima.config.schema import Config
 from minilima.formats.files import new_folder, read_jsonl, sizes, write_atomic, write_jsonl
 from minilima.formats.llamafactory import FILE_NAME
-from minilima.formats.records import Example
+from minilima.formats.records import Example, user_text
 from minilima.models.packaged import PACKAGED
 from minilima.report.dataset_card import CardFacts, Origin, card_text
 from minilima.store.entries import Artifact
@@ -58,7 +59,7 @@ def export_data(
         model=model,
     )
     with new_folder(folder) as aside:
-        _write(aside, facts)
+        _write(aside, facts, preference_pairs(dataset, pool))
     return Exported(folder=folder, files=sizes(folder), examples=len(facts.examples))
 
 
@@ -90,13 +91,40 @@ def _origin(config: Config, sources: Sources) -> Origin:
     return Origin(what=f"written, except for the seed tasks, {tasks}on the author's machine by", name=name, terms=terms)
 
 
-def _write(folder: Path, facts: CardFacts) -> None:
+def preference_pairs(dataset: Artifact, pool: Artifact | None) -> list[dict[str, Any]]:
+    """The pairs of a better and a worse answer (best-of-n) to tasks that the data set could choose: not those that resemble an
+    evaluation prompt."""
+    file = pool.path / "preferences.jsonl" if pool is not None else None
+    if file is None or not file.is_file():
+        return []
+    order = dataset.path / "order.jsonl"
+    usable = {row["id"] for row in read_jsonl(order if order.is_file() else dataset.path / "dataset.jsonl")}
+    return [row for row in read_jsonl(file) if row["id"] in usable]
+
+
+def _write(folder: Path, facts: CardFacts, pairs: Sequence[dict[str, Any]]) -> None:
     _write_datasets(folder, facts.examples)
     rows = alpaca_rows(facts.examples)
     write_atomic(folder / "alpaca.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     write_jsonl(folder / "messages.jsonl", ({"messages": example.messages()} for example in facts.examples))
-    write_atomic(folder / FILE_NAME, json.dumps(dataset_info(facts.name, rows), ensure_ascii=False, indent=1) + "\n")
+    info = dataset_info(facts.name, rows)
+    if pairs:
+        write_jsonl(folder / "preferences.jsonl", map(_conversational, pairs))
+        kept = [{name: pair[name] for name in ("instruction", "input", "chosen", "rejected")} for pair in pairs]
+        write_atomic(folder / "preferences.json", json.dumps(kept, ensure_ascii=False, indent=1) + "\n")
+        info[f"{facts.name}_preferences"] = {"file_name": "preferences.json", "ranking": True, "columns": _RANKED}
+    write_atomic(folder / FILE_NAME, json.dumps(info, ensure_ascii=False, indent=1) + "\n")
     write_atomic(folder / "README.md", card_text(facts))
+
+
+_RANKED = {"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected"}
+
+
+def _conversational(pair: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
+    """A pair as TRL's trainers of preferences read it: the prompt, and both answers, as turns."""
+    asked = user_text(pair["instruction"], pair["input"])
+    turns = {"prompt": ("user", asked), "chosen": ("assistant", pair["chosen"]), "rejected": ("assistant", pair["rejected"])}
+    return {name: [{"role": role, "content": text}] for name, (role, text) in turns.items()}
 
 
 def alpaca_rows(examples: Sequence[Example]) -> list[dict[str, Any]]:

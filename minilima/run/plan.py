@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from minilima.config.choices import DataKind, JudgeKind, Until
+from minilima.config.choices import BEGINS_WITH_TASKS, DataKind, JudgeKind, Until
 from minilima.config.schema import Config
 from minilima.environment import caveat, disk
 from minilima.errors import MinilimaError
@@ -168,8 +168,8 @@ def _unused_columns(config: Config, sources: Sources) -> list[str]:
     named: list[tuple[str, list[str]]] = []
     data, how = sources.data, reading(config.data)
     with suppress(MinilimaError):
-        if data is not None and data.path is not None:
-            if config.data.kind == DataKind.answers:
+        if data is not None and data.path is not None and config.data.kind != DataKind.backtranslate:
+            if config.data.kind in BEGINS_WITH_TASKS:
                 named.append((data.name, unused_by_tasks(data.path, how)))
             else:
                 named.append((data.name, unused_by_examples(data.path, layout_of(data), how)))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minilima.config.choices import DataKind, GeneratorKind, JudgeKind, Pick
+from minilima.config.choices import BEGINS_WITH_TASKS, DataKind, GeneratorKind, JudgeKind, Pick
 from minilima.config.schema import Config, DataConfig, EvalSetConfig, GeneratorConfig, JudgeConfig
 from minilima.config.several import sets_of
 from minilima.errors import MinilimaError, options
@@ -35,9 +35,8 @@ def resolve(config: Config) -> Sources:
     """
     data = config.data
     generates = data.kind != DataKind.file
-    reads_file = data.kind == DataKind.file or (
-        data.kind == DataKind.answers and (data.path or data.hub or data.hub_file) is not None
-    )
+    named = (data.path or data.hub or data.hub_file) is not None
+    reads_file = data.kind in (DataKind.file, DataKind.backtranslate) or (data.kind in BEGINS_WITH_TASKS and named)
     reads_seeds = config.dataset.include_seeds or (generates and not reads_file)
     base = model_source(config.model.packaged, config.model.hub, config.model.path, config.model.revision)
     # It also rates and tags the rows of a file.

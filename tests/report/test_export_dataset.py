@@ -21,7 +21,7 @@ from minilima.cli.export import data_of
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl, write_jsonl
-from minilima.formats.imports import read_file
+from minilima.formats.imports import Reading, read_file
 from minilima.formats.llamafactory import locate
 from minilima.formats.records import Example, user_text
 from minilima.pipeline import stages
@@ -78,6 +78,35 @@ def store_with(tmp_path: Path, *rows: dict[str, Any], overrides: tuple[str, ...]
 
 def exported(tmp_path: Path, *rows: dict[str, Any], overrides: tuple[str, ...] = ()) -> Exported:
     return data_of(load_config(store_with(tmp_path, *rows, overrides=overrides)), tmp_path / "out" / "set", "build it")
+
+
+def test_pairs_of_answers_are_exported_for_trl_and_llama_factory(tmp_path: Path) -> None:
+    config = load_config([f"paths.outputs={tmp_path / 'outputs'}", "name=mine"])
+    graph, store = stages(config, resolve(config)), Store(tmp_path / "outputs" / "store")
+    pair = {"id": "m1", "instruction": "Translate.", "input": "Le chat.", "chosen": "The cat.", "rejected": "A cat?"}
+
+    def pool(work: Path) -> Outcome:
+        write_jsonl(work / "preferences.jsonl", [pair, {**pair, "id": "resembles a prompt"}])
+        return Outcome(metrics={"reasons": {}})
+
+    def dataset(work: Path) -> Outcome:
+        write_jsonl(work / "dataset.jsonl", [Example(**ROWS[0])])
+        write_jsonl(work / "order.jsonl", [{"id": "s1"}, {"id": "m1"}])
+        return Outcome(metrics={"examples": 1, "reasons": {}})
+
+    store.get_or_build(graph["pool"], pool)
+    store.get_or_build(graph["dataset"], dataset)
+    folder = data_of(config, tmp_path / "set", "build it").folder
+    assert read_jsonl(folder / "preferences.jsonl") == [
+        {
+            "prompt": [{"role": "user", "content": "Translate.\n\nLe chat."}],
+            "chosen": [{"role": "assistant", "content": "The cat."}],
+            "rejected": [{"role": "assistant", "content": "A cat?"}],
+        }
+    ], "a task that could not be chosen is not among them"
+    path, _, layout = locate(folder / "dataset_info.json", "mine_preferences")
+    (read,) = read_file(path, layout, Reading(chosen=True)).examples
+    assert content(read)[2:] == ("Translate.", "Le chat.", "The cat."), "and it can be imported here"
 
 
 def content(example: Example) -> tuple[Any, ...]:

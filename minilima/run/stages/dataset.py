@@ -155,7 +155,8 @@ def _lengths(config: Config, sources: Sources) -> list[int]:
     else:
         tasks = given_tasks(config, sources) or []
         each = mean([sum(map(len, task)) for task in tasks]) + (data.answer_words or 0) * _CHARACTERS_A_WORD
-        answers = len(tasks) if data.kind == DataKind.answers else data.instructions * data.instances_per_task
+        given = data.kind in (DataKind.answers, DataKind.backtranslate)
+        answers = len(tasks) if given else data.instructions * data.instances_per_task
         characters = [round(each)] * answers
     if config.dataset.include_seeds and sources.seeds is not None and sources.seeds.path is not None:
         characters += [len(task.instruction) + len(task.input) + len(task.output) for task in seed_tasks(sources.seeds.path)]

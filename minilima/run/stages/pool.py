@@ -6,11 +6,11 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from minilima.config.choices import DataKind, GeneratorKind, Keep, Tokenizer, Until
+from minilima.config.choices import BEGINS_WITH_TASKS, DataKind, GeneratorKind, Keep, Style, Tokenizer, Until
 from minilima.config.schema import Config
 from minilima.console import count
 from minilima.errors import MinilimaError
-from minilima.formats.imports import Imported, Reading, read_tasks, uses_context
+from minilima.formats.imports import Imported, Reading, read_tasks, read_texts, uses_context
 from minilima.formats.records import OnProgress
 from minilima.formats.seeds import load_seeds
 from minilima.generate.import_pool import read_source, reading
@@ -42,6 +42,8 @@ _OF_IMPORTS = ("path", "hub_file", "hub", "revision", "columns", "side", "on_bad
 """Settings of `data` that enter the key by the content of what they name, or by how it is read."""
 _ACCEPTED = 0.75
 """Share of the candidates that the filters let through."""
+_GROWTH = 1.6
+"""How much longer an evolved task is than the one it came from."""
 _REQUEST_CHARACTERS = 100
 """What a user asks, where there are no seeds to go by."""
 
@@ -112,7 +114,7 @@ def _reader(config: Config, sources: Sources) -> int:
 
 
 def _reader_of_tasks(config: Config, sources: Sources) -> int | None:
-    if config.data.kind != DataKind.answers or sources.data is None or sources.data.path is None:
+    if config.data.kind not in BEGINS_WITH_TASKS or sources.data is None or sources.data.path is None:
         return None
     with suppress(MinilimaError, UnicodeDecodeError):
         return _LATER_READER if uses_context(sources.data.path) else None
@@ -121,7 +123,7 @@ def _reader_of_tasks(config: Config, sources: Sources) -> int | None:
 
 def _caps(config: Config) -> dict[str, Any] | None:
     """The caps at which new tasks are no longer asked for: with higher ones the pool is another, larger one."""
-    if config.data.kind == DataKind.answers:
+    if config.data.kind in (DataKind.answers, DataKind.evol, DataKind.backtranslate):
         return None
     budget = config.endpoints.generator.budget
     caps = {"usd": budget.usd, "tokens": budget.tokens, "requests": budget.requests}
@@ -137,6 +139,11 @@ def _describe(config: Config, sources: Sources) -> str:
     written_by = generator.model or ("the base model" if generator.kind == GeneratorKind.local else "?")
     if data.kind == DataKind.answers:
         return f"answers to the tasks of {name}, written by {written_by}"
+    if data.kind == DataKind.backtranslate:
+        least = f", scored, {data.min_score:g} of 5 and above kept" if data.min_score else ""
+        return f"requests to the texts of {name}, written by {written_by}{least}"
+    if data.kind == DataKind.evol:
+        return f"{data.instructions:,} tasks evolved from {name} in up to {data.max_rounds} rounds, and answered by {written_by}"
     how = "" if data.kind == DataKind.self_instruct else f" ({data.kind})"
     return f"{data.instructions:,} instructions and instances, written by {written_by} from {name}{how}"
 
@@ -162,13 +169,34 @@ def _check(config: Config, sources: Sources) -> None:
             "It compares with the seed tasks' own answers: the tasks that are answered must be the seed tasks.",
             "Add data=answers without data.path, or choose data.keep=judge, longest or majority.",
         )
+    if config.data.kind in (DataKind.evol, DataKind.backtranslate):
+        _check_asked(config)
     if sources.seeds is not None and sources.seeds.path is not None:
         load_seeds(sources.seeds.path)
     if sources.data is not None and sources.data.path is not None:
         if config.data.kind == DataKind.file:
             imported(sources.data, reading(config.data))
+        elif config.data.kind == DataKind.backtranslate:
+            read_texts(sources.data.path, reading(config.data))
         else:
             read_tasks(sources.data.path, reading(config.data))
+
+
+def _check_asked(config: Config) -> None:
+    """Refuses what these pools do not have: other styles, and several answers of which one is kept."""
+    data = config.data
+    if config.generator.style != Style.chat:
+        raise MinilimaError(
+            f"data={data.kind} needs a generator that follows requests.",
+            f"generator.style={config.generator.style} is for models that continue a conversation or a document.",
+            "Use generator=qwen2_5_coder_1_5b, a generator at an endpoint, or generator.style=chat with an instruct model.",
+        )
+    if data.answers_per_task is not None or data.keep is not None:
+        raise MinilimaError(
+            f"data={data.kind} writes one answer to each task at most.",
+            "data.answers_per_task and data.keep choose among several.",
+            "Leave them out; or write this pool first, and answer its tasks anew with data=answers data.path=…",
+        )
 
 
 def _asks(config: Config, sources: Sources) -> str | None:
@@ -204,6 +232,16 @@ def _guess_of_one(config: Config, sources: Sources) -> Guess | None:
         return None
     instruction, given, written = (mean([tokens(task[part]) for task in tasks]) for part in range(3))
     answer = TOKENS_A_WORD * data.answer_words if data.answer_words else written
+    if data.kind == DataKind.backtranslate:
+        texts, request = sum(tokens(text) for _, _, text in tasks), tokens(" " * _REQUEST_CHARACTERS)
+        # A request to each text, and a score of each pair.
+        return 2 * len(tasks), 2 * texts + len(tasks) * (2 * TEMPLATE_TOKENS + request), len(tasks) * (request + 1)
+    if data.kind == DataKind.evol:
+        rounds = min(data.max_rounds, math.ceil(data.instructions / _ACCEPTED / len(tasks)))
+        evolved = _GROWTH * (instruction + given)
+        # Rewritten, compared with what it was, answered.
+        prompt = rounds * len(tasks) * (3 * TEMPLATE_TOKENS + 2 * (instruction + given) + 2 * evolved)
+        return 3 * rounds * len(tasks), round(prompt), round(rounds * len(tasks) * (evolved + 1 + answer))
     if data.kind == DataKind.answers:
         return len(tasks), round(len(tasks) * (instruction + given + TEMPLATE_TOKENS)), round(len(tasks) * answer)
     each = 1 if data.kind == DataKind.magpie else data.instructions_per_request
@@ -229,7 +267,11 @@ def _guess_of_one(config: Config, sources: Sources) -> Guess | None:
 
 def given_tasks(config: Config, sources: Sources) -> list[tuple[str, str, str]] | None:
     """(instruction, input, answer) of the tasks to be answered, or of the seeds; None where they are not there to be read."""
-    if config.data.kind == DataKind.answers and sources.data is not None:
+    if config.data.kind == DataKind.backtranslate:
+        if sources.data is None or sources.data.path is None:
+            return None
+        return [("", "", text) for _, text in read_texts(sources.data.path, reading(config.data)).texts]
+    if config.data.kind in BEGINS_WITH_TASKS and sources.data is not None:
         path = sources.data.path
         return (
             None
