@@ -184,8 +184,8 @@ def _columns(table: object) -> list[object] | None:
     columns = {name: _numbered(cells) if isinstance(cells, dict) else cells for name, cells in table.items()}
     lists = [cells for cells in columns.values() if isinstance(cells, list)]
     texts = [cells for cells in lists if cells and all(isinstance(cell, str | None) for cell in cells)]
-    if any(isinstance(cell, dict) and cell.keys() & {"role", "from"} for cells in lists for cell in cells):
-        return None  # turns
+    if "turns" in table or any(isinstance(cell, dict) and cell.keys() & {"role", "from"} for cells in lists for cell in cells):
+        return None  # a conversation
     if len(lists) < max(2, len(columns)) or not texts or len({len(cells) for cells in lists}) > 1:
         return None
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]

@@ -589,7 +589,7 @@ def test_layouts_are_drawn_for_each_example_and_keep_its_text() -> None:
 def test_rows_that_hold_no_task_are_rejected_with_their_reason_where_that_is_asked_for(
     tmp_path: Path, server: ModelServer
 ) -> None:
-    (tmp_path / "tasks.jsonl").write_text('{"instruction": "Add 1 and 1."}\n{"question": "What?"}\n')
+    (tmp_path / "tasks.jsonl").write_text('{"instruction": "Add 1 and 1."}\n{"other": "What?"}\n')
     server.answer = writer
     settings = ["data=answers", f"data.path={tmp_path / 'tasks.jsonl'}", "data.on_bad_row=reject"]
     outcome = build_pool(job(tmp_path, server, *settings), on_progress)

@@ -64,7 +64,8 @@ def test_it_sends_what_openai_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours[0] == theirs[0] == "POST /v1/chat/completions?api-version=1 HTTP/1.1" and ours[2] == theirs[2] == BODY
     assert ours[1]["authorization"] == "Bearer secret" and ours[1]["openai-organization"] == "org-1"
     differ = {name for name in {*ours[1], *theirs[1]} if ours[1].get(name) != theirs[1].get(name)}
-    assert differ <= {*_OF_OPENAI_ALONE, "host"}
+    assert differ <= {*_OF_OPENAI_ALONE, "host", "api-key"}
+    assert ours[1]["api-key"] == "secret", "a gateway with an api-version reads the key there"
 
 
 @pytest.mark.parametrize(
