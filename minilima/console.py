@@ -7,6 +7,7 @@ characters out.
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, TextColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as LiveProgress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from minilima.errors import MinilimaError
@@ -32,6 +33,9 @@ _LEVEL_STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _PLAIN_LINE_SECONDS = 20.0
 _LONGEST_PIECE = 600
 _PACE_AFTER_SECONDS = 2.0
+_TICK_SECONDS = 1.0
+_ROOM_FOR_BARS = 100
+"""Columns of a terminal with room for a long bar beside the words."""
 _SPANS = ((1, "s"), (60, "min"), (3600, "h"))
 
 
@@ -225,28 +229,37 @@ def stage_line(name: str, spent_usd: Callable[[], float | None] = lambda: None) 
         line.finish()
 
 
+_STARTING = "starting"
+
+
 class StageLine:
-    """Shows how far a stage is, how fast, and what it has cost: live on a terminal, as a plain line now and then elsewhere."""
+    """Shows how long a stage has taken, how far it is, how fast, and what it has cost: live on a terminal, as a plain line now
+    and then elsewhere; also while nothing is reported, as while a model is loaded."""
 
     def __init__(self, name: str, spent_usd: Callable[[], float | None] = lambda: None) -> None:
         self.name = name
         self._spent_usd = spent_usd
         self._is_live = _out.is_terminal and not in_ci()
         self.live = LiveProgress(
-            TextColumn("[bold]{task.description:<18}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[count]}"),
-            TextColumn("[dim]{task.fields[pace]}"),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20 if _out.width >= _ROOM_FOR_BARS else 8),
+            TimeElapsedColumn(),
+            # One line, cut at its end: a second one would flicker.
+            TextColumn("{task.fields[said]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=_out,
             transient=True,
+            expand=True,
             disable=not self._is_live,
         )
-        self._task = self.live.add_task(name, total=None, count="", pace="", note="")
-        self._printed = self._began = time.monotonic()
+        self._task = self.live.add_task(name, total=None, said=_STARTING)
+        self._printed = self._began = self._started = time.monotonic()
         self._first: Progress | None = None
+        self._said = _STARTING
+        self._ended = threading.Event()
         if not self._is_live:
             say(f"{name}: started")
+        if not self._is_live and not in_ci():
+            threading.Thread(target=self._tick, daemon=True).start()
 
     def update(self, progress: Progress) -> None:
         """Takes over a worker's progress."""
@@ -256,27 +269,38 @@ class StageLine:
         if self._first is None or progress.unit != self._first.unit or progress.done < self._first.done:
             # A stage may count one thing after another, and a resumed one does not begin at zero.
             self._first, self._began = progress, now
-        due = now - self._printed > _PLAIN_LINE_SECONDS and not in_ci()
-        if not (self._is_live or due):
-            return
-        count = f"{progress.done:,}" + (f"/{progress.total:,}" if progress.total else "") + f" {progress.unit}"
         parts = [*pace(progress, progress.done - self._first.done, now - self._began)]
         if usd := self._spent_usd():
             parts.append(f"{usd:,.2f} USD")
-        self.live.update(
-            self._task, completed=progress.done, total=progress.total, count=count, pace=", ".join(parts),
-            note=escape(plain(progress.note)),
-        )  # fmt: skip
-        if not self._is_live:
-            self._printed = now
-            say(f"{self.name}: {', '.join(filter(None, [count, *parts, progress.note]))}")
+        self._said = ", ".join(filter(None, [counted(progress), *parts, progress.note]))
+        self.live.update(self._task, completed=progress.done, total=progress.total, said=escape(plain(self._said)))
+        if not self._is_live and not in_ci() and now - self._printed > _PLAIN_LINE_SECONDS:
+            self._print()
+
+    def _print(self) -> None:
+        self._printed = time.monotonic()
+        say(f"{self.name}: {duration(self._printed - self._started)}, {self._said}")
+
+    def _tick(self) -> None:
+        """A line now and then while the stage itself reports nothing."""
+        while not self._ended.wait(_TICK_SECONDS):
+            if time.monotonic() - self._printed > _PLAIN_LINE_SECONDS:
+                self._print()
 
     def wait_for(self, holder: str) -> None:
         """Says who builds the stage just now."""
         say(f"{self.name}: waiting for {holder}, which is building it", style="dim")
 
     def finish(self) -> None:
+        self._ended.set()
         self.live.stop()
+
+
+def counted(progress: Progress) -> str:
+    """`3 of 6 instructions`; nothing before there is anything to count."""
+    if progress.total:
+        return f"{progress.done:,} of {progress.total:,} {progress.unit}"
+    return f"{progress.done:,} {progress.unit}" if progress.done else ""
 
 
 def masked(pieces: Sequence[tuple[str, bool]]) -> Text:

@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -61,7 +62,27 @@ def test_without_a_terminal_there_are_plain_lines_with_the_cost(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CI", raising=False)
-    assert lines(capfd, monkeypatch) == ["pool: started", "pool: 1/100 steps, 0.13 USD, loss  [31m1.0"]
+    assert lines(capfd, monkeypatch) == ["pool: started", "pool: 0 s, 1 of 100 steps, 0.13 USD, loss  [31m1.0"]
+
+
+def test_a_stage_that_reports_nothing_yet_is_not_silent(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(console, "_TICK_SECONDS", 0.001)
+    monkeypatch.setattr(console, "_PLAIN_LINE_SECONDS", -1.0)
+    printed = threading.Event()
+    monkeypatch.setattr(console, "say", lambda text: printed.set() if text == "model: 0 s, starting" else None)
+    line = StageLine("model")
+    assert printed.wait(timeout=10)
+    line.finish()
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "expected"), [(3, 6, "3 of 6 steps"), (0, 6, "0 of 6 steps"), (3, None, "3 steps"), (0, None, "")]
+)
+def test_what_is_counted_is_told_in_words(done: int, total: int | None, expected: str) -> None:
+    assert console.counted(progress(done, total=total)) == expected
 
 
 def test_in_ci_a_stage_says_only_that_it_has_begun(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

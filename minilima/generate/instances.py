@@ -96,7 +96,7 @@ class Instances:
         known = [task for kind, seeds in drawn.items() for task in seeds[cuts[kind] :]]
         texts = [task.instruction for task in known] + [task.instruction for task in tasks]
         requests = [self.prompter.weigh("kind", shown, instruction=text) for text in texts]
-        weighed = [odds(reply.logprobs or {}) for reply in self._ask(requests, "classified")]
+        weighed = [odds(reply.logprobs or {}) for reply in self._ask(requests, "seeds and instructions classified")]
         limit = best_limit([(value, task.is_classification) for value, task in zip(weighed, known, strict=False)])
         return [value > limit for value in weighed[len(known) :]]
 
@@ -110,7 +110,7 @@ class Instances:
         rng.shuffle(shown)
         sampling = self.prompter.greedy(3)
         requests = [self.prompter.request("classification", shown, sampling, instruction=task.instruction) for task in tasks]
-        replies = self._ask(requests, "classified", lambda reply: says_yes(reply.text) is not None)
+        replies = self._ask(requests, "instructions classified", lambda reply: says_yes(reply.text) is not None)
         return [says_yes(reply.text) for reply in replies]
 
     def instances(self, tasks: Sequence[Instruction], classified: Sequence[Classified]) -> list[Instance]:
