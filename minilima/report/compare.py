@@ -8,6 +8,7 @@ from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.significance import Paired, compare, holm
 from minilima.evaluate.statistics import Estimate
 from minilima.report.runs import FinishedRun
+from minilima.report.sameness import unlike_builds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +140,8 @@ def notes(table: Table, best: str = "* best win rate", front: str = "+ no other 
         )
     else:
         lines.append("The points differ in prompts, baseline or judge, so none is called best.")
+    if (unlike := unlike_builds([row.point for row in table.rows])) is not None:
+        lines.append(unlike)
     if benchmarks_of(table):
         lines.append("Benchmarks: change from base to tuned model in points, on the same items; no judge is involved.")
     if any(row.against and row.against.paired for row in table.rows):

@@ -26,6 +26,7 @@ from minilima.report.panel import Panel
 from minilima.report.render import interval, render
 from minilima.report.run_figures import loss_curve
 from minilima.report.runs import Cost, stage_cost
+from minilima.report.sameness import DEVICE, made_with
 from minilima.report.verdicts import all_rows
 from minilima.store.entries import Artifact
 
@@ -233,4 +234,5 @@ def _made_with(artifacts: Mapping[str, Artifact]) -> str:
     parts = [f"{name} {version}" for name, version in newest["packages"].items() if name in ("minilima", "torch", "transformers")]
     if commit := newest["git"].get("commit"):
         parts.append(f"commit {commit[:10]}{' with changes' if newest['git'].get('dirty') else ''}")
-    return ", ".join([*parts, f"Python {newest['python']}"])
+    devices = made_with({role: artifact.manifest for role, artifact in artifacts.items()}).get(DEVICE, ())
+    return ", ".join([*parts, f"Python {newest['python']}", *devices])

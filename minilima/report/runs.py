@@ -17,6 +17,7 @@ from minilima.evaluate.judged import opponent, read_judged
 from minilima.evaluate.results import Coverage, Results, compute_results
 from minilima.evaluate.statistics import Estimate, LossChange, ScoreChange, WinRate
 from minilima.formats.files import canonical_json, read_jsonl, recorded
+from minilima.report.sameness import MadeWith, made_with
 
 _AGAIN = "Run its command again, which writes the file again, or leave it out."
 FIX = "Name folders of finished runs, as in: minilima compare outputs/runs/NAME-KEY outputs/runs"
@@ -72,6 +73,8 @@ class FinishedRun:
     """Win rates by further judges and on further evaluation sets, and by the majority: `by cot`, `on alpaca_eval`."""
     worth: str = ""
     """What is known of its judge, in a sentence."""
+    made_with: MadeWith = field(default_factory=dict)
+    """Threads, GPUs and library versions of its stages."""
     losses: tuple[tuple[float, float], ...] = ()
     """(step, nats per trained token) of the training."""
 
@@ -180,6 +183,7 @@ def _read_point(folder: Path) -> FinishedRun:
         benchmarks=tuple(BenchmarkChange.from_json(change) for change in run_json.get("benchmarks", ())),
         other_rates=_other_rates(run_json.get("panel") or ()),
         worth=_worth(run_json, folder),
+        made_with=made_with(manifests),
         losses=tuple((entry["step"], entry["loss"]) for entry in read_jsonl(paths["model"] / "training_log.jsonl")),
     )
 

@@ -72,7 +72,14 @@ def build_model(job: Job, on_progress: OnProgress) -> Outcome:
         write_jsonl(job.work / "training_log.jsonl", history)
     metrics = _metrics(trainer, examples, history)
     planned = round(laid_out.memory.total / GIB, 2) if shape is not None else None
-    metrics |= {**counts, "row_tokens": laid_out.row_tokens, "predicted_gib": planned, "train_seconds": round(seconds, 1)}
+    computes = f"CPU, {torch.get_num_threads()} threads" if device.name == "CPU" else device.name
+    metrics |= {"device": computes}
+    metrics |= {
+        **counts,
+        "row_tokens": laid_out.row_tokens,
+        "predicted_gib": planned,
+        "train_seconds": round(seconds, 1),
+    }
     return Outcome(metrics={name: value for name, value in metrics.items() if value is not None})
 
 
