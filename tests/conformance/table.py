@@ -27,9 +27,10 @@ COLUMNS = {
 _HEAD = """# Models that were checked
 
 Written by `python -m tests.conformance.table`. For each family it builds a tiny model with random weights (its chat template, the
-shape of its tokenizer, its architecture), trains it, and lets it answer. **Of real checkpoints, only SmolLM2-135M-Instruct was
-loaded where these tests were written**: for every other family the table says that its form is handled, and nothing about its
-weights.
+shape of its tokenizer, its architecture), trains it, and lets it answer. **Three real checkpoints were
+loaded where these tests were written**: SmolLM2-135M-Instruct and Gemma 3 270M (a base model) in whole experiments,
+Qwen2.5-Coder-1.5B-Instruct up to its answers. For every other family the table says that its form is handled, and nothing about
+its weights.
 
 "one a row": examples of this architecture would mix in one row, which the training finds by asking the loaded model; each then
 has a row of its own. The gradient is the same, the training slower.
