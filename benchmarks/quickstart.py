@@ -59,8 +59,8 @@ def measure() -> dict[str, Any]:
         again, _, output = timed(*RUN, place)
         assert "Everything was reused" in output
         plan, _, _ = timed("plan", *RUN, place)
-        told = json.loads(next(Path(folder).glob("runs/*/run.json")).read_text())
-        stages = {stage["role"]: manifest_seconds(Path(folder), stage["directory"]) for stage in told["stages"]}
+        record = json.loads(next(Path(folder).glob("runs/*/run.json")).read_text())
+        stages = {stage["role"]: manifest_seconds(Path(folder), stage["directory"]) for stage in record["stages"]}
     help_seconds, _, _ = timed("--help")
     return {
         "first_run_seconds": round(first, 1),
@@ -69,7 +69,7 @@ def measure() -> dict[str, Any]:
         "plan_seconds": round(plan, 2),
         "help_seconds": round(help_seconds, 2),
         "stage_seconds": stages,
-        "results": told["results"],
+        "results": record["results"],
     }
 
 

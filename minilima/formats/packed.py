@@ -1,4 +1,4 @@
-"""Unpacks what tables come in: gzip, bzip2, xz, zstd and ZIP archives, told by their first bytes."""
+"""Unpacks what tables come in: gzip, bzip2, xz, zstd and ZIP archives, recognised by their first bytes."""
 
 import bz2
 import gzip
