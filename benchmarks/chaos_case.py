@@ -162,7 +162,7 @@ def _results(outputs: Path) -> dict[str, str]:
 
 def _timeless(manifest: dict[str, Any]) -> dict[str, Any]:
     files = {
-        name: digest for name, digest in dict(manifest["files"]).items() if name not in ("training_log.jsonl", "training_args.bin")
+        name: sha for name, sha in dict(manifest["files"]).items() if name not in ("training_log.jsonl", "training_args.bin")
     }
     # How long and how fast the training was, and how it was cut into runs.
     metrics = {} if manifest["stage"] == "model" else manifest["metrics"]
