@@ -9,9 +9,10 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 _LOCAL = ("minilima/models", "minilima/formats")
 _ENDPOINT = (
-    "minilima/models/budget.py", "minilima/models/cache.py", "minilima/models/chat.py", "minilima/models/database.py",
-    "minilima/models/dialect.py", "minilima/models/endpoint.py", "minilima/models/in_flight.py", "minilima/models/openai_api.py",
-    "minilima/models/pacing.py", "minilima/models/reasoning.py", "minilima/models/refusals.py", "minilima/models/wire.py",
+    "minilima/models/address.py", "minilima/models/budget.py", "minilima/models/cache.py", "minilima/models/chat.py",
+    "minilima/models/database.py", "minilima/models/dialect.py", "minilima/models/endpoint.py", "minilima/models/in_flight.py",
+    "minilima/models/openai_api.py", "minilima/models/pacing.py", "minilima/models/reasoning.py", "minilima/models/refusals.py",
+    "minilima/models/wire.py",
 )  # fmt: skip
 _JUDGE = (*_ENDPOINT, "minilima/evaluate", "minilima/prompts/judge")
 _WHOLE = ("minilima", "conf")
@@ -29,7 +30,7 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
     "neighbours": _LOCAL,
     "quickstart": _WHOLE,
     "selection": ("minilima/generate", *_LOCAL),
-    "servers": (*_JUDGE, "minilima/generate", "minilima/run"),
+    "servers": ("benchmarks/recorder.py", *_JUDGE, "minilima/generate", "minilima/run"),
     "sft_throughput": ("minilima/train", "minilima/models"),
     "sweep": ("minilima/config", "minilima/run", "minilima/store", "minilima/pipeline.py"),
     "tour": _WHOLE,

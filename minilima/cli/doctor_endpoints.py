@@ -8,9 +8,9 @@ from pathlib import Path
 from minilima import environment
 from minilima.cli.findings import Finding, Level
 from minilima.config.schema import Config, EndpointConfig
+from minilima.models.address import address_of
 from minilima.models.budget import key_problem, missing_key, shutdown_note
 from minilima.models.chat import FAILED, REFUSAL
-from minilima.models.openai_api import address_of
 from minilima.models.refusals import tls_fix
 from minilima.run.endpoints import endpoints_of
 from minilima.run.probe import Probe

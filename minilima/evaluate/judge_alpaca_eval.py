@@ -24,10 +24,10 @@ from minilima.errors import MinilimaError
 from minilima.formats.alpaca_judges import OPENAI, read_annotators
 from minilima.formats.files import remembered, write_atomic
 from minilima.formats.records import Answer, OnProgress, Progress, Usage, Verdict
+from minilima.models.address import address_of, address_text
 from minilima.models.database import open_database
 from minilima.models.dialect import Dialects
 from minilima.models.in_flight import in_flight, is_stopping
-from minilima.models.openai_api import address_of, address_text
 from minilima.models.refusals import explain
 from minilima.store.job import Job
 

@@ -21,11 +21,12 @@ from openai.types import Batch
 
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
+from minilima.models.address import address_text, open_client
 from minilima.models.batch_notes import Notes
 from minilima.models.budget import Budget, Spend, worst_case
 from minilima.models.chat import FAILED, TEXT, UNKNOWN_USAGE, OnReply, Reply, Request
 from minilima.models.dialect import Dialects
-from minilima.models.openai_api import address_text, chat_call, is_whole, named, open_client, parse_completion
+from minilima.models.openai_api import chat_call, is_whole, named, parse_completion
 from minilima.models.refusals import explain, fault_of
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 90_000_000

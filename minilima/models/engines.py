@@ -90,9 +90,9 @@ def find_served(location: str, name: str, compute: ComputeConfig, cache: Path, s
     """
     import openai
 
+    from minilima.models.address import open_client
     from minilima.models.budget import Budget
     from minilima.models.endpoint import EndpointModel
-    from minilima.models.openai_api import open_client
     from minilima.models.refusals import explain
 
     # A folder's last part, or the name on the hub without its commit.

@@ -1,33 +1,26 @@
-"""What goes to an OpenAI-compatible endpoint and what comes back: addresses, request bodies, and replies of many servers."""
+"""What goes to an OpenAI-compatible endpoint and what comes back: request bodies, and replies of many servers."""
 
 import json
-import os
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from dataclasses import replace
+from typing import Any
 
 from minilima.config.choices import Thinking
-from minilima.config.schema import EndpointConfig, GeneratorConfig, JudgeConfig
+from minilima.config.schema import GeneratorConfig, JudgeConfig
 from minilima.formats.files import canonical_json
+from minilima.models.address import FORM
 from minilima.models.budget import COUNTABLE, Price
 from minilima.models.chat import REFUSAL, TEXT, UNKNOWN_USAGE, Reply, Request
 from minilima.models.reasoning import CLOSE, OPEN, without_reasoning
-
-if TYPE_CHECKING:
-    import openai
 
 _CUT = {"length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length", "token_limit"}
 _FILTERED = {"content_filter", "content-filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "sensitive"}
 _ENDED = {"stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "complete", "completed", "normal", "none", ""}
 BROKEN_OFF = ("error", "server_error", "network_error", "insufficient_system_resource", "abort", "aborted", "cancelled")
 """How servers call the ends of replies, in lower case."""
-
-
 _EVENTS = ("data:", "event:", ":")
-FORM = "it usually ends in /v1, without /chat/completions, as in http://localhost:8000/v1"
-"""How an address looks."""
 
 
 class NoCompletionError(ValueError):
@@ -81,14 +74,15 @@ def parse_completion(content: str, price: Price | None, request: Request | None 
         NoCompletionError: it is not a chat completion.
     """
     try:
-        body = _streamed(content) if content.lstrip().startswith(_EVENTS) else json.loads(content.removeprefix("\ufeff"))
+        content = content.removeprefix("\ufeff")
+        body = _streamed(content) if content.lstrip().startswith(_EVENTS) else json.loads(content)
         choice = body["choices"][0]
         if choice.get("error"):
             raise NoCompletionError(f"an error within a reply: {said_in(choice['error']) or choice['error']}")
         message = {} if "text" in choice else choice["message"]
         text, reasoning = (choice["text"], None) if "text" in choice else _parts(message)
         counts = _tokens_of(body.get("usage"))
-        refusal = message.get("refusal")
+        refusal = message.get("refusal") or _declined(message.get("content"))
         reply = Reply(
             # JSON can name half of a character (a lone surrogate), which no file, database or tokenizer takes.
             text=_ended(str(refusal or text).encode("utf-16", "surrogatepass").decode("utf-16", "replace"), request),
@@ -111,22 +105,28 @@ def _streamed(content: str) -> dict[str, Any]:
     """The completion that a stream of events comes to, which some servers send although none was asked for.
 
     Raises:
-        ValueError: it holds no beginning of a reply.
+        ValueError: it holds no whole reply.
+        NoCompletionError: it holds an error.
     """
-    events = [json.loads(line[5:]) for line in content.splitlines() if line.startswith("data:") and "[DONE]" not in line]
+    events = [json.loads(line[5:]) for line in content.split("\n") if line.startswith("data:") and "[DONE]" not in line]
+    if error := next((event["error"] for event in events if event.get("error")), None):
+        raise NoCompletionError(f"an error within a stream of events: {said_in(error) or error}")
     choices = [event["choices"][0] for event in events if event.get("choices")]
     deltas = [choice.get("delta") or {} for choice in choices]
     usage = next((event["usage"] for event in reversed(events) if event.get("usage")), None)
     ends = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
-    if not ends:
+    if not ends and not (choices and "[DONE]" in content):
         raise ValueError("it does not end")
+    ends = ends or ["stop"]
     if "text" in choices[0]:
         return {
             "choices": [{"text": "".join(choice.get("text") or "" for choice in choices), "finish_reason": ends[-1]}],
             "usage": usage,
         }
-    names = ("content", "reasoning_content", "reasoning", "refusal")
-    message = {name: "".join(str(delta.get(name) or "") for delta in deltas) for name in names}
+    names = ("reasoning_content", "reasoning", "refusal")
+    message: dict[str, Any] = {name: "".join(str(delta.get(name) or "") for delta in deltas) for name in names}
+    pieces = [delta["content"] for delta in deltas if delta.get("content")]
+    message["content"] = [part for piece in pieces for part in (piece if isinstance(piece, list) else [piece])]
     first = next((choice["logprobs"] for choice in choices if choice.get("logprobs")), None)
     return {"choices": [{"message": message, "finish_reason": ends[-1], "logprobs": first}], "usage": usage}
 
@@ -138,8 +138,10 @@ def _ended(text: str, request: Request | None) -> str:
 
 
 def _parts(message: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Text and reasoning of a message whose content is a text or a list of parts (Mistral, Anthropic's and others' forms)."""
+    """Text and reasoning of a message whose content is a text, a part, or a list of both (Mistral, Anthropic, others)."""
     content, given = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(content, Mapping):
+        content = [content]
     if not isinstance(content, list):
         return content or "", str(given) if given else None
     texts: list[str] = []
@@ -152,6 +154,12 @@ def _parts(message: Mapping[str, Any]) -> tuple[str, str | None]:
         (thoughts if "think" in kind or "reason" in kind else texts).append(str(words))
     thought = "".join(thoughts) or (str(given) if given else "")
     return "".join(texts), thought or None
+
+
+def _declined(content: object) -> str | None:
+    """The words of a part that declines."""
+    parts = content if isinstance(content, list) else ()
+    return next((part["refusal"] for part in parts if isinstance(part, Mapping) and part.get("refusal")), None)
 
 
 def _finish(reason: object) -> str:
@@ -229,13 +237,16 @@ def sorted_reply(reply: Reply, request: Request | None) -> Reply:
 
 
 def _first_token(logprobs: Any) -> dict[str, float] | None:
-    """The log-probabilities of the likeliest first tokens; None where the endpoint gives none."""
-    if not isinstance(logprobs, dict):
+    """The log-probabilities of the likeliest first tokens; None where the endpoint gives none, or in a form of its own."""
+    try:
+        tops = (logprobs.get("content") or [{}])[0].get("top_logprobs")
+        if not tops:  # the older form, which Together and others keep for chats
+            older = logprobs.get("top_logprobs")
+            tops = older[0] if isinstance(older, list) else older
+        pairs = tops.items() if isinstance(tops, dict) else [(top["token"], top["logprob"]) for top in tops]
+        return {str(token): float(value) for token, value in pairs if value is not None and math.isfinite(value)} or None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
-    if content := logprobs.get("content"):
-        return {str(top["token"]): float(top["logprob"]) for top in content[0]["top_logprobs"]}
-    tops = logprobs.get("top_logprobs")  # the older form, which Together and others keep for chats
-    return {str(token): float(value) for token, value in tops[0].items()} if tops and isinstance(tops[0], dict) else None
 
 
 def is_whole(reply: Reply) -> bool:
@@ -243,45 +254,3 @@ def is_whole(reply: Reply) -> bool:
     if reply.finish in ("content_filter", *BROKEN_OFF):
         return False
     return bool(reply.text.strip()) or reply.finish in ("length", REFUSAL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Address:
-    """Where requests go: what stands before the paths, and what each of them carries."""
-
-    base_url: str | None
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def address_of(endpoint: EndpointConfig) -> Address:
-    """The address of an endpoint, also where it was copied with a path of the API or with Azure's api-version."""
-    url = endpoint.base_url or os.environ.get("OPENAI_BASE_URL")
-    if not url:
-        return Address(base_url=None)
-    parts = urlsplit(url)
-    path = re.sub(r"/(chat/completions|completions|models|responses)/?$", "", parts.path.rstrip("/"))
-    host = (parts.hostname or "").lower()
-    key = os.environ.get(endpoint.api_key_env)
-    query = dict(parse_qsl(parts.query))
-    azure = (host.endswith((".azure.com", ".azure.us", ".azure.cn")) or "api-version" in query) and key
-    return Address(
-        base_url=urlunsplit((parts.scheme, parts.netloc, path, "", "")),
-        query=query,
-        headers={"api-key": key} if azure and key else {},
-    )
-
-
-def address_text(endpoint: EndpointConfig) -> str:
-    """The address of an endpoint for people, and as a name of it."""
-    return address_of(endpoint).base_url or "OpenAI"
-
-
-def open_client(endpoint: EndpointConfig) -> "openai.OpenAI":
-    """A client for single calls that are not worth many at once."""
-    key, address = os.environ.get(endpoint.api_key_env) or "none", address_of(endpoint)
-    import openai  # half a second that a plan does not need
-
-    return openai.OpenAI(
-        api_key=key, base_url=address.base_url, default_query=address.query, default_headers=address.headers, max_retries=2
-    )

@@ -12,8 +12,9 @@ import openai
 
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError, options
+from minilima.models.address import FORM, open_client
 from minilima.models.chat import Reply
-from minilima.models.openai_api import BROKEN_OFF, FORM, NoCompletionError, open_client, said_in
+from minilima.models.openai_api import BROKEN_OFF, NoCompletionError, said_in
 
 Refusal = Literal["retry", "prompt", "run"]
 """retry: waiting may help; prompt: this one request is refused; run: every request would be."""

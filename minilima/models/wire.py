@@ -13,7 +13,7 @@ from typing import Any, Self
 import openai
 
 from minilima.config.schema import EndpointConfig
-from minilima.models.openai_api import address_of
+from minilima.models.address import address_of
 from minilima.models.refusals import refuse_redirect
 
 

@@ -19,11 +19,12 @@ from minilima.config.schema import Config, EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import form_named
 from minilima.generate.prompting import Prompter
+from minilima.models.address import address_text
 from minilima.models.budget import Budget, price_of
 from minilima.models.chat import FAILED, REFUSAL, UNKNOWN_USAGE, Reply, Request, Sampling, ask, continue_text
 from minilima.models.dialect import NO_SCHEMA, OLDER_LIMIT, Dialects
 from minilima.models.endpoint import LONGER, EndpointModel
-from minilima.models.openai_api import address_text, extra_fields
+from minilima.models.openai_api import extra_fields
 from minilima.models.refusals import RedirectedError, kind_of, root_cause
 from minilima.run.endpoints import endpoints_of
 from minilima.run.graph import Node

@@ -14,10 +14,11 @@ import pytest
 from minilima.cli.doctor_endpoints import check_endpoint
 from minilima.config.schema import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
+from minilima.models.address import address_of
 from minilima.models.budget import Budget, Price, key_problem, shutdown_note
 from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
 from minilima.models.endpoint import EndpointModel, connect
-from minilima.models.openai_api import NoCompletionError, address_of, parse_completion
+from minilima.models.openai_api import NoCompletionError, parse_completion
 from minilima.models.pacing import pause_after
 from minilima.models.refusals import tls_fix
 from tests import personalities
@@ -312,7 +313,7 @@ def test_no_money_is_not_waited_for(server: ModelServer) -> None:
     [
         (b'{"error": {"message": "Provider returned error", "code": 502}}', "Provider returned error"),
         (b"<!doctype html><html><head><title>Sign in</title></head></html>", r"an HTML page \(Sign in\)"),
-        (b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: [DONE]\n\n', "a stream of events"),
+        (b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n', "a stream of events"),
         (b'{"choices": [', "broken JSON"),
         (b"[" * 100_000, "broken JSON"),
         (b"", "an empty reply"),
