@@ -74,6 +74,8 @@ def answers(address: str) -> bool:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """A server with all its processes."""
+    if process.poll() is not None:
+        return
     os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(END_SECONDS)
