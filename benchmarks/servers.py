@@ -139,10 +139,9 @@ def kept(outputs: Path) -> int:
     return count
 
 
-def manifest(outputs: Path, stage: str) -> dict[str, Any]:
-    (file,) = outputs.glob(f"store/{stage}-*/manifest.json")
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content
+def manifests(outputs: Path, stage: str) -> list[dict[str, Any]]:
+    """Of a stage; answers are those of the tuned model and those of the base model."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in outputs.glob(f"store/{stage}-*/manifest.json")]
 
 
 def free_port() -> int:
@@ -223,16 +222,18 @@ def tried(
     again = len(replies()) - lost - (kept(outputs) - others)
     took = time.monotonic() - started
     second = minilima("run", *run)
-    records = {stage: manifest(outputs, stage) for stage in STAGES}
+    records = {stage: manifests(outputs, stage) for stage in STAGES}
+    ((pool,), (verdicts,)) = records["pool"], records["verdicts"]
+    served = sum(record["usage"]["calls"] for record in records["answers"])
     choices = [item.choice for item in recorder.exchanges if item.choice is not None and not is_probe(item)]
     figures: dict[str, tuple[float | None, str]] = {
         "requests": (len(recorder.exchanges), "requests"),
         "replies": (len(replies()), "replies"),
         "tokens": (sum(((json.loads(item.answer).get("usage") or {}).get("total_tokens") or 0) for item in replies()), "tokens"),
-        "tasks": (records["pool"]["metrics"]["tasks"], "tasks"),
-        "answers": (records["answers"]["metrics"]["answers"], "answers"),
-        "answers_from_a_server": (records["answers"]["usage"]["calls"] if chosen.answers else 0, "answers"),
-        "judged": (records["verdicts"]["metrics"]["judged"], "verdicts"),
+        "tasks": (pool["metrics"]["tasks"], "tasks"),
+        "answers": (sum(record["metrics"]["answers"] for record in records["answers"]), "answers"),
+        "answers_from_servers": (served if chosen.answers else 0, "answers"),
+        "judged": (verdicts["metrics"]["judged"], "verdicts"),
         "kills": (kills, "kills"),
         "replies_lost_on_the_way": (lost, "replies"),
         "answered_and_sent_again": (again, "requests"),
@@ -244,8 +245,8 @@ def tried(
         "refused": refusals(recorder.exchanges),
         "learned": learned(outputs, recorder.url, chosen.model),
         "finish_reasons": dict(Counter(str(choice["finish_reason"]) for choice in choices)),
-        "faults": {stage: records[stage]["usage"]["faults"] for stage in STAGES},
-        "rejected": records["pool"]["metrics"]["reasons"],
+        "faults": {stage: [record["usage"]["faults"] for record in records[stage]] for stage in STAGES},
+        "rejected": pool["metrics"]["reasons"],
         "sent": sorted({name for item in recorder.exchanges for name in item.sent}),
     }
     return figures, details

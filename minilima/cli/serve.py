@@ -1,4 +1,4 @@
-"""The verb `serve`: a run's tuned model behind an OpenAI-compatible endpoint, by vLLM or by transformers.
+"""The verb `serve`: a run's tuned model, or a model's folder, behind an OpenAI-compatible endpoint, by vLLM or by transformers.
 
 It hands over: the server's process replaces this one, so that its messages and Ctrl-C are its own. transformers serve
 lists only what lies in a cache of the hub's form, so it gets one that holds links to this model alone.
@@ -25,11 +25,14 @@ def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
     parser = verbs.add_parser(
         "serve",
         summary="serve a tuned model with OpenAI's protocol",
-        description="Serves the tuned model of a finished run: with vLLM where it is installed and there is a GPU, else with "
+        description="Serves the tuned model of a finished run, or the model in a folder, such as the base model of the store, "
+        "which answers too where compute.served_at is set: with vLLM where it is installed and there is a GPU, else with "
         "transformers serve. It shows a curl line, and the setting with which minilima itself asks the server.",
         examples=("serve outputs/runs/quickstart-0123abcd", "serve outputs/runs/quickstart-0123abcd --port 9000"),
     )
-    parser.add_argument("run", metavar="RUN", help="a finished run: its folder, or how its name in outputs/runs begins")
+    parser.add_argument(
+        "run", metavar="RUN", help="a finished run: its folder, or how its name in outputs/runs begins; or a model's folder"
+    )
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="who may connect (default: this machine alone)")
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="the port (default: 8000)")
     parser.add_argument("--engine", choices=("vllm", "transformers"), metavar="vllm|transformers", help="the server's program")
@@ -44,7 +47,7 @@ def handle(*, run: str, host: str, port: int, engine: str | None) -> int:
     """
     from minilima.report.finished import open_run
 
-    model = open_run(run).model
+    model = Path(run).resolve() if (Path(run) / "config.json").is_file() else open_run(run).model
     chosen = engine or ("vllm" if find_spec("vllm") is not None and shutil.which("nvidia-smi") is not None else "transformers")
     program = _program(chosen)
     name = model.name if chosen == "vllm" else f"{_OWNER}/{model.name}"

@@ -290,6 +290,9 @@ def test_serve_hands_over_to_a_server_that_is_installed(
     ]
     assert started[1] == [str(tmp_path / "vllm"), "serve", str(model), *named, "--host", "127.0.0.1", "--port", "9000"]
 
+    assert main(["serve", str(model), "--engine", "vllm", "--port", "9000"]) == 0
+    assert started[2] == started[1], "a folder of the store is served as its run's model is"
+
     from huggingface_hub import scan_cache_dir
 
     assert caches[1] is None

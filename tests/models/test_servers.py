@@ -16,7 +16,8 @@ from minilima.config.schema import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.address import address_of
 from minilima.models.budget import Budget, Price, key_problem, shutdown_note
-from minilima.models.chat import Reply, Request, Sampling, ask, continue_text
+from minilima.models.chat import Message, Reply, Request, Sampling, ask, continue_text
+from minilima.models.dialect import Dialect
 from minilima.models.endpoint import EndpointModel, connect
 from minilima.models.openai_api import NoCompletionError, parse_completion
 from minilima.models.pacing import pause_after
@@ -114,6 +115,86 @@ def test_a_refused_parameter_is_left_out_or_exchanged_once_and_noted(
     assert faults == noted, "said once, although four requests were refused together"
 
 
+OLDER = "max_tokens instead of max_completion_tokens"
+
+
+def detail(name: object, msg: str, **more: Any) -> Body:
+    return {"detail": [{"loc": ["body", name], "msg": msg, **more}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "body", "noted"),
+    [
+        ("top_p", 422, detail("top_p", "champ inconnu"), ["top_p left out"]),
+        ("max_completion_tokens", 422, detail("max_completion_tokens", "champ superflu"), [OLDER]),
+        ("max_completion_tokens", 400, refused("不支持参数 max_completion_tokens"), [OLDER]),
+        ("top_p", 400, {"error": {"code": 400, "message": "top_p: no permitido"}}, ["top_p left out"]),
+        ("temperature", 400, refused("temperature must be an integer"), ["temperature left out"]),
+        ("temperature", 400, refused("temperature should be 1"), ["temperature left out"]),
+        ("stop", 400, refused("array too long. Expected an array with maximum length 4.", param="stop"), ["stop left out"]),
+        ("stop", 422, detail("stop", "Input should be a valid string"), ["stop left out"]),
+        ("response_format", 400, refused("Le format n'est pas pris en charge", param="response_format"), ["no JSON schema"]),
+        ("temperature", 400, refused("temperature must be less than 0.5", param="temperature"), None),
+        ("max_completion_tokens", 400, refused("max_completion_tokens must be 1 or more"), None),
+        ("top_p", 422, detail("prompt", "Field required", input={"temperature": 0.7, "top_p": 0.9}), None),
+        ("top_p", 400, refused("Failed", failed_generation="unsupported temperature, top_p"), None),
+    ],
+)  # fmt: skip
+def test_a_refusal_in_any_language_is_about_the_parameter_unless_it_speaks_of_values(
+    name: str, status: int, body: Body, noted: list[str] | None
+) -> None:
+    whole = {"temperature": 0.7, "top_p": 0.9, "stop": ["a"], "max_completion_tokens": 50, "response_format": {}, "messages": []}
+    dialect = Dialect()
+    dialect.learn({**whole, name: whole[name]}, status, body)
+    assert dialect.words() == (noted or [])
+
+
+def test_where_both_names_of_the_limit_are_refused_neither_is_sent(server: ModelServer) -> None:
+    limits = ("max_completion_tokens", "max_tokens")
+    server.refuse = lambda body: next(((400, refused(f"Unsupported parameter: {name}")) for name in limits if name in body), None)
+    replies = client(server, concurrency=1, max_retries=0).reply_many(requests(2), ignore)
+    assert replies[0].faults == ("max_tokens instead of max_completion_tokens", "no limit of tokens") and not replies[1].faults
+
+
+def no_system(body: Body) -> tuple[int, Body] | None:
+    return (400, refused("System role not supported")) if body["messages"][0]["role"] == "system" else None
+
+
+def alternating(body: Body) -> tuple[int, Body] | None:
+    words = "Conversation roles must alternate user/assistant/user/assistant/..."
+    return (500, refused(words)) if body["messages"][0]["role"] == "system" else None
+
+
+def in_parts(body: Body) -> tuple[int, Body] | None:
+    words = "Invalid type for 'messages[0].content': expected an array of objects, but got a string instead."
+    return (400, refused(words)) if isinstance(body["messages"][0]["content"], str) else None
+
+
+def in_valid_lists(body: Body) -> tuple[int, Body] | None:
+    error = {"loc": ["body", "messages", 0, "content"], "msg": "Input should be a valid list", "input": "top_p"}
+    return (422, {"detail": [error]}) if isinstance(body["messages"][0]["content"], str) else None
+
+
+@pytest.mark.parametrize(
+    ("refuses", "first"),
+    [
+        (no_system, {"role": "user", "content": "Be brief.\n\nWhy?"}),
+        (alternating, {"role": "user", "content": "Be brief.\n\nWhy?"}),
+        (in_parts, {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}),
+        (in_valid_lists, {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}),
+    ],
+)
+def test_messages_take_the_form_that_a_server_asks_for(
+    server: ModelServer, refuses: Callable[[Body], tuple[int, Body] | None], first: Body
+) -> None:
+    server.refuse = refuses
+    messages = (Message(role="system", content="Be brief."), Message(role="user", content="Why?"))
+    asked = [replace(request, messages=messages) for request in requests(3)]
+    replies = client(server, concurrency=1, max_retries=0).reply_many(asked, ignore)
+    assert [reply.finish for reply in replies] == ["stop"] * 3 and server.received == 4
+    assert server.requests[-1]["messages"][0] == first
+
+
 def test_a_value_that_is_too_large_is_for_the_user_to_hear(server: ModelServer) -> None:
     words = "max_completion_tokens is too large: 50. This model supports at most 16 completion tokens."
     server.refuse = lambda body: (400, refused(words, param="max_completion_tokens", code="invalid_value"))
@@ -179,11 +260,63 @@ def test_the_ends_of_other_servers_have_openais_names(said: object, known: str) 
         ),
         ({"content": ["Plain ", "parts."]}, "Plain parts.", None),
         ({"content": "Yes.", "reasoning_content": "Hm."}, "Yes.", "Hm."),
+        ({"content": {"type": "text", "text": "One part."}}, "One part.", None),
+        ({"content": [{"type": "refusal", "refusal": "I cannot."}]}, "I cannot.", None),
     ],
 )  # fmt: skip
 def test_content_in_parts_is_joined(message: Body, text: str, reasoning: str | None) -> None:
     reply = parse_completion(completion(message), None)
     assert (reply.text, reply.reasoning) == (text, reasoning)
+
+
+COUNTED = {"prompt_tokens": 1, "completion_tokens": 2}
+
+
+def streamed(*events: object) -> str:
+    return "\n\n".join([*(f"data: {json.dumps(event, ensure_ascii=False)}" for event in events), "data: [DONE]", ""])
+
+
+def delta(content: object, finish: str | None = None) -> Body:
+    return {"choices": [{"delta": {"content": content}, "finish_reason": finish}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "tokens"),
+    [
+        (streamed(delta("a "), delta("b", "stop"), {"choices": [], "usage": COUNTED}), "a b", 2),
+        ("\ufeff" + streamed(delta("a"), delta(None, "stop")), "a", 0),
+        (streamed(delta("a"), delta("b")), "ab", 0),
+        (streamed(delta([{"type": "text", "text": "a"}]), delta([{"type": "text", "text": "b"}], "stop")), "ab", 0),
+        (streamed(delta("a\u2028b"), delta("c", "stop")), "a\u2028bc", 0),
+        (streamed(delta("a", "stop")).replace("\n", "\r\n"), "a", 0),
+        ("event: completion\n" + streamed(delta("a", "stop")), "a", 0),
+    ],
+)  # fmt: skip
+def test_a_stream_of_any_form_is_joined(content: str, text: str, tokens: int) -> None:
+    reply = parse_completion(content, None)
+    assert (reply.text, reply.completion_tokens, reply.finish) == (text, tokens, "stop")
+
+
+def test_an_error_within_a_stream_is_quoted() -> None:
+    with pytest.raises(NoCompletionError, match="overloaded"):
+        parse_completion(streamed(delta("a"), {"error": {"message": "overloaded"}}), None)
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "known"),
+    [
+        ({"content": [{"token": "m", "top_logprobs": {"m": -0.1, "M": -2}}]}, {"m": -0.1, "M": -2.0}),
+        ({"tokens": ["m"], "top_logprobs": {"m": -0.1, "M": -2}}, {"m": -0.1, "M": -2.0}),
+        ({"tokens": ["m"], "top_logprobs": [{"m": -0.1}]}, {"m": -0.1}),
+        ({"content": [{"top_logprobs": [{"token": "m", "logprob": None}, {"token": "M", "logprob": -1}]}]}, {"M": -1.0}),
+        ({"content": [{"top_logprobs": [{"token": "m", "logprob": float("nan")}, {"token": "M", "logprob": -1}]}]}, {"M": -1.0}),
+        ({"content": [{"token": "m", "logprob": -0.1, "top_logprobs": None}]}, None),
+        ({"content": []}, None), ({"content": [None]}, None), ({"content": "x"}, None), ([], None), (None, None),
+    ],
+)  # fmt: skip
+def test_log_probabilities_of_any_form_are_read_or_none(logprobs: object, known: dict[str, float] | None) -> None:
+    choice = {"message": {"content": "m"}, "finish_reason": "stop", "logprobs": logprobs}
+    assert parse_completion(json.dumps({"choices": [choice]}), None).logprobs == known
 
 
 @pytest.mark.parametrize(
