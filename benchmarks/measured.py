@@ -10,9 +10,9 @@ ROOT = Path(__file__).parent.parent
 _LOCAL = ("minilima/models", "minilima/formats")
 _ENDPOINT = (
     "minilima/models/address.py", "minilima/models/budget.py", "minilima/models/cache.py", "minilima/models/chat.py",
-    "minilima/models/database.py", "minilima/models/dialect.py", "minilima/models/endpoint.py", "minilima/models/in_flight.py",
-    "minilima/models/openai_api.py", "minilima/models/pacing.py", "minilima/models/reasoning.py", "minilima/models/refusals.py",
-    "minilima/models/wire.py",
+    "minilima/models/database.py", "minilima/models/dialect.py", "minilima/models/dialects.py", "minilima/models/endpoint.py",
+    "minilima/models/in_flight.py", "minilima/models/openai_api.py", "minilima/models/pacing.py",
+    "minilima/models/reasoning.py", "minilima/models/refusals.py", "minilima/models/wire.py",
 )  # fmt: skip
 _JUDGE = (*_ENDPOINT, "minilima/evaluate", "minilima/prompts/judge")
 _WHOLE = ("minilima", "conf")

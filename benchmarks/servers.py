@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.publish import parser, publish
 from benchmarks.recorder import Exchange, Recorder
-from minilima.models.dialect import Dialects
+from minilima.models.dialects import Dialects
 from minilima.models.refusals import said_in
 from minilima.run.probe import TEXT
 from tests.tiny import save_tiny_model

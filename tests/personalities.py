@@ -3,6 +3,7 @@
 The page is docs/reference/servers.md; a test plays them all again and compares, another runs the whole pipeline with each.
 """
 
+import copy
 import json
 import os
 import re
@@ -10,18 +11,20 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from minilima.cli.doctor_endpoints import examine_endpoint
 from minilima.config.compose import load_config
-from minilima.config.schema import EndpointConfig
+from minilima.config.schema import Config, EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.chat import Request, Sampling, ask
 from minilima.models.endpoint import connect
 from minilima.run.sources import resolve
 from tests.server import VALID_KEY, ModelServer
 
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "servers.md"
 SCHEMA = '{"type": "object", "properties": {}, "additionalProperties": false}'
 Body = dict[str, Any]
@@ -87,6 +90,15 @@ def parts(text: str) -> Mapping[str, Any]:
 
 def always(status: int, error: object) -> Refuse:
     return lambda sent: (status, {"error": {"message": error}} if isinstance(error, str) else error)
+
+
+def text_content(body: Body) -> tuple[int, object] | None:
+    words = "Invalid type for 'messages[0].content': expected an array of objects, but got a string instead."
+    return (400, {"error": {"message": words}}) if isinstance(body["messages"][0]["content"], str) else None
+
+
+def tool_call(text: str) -> Mapping[str, Any]:
+    return {"content": None, "tool_calls": [{"type": "function", "function": {"name": "reply", "arguments": text}}]}
 
 
 UNKNOWN = {"prompt_tokens": None}
@@ -322,6 +334,27 @@ PERSONALITIES = (
         refuses=always(400, {"error": {"code": "1301", "message": "系统检测到输入或生成内容可能包含不安全或敏感内容"}}),
     ),
     Personality(server="a proxy", behaviour="a stream of events although none was asked for", stream=True),
+    Personality(
+        server="a proxy",
+        behaviour="400 at each name of the limit",
+        refuses=each(
+            refuses("max_completion_tokens", 400, "Unsupported parameter: max_completion_tokens"),
+            refuses("max_tokens", 400, "Unsupported parameter: max_tokens"),
+        ),
+    ),
+    Personality(
+        server="FastAPI servers, in French",
+        behaviour="422 whose words name no parameter, its loc does",
+        refuses=refuses("top_p", 422, {"detail": [{"loc": ["body", "top_p"], "msg": "champ inconnu"}]}),
+    ),
+    Personality(server="a gateway", behaviour="400 at content that is a text", refuses=text_content),
+    Personality(server="a gateway", behaviour="a call of a tool in place of a text", message=tool_call, works=False),
+    Personality(
+        server="a gateway",
+        behaviour="an error within a stream of events",
+        raw=b'data: {"error": {"message": "The upstream server is overloaded"}}\n\n',
+        works=False,
+    ),
     Personality(server="Azure", behaviour="no choice at all", raw=b'{"choices": [], "usage": null}', works=False),
     Personality(server="a proxy", behaviour="a web page with status 200", raw=b"<html>Welcome</html>", works=False),
     Personality(server="a proxy", behaviour="a stream of events", raw=b'data: {"choices": []}\n\ndata: [DONE]\n\n', works=False),
@@ -358,14 +391,54 @@ def settings(url: str) -> list[str]:
     ]  # fmt: skip
 
 
+@cache
+def _composed() -> Config:
+    return load_config(settings("http://127.0.0.1/v1"))
+
+
 def diagnosis(personality: Personality) -> str:
     """What `doctor` says of such a server as the generator, in one paragraph."""
     with ModelServer() as server:
         personality.play(server)
-        config = load_config(settings(server.url))
+        config = copy.deepcopy(_composed())
+        config.endpoints.generator.base_url = server.url
         finding = examine_endpoint("generator", config, resolve(config), probe=True)
     says = f"{finding.level}: {finding.says}" + (f" Fix: {finding.fix}" if finding.fix else "")
     return re.sub(r"http://127\.0\.0\.1:\d+", "http://…", says)
+
+
+COLUMNS = (
+    "Server", "Date", "What it refused", "What was changed", "How replies ended", "Requests", "Answered and sent again",
+    "Models answered",
+)  # fmt: skip
+
+
+def real() -> list[str]:
+    """Servers that were run, by the committed results of benchmarks/servers.py."""
+    lines = [
+        "## Servers that were run",
+        "",
+        "Each was generator and judge of a whole run that was killed twice with SIGKILL, while tasks were written and while",
+        "answers were judged, and went on by the same command; a proxy in between noted every request. Written from the results",
+        "in `benchmarks/results/`, which name the command; `python benchmarks/servers.py --help` says how to run another one.",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
+    ]
+    for file in sorted(RESULTS.glob("server_*.json")):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        cells = [
+            record["server"],
+            record["date"],
+            "; ".join(f"{item['status']}: {item['says']}" for item in record["refused"]) or "nothing",
+            ", ".join(record["learned"]) or "nothing",
+            ", ".join(f"{name}: {count}" for name, count in sorted(record["finish_reasons"].items())),
+            str(record["requests"]),
+            str(record["answered_and_sent_again"]),
+            "at servers" if record["answers_from_servers"] else "on this machine",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def page() -> str:
@@ -376,6 +449,9 @@ def page() -> str:
         "What becomes of two requests to a server of each kind, as the loopback server of the tests plays it, what `doctor` says",
         "of it, and whether the whole pipeline runs with it as generator and judge. These are no measurements of the real",
         "services. Written by `python -m tests.personalities`.",
+        "",
+        *real(),
+        "## As tests play them",
         "",
         "| Server | What it does | What becomes of it | What `doctor` says | Whole run |",
         "|---|---|---|---|---|",

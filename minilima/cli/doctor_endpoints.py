@@ -11,7 +11,7 @@ from minilima.config.schema import Config, EndpointConfig
 from minilima.models.address import address_of
 from minilima.models.budget import key_problem, missing_key, shutdown_note
 from minilima.models.chat import FAILED, REFUSAL
-from minilima.models.refusals import tls_fix
+from minilima.models.refusals import nearest, tls_fix
 from minilima.run.endpoints import endpoints_of
 from minilima.run.probe import Probe
 from minilima.run.probe import probe as send_probe
@@ -93,7 +93,6 @@ def check_endpoint(role: str, endpoint: EndpointConfig, model: str | None, liste
         fix = f"start the server, or correct endpoints.{role}.base_url; a proxy is taken from $HTTPS_PROXY"
         return Finding(name=name, level=Level.fail, says=f"{address} cannot be reached: {problem}", fix=fix)
     if model is not None and model not in listed:
-        shown = ", ".join(listed[:8]) + (" …" if len(listed) > 8 else "")
-        fix = f"choose one of its models with {role}.model=…: {shown or 'it lists none'}"
+        fix = f"choose one of its models with {role}.model=…: {nearest(model, listed) if listed else 'it lists none'}"
         return Finding(name=name, level=Level.fail, says=f"{address} does not list {model}; {key}", fix=fix)
     return Finding(name=name, level=Level.ok, says=f"{address} lists {model or 'its models'}; {key}")

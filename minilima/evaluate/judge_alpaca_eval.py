@@ -26,7 +26,7 @@ from minilima.formats.files import remembered, write_atomic
 from minilima.formats.records import Answer, OnProgress, Progress, Usage, Verdict
 from minilima.models.address import address_of, address_text
 from minilima.models.database import open_database
-from minilima.models.dialect import Dialects
+from minilima.models.dialects import Dialects
 from minilima.models.in_flight import in_flight, is_stopping
 from minilima.models.refusals import explain
 from minilima.store.job import Job

@@ -25,7 +25,7 @@ from minilima.models.address import address_text, open_client
 from minilima.models.batch_notes import Notes
 from minilima.models.budget import Budget, Spend, worst_case
 from minilima.models.chat import FAILED, TEXT, UNKNOWN_USAGE, OnReply, Reply, Request
-from minilima.models.dialect import Dialects
+from minilima.models.dialects import Dialects
 from minilima.models.openai_api import chat_call, is_whole, named, parse_completion
 from minilima.models.refusals import explain, fault_of
 

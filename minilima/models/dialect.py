@@ -8,7 +8,6 @@ servers no max_completion_tokens; each says so in words of its own.
 
 import json
 import re
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ _NEUTRAL = {"top_p": 1, "presence_penalty": 0}
 _LEAST_TEMPERATURE = 0.01
 """Instead of 0, for servers whose range begins above it."""
 OLDER_LIMIT = "max_tokens"
-_LIMITS = ("max_completion_tokens", OLDER_LIMIT)
+LIMITS = ("max_completion_tokens", OLDER_LIMIT)
 _NOT_TAKEN = re.compile(
     r"not (?:be )?(?:support|permit|allow|accept|recogni[sz]ed|available|compatible)|unsupported|unknown|unrecogni[sz]ed"
     r"|unexpected|extra|does not (?:support|accept|have)|doesn't (?:support|accept)|cannot (?:both|be)|can't be"
@@ -83,7 +82,7 @@ class Dialect:
 
     def words(self) -> list[str]:
         """What differs from OpenAI's protocol, in words; empty where nothing does."""
-        exchanged = [] if self.limit == _LIMITS[0] else [f"{self.limit} instead of {_LIMITS[0]}" if self.limit else NO_LIMIT]
+        exchanged = [] if self.limit == LIMITS[0] else [f"{self.limit} instead of {LIMITS[0]}" if self.limit else NO_LIMIT]
         left_out = [f"{name} left out" for name in sorted(self.left_out)]
         added = [_assigned(name, value) for name, value in sorted(self.added.items())]
         zero = [] if self.takes_zero else [_NO_ZERO]
@@ -130,7 +129,7 @@ class Dialect:
         if (said := self._reform(sent, words)) is not None:
             return said
         if (name := _named(sent, words, body)) is not None:
-            return self._exchange(name, sent, body) if name in _LIMITS else self._leave_out(name)
+            return self._exchange(name, sent, body) if name in LIMITS else self._leave_out(name)
         if sent.get("temperature") == 0 and _names("temperature", words):
             known, self.takes_zero = not self.takes_zero, False
             return "" if known else _NO_ZERO
@@ -143,7 +142,7 @@ class Dialect:
 
     def overlong(self) -> str | None:
         """What is done about a server that writes more than it was asked for: it may know only the older name of the limit."""
-        newer, older = _LIMITS
+        newer, older = LIMITS
         if self.limit != newer or older in self.limits_refused:
             return None
         self.limit = older
@@ -179,7 +178,7 @@ class Dialect:
         self.limits_refused.add(refused)
         if refused != self.limit:
             return ""  # sent before another request learned it
-        other = next(name for name in _LIMITS if name != refused)
+        other = next(name for name in LIMITS if name != refused)
         if other in self.limits_refused:
             if _OF_VALUES.search(said_in(body)):
                 return None
@@ -225,7 +224,7 @@ def _names(name: str, words: str) -> bool:
 
 def _named(sent: Mapping[str, Any], words: str, body: object) -> str | None:
     """The parameter of the request that a refusal is about, and that the server would rather not have."""
-    named = [name for name in (*_OPTIONAL, *_LIMITS) if name in sent and _names(name, words)]
+    named = [name for name in (*_OPTIONAL, *LIMITS) if name in sent and _names(name, words)]
     pointed = _pointed(body)
     named.sort(key=lambda name: name not in pointed)
     if _STOP in sent and (
@@ -242,64 +241,3 @@ def _may_mean_schema(status: int, words: str) -> bool:
     if _SCHEMA_WORDS.search(words):
         return True
     return status in (500, 501) or (status == 404 and "model" not in words.lower())
-
-
-class Dialects:
-    """What was learned of each model at each address, in the database of replies: all runs and stages share it."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS dialects (address TEXT, model TEXT, dialect TEXT, probed REAL, "
-            "PRIMARY KEY (address, model))"
-        )
-
-    def load(self, address: str, model: str) -> Dialect:
-        """What is known; a new one where nothing is, or where it cannot be read."""
-        row = self._row(address, model)
-        try:
-            values = json.loads(row[0]) if row else {}
-            return Dialect(
-                left_out=set(map(str, values.get("left_out", ()))),
-                limit=values["limit"] if values.get("limit") in (*_LIMITS, "") else _LIMITS[0],
-                limits_refused=set(map(str, values.get("limits_refused", ()))),
-                takes_schema=values.get("takes_schema") is not False,
-                takes_zero=values.get("takes_zero") is not False,
-                takes_system=values.get("takes_system") is not False,
-                in_parts=values.get("in_parts") is True,
-                added={str(name): value is True for name, value in dict(values.get("added", {})).items()},
-            )
-        except (ValueError, TypeError, AttributeError):
-            return Dialect()
-
-    def save(self, address: str, model: str, dialect: Dialect, *, probed: float | None = None) -> None:
-        """Keeps it, without what is in doubt; `probed` = when a probe showed it, in seconds since 1970."""
-        values = {
-            "left_out": sorted(dialect.left_out),
-            "limit": dialect.limit,
-            "limits_refused": sorted(dialect.limits_refused),
-            "takes_schema": dialect.takes_schema or dialect.schema_in_doubt,
-            "takes_zero": dialect.takes_zero,
-            "takes_system": dialect.takes_system,
-            "in_parts": dialect.in_parts,
-            "added": dialect.added,
-        }
-        self._database.execute(
-            "INSERT INTO dialects VALUES (?, ?, ?, ?) ON CONFLICT (address, model) DO UPDATE SET dialect = excluded.dialect, "
-            "probed = coalesce(excluded.probed, probed)",
-            (address, model, json.dumps(values), probed),
-        )
-
-    def probed(self, address: str, model: str) -> float | None:
-        """When a probe last showed what the model takes, in seconds since 1970; None = never."""
-        row = self._row(address, model)
-        return row[1] if row and isinstance(row[1], float | int) else None
-
-    def forget(self, address: str, model: str) -> None:
-        """For a probe, which is to see the server as it is now."""
-        self._database.execute("DELETE FROM dialects WHERE address = ? AND model = ?", (address, model))
-
-    def _row(self, address: str, model: str) -> tuple[str, float | None] | None:
-        query = "SELECT dialect, probed FROM dialects WHERE address = ? AND model = ?"
-        row: tuple[str, float | None] | None = self._database.execute(query, (address, model)).fetchone()
-        return row

@@ -21,7 +21,8 @@ from minilima.models.address import address_text
 from minilima.models.budget import Budget, Spend, price_of, worst_case
 from minilima.models.cache import CachedModel
 from minilima.models.chat import FAILED, UNKNOWN_USAGE, OnReply, Reply, Request
-from minilima.models.dialect import Dialect, Dialects
+from minilima.models.dialect import Dialect
+from minilima.models.dialects import Dialects
 from minilima.models.in_flight import in_flight, is_stopping
 from minilima.models.openai_api import NoCompletionError, chat_call, is_whole, named, parse_completion
 from minilima.models.pacing import FIRST_PAUSE_SECONDS, Throttle, pause_after

@@ -5,6 +5,8 @@ The server's own words are always quoted; a cause is guessed only beside them. K
 
 import os
 import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -46,6 +48,7 @@ _NO_MODEL = re.compile(
 """Mistral and DeepSeek answer a wrong model with 400."""
 _CUT = re.compile(r"could not finish the message because max_tokens|max_tokens or model output limit was reached", re.IGNORECASE)
 _SHOWN = 400
+_FEW, _LIST_SECONDS = 12, 10.0
 
 
 class RedirectedError(MinilimaError):
@@ -109,14 +112,17 @@ def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaE
         return MinilimaError(what, " ".join(filter(None, [f"It says: {says}." if says else "It says nothing.", guess])), fix)
     again = "Run the same command again later: every reply that arrived is kept and not asked for again."
     root = root_cause(error)
+    after = f"after {endpoint.max_retries} {'retry' if endpoint.max_retries == 1 else 'retries'}"
     if isinstance(error, NoCompletionError):
         says = masked(str(error), endpoint).rstrip(".")
-        return MinilimaError(
-            f"{address} sent no chat completion, after {endpoint.max_retries} retries.", f"It sent {says}.", error.fix or again
-        )
-    says = masked(words_of(error) if isinstance(error, openai.APIStatusError) else str(root), endpoint).rstrip(".")
+        return MinilimaError(f"{address} sent no chat completion, {after}.", f"It sent {says}.", error.fix or again)
+    if isinstance(error, openai.APIStatusError):
+        says = masked(words_of(error), endpoint).rstrip(".")
+        why = f"It says: {says}." if says else "It says nothing."
+        return MinilimaError(f"{address} still fails ({error.status_code}), {after}.", why, again)
+    says = masked(str(root), endpoint).rstrip(".")
     return MinilimaError(
-        f"{address} did not answer, after {endpoint.max_retries} retries.",
+        f"{address} did not answer, {after}.",
         f"The last error was {type(root).__name__}: {says or 'it took too long'}.",
         tls_fix(str(root)) or again,
     )
@@ -148,15 +154,16 @@ def _explain_refusal(error: openai.APIStatusError, address: str, model: str, end
             f"Ask for the right there, or choose another model, {again}",
         )
     if status == 404:
-        return _explain_404(address, given, model, endpoint)
+        return _explain_404(address, error, model, endpoint)
     guess = "Most often a setting does not suit the model (temperature, tokens, log-probabilities), or the prompt is too long."
     if _MODERATED.search(words_of(error)):
         guess = "It may filter what is asked or answered."
     return f"{address} refuses the request ({status}).", guess, "Correct what it names and run the same command again."
 
 
-def _explain_404(address: str, status: int, model: str, endpoint: EndpointConfig) -> tuple[str, str, str]:
-    offered = _offered(endpoint)
+def _explain_404(address: str, error: openai.APIStatusError, model: str, endpoint: EndpointConfig) -> tuple[str, str, str]:
+    status, offered = error.status_code, _offered(endpoint)
+    choose = "Choose {} with generator.model=… or judge.model=…"
     bare = not urlsplit(address).path.strip("/") and "://" in address
     form = f"Try {address.rstrip('/')}/v1 as the address." if bare else f"Correct the address: {FORM}."
     if offered is None:
@@ -164,15 +171,27 @@ def _explain_404(address: str, status: int, model: str, endpoint: EndpointConfig
         return f"{address} answers {status}.", guess, form
     if model in offered:
         guess = f"It lists the model {model!r}: the path, or a policy of the account (data, privacy), may be the cause."
-        return f"{address} answers {status}.", guess, form
-    guess = f"It offers: {options(offered) or 'nothing'}."
-    return f"{address} has no model {model!r}.", guess, "Choose one of them with generator.model=… or judge.model=…"
+        fix = choose.format("another one") if _NO_MODEL.search(f"{error.code} {words_of(error)}") else form
+        return f"{address} answers {status}.", guess, fix
+    return f"{address} has no model {model!r}.", f"It offers: {nearest(model, offered)}.", choose.format("one of them")
+
+
+def nearest(model: str, offered: Sequence[str]) -> str:
+    """The models on offer for people: all of a few, else those whose names are most like the one asked for."""
+    if len(offered) <= _FEW:
+        return options(offered) or "nothing"
+    asked = model.lower().rpartition("/")[2]
+    names = {name: SequenceMatcher(None, asked, name.lower().rpartition("/")[2]).ratio() for name in offered}
+    first = sorted(names, key=lambda name: (-names[name], name))[:_FEW]
+    return f"{', '.join(first)}, and {len(offered) - _FEW:,} others"
 
 
 def _offered(endpoint: EndpointConfig) -> list[str] | None:
     try:
         with open_client(endpoint) as client:
-            return [str(model.id) for model in client.models.list()]
+            page = client.with_options(timeout=_LIST_SECONDS, max_retries=0).models.list()
+            names = [str(model.id) for model in page]
+            return None if getattr(page, "has_more", None) else names  # a part of a list says nothing of what is not in it
     except (openai.OpenAIError, ValueError, TypeError, AttributeError):
         return None
 
@@ -206,6 +225,8 @@ def fault_of(reply: Reply | None, error: Exception | None) -> str:
     if reply is not None:
         if reply.finish in BROKEN_OFF:
             return "broken_off"
+        if reply.finish in ("tool_calls", "function_call"):
+            return "tool_call"
         return "filtered" if reply.finish == "content_filter" else "empty"
     if isinstance(error, openai.RateLimitError):
         return "busy"

@@ -22,7 +22,8 @@ from minilima.generate.prompting import Prompter
 from minilima.models.address import address_text
 from minilima.models.budget import Budget, price_of
 from minilima.models.chat import FAILED, REFUSAL, UNKNOWN_USAGE, Reply, Request, Sampling, ask, continue_text
-from minilima.models.dialect import NO_SCHEMA, OLDER_LIMIT, Dialects
+from minilima.models.dialect import NO_LIMIT, NO_SCHEMA, OLDER_LIMIT
+from minilima.models.dialects import Dialects
 from minilima.models.endpoint import LONGER, EndpointModel
 from minilima.models.openai_api import extra_fields
 from minilima.models.refusals import RedirectedError, kind_of, root_cause
@@ -57,13 +58,15 @@ class Probe:
             return f"{self.problem.what} {self.problem.why}"
         assert self.reply is not None, "a probe without a problem has a reply"
         if self.reply.finish == FAILED:
-            return f"{self.model} sent no usable reply to a small request ({', '.join(self.reply.faults)})."
+            faults = ", ".join(fault.replace("_", " ") for fault in dict.fromkeys(self.reply.faults) if fault != "given_up")
+            return f"{self.model} sent no usable reply to a small request ({faults})."
         unknown = UNKNOWN_USAGE in self.reply.faults
         usd = "" if self.reply.usd is None else f", {self.reply.usd:.4f} USD"
         tokens = f"{self.reply.prompt_tokens + self.reply.completion_tokens:,} tokens{usd}"
         notes = [
             (bool(self.dialect), f"Its requests are changed: {', '.join(self.dialect)}."),
             (NO_SCHEMA in self.dialect, "Lists are asked for in words."),
+            (NO_LIMIT in self.dialect, "Nothing bounds the length of its replies: under a cap, requests go one at a time."),
             (self.reply.reasoning is not None, "Its reasoning is kept apart from its answers."),
             (unknown, "It does not say how many tokens a reply takes: caps count the worst case."),
             (LONGER in self.reply.faults, "It wrote more than it was asked for: under a cap, requests go one at a time."),

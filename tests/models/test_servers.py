@@ -641,3 +641,18 @@ def test_the_announced_end_of_a_model_is_known(monkeypatch: pytest.MonkeyPatch, 
     note = shutdown_note(model, EndpointConfig())
     assert (note or "").endswith(said) if said else note is None
     assert shutdown_note(model, EndpointConfig(base_url="http://localhost/v1")) is None, "another host's model of that name"
+
+
+def test_a_list_of_ten_thousand_models_is_shown_by_its_nearest(server: ModelServer) -> None:
+    server.models = ("Vendor/Writer-Small", *(f"vendor/model-{number}" for number in range(10_000)))
+    with pytest.raises(MinilimaError, match="It offers: Vendor/Writer-Small, ") as caught:
+        client(server).reply_many(requests(1), ignore)
+    assert "9,989 others" in caught.value.why and len(caught.value.why) < 500
+    finding = check_endpoint("generator", EndpointConfig(base_url=server.url), "writer-small", server.models, None)
+    assert "Vendor/Writer-Small" in finding.fix and len(finding.fix) < 500
+
+
+def test_a_call_of_a_tool_is_no_answer_and_named_so(server: ModelServer) -> None:
+    server.raw_once = [completion({"content": None, "tool_calls": [{"function": {"arguments": "x"}}]}, "tool_calls").encode()]
+    (reply,) = client(server).reply_many(requests(1), ignore)
+    assert (reply.finish, reply.faults) == ("stop", ("tool_call",))

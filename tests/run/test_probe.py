@@ -42,7 +42,7 @@ def arguments(server: ModelServer, tmp_path: Path, *overrides: str) -> list[str]
         ("generator.model=writer-small", "wrong", "refuses the key in $TEST_KEY (401)"),
         ("endpoints.generator.base_url={root}", VALID_KEY, "Try {root}/v1 as the address."),
         ("endpoints.generator.base_url={root}/v2", VALID_KEY, "answers 404"),
-        ("endpoints.generator.base_url=http://127.0.0.1:9/v1", VALID_KEY, "did not answer, after 1 retries"),
+        ("endpoints.generator.base_url=http://127.0.0.1:9/v1", VALID_KEY, "did not answer, after 1 retry"),
     ],
 )
 def test_what_every_request_would_meet_stops_the_run_before_anything_is_built(
