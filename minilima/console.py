@@ -66,6 +66,24 @@ def say_piece(text: str) -> None:
     sys.stdout.flush()
 
 
+@contextmanager
+def keys_unseen() -> Iterator[None]:
+    """Until the block ends, what is typed is kept for whoever reads next and does not appear in the text being written."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(terminal, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)
+
+
 _COLUMNS_WIDE = 90
 """Columns of a terminal in which two texts can stand beside each other."""
 
@@ -90,21 +108,34 @@ def texts_beside(titles: Sequence[str]) -> Iterator[Callable[[int, str], None]]:
         say_piece("\n\n")
         return
     texts = [Text() for _ in titles]
+    room, inside = max(3, _out.height - _AROUND_TEXTS), _out.width // len(titles) - _BESIDE_TEXT
 
-    def shown() -> Table:
-        grid = Table.grid(padding=(0, 1), expand=True)
-        for _ in titles:
-            grid.add_column(ratio=1)
-        grid.add_row(*(Panel(text, title=escape(plain(title))) for text, title in zip(texts, titles, strict=True)))
-        return grid
+    def ends() -> list[Text]:
+        """The last lines, as many as the screen holds: what has left it cannot be drawn again."""
+        return [Text("\n").join(text.wrap(_out, inside)[-room:]) for text in texts]
 
-    with Live(shown(), console=_out, vertical_overflow="visible", refresh_per_second=8) as live:
+    with Live(_beside(titles, texts), console=_out, transient=True, refresh_per_second=8) as live:
 
         def append(number: int, piece: str) -> None:
             texts[number].append(plain(piece))
-            live.update(shown())
+            live.update(_beside(titles, ends()))
 
         yield append
+    _out.print(_beside(titles, texts))
+
+
+_AROUND_TEXTS = 4
+"""Lines of the screen that are not the texts': their borders, and a line for the cursor."""
+_BESIDE_TEXT = 5
+"""Columns of a text's border and of the gap to the next one."""
+
+
+def _beside(titles: Sequence[str], texts: Sequence[Text]) -> Table:
+    grid = Table.grid(padding=(0, 1), expand=True)
+    for _ in titles:
+        grid.add_column(ratio=1)
+    grid.add_row(*(Panel(text, title=escape(plain(title))) for text, title in zip(texts, titles, strict=True)))
+    return grid
 
 
 def read_key(question: str, keys: Sequence[str]) -> str | None:
@@ -113,23 +144,27 @@ def read_key(question: str, keys: Sequence[str]) -> str | None:
     while True:
         pressed = _pressed() if sys.stdin.isatty() else sys.stdin.readline()
         if not pressed or pressed in ("\x03", "\x04"):
+            say_piece("\n")
             return None
-        if (key := pressed.strip()[:1].lower()) in keys:
+        key = pressed.lower() if sys.stdin.isatty() else pressed.strip()[:1].lower()
+        if key in keys:
             say_piece(f"{key}\n")
             return key
 
 
 def _pressed() -> str:
-    """One key, without Enter."""
+    """One key, without Enter; what was typed before it was asked for is dropped. An arrow sends several characters at once, whose
+    last is a letter: they come as one, which is no key of ours."""
     import termios
     import tty
 
-    before = termios.tcgetattr(sys.stdin)
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
     try:
-        tty.setraw(sys.stdin)
-        return sys.stdin.read(1)
+        tty.setraw(terminal)
+        return os.read(terminal, 64).decode(errors="replace")
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 def say_raw(text: str) -> None:

@@ -1,5 +1,6 @@
 """The verb `chat`: a conversation with a run's tuned model, alone or beside another model, open or blind."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,14 @@ def handle(*, run: str, against: str | None, blind: bool, prompts: Path | None, 
         repetition_penalty=setting("eval.repetition_penalty"),
         max_tokens=max_tokens,
     )
-    tuned = _speaker(opened.name, str(opened.model), opened)
-    other = _other(against, opened) if against else None
+    found = _Found(name=opened.name, location=str(opened.model), run=opened)
+    against_it = _other(against, opened) if against else None
+    if against_it is not None and Path(against_it.location).resolve() == Path(found.location).resolve():
+        raise MinilimaError(
+            "A model cannot be compared with itself.", f"{against} is the model of {opened.name}.",
+            "Name another one: --against base, or another run.",
+        )  # fmt: skip
+    tuned, other = _speaker(found), _speaker(against_it) if against_it else None
     if not blind or other is None:
         converse([tuned, *([other] if other else [])], sampling)
         return 0
@@ -64,7 +71,16 @@ def handle(*, run: str, against: str | None, blind: bool, prompts: Path | None, 
     return 0
 
 
-def _other(against: str, run: "OpenedRun") -> "Speaker":
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """A model before it is loaded: its name, a folder or owner/name@commit, and the run whose settings hold for it."""
+
+    name: str
+    location: str
+    run: "OpenedRun | None" = None
+
+
+def _other(against: str, run: "OpenedRun") -> _Found:
     """The model named by --against.
 
     Raises:
@@ -80,19 +96,20 @@ def _other(against: str, run: "OpenedRun") -> "Speaker":
                 f"It is the packaged model {run.base.name}, which the stage base unpacks.",
                 "Run its command again, which builds what is missing.",
             )
-        return _speaker(run.base.name, run.base.location, run)
+        return _Found(name=run.base.name, location=run.base.location, run=run)
     if (Path(against) / "config.json").is_file():
-        return _speaker(Path(against).name, against, None)
+        return _Found(name=Path(against).resolve().name, location=against)
     try:
         other = open_run(against)
     except MinilimaError:
         if against.count("/") == 1 and not Path(against).exists() and against not in PACKAGED:
-            return _speaker(against, against, None)
+            return _Found(name=against, location=against)
         raise
-    return _speaker(other.name, str(other.model), other)
+    # Folders of results that were copied hold runs of the same name.
+    return _Found(name=against if other.name == run.name else other.name, location=str(other.model), run=other)
 
 
-def _speaker(name: str, location: str, run: "OpenedRun | None") -> "Speaker":
+def _speaker(found: _Found) -> "Speaker":
     from transformers.utils import logging
 
     from minilima.cli.chat_session import Speaker
@@ -100,4 +117,5 @@ def _speaker(name: str, location: str, run: "OpenedRun | None") -> "Speaker":
 
     logging.disable_progress_bar()
 
-    return Speaker(name=name, model=StreamedModel(location, thinking=run.settings.get("model.thinking") if run else None))
+    thinking = found.run.settings.get("model.thinking") if found.run else None
+    return Speaker(name=found.name, model=StreamedModel(found.location, thinking=thinking))

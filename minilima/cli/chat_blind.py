@@ -13,10 +13,11 @@ from typing import Any
 
 from minilima import console
 from minilima.cli.chat_session import Speaker, Talk, lines, spoken
+from minilima.cli.options import plain_line
 from minilima.errors import MinilimaError
 from minilima.evaluate.statistics import win_rate
 from minilima.formats.files import read_jsonl
-from minilima.formats.records import TIE
+from minilima.formats.records import TIE, EvalPrompt, shown_turns
 from minilima.models.chat import Sampling
 
 _KEYS = {"a": "A is better", "b": "B is better", "t": "no difference", "s": "skip", "q": "end"}
@@ -39,27 +40,30 @@ def compare_blind(tuned: Speaker, other: Speaker, sampling: Sampling, *, prompts
     _check_labels(labels, names)
     console.say(f"Two models answer each prompt, A and B in an order that is drawn. Pairs: {labels}", "dim")
     done = {row["instruction"] for row in _rows(labels)}
-    for prompt, reference in _prompts(prompts, done):
-        if _compare_one(prompt, reference, tuned, other, sampling, labels) is None:
-            break
+    for prompt in _prompts(prompts, done):
+        try:
+            if not _compare_one(prompt, tuned, other, sampling, labels):
+                break
+        except MinilimaError as error:  # a prompt that is longer than a model's context, for example
+            console.complain(error)
     show_win_rate(labels, names)
 
 
-def _prompts(file: Path | None, done: set[str]) -> Iterator[tuple[str, str]]:
-    """Typed ones, or those of the file that are not labelled yet, each with the file's reference answer to it if it has one."""
+def _prompts(file: Path | None, done: set[str]) -> Iterator[EvalPrompt]:
+    """Typed ones, or those of the file that are not labelled yet."""
     if file is None:
-        yield from ((prompt, "") for prompt in lines("prompt> "))
+        yield from (EvalPrompt(id="", instruction=prompt) for prompt in lines("prompt> "))
         return
     from minilima.formats.eval_sets import load_eval_set
 
     left = [prompt for prompt in load_eval_set(file, None) if prompt.instruction not in done]
     for number, prompt in enumerate(left, start=1):
         console.say(f"\nprompt {number} of {len(left)}: {prompt.instruction}", "bold")
-        yield prompt.instruction, prompt.output or ""
+        yield prompt
 
 
-def _compare_one(prompt: str, reference: str, tuned: Speaker, other: Speaker, sampling: Sampling, labels: Path) -> float | None:
-    """Shows both answers and keeps the choice; None where the comparison ends, 0 where the prompt was skipped."""
+def _compare_one(prompt: EvalPrompt, tuned: Speaker, other: Speaker, sampling: Sampling, labels: Path) -> bool:
+    """Shows both answers and keeps the choice; False where the comparison ends."""
     # The order must not follow from the prompt alone: a second look at it would show the same sides.
     order = [0, 1]
     random.SystemRandom().shuffle(order)
@@ -67,23 +71,28 @@ def _compare_one(prompt: str, reference: str, tuned: Speaker, other: Speaker, sa
     answers = [""] * 2
     with console.texts_beside(_LETTERS) as show:
         for number, which in enumerate(order):
-            answers[which] = spoken(Talk(sampling=sampling), speakers[which], prompt, partial(show, number))
+            talk = Talk(sampling=sampling)
+            for turn in prompt.asked:
+                show(number, f"\n\n> {turn}\n\n" if talk.histories else "")
+                spoken(talk, speakers[which], turn, partial(show, number))
+            said = [message.content for message in talk.histories[speakers[which].name] if message.role == "assistant"]
+            answers[which] = shown_turns(said)
     key = console.read_key(", ".join(f"{key} = {meaning}" for key, meaning in _KEYS.items()) + "? ", tuple(_KEYS))
     if key in (None, "q"):
-        return None
+        return False
     if key == "s":
-        return 0.0
+        return True
     preference = TIE if key == "t" else 1.0 + order["ab".index(key)]
     row: dict[str, Any] = {
-        "instruction": prompt, "output_1": answers[0], "generator_1": other.name, "output_2": answers[1],
+        "instruction": prompt.instruction, "output_1": answers[0], "generator_1": other.name, "output_2": answers[1],
         "generator_2": tuned.name, "annotator": ANNOTATOR, "preference": preference, "shown_first": order[0] + 1,
     }  # fmt: skip
-    if reference:
-        row["reference"] = reference  # which judge=reference needs, when it is measured on these pairs
+    if prompt.output:
+        row["reference"] = prompt.output  # which judge=reference needs, when it is measured on these pairs
     labels.parent.mkdir(parents=True, exist_ok=True)
     with labels.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return preference
+    return True
 
 
 def _rows(labels: Path) -> list[Mapping[str, Any]]:
@@ -111,5 +120,5 @@ def show_win_rate(labels: Path, names: tuple[str, str]) -> None:
         f"\nWin rate of {names[1]} against {names[0]}: {rate.win_rate.text('.1f', ' %')} "
         f"({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {console.count(rate.judged, 'pair')}).", "bold"
     )  # fmt: skip
-    console.say(f"minilima score {labels}", whole=True)
-    console.say(f"minilima agreement --labels {labels} judge=…", whole=True)
+    console.say(plain_line("score", str(labels)), whole=True)
+    console.say(f"{plain_line('agreement', '--labels', str(labels))} judge=…", whole=True)

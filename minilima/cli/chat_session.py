@@ -91,7 +91,7 @@ def spoken(talk: Talk, speaker: Speaker, line: str, show: Callable[[str], None])
     heard = speaker.model.fitting(heard, talk.sampling.max_tokens)
     pieces: list[str] = []
     try:
-        with closing(speaker.model.stream(heard, talk.sampling, talk.turns)) as stream:  # type: ignore[type-var]
+        with console.keys_unseen(), closing(speaker.model.stream(heard, talk.sampling, talk.turns)) as stream:  # type: ignore[type-var]
             for piece in stream:
                 pieces.append(piece)
                 show(piece)
@@ -165,7 +165,11 @@ def _save(talk: Talk, name: str) -> None:
         for speaker in talk.histories
     }
     record = {"temperature": talk.sampling.temperature, "conversations": said}
-    write_atomic(Path(name), json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+    try:
+        write_atomic(Path(name).expanduser(), json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+    except OSError as error:
+        fix = "Name another file: /save talk.json"
+        raise MinilimaError(f"{name} cannot be written.", f"{error.strerror or error}.", fix) from None
     console.say(f"Wrote {name}.", "dim")
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,15 +44,17 @@ def handle(*, run: str, host: str, port: int, engine: str | None) -> int:
     """Shows how to ask, then becomes the server.
 
     Raises:
-        MinilimaError: there is no such run, or no server is installed.
+        MinilimaError: there is no such run, no server is installed, or the port cannot be used.
     """
     from minilima.report.finished import open_run
 
     model = Path(run).resolve() if (Path(run) / "config.json").is_file() else open_run(run).model
     chosen = engine or ("vllm" if find_spec("vllm") is not None and shutil.which("nvidia-smi") is not None else "transformers")
     program = _program(chosen)
+    _check_port(host, port)
     name = model.name if chosen == "vllm" else f"{_OWNER}/{model.name}"
-    shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    shown = f"[{shown}]" if ":" in shown else shown
     console.say(f"Serving {name} with {chosen}. Ctrl-C ends it. When it is ready:")
     console.say_raw(curl_line(name, shown, port))
     console.say(f"With minilima: compute.served_at=[http://{shown}:{port}/v1]", whole=True)
@@ -62,6 +65,26 @@ def handle(*, run: str, host: str, port: int, engine: str | None) -> int:
         environment |= {"HF_HUB_CACHE": str(linked_cache(model)), "HF_HUB_OFFLINE": "1"}
     become(arguments[0], arguments, environment)
     return 0
+
+
+def _check_port(host: str, port: int) -> None:
+    """Refuses before a server loads the model for half a minute, and then finds the port taken.
+
+    Raises:
+        MinilimaError: something else listens there, or the address is not this machine's.
+    """
+    fix = f"Choose another one, as in: minilima serve RUN --port {8001 if port == 8000 else 8000}"
+    if not 0 < port < 65536:
+        raise MinilimaError(f"{port} is no port.", "A port is a number from 1 to 65535.", fix)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        raise MinilimaError(
+            f"The port {port} of {host} cannot be used.", f"{getattr(error, 'strerror', None) or error}.", fix
+        ) from None
 
 
 def become(program: str, arguments: list[str], environment: dict[str, str]) -> None:

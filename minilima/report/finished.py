@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +110,23 @@ def _folder(name: str, runs: Path) -> Path:
         raise MinilimaError(
             f"{len(near)} runs begin with {name}.", f"They are: {options(item.name for item in near)}.", "Write more of the name."
         )
-    where = f"The runs in {runs} are: {options(item.name for item in known)}." if known else f"There are no runs in {runs}."
-    raise MinilimaError(
-        f"There is no run {name}.",
-        f"A run is a folder with run.json. {where}",
-        "Name the folder that stands in the last line of the run, as in: outputs/runs/quickstart-0123abcd",
+    names = [folder.name for folder in known]
+    close = (
+        get_close_matches(Path(name).name, names, n=1) or [item for item in names if item.startswith(f"{Path(name).name}-")][:1]
     )
+    where = f"The runs in {runs} are: {options(names[:_NAMED])}{' …' if len(names) > _NAMED else '.'}"
+    why = "It has no run.json: it was interrupted, or is no run." if Path(name).is_dir() else "A run is a folder with run.json."
+    raise MinilimaError(
+        f"There is no finished run {name}.",
+        f"{why} {where if known else f'There are no runs in {runs}.'}",
+        f"Did you mean {runs / close[0]}?"
+        if close
+        else "Name the folder that stands in the last line of the run, as in: outputs/runs/quickstart-0123abcd",
+    )
+
+
+_NAMED = 12
+"""Most runs that an error names."""
 
 
 def licence_of(base: BaseModel) -> str:

@@ -34,7 +34,7 @@ class Library:
     """The runs of a folder, each read again only after its run.json changed."""
 
     outputs: Path
-    _kept: dict[Path, tuple[float, FinishedRun | str]] = field(default_factory=dict)
+    _kept: dict[Path, tuple[float, FinishedRun]] = field(default_factory=dict)
 
     def points(self) -> tuple[list[FinishedRun], list[str]]:
         """The runs that can be compared, and for each other one why not."""
@@ -48,13 +48,15 @@ class Library:
         return points, skipped
 
     def _read(self, file: Path) -> FinishedRun | str:
-        changed = file.stat().st_mtime
-        if (known := self._kept.get(file)) is not None and known[0] == changed:
-            return known[1]
         try:
-            point: FinishedRun | str = read_point(file.parent)
+            changed = file.stat().st_mtime
+            if (known := self._kept.get(file)) is not None and known[0] == changed:
+                return known[1]
+            point = read_point(file.parent)
         except MinilimaError as error:
-            point = f"{error.what} {error.why}"
+            return f"{error.what} {error.why}"
+        except OSError as error:  # no permission, or removed while the page is open
+            return f"{file.parent.name} cannot be read. {error.filename}: {error.strerror}."
         self._kept[file] = (changed, point)
         return point
 

@@ -2,8 +2,13 @@
 
 import io
 import json
+import os
+import re
 import shutil
+import socket
 import sys
+import termios
+import tty
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -56,8 +61,13 @@ def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
 def test_a_run_is_named_by_its_folder_or_by_how_its_name_begins(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     outputs = run.parent.parent
     assert open_run(str(run)).model == open_run("tiny-01", outputs).model
+    (run.parent / "half").mkdir()
+    for name, said in {"nope": "There is no finished run", "half": "no run.json", "tiny-0123abdc": "tiny-0123abcd?"}.items():
+        with pytest.raises(MinilimaError) as refusal:
+            open_run(name if name != "half" else str(run.parent / name), outputs)
+        assert said in str(refusal.value)
     assert main(["chat", str(run.parent / "nope")]) == 1
-    assert "There is no run" in capfd.readouterr().err
+    assert "There is no finished run" in capfd.readouterr().err
     (run.parent / "broken-1").mkdir()
     (run.parent / "broken-1" / "run.json").write_text('{"stages": [{}]}')
     assert main(["chat", str(run.parent / "broken-1")]) == 1
@@ -148,7 +158,7 @@ def test_a_conversation_keeps_its_history_and_obeys_commands(
 ) -> None:
     model, saved = Echo("one"), tmp_path / "talk.json"
     typed(monkeypatch, "Hi\\", "there", "", "And?", "/temperature 0.5", "/temperature hot", f"/save {saved}", "/nope",
-          "/system Be brief.", "Go", "/quit", "never")  # fmt: skip
+          f"/save {saved}/x", "/system Be brief.", "Go", "/quit", "never")  # fmt: skip
     converse([Speaker(name="m", model=model)], GREEDY)
     contents = [[message.content for message in heard] for heard in model.heard]
     first = "one: Hi\nthere\x1b[31m"
@@ -157,7 +167,8 @@ def test_a_conversation_keeps_its_history_and_obeys_commands(
     assert said["temperature"] == 0.5 and len(said["conversations"]["m"]) == 4
     shown = capfd.readouterr()
     assert "\x1b" not in shown.out, "an answer cannot drive the terminal"
-    assert "'hot' is no temperature" in shown.err and "There is no command /nope" in shown.err
+    for said in ("'hot' is no temperature", "There is no command /nope", f"{saved}/x cannot be written"):
+        assert said in shown.err
 
 
 def test_two_answers_stand_beside_each_other_where_there_is_room(
@@ -173,6 +184,38 @@ def test_two_answers_stand_beside_each_other_where_there_is_room(
     typed(monkeypatch, "Hi")
     converse(speakers, GREEDY)
     assert any("one: Hi" in line and "two: Hi" in line for line in wide.getvalue().splitlines())
+
+
+def test_answers_longer_than_the_screen_are_drawn_by_their_ends_and_then_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "_out", Console(file=screen, force_terminal=True, width=100, height=12, highlight=False))
+    with console.texts_beside(("A", "B")) as show:
+        for number in range(60):
+            show(0, f"line {number}\n")
+            show(1, "one long line " * 9)
+    *drawn, whole = re.split(r"\x1b\[\d*[AK]", screen.getvalue())
+    assert all(frame.count("\n") < 12 for frame in drawn), "what has left the screen cannot be drawn again"
+    assert [f"line {number}" in whole for number in range(60)] == [True] * 60
+
+
+def test_a_key_is_one_press_and_no_arrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up and down arrows end in A and B."""
+    controller, terminal = os.openpty()
+    presses, raw = iter([b"\x1b[A", b"\x1b[B", b"x", b"T", b"\x04"]), tty.setraw
+
+    def press_when_read(descriptor: int) -> None:
+        raw(descriptor)
+        os.write(controller, next(presses))
+
+    monkeypatch.setattr(tty, "setraw", press_when_read)
+    with os.fdopen(terminal) as stdin, os.fdopen(controller, "wb"):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with console.keys_unseen():
+            assert not termios.tcgetattr(terminal)[3] & termios.ECHO
+        assert termios.tcgetattr(terminal)[3] & termios.ECHO
+        os.write(controller, b"a")  # typed while the answers were still being written
+        assert console.read_key("? ", ("a", "b", "t")) == "t"
+        assert console.read_key("? ", ("a", "b", "t")) is None
 
 
 def test_blind_choices_become_pairs_that_agreement_and_score_read(
@@ -207,6 +250,21 @@ def test_blind_choices_become_pairs_that_agreement_and_score_read(
     assert [pair.reference for pair in read_labels(labels).pairs] == [None, None, None, "6"]
 
 
+def test_a_conversation_of_an_evaluation_set_is_asked_turn_by_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {name: Echo(name) for name in ("tuned", "base")}
+    tuned, base = (Speaker(name=name, model=model) for name, model in models.items())
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"turns": ["Hi", "And?"]}) + "\n")
+    typed(monkeypatch, "t")
+    compare_blind(tuned, base, GREEDY, prompts=prompts, labels=tmp_path / "pairs.jsonl")
+    (row,) = read_jsonl(tmp_path / "pairs.jsonl")
+    assert [[message.content[:9] for message in heard] for heard in models["base"].heard] == [
+        ["Hi"],
+        ["Hi", "base: Hi\x1b", "And?"],
+    ]
+    assert row["output_1"].startswith("[Turn 1]\nbase: Hi") and "[Turn 2]\nbase: And?" in row["output_1"]
+
+
 def test_a_labels_file_of_other_models_is_refused(
     run: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +274,9 @@ def test_a_labels_file_of_other_models_is_refused(
     typed(monkeypatch, "a")
     assert main(["chat", str(run), "--against", "base", "--blind", "--labels", str(labels)]) == 1
     assert "holds pairs of other models" in capfd.readouterr().err
+    assert main(["chat", str(run), "--against", run.name[:6], "--blind"]) == 1, "which is looked for in outputs/runs"
+    assert main(["chat", str(run), "--against", str(run)]) == 1
+    assert "cannot be compared with itself" in capfd.readouterr().err
 
 
 def test_a_model_streams_what_it_answers_in_one_go(tiny_model: Path) -> None:
@@ -292,6 +353,13 @@ def test_serve_hands_over_to_a_server_that_is_installed(
 
     assert main(["serve", str(model), "--engine", "vllm", "--port", "9000"]) == 0
     assert started[2] == started[1], "a folder of the store is served as its run's model is"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["serve", str(run), "--engine", "vllm", "--port", str(taken.getsockname()[1])]) == 1
+    assert main(["serve", str(run), "--engine", "vllm", "--port", "99999"]) == 1
+    said = capfd.readouterr().err
+    assert "Address already in use" in said and "99999 is no port" in said and len(started) == 3
+    assert main(["serve", str(run), "--engine", "vllm", "--host", "0.0.0.0", "--port", "9000"]) == 0
+    assert "curl http://127.0.0.1:9000/" in capfd.readouterr().out
 
     from huggingface_hub import scan_cache_dir
 

@@ -90,6 +90,23 @@ def test_the_state_and_the_comparison_are_what_compare_says(outputs: Path) -> No
         assert paired is not None and (row["difference"], row["p"]) == (paired.difference.value, paired.p_holm)
 
 
+@pytest.mark.parametrize("damage", ["run.json cut", "verdicts gone", "entry gone", "run gone"])
+def test_a_damaged_run_is_named_with_its_reason_and_the_others_stay(outputs: Path, tmp_path: Path, damage: str) -> None:
+    shutil.copytree(outputs, tmp_path, dirs_exist_ok=True)
+    folder = min((tmp_path / "runs").iterdir())
+    record = json.loads((folder / "run.json").read_text())
+    verdicts = next(folder / stage["path"] for stage in record["stages"] if stage["role"] == "verdicts")
+    if damage == "run.json cut":
+        (folder / "run.json").write_text('{"name": "qu')
+    elif damage == "verdicts gone":
+        (verdicts / "verdicts.jsonl").unlink()
+    else:
+        shutil.rmtree(verdicts if damage == "entry gone" else folder)
+    state = Library(outputs=tmp_path).state()
+    assert len(state["runs"]) == 2 and folder.name not in [row["name"] for row in state["runs"]]
+    assert len(state["skipped"]) == (0 if damage == "run gone" else 1) and all(folder.name in why for why in state["skipped"])
+
+
 @pytest.fixture(scope="module")
 def address(outputs: Path) -> Iterator[str]:
     with open_server(outputs, 0) as server:
