@@ -1,6 +1,5 @@
 """A finished run by its folder: what run.json says, where each stage lies in the store, and which model it began with."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -84,7 +83,8 @@ def open_run(name: str, outputs: Path = Path("outputs")) -> OpenedRun:
         path = (folder / stage["path"]).resolve()
         if (path / "manifest.json").is_file():
             entries[stage["role"]] = path
-            manifests[stage["role"]] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+            fix = f"Remove {path}, and run its command again, which builds it again."
+            manifests[stage["role"]] = recorded(path / "manifest.json", dict, fix)
     settings = settings_of(record["config"])
     return OpenedRun(folder=folder, record=record, settings=settings, entries=entries, manifests=manifests)
 
