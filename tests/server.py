@@ -74,8 +74,8 @@ class ModelServer:
         self.batch_polls = 1
         self.batch_refusal: str | None = None
         """Why batches that are created from now on fail."""
-        self.batch_faults: list[int | str] = []
-        """Each spoils one request of the Batch API: a status, drop, or lost (done, and the connection closed)."""
+        self.batch_faults: list[int | str | bytes] = []
+        """Each spoils one request of the Batch API: a status, a body, drop, or lost (done, and the connection closed)."""
         self._loop = asyncio.new_event_loop()
         self._rng = random.Random(0)
         self._server = self._loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=512))
@@ -187,6 +187,8 @@ class ModelServer:
             self._batch(method, path, content)
         if isinstance(fault, str):
             raise ConnectionError(fault)
+        if isinstance(fault, bytes):
+            return _response(200, None, raw=fault)
         return _response(fault, {"error": {"message": "injected"}})
 
     def _batch(self, method: str, path: str, content: bytes) -> bytes | None:

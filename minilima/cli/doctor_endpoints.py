@@ -11,6 +11,7 @@ from minilima.config.schema import Config, EndpointConfig
 from minilima.models.address import address_of
 from minilima.models.budget import key_problem, missing_key, shutdown_note
 from minilima.models.chat import FAILED, REFUSAL
+from minilima.models.masking import masked
 from minilima.models.refusals import nearest, tls_fix
 from minilima.run.endpoints import endpoints_of
 from minilima.run.probe import Probe
@@ -93,6 +94,7 @@ def check_endpoint(role: str, endpoint: EndpointConfig, model: str | None, liste
         fix = f"start the server, or correct endpoints.{role}.base_url; a proxy is taken from $HTTPS_PROXY"
         return Finding(name=name, level=Level.fail, says=f"{address} cannot be reached: {problem}", fix=fix)
     if model is not None and model not in listed:
-        fix = f"choose one of its models with {role}.model=…: {nearest(model, listed) if listed else 'it lists none'}"
+        shown = masked(nearest(model, listed), endpoint.api_key_env) if listed else "it lists none"
+        fix = f"choose one of its models with {role}.model=…: {shown}"
         return Finding(name=name, level=Level.fail, says=f"{address} does not list {model}; {key}", fix=fix)
     return Finding(name=name, level=Level.ok, says=f"{address} lists {model or 'its models'}; {key}")

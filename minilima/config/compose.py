@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.resolvers import oc
 
 from minilima.config.choices import Engine, GeneratorKind
 from minilima.config.explain import COMPOSITION_ERRORS, explain_composition
@@ -103,7 +104,8 @@ def strict(composed: DictConfig) -> Config:
 def typed(composed: DictConfig) -> Config:
     """A composed config merged into a fresh schema: keys and types are checked, values not yet."""
     _check_no_secrets(OmegaConf.to_container(composed, resolve=False))
-    values = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
+    with _without_environment():
+        values = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
     assert isinstance(config, Config)
     return config
@@ -123,6 +125,20 @@ def _check_no_secrets(values: Any, name: str = "") -> None:
             "Settings are written into the run's folder, and what a variable holds may be secret.",
             f"Give the value itself, as in {name}=…; a key's variable is only named, in api_key_env.",
         )
+
+
+@contextmanager
+def _without_environment() -> Iterator[None]:
+    """While settings are worked out: a resolver's name may itself be put together from settings, which no pattern finds."""
+
+    def refused(*_: Any) -> None:
+        raise ValueError("it reads the environment, and what a variable holds may be secret")
+
+    OmegaConf.register_new_resolver("oc.env", refused, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def finished(config: Config) -> Config:

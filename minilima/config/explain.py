@@ -22,7 +22,7 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError, *_UNRE
 
 def explain_composition(error: Exception, overrides: Sequence[str], config_dir: str | None = None) -> MinilimaError:
     """Hydra's or OmegaConf's error as one paragraph that names the valid choices, those of the user's own folder too."""
-    if (unreadable := _unreadable_file(config_dir)) is not None:
+    if (unreadable := _unreadable_file(error, overrides, config_dir)) is not None:
         return unreadable
     if not isinstance(error, (HydraException, OmegaConfBaseException, *_UNREADABLE)) and "group override" not in str(error):
         raise error
@@ -54,13 +54,19 @@ def _quoting(override: str) -> str | None:
     return f"If all of it is the value, type: {typed}" if typed else None
 
 
-def _unreadable_file(config_dir: str | None) -> MinilimaError | None:
-    """The first file of the user's own folder that is no plain YAML: not UTF-8, with tags of a program's, or null bytes."""
-    for file in sorted(Path(config_dir).rglob("*.yaml")) if config_dir else []:
+def _unreadable_file(error: Exception, overrides: Sequence[str], config_dir: str | None) -> MinilimaError | None:
+    """The first file of the user's own folder that is no plain YAML: not UTF-8, with tags of a program's, or null bytes.
+
+    Those that are chosen come first; others count only where the error is one of reading.
+    """
+    files = sorted(Path(config_dir).rglob("*.yaml")) if config_dir else []
+    words = set(re.findall(r"[^\s=,\[\]/]+", " ".join(overrides)))
+    chosen = [file for file in files if file.stem in words]
+    for file in [*chosen, *files] if isinstance(error, _UNREADABLE) else chosen:
         try:
             yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            why = " ".join(str(error).split()) or "It is nested too deeply"
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as wrong:
+            why = " ".join(str(wrong).split()) or "It is nested too deeply"
             return MinilimaError(
                 f"{file} cannot be read as settings.",
                 f"{why[:300].rstrip('.')}.",

@@ -2,6 +2,7 @@
 
 import math
 import re
+from urllib.parse import parse_qsl
 
 from minilima.config.choices import GeneratorKind, JudgeKind, Method, Offload, Rounding
 from minilima.config.schema import ComputeConfig, Config, JudgeConfig, SftConfig
@@ -61,6 +62,10 @@ def _check_sampling(config: Config) -> None:
         )  # fmt: skip
 
 
+_SECRET = re.compile(r"(?:^|[-_.]|api)(?:key|token|secret|password|passwd|pwd|signature|sig|auth)$", re.IGNORECASE)
+"""Names in an address whose values give access; api-version does not."""
+
+
 def _check_addresses(config: Config) -> None:
     addresses = [("endpoints.generator.base_url", config.endpoints.generator.base_url)]
     addresses += [("endpoints.judge.base_url", config.endpoints.judge.base_url)]
@@ -72,9 +77,11 @@ def _check_addresses(config: Config) -> None:
                 "It begins with http:// or https:// and a host.",
                 f"For example {key}=http://localhost:8000/v1, vLLM's own",
             )
-        if address is not None and "@" in address.split("://", 1)[1].split("/", 1)[0]:
+        named = [name for name, _ in parse_qsl(address.partition("?")[2])] if address is not None else []
+        secret = next((name for name in named if _SECRET.search(name)), None)
+        if address is not None and (secret or "@" in address.split("://", 1)[1].split("/", 1)[0]):
             raise MinilimaError(
-                f"{key} holds a user or a password.",
+                f"{key} holds {secret or 'a user or a password'}.",
                 "Addresses are written into files that you pass on.",
                 "Put the secret into an environment variable and name it in api_key_env; give the address without it.",
             )

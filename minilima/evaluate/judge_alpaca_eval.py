@@ -9,6 +9,7 @@ and a kill loses no more.
 import json
 import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -28,6 +29,7 @@ from minilima.models.address import address_of, address_text
 from minilima.models.database import open_database
 from minilima.models.dialects import Dialects
 from minilima.models.in_flight import in_flight, is_stopping
+from minilima.models.masking import masked
 from minilima.models.refusals import explain
 from minilima.store.job import Job
 
@@ -68,10 +70,11 @@ def judge_with_alpaca_eval(
     except openai.OpenAIError as error:
         raise explain(error, job.config.judge.model or "of the annotators_config", job.config.endpoints.judge) from None
     except Exception as error:
-        traceback.print_exc()  # for the stage's log
+        variable = job.config.endpoints.judge.api_key_env
+        sys.stderr.write(masked(traceback.format_exc(), variable))  # for the stage's log
         raise MinilimaError(
             f"alpaca_eval failed after {len(verdicts):,} of {len(pairs):,} pairs.",
-            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}.",
+            f"{type(error).__name__}: {masked(' '.join(str(error).split()), variable)[:300]}.",
             "The stage's log has the rest. What was judged is kept: run the same command again to continue.",
         ) from error
     unread = sum(verdict.preference is None for verdict in verdicts)

@@ -22,12 +22,13 @@ from openai.types import Batch
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.address import address_text, open_client
+from minilima.models.batch_answers import MALFORMED, SILENT, Collected, batch_in, file_in, is_row, lines_of, named_in, rows_in
 from minilima.models.batch_notes import Notes
 from minilima.models.budget import Budget, Spend, worst_case
 from minilima.models.chat import FAILED, TEXT, UNKNOWN_USAGE, OnReply, Reply, Request
 from minilima.models.dialects import Dialects
 from minilima.models.openai_api import chat_call, is_whole, named, parse_completion
-from minilima.models.refusals import explain, fault_of
+from minilima.models.refusals import explain, fault_of, quoted
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 90_000_000
 """OpenAI takes 50,000 requests and 100 MB a file."""
@@ -35,6 +36,8 @@ MOST_REQUESTS, MOST_BYTES = 50_000, 90_000_000
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _MOST_SILENT_POLLS = 60
 """So often in a row a batch may be asked for in vain (503, no connection) before the run ends: half an hour by default."""
+_DOWNLOADS = 3
+"""So often a file of replies is fetched while a line of it cannot be read: a proxy may have cut it."""
 _MARK = "minilima"
 """Name in a batch's metadata under which it says what was noted before it was created."""
 _CLOCKS_DIFFER_SECONDS = 86_400
@@ -44,8 +47,6 @@ REFUSED = "refused"
 _LOST = Reply(text="", finish=FAILED, prompt_tokens=0, completion_tokens=0)
 
 Value = TypeVar("Value")
-_Collected = dict[str, tuple[Reply | None, str]]
-"""The reply of each request by its key, or None and what went wrong."""
 
 
 class BatchModel:
@@ -135,10 +136,8 @@ class BatchModel:
         # A step's requests are all of one kind, and a batch has one address.
         texts = all(requests[key].messages[0].role == TEXT for key in lines)
         try:
-            # A file that is sent twice costs nothing.
-            files = self._client.with_options(max_retries=self.endpoint.max_retries).files
-            file = files.create(file=("requests.jsonl", io.BytesIO(b"".join(lines.values()))), purpose="batch")
-            batch = self._create(file.id, "/v1/completions" if texts else "/v1/chat/completions", mark)
+            file = self._upload(b"".join(lines.values()))
+            batch = self._create(file, "/v1/completions" if texts else "/v1/chat/completions", mark)
         except (openai.APIConnectionError, openai.InternalServerError):
             raise  # it may be there all the same: the mark stays, and the next command looks for it
         except openai.OpenAIError:
@@ -146,16 +145,30 @@ class BatchModel:
             raise
         self._notes.rename(mark, batch.id)
 
+    def _upload(self, content: bytes) -> str:
+        """The name of a new file of requests. One that is sent twice costs nothing."""
+        files = self._client.with_options(max_retries=self.endpoint.max_retries).files
+        for attempt in range(self.endpoint.max_retries + 1):
+            try:
+                return named_in(files.create(file=("requests.jsonl", io.BytesIO(content)), purpose="batch"))
+            except MALFORMED as error:
+                if attempt == self.endpoint.max_retries:
+                    raise self._no_answer(attempt + 1, error) from None
+            time.sleep(min(self.endpoint.poll_seconds, 2.0**attempt))
+        raise AssertionError("the last attempt returns or raises")
+
     def _create(self, file: str, address: Any, mark: str) -> Batch:
         """Creates a batch once: where it is not known whether that worked, the endpoint is asked before it is tried again."""
         for attempt in range(self.endpoint.max_retries + 1):
             try:
-                return self._client.batches.create(
-                    input_file_id=file, endpoint=address, completion_window="24h", metadata={_MARK: mark}
+                return batch_in(
+                    self._client.batches.create(
+                        input_file_id=file, endpoint=address, completion_window="24h", metadata={_MARK: mark}
+                    )
                 )
-            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError):
+            except SILENT as error:
                 if attempt == self.endpoint.max_retries:
-                    raise
+                    raise error if isinstance(error, openai.OpenAIError) else self._no_answer(attempt + 1, error) from None
             time.sleep(min(self.endpoint.poll_seconds, 2.0**attempt))
             if (batch := self._patiently(lambda: self._find(mark))) is not None:
                 return batch
@@ -165,9 +178,9 @@ class BatchModel:
         """The batch that carries the mark; the endpoint lists the latest first."""
         noted = int(mark.split("-")[1])
         for batch in self._client.batches.list(limit=100):
-            if (batch.metadata or {}).get(_MARK) == mark:
-                return batch
-            if batch.created_at < noted - _CLOCKS_DIFFER_SECONDS:
+            if isinstance(batch.metadata, Mapping) and batch.metadata.get(_MARK) == mark:
+                return batch_in(batch)
+            if isinstance(batch.created_at, int | float) and batch.created_at < noted - _CLOCKS_DIFFER_SECONDS:
                 break
         return None
 
@@ -177,15 +190,15 @@ class BatchModel:
             self.budget.settle(ticket, Spend(), Spend())
         self._notes.remove(batch)
 
-    def _collect(self, waiting: dict[str, Request]) -> _Collected:
+    def _collect(self, waiting: dict[str, Request]) -> Collected:
         """What came of every waiting request, once its batch has ended."""
-        collected: _Collected = {}
+        collected: Collected = {}
         for batch in dict.fromkeys(self._notes.batch_of(key) for key in waiting):
             if batch is not None:
                 collected.update(self._ended(batch, waiting))
         return {key: collected.get(key, (None, "expired")) for key in waiting}
 
-    def _ended(self, name: str, waiting: Mapping[str, Request]) -> _Collected:
+    def _ended(self, name: str, waiting: Mapping[str, Request]) -> Collected:
         """Waits for a batch to end, and reads what came of each of its requests."""
         while (batch := self._patiently(lambda: self._state(name))).status not in _ENDED:
             time.sleep(self.endpoint.poll_seconds)
@@ -194,15 +207,24 @@ class BatchModel:
             why = "; ".join(str(item.message) for item in (batch.errors.data or [])) if batch.errors else "no reason given"
             raise MinilimaError(
                 f"The batch {name} was refused.",
-                f"The endpoint says: {why.rstrip('.')}.",
+                f"The endpoint says: {quoted(why, self.endpoint)}.",
                 "Nothing was billed. Fix the settings and run the same command again: a new batch is sent.",
             )
-        collected: _Collected = {}
+        collected: Collected = {}
         for file in (batch.output_file_id, batch.error_file_id):
             if file:
-                content = self._patiently(lambda file=file: self._client.files.content(file).content)  # type: ignore[misc]
-                collected.update(_rows(content, partial(self._read, waiting)))
+                collected.update(rows_in(self._download(file), partial(self._read, waiting)))
         return collected
+
+    def _download(self, file: str) -> bytes:
+        """A file of replies; what of it stays broken is left to whoever reads it."""
+        for attempt in range(_DOWNLOADS):
+            content = self._patiently(lambda: file_in(self._client.files.content(file).content))
+            if all(map(is_row, lines_of(content))):
+                break
+            if attempt < _DOWNLOADS - 1:
+                time.sleep(self.endpoint.poll_seconds)
+        return content
 
     def _state(self, name: str) -> Batch:
         try:
@@ -213,22 +235,23 @@ class BatchModel:
                 "It was sent from here before, with another address or key, or is so old that it was deleted.",
                 "Use the address and key with which it was sent; with batch=false its requests are asked and paid one by one.",
             ) from None
-        if not isinstance(batch, Batch) or batch.status is None:
-            raise ValueError(f"not a batch: {batch!r:.100}")
-        return batch
+        return batch_in(batch)
 
     def _patiently(self, call: Callable[[], Value]) -> Value:
         """What the endpoint answers; a while in which it does not is waited through, for the batch goes on meanwhile."""
         for failures in range(1, _MOST_SILENT_POLLS + 1):
             try:
                 return call()
-            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, ValueError) as error:
+            except SILENT as error:
                 last: Exception = error
             if failures < _MOST_SILENT_POLLS:
                 time.sleep(self.endpoint.poll_seconds)
-        raise MinilimaError(
-            f"{self.endpoint.base_url or 'OpenAI'} was asked {_MOST_SILENT_POLLS} times for its batches and gave no answer.",
-            f"The last error was {type(last).__name__}: {str(last).rstrip('.')}.",
+        raise self._no_answer(_MOST_SILENT_POLLS, last)
+
+    def _no_answer(self, times: int, last: Exception) -> MinilimaError:
+        return MinilimaError(
+            f"{self.endpoint.base_url or 'OpenAI'} was asked for its batches and gave no answer, {times} times in a row.",
+            f"The last error was {type(last).__name__}: {quoted(' '.join(str(last).split()), self.endpoint)}.",
             "Run the same command again later: what was sent is noted, and is collected then.",
         )
 
@@ -271,15 +294,3 @@ class BatchModel:
 
 def _is_mark(batch: str) -> bool:
     return batch.startswith(f"{_MARK}-")
-
-
-def _rows(content: bytes, read: Callable[[dict[str, Any]], tuple[Reply | None, str]]) -> _Collected:
-    """What an output file says of each request. Lines end at newlines alone: U+2028 and the like may stand in a reply."""
-    collected: _Collected = {}
-    for line in content.split(b"\n"):
-        try:
-            row = json.loads(line)
-            collected[str(row["custom_id"])] = read(row)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue  # an empty or broken line: its request counts as expired, and is sent again
-    return collected

@@ -97,7 +97,7 @@ def parse_completion(content: str, price: Price | None, request: Request | None 
         return reply if "text" in choice else sorted_reply(reply, request)
     except NoCompletionError:
         raise
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _instead(content) from error
 
 
@@ -108,7 +108,9 @@ def _streamed(content: str) -> dict[str, Any]:
         ValueError: it holds no whole reply.
         NoCompletionError: it holds an error.
     """
-    events = [json.loads(line[5:]) for line in content.split("\n") if line.startswith("data:") and "[DONE]" not in line]
+    # Not splitlines(): U+2028 and the like may stand inside a JSON string.
+    lines = re.split(r"\r\n|\n|\r", content)
+    events = [json.loads(line[5:]) for line in lines if line.startswith("data:") and "[DONE]" not in line]
     if error := next((event["error"] for event in events if event.get("error")), None):
         raise NoCompletionError(f"an error within a stream of events: {said_in(error) or error}")
     choices = [event["choices"][0] for event in events if event.get("choices")]

@@ -16,6 +16,7 @@ from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError, options
 from minilima.models.address import FORM, open_client
 from minilima.models.chat import Reply
+from minilima.models.masking import masked
 from minilima.models.openai_api import BROKEN_OFF, NoCompletionError, said_in
 
 Refusal = Literal["retry", "prompt", "run"]
@@ -88,39 +89,45 @@ def is_cut(error: openai.APIStatusError) -> bool:
 
 
 def words_of(error: openai.APIStatusError) -> str:
-    """What the server says, without its JSON."""
+    """The beginning of what the server says, without its JSON."""
+    return _whole_words(error)[:_SHOWN]
+
+
+def _whole_words(error: openai.APIStatusError) -> str:
     words = said_in(error.body) or error.response.text
     if words.lstrip().startswith("<"):  # a page, of a proxy for example
         words = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", words, flags=re.DOTALL | re.IGNORECASE)
-    return " ".join(words.split())[:_SHOWN]
+    return " ".join(words.split())
 
 
-def masked(text: str, endpoint: EndpointConfig) -> str:
-    """The text with the endpoint's key replaced by its name; servers repeat keys in errors, whole or without their middle."""
-    key = os.environ.get(endpoint.api_key_env, "")
-    return text.replace(key, f"${endpoint.api_key_env}") if len(key) >= 4 else text
+def quoted(words: str, endpoint: EndpointConfig) -> str:
+    """A server's words for people: without the key, cut, without a full stop."""
+    # The key first: half of one is no longer known as such.
+    return masked(words, endpoint.api_key_env)[:_SHOWN].rstrip(".")
 
 
 def explain(error: Exception, model: str, endpoint: EndpointConfig) -> MinilimaError:
     """The error that ends a run, in three parts."""
+    if isinstance(error, RedirectedError):
+        return MinilimaError(*(masked(part, endpoint.api_key_env) for part in (error.what, error.why, error.fix)))
     if isinstance(error, MinilimaError):
         return error
-    address = masked(endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or "OpenAI", endpoint)
+    address = masked(endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or "OpenAI", endpoint.api_key_env)
     if isinstance(error, openai.APIStatusError) and kind_of(error) != "retry":
         what, guess, fix = _explain_refusal(error, address, model, endpoint)
-        says = masked(words_of(error), endpoint).rstrip(".")
+        says = quoted(_whole_words(error), endpoint)
         return MinilimaError(what, " ".join(filter(None, [f"It says: {says}." if says else "It says nothing.", guess])), fix)
     again = "Run the same command again later: every reply that arrived is kept and not asked for again."
     root = root_cause(error)
     after = f"after {endpoint.max_retries} {'retry' if endpoint.max_retries == 1 else 'retries'}"
     if isinstance(error, NoCompletionError):
-        says = masked(str(error), endpoint).rstrip(".")
+        says = quoted(str(error), endpoint)
         return MinilimaError(f"{address} sent no chat completion, {after}.", f"It sent {says}.", error.fix or again)
     if isinstance(error, openai.APIStatusError):
-        says = masked(words_of(error), endpoint).rstrip(".")
+        says = quoted(_whole_words(error), endpoint)
         why = f"It says: {says}." if says else "It says nothing."
         return MinilimaError(f"{address} still fails ({error.status_code}), {after}.", why, again)
-    says = masked(str(root), endpoint).rstrip(".")
+    says = quoted(str(root), endpoint)
     return MinilimaError(
         f"{address} did not answer, {after}.",
         f"The last error was {type(root).__name__}: {says or 'it took too long'}.",
@@ -190,7 +197,7 @@ def _offered(endpoint: EndpointConfig) -> list[str] | None:
     try:
         with open_client(endpoint) as client:
             page = client.with_options(timeout=_LIST_SECONDS, max_retries=0).models.list()
-            names = [str(model.id) for model in page]
+            names = [masked(str(model.id), endpoint.api_key_env) for model in page]
             return None if getattr(page, "has_more", None) else names  # a part of a list says nothing of what is not in it
     except (openai.OpenAIError, ValueError, TypeError, AttributeError):
         return None

@@ -51,7 +51,7 @@ def written_too(scratch: Path, on_progress: OnProgress, clock: Callable[[], floa
 def read_progress(scratch: Path) -> list[Reported]:
     """The lines of the file; one that is being written is left out."""
     try:
-        lines = (scratch / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (scratch / FILE).read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return []
     rows = []

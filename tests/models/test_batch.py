@@ -45,6 +45,26 @@ def test_a_reply_with_any_separator_of_lines_is_read_whole(server: ModelServer, 
     assert len(server.batches) == 1
 
 
+@pytest.mark.parametrize("body", [b"<html>Sign in</html>", b"[]", b"null", b'{"id": 7, "status": ["x"], "data": 5}', b"[" * 5000])
+@pytest.mark.parametrize("before", range(4))
+def test_a_page_in_place_of_an_answer_of_the_batch_api_is_no_answer(
+    server: ModelServer, tmp_path: Path, body: bytes, before: int
+) -> None:
+    """A file is sent, a batch created and looked at, and its replies are fetched: each of the four may meet the page."""
+    asked, spoiled = model(server, tmp_path), server._spoiled_batch
+    calls = 0
+
+    def one_page(method: str, path: str, content: bytes) -> bytes | None:
+        nonlocal calls
+        server.batch_faults = [body] if calls == before else []
+        calls += 1
+        return spoiled(method, path, content)
+
+    server._spoiled_batch = one_page  # type: ignore[method-assign]
+    assert [reply.finish for reply in asked.reply_many(requests(2))] == ["stop", "stop"]
+    assert len(server.batches) == 1 and calls > 4
+
+
 def test_a_refused_batch_frees_its_money_and_is_sent_again_by_the_next_command(server: ModelServer, tmp_path: Path) -> None:
     caps = BudgetConfig(requests=2)
     server.batch_refusal = "the model has no batches"

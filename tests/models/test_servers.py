@@ -1,11 +1,14 @@
 """The client against servers as people use them: what each refuses, leaves out or calls by another name."""
 
+import base64
+import html
 import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import httpx
 import openai
@@ -19,6 +22,7 @@ from minilima.models.budget import Budget, Price, key_problem, shutdown_note
 from minilima.models.chat import Message, Reply, Request, Sampling, ask, continue_text
 from minilima.models.dialect import Dialect
 from minilima.models.endpoint import EndpointModel, connect
+from minilima.models.masking import masked
 from minilima.models.openai_api import NoCompletionError, parse_completion
 from minilima.models.pacing import pause_after
 from minilima.models.refusals import tls_fix
@@ -485,6 +489,50 @@ def test_a_key_that_a_server_repeats_is_masked(server: ModelServer) -> None:
     with pytest.raises(MinilimaError, match=r"provided: \$TEST_KEY") as caught:
         client(server).reply_many(requests(1), ignore)
     assert VALID_KEY not in str(caught.value)
+
+
+KEY = "sk-proj/Ab+12-cdEF_9z"
+SPELT = (
+    KEY, f"Bearer {KEY}", quote(KEY), quote(KEY, safe=""), quote_plus(KEY), html.escape(KEY), KEY.replace("/", r"\/"),
+    "".join(rf"\u{ord(letter):04x}" for letter in KEY), "".join(f"&#{ord(letter)};" for letter in KEY), f"{KEY[:7]}\n  {KEY[7:]}",
+    *(base64.b64encode(f"{before}{KEY}{after}".encode()).decode() for before in ("", ":", "me:", "user") for after in ("", "!!")),
+    base64.urlsafe_b64encode(KEY.encode()).decode(), f"{KEY[:12]}…", f"{KEY[:12]}...",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spelt", SPELT)
+def test_a_key_is_masked_however_it_is_written(spelt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    for said in (f"wrong key {spelt}", f'{{"key": "{spelt}", "x": 1}}'):
+        shown = masked(said, "TEST_KEY")
+        assert "$TEST_KEY" in shown
+        left = set(re.findall(r"[\w+/%&;#\\-]{8,}", shown.replace("$TEST_KEY", " ")))
+        assert not any(part in spelt for part in left), shown
+
+
+def test_words_that_are_no_key_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "The model is not there: none of test, sk-proj and 12 others."
+    for key in (KEY, "", "no", "absent-key"):
+        monkeypatch.setenv("TEST_KEY", key)
+        assert masked(said, "TEST_KEY") == said
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_a_key_that_is_cut_where_words_are_cut_is_masked(
+    server: ModelServer, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    for length in range(380, 400, 3):
+        server.refuse = lambda body, length=length: (status, refused("x" * length + KEY))  # type: ignore[misc]
+        with pytest.raises(MinilimaError) as caught:
+            client(server, max_retries=0).reply_many(requests(1), ignore)
+        assert KEY[:4] not in str(caught.value)
+
+
+def test_a_stream_with_other_separators_of_lines_in_it_is_read_whole() -> None:
+    events = [{"choices": [{"delta": {"content": text}}]} for text in ("one\u2028", "two\x85\u2029three")]
+    lines = [json.dumps(event, ensure_ascii=False) for event in (*events, {"choices": [{"delta": {}, "finish_reason": "stop"}]})]
+    assert parse_completion("".join(f"data: {line}\n\n" for line in lines), None).text == "one\u2028two\x85\u2029three"
 
 
 @pytest.mark.parametrize(

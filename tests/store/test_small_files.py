@@ -120,6 +120,34 @@ def test_settings_that_are_no_plain_yaml_are_one_paragraph_with_the_file(tmp_pat
     assert len(str(caught.value)) < 700
 
 
+def test_an_unreadable_file_that_is_not_chosen_is_not_blamed(tmp_path: Path) -> None:
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\nsft: {epoch: 2}\n")
+    file.with_name("another.yaml").write_bytes(b"\xff")
+    with pytest.raises(MinilimaError, match=r"Did you mean sft\.epochs"):
+        load_config(["+experiment=mine"], config_dir=str(tmp_path))
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+
+
+@pytest.mark.parametrize("content", [BOMB, "name: &a [*a]\n", "sft: &a {epochs: 2, x: *a}\n"])
+def test_aliases_that_stand_for_too_much_are_refused_before_they_are_followed(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(f"# @package _global_\n{content}")
+    with pytest.raises(MinilimaError, match=r"mine\.yaml cannot be read as settings\. Its aliases"):
+        load_config(["+experiment=mine"], config_dir=str(tmp_path))
+
+
+def test_a_few_aliases_are_followed(tmp_path: Path) -> None:
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\nname: &a twice\ndata:\n  blocked_words: [*a, *a]\n")
+    assert load_config(["+experiment=mine"], config_dir=str(tmp_path)).data.blocked_words == ["twice", "twice"]
+
+
 def test_a_null_byte_in_a_setting_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "experiment" / "mine.yaml"
     file.parent.mkdir()
