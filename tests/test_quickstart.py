@@ -39,17 +39,25 @@ pytestmark = pytest.mark.slow
 
 SITE = """
 import os, sys
-if "minilima.run.worker" in sys.orig_argv and "STOP_IN" in os.environ:
+if "STOP_IN" in os.environ:
     import json, pathlib, signal, threading, time
-    job = pathlib.Path(sys.orig_argv[-1])
+    jobs = pathlib.Path("outputs/store/.work")
+
+    def reached(job):
+        return json.loads(job.read_text())["role"] == os.environ["STOP_IN"] and list(job.parent.glob(os.environ["STOP_AT"]))
 
     def watch():
-        while not list(job.parent.glob(os.environ["STOP_AT"])):
+        while not any(reached(job) for job in jobs.glob("*/scratch/job.json")):
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    if json.loads(job.read_text())["role"] == os.environ["STOP_IN"]:
+    def begin():
         threading.Thread(target=watch, daemon=True).start()
+
+    if "minilima.run.worker" in sys.orig_argv:
+        begin()
+    if "minilima.run.fork" in sys.orig_argv:
+        os.register_at_fork(after_in_child=begin)
 """
 """Stops the worker of one stage from within, a moment into its work, so that it cannot be done before it is killed."""
 

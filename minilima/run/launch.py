@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,6 +19,7 @@ from minilima.errors import MinilimaError, disk_full
 from minilima.formats.files import size_text, write_atomic
 from minilima.formats.records import Progress, Usage
 from minilima.models.in_flight import LAST_SECONDS
+from minilima.run.fork import Forked, can_fork, fork_worker
 from minilima.run.gpus import leased, visible_gpus
 from minilima.run.hosts import Commands, machines, processes_each, torchrun
 from minilima.run.stages import spec_of
@@ -63,14 +64,8 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
     with ExitStack() as running:
         gpus = running.enter_context(_gpus(job, lambda: on_progress(waiting)))
         log = running.enter_context(log_file.open("a", encoding="utf-8"))
-        commands = _commands(job, job_file)
-        process = subprocess.Popen(
-            commands.first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-            env={**_environment(job), **gpus},
-        )  # fmt: skip
+        process = _started(job, job_file, gpus, log, running)
         assert process.stdout is not None
-        for command in commands.others:
-            running.enter_context(_beside(process, command, log))
         try:
             for event in _events(process.stdout):
                 if isinstance(event, Progress):
@@ -92,7 +87,25 @@ def run_stage(job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
     return outcome
 
 
-def _end(process: "subprocess.Popen[str]", *, trains: bool) -> None:
+def _started(
+    job: Job, job_file: Path, gpus: Mapping[str, str], log: TextIO, running: ExitStack
+) -> "subprocess.Popen[str] | Forked":
+    """The process that builds the stage, which says how it goes, and those of other machines beside it."""
+    commands = _commands(job, job_file)
+    environment = {**_environment(job), **gpus}
+    if commands.first == _worker(job_file) and can_fork():
+        start = spec_of(job.kind).imports_torch(job.config, job.sources)
+        if (forked := fork_worker(job_file, environment, log, start=start)) is not None:
+            return forked
+    process = subprocess.Popen(
+        commands.first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+    )
+    for command in commands.others:
+        running.enter_context(_beside(process, command, log))
+    return process
+
+
+def _end(process: "subprocess.Popen[str] | Forked", *, trains: bool) -> None:
     """Ends a worker: at once, or once the replies that are in flight are kept. A second Ctrl-C does not wait for them."""
     assert process.stdin is not None and process.stdout is not None
     timer = threading.Timer(0.0 if trains else _GRACE_SECONDS, process.kill)
@@ -128,9 +141,9 @@ def _gpus(job: Job, on_wait: Callable[[], None]) -> Iterator[dict[str, str]]:
 
 def _commands(job: Job, job_file: Path) -> Commands:
     compute = job.config.compute
-    worker = ["-m", "minilima.run.worker", str(job_file.absolute())]
+    worker = _worker(job_file)
     if not spec_of(job.kind).trains:
-        return Commands(first=[sys.executable, *worker])
+        return Commands(first=worker)
     chosen = machines(compute)
     processes = processes_each(chosen, training_processes(compute))
     world = processes * max(1, len(chosen))
@@ -141,8 +154,12 @@ def _commands(job: Job, job_file: Path) -> Commands:
             f"Choose compute.processes so that it divides {job.config.sft.batch_size}.",
         )
     if world == 1:
-        return Commands(first=[sys.executable, *worker])
-    return torchrun(chosen, processes, compute, worker, _environment(job))
+        return Commands(first=worker)
+    return torchrun(chosen, processes, compute, worker[1:], _environment(job))
+
+
+def _worker(job_file: Path) -> list[str]:
+    return [sys.executable, "-m", "minilima.run.worker", str(job_file.absolute())]
 
 
 @contextmanager

@@ -91,9 +91,15 @@ class Spec:
     space: Callable[[Config, Sources, Mapping[str, str]], Space] = _no_space
     """What it takes on the disk, given the directories of its inputs."""
     uses_gpu: Callable[[Config, Sources], bool] = _always
+    converts: bool = False
+    """Whether it computes on the CPU alone, with the libraries of one that uses a GPU."""
     trains: bool = False
     """Whether several processes may work on it together, as torchrun starts them."""
 
     @property
     def name(self) -> str:
         return self.role or self.kind
+
+    def imports_torch(self, config: Config, sources: Sources) -> bool:
+        """Whether its builder does."""
+        return self.converts or self.uses_gpu(config, sources)

@@ -60,6 +60,7 @@ def _conversion(role: str) -> Spec:
         finished_work=_finished,
         space=space,
         uses_gpu=lambda config, sources: False,
+        converts=True,
     )
 
 
