@@ -2,8 +2,9 @@
 
     python benchmarks/quickstart.py --json benchmarks/results/quickstart.json
 
-Prints one `name value unit` a line. The memory is the largest sum of the resident sets of the command and all of its
-child processes, sampled five times a second. Run it on an idle machine, after `make install` (which fetches the models).
+Prints one `name value unit` a line. The memory is that of the command and all of its child processes, sampled five times a
+second: the largest sum of their resident sets, in which memory that several of them share counts once (Linux's PSS). Run it
+on an idle machine, after `make install` (which fetches the models).
 """
 
 import json
@@ -45,9 +46,9 @@ def _watch(pid: int, peak: list[int]) -> None:
         try:
             top = psutil.Process(pid)
             for process in (top, *top.children(recursive=True)):
-                total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
+                total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # one has just ended
         peak[0] = max(peak[0], total)
         time.sleep(0.2)
 
