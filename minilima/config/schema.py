@@ -191,6 +191,9 @@ class DataConfig:
     each with its reason."""
     classification_only: bool = False
     """Ask for classification tasks only, with classification seeds as demonstrations."""
+    identify_classification: bool | None = None
+    """kind=self_instruct: false writes an input and an answer to every task, for a generator that takes all tasks for
+    classification ones; None = it is asked of each task, as in Self-Instruct."""
     magpie_prefix: str | None = None
     """kind=magpie at an endpoint: the text of the model's template up to where a user begins to speak."""
     instructions: int = setting(100, AT_LEAST_ONE)

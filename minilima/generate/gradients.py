@@ -27,7 +27,8 @@ from minilima.generate.warmup import (
     adapter_weights,
     kept_checkpoints,
     load_adapters,
-    mean_loss,
+    passage_losses,
+    together,
     with_adapters,
 )
 from minilima.models.kept import KeptNumbers, Numbers
@@ -140,16 +141,46 @@ class Influence:
 
 def _projected(model: Any, passages: Sequence[Passage], checkpoint: Checkpoint | None) -> torch.Tensor:
     """The projected gradient of each passage, or Adam's step for it; NaN where it has no token to learn."""
+    gradients = per_passage(model, passages)
+    if checkpoint is None:
+        return Projection()(gradients)
+    first, second = checkpoint.first.to(gradients.device), checkpoint.second.to(gradients.device)
+    return Projection()(adam_step(gradients, first, second))
+
+
+def per_passage(model: Any, passages: Sequence[Passage]) -> torch.Tensor:
+    """The gradient of each passage's mean loss by the adapters, shape (n, parameters): NaN where it has no token to learn.
+
+    One backward pass serves many passages: each layer's gradient is a product of what came in and what came back,
+    and these are multiplied passage by passage.
+    """
     weights = adapter_weights(model)
-    device = weights[0].device
-    first, second = (checkpoint.first.to(device), checkpoint.second.to(device)) if checkpoint is not None else (None, None)
-    rows = []
-    for passage in passages:
-        model.zero_grad()
-        torch.autograd.backward(mean_loss(model, passage))
-        gradient = torch.cat([weight.grad.flatten().float() for weight in weights if weight.grad is not None])
-        rows.append(gradient if first is None or second is None else adam_step(gradient, first, second))
-    return Projection()(torch.stack(rows))
+    layers = {module.weight: module for module in model.modules() if isinstance(module, torch.nn.Linear)}
+    products: dict[torch.nn.Module, torch.Tensor] = {}
+
+    def watch(layer: torch.nn.Module, given: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
+        came_in = given[0].detach()
+
+        def multiply(came_back: torch.Tensor) -> None:
+            products[layer] = (came_back.mT @ came_in).flatten(1).float()
+
+        result.register_hook(multiply)
+
+    hooks = [layers[weight].register_forward_hook(watch) for weight in weights]
+    rows: list[torch.Tensor] = [torch.empty(0)] * len(passages)
+    try:
+        for batch in together(passages, weights[0].device):
+            losses = passage_losses(model, [passages[index] for index in batch])
+            torch.autograd.backward(losses.sum())
+            gradients = torch.cat([products[layers[weight]] for weight in weights], dim=1)
+            gradients[losses.isnan()] = torch.nan
+            for index, row in zip(batch, gradients, strict=True):
+                rows[index] = row
+            model.zero_grad()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(rows)
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:

@@ -74,6 +74,8 @@ class Instances:
         """Asks of each instruction whether it is a classification task."""
         if self.prompter.data.classification_only:
             return [Classified(id=task.id, instruction=task.instruction, is_classification=True) for task in tasks]
+        if self.prompter.data.identify_classification is False:
+            return [Classified(id=task.id, instruction=task.instruction, is_classification=None) for task in tasks]
         both = {task.is_classification for task in self.seeds} == {True, False}
         kinds = self.kinds_weighed(tasks) if self.prompter.weighs_kinds and both else self.kinds_answered(tasks)
         return [

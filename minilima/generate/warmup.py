@@ -21,6 +21,8 @@ from minilima.models.weights import load_model
 RANK, ALPHA = 8, 32
 BATCH = 8
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+_GPU_TOKENS = 2048
+"""Tokens, padding included, that pass through the model with gradients at once: their logits are what fills the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +82,37 @@ def adapter_weights(model: Any) -> list[torch.nn.Parameter]:
     return [weight for weight in model.parameters() if weight.requires_grad]
 
 
-def mean_loss(model: Any, passage: Passage) -> torch.Tensor:
-    """Nats a token of what counts in a passage, with its gradient."""
+def passage_losses(model: Any, passages: Sequence[Passage]) -> torch.Tensor:
+    """Nats a token of what counts in each passage, shape (n,), with their gradients; NaN where nothing counts.
+
+    The passages are padded at their ends, which no token before them sees.
+    """
     device = next(model.parameters()).device
-    ids = torch.tensor([list(passage.ids)], device=device)
-    logits = model(input_ids=ids, use_cache=False).logits[0, max(0, passage.start - 1) : passage.end - 1]
-    return torch.nn.functional.cross_entropy(logits.float(), ids[0, max(1, passage.start) : passage.end])
+    rows = [torch.tensor(list(passage.ids)) for passage in passages]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
+    logits = model(input_ids=ids, use_cache=False).logits
+    losses = [
+        torch.nn.functional.cross_entropy(
+            logits[row, max(0, passage.start - 1) : passage.end - 1].float(), ids[row, max(1, passage.start) : passage.end]
+        )
+        for row, passage in enumerate(passages)
+    ]
+    return torch.stack(losses)
+
+
+def together(passages: Sequence[Passage], device: torch.device) -> list[list[int]]:
+    """Positions of the passages that pass through the model at once, the longest first.
+
+    A CPU, which gains nothing by it, takes one at a time.
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(passages)), key=lambda index: -len(passages[index].ids)):
+        if not batches or device.type == "cpu" or longest * (len(batches[-1]) + 1) > _GPU_TOKENS:
+            batches.append([])
+            longest = len(passages[index].ids)
+        batches[-1].append(index)
+    return batches
 
 
 def warm_up(model: Any, how: WarmUp) -> Iterator[Checkpoint]:
@@ -98,8 +125,8 @@ def warm_up(model: Any, how: WarmUp) -> Iterator[Checkpoint]:
         for number, rate in enumerate(how.rates(epoch)):
             optimizer.param_groups[0]["lr"] = rate
             batch = order[number * BATCH : (number + 1) * BATCH]
-            for passage in batch:
-                torch.autograd.backward(mean_loss(model, passage) / len(batch))
+            for group in together(batch, weights[0].device):
+                torch.autograd.backward(passage_losses(model, [batch[index] for index in group]).sum() / len(batch))
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             optimizer.zero_grad()

@@ -224,6 +224,14 @@ def test_a_task_without_labels_is_answered_like_the_others(tmp_path: Path, serve
         build_pool(job(tmp_path / "only", server, "data.classification_only=true"), on_progress)
 
 
+def test_no_task_is_a_classification_where_that_is_not_asked(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda body: "Yes" if "Answer Yes or No" in body["messages"][-1]["content"] else writer(body)
+    outcome = build_pool(job(tmp_path, server, "data.identify_classification=false"), on_progress)
+    asked = [body["messages"][-1]["content"] for body in server.requests]
+    assert outcome.metrics["not_classified"] == 12 and not any("Answer Yes or No" in prompt for prompt in asked)
+    assert all(row["output"].startswith("Result") for row in read_jsonl(tmp_path / "work" / "instances.jsonl"))
+
+
 def test_several_instances_are_written_and_contradictions_dropped(tmp_path: Path, server: ModelServer) -> None:
     def answer(body: dict[str, Any]) -> str:
         prompt = body["messages"][-1]["content"]

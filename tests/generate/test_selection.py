@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,16 @@ from minilima.generate.quality import parse_tags
 from minilima.generate.scoring import expected
 from minilima.generate.selection import METHODS, arrange
 from minilima.generate.tools import Text, Tools, mean_losses
-from minilima.generate.warmup import BATCH, WarmUp, adapter_weights, load_adapters, mean_loss, warm_up, with_adapters
+from minilima.generate.warmup import (
+    BATCH,
+    WarmUp,
+    adapter_weights,
+    load_adapters,
+    passage_losses,
+    together,
+    warm_up,
+    with_adapters,
+)
 from minilima.models.kept import KeptNumbers
 from minilima.models.reader import Passage, Reader
 from minilima.models.tokenizer import load_tokenizer
@@ -312,19 +322,49 @@ def test_a_projection_by_random_signs_keeps_cosines_and_is_the_same_each_time() 
 # A warm-up, and gradients of a real model.
 
 
+def _loss(model: Any, passage: Passage) -> float:
+    return float(passage_losses(model, [passage])[0].detach())
+
+
+def test_gradients_of_a_padded_batch_are_those_of_each_passage_alone(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = passages(SEEDS[:5], Text.conversation, load_tokenizer(str(tiny_model)), with_end=True)
+    texts = [*texts, Passage(ids=[5, 6, 7], start=3, end=3)]  # nothing to learn
+    model = with_adapters(load_model(str(tiny_model), torch.float32, torch.device("cpu"))).eval()
+    load_adapters(
+        model,
+        torch.randn(sum(weight.numel() for weight in adapter_weights(model)), generator=torch.Generator().manual_seed(3)) / 10,
+    )
+    alone = []
+    for passage in texts[:5]:
+        model.zero_grad()
+        torch.autograd.backward(passage_losses(model, [passage]))
+        alone.append(torch.cat([weight.grad.flatten() for weight in adapter_weights(model) if weight.grad is not None]))
+    model.zero_grad()
+    monkeypatch.setattr(gradients, "together", lambda passages, device: [[3, 5, 1, 0], [4, 2]])
+    found = gradients.per_passage(model, texts)
+    torch.testing.assert_close(found[:5], torch.stack(alone), rtol=1e-4, atol=1e-6)
+    assert bool(found[5].isnan().all()) and len(set(map(float, found[:5].abs().sum(1)))) == 5
+
+
+def test_passages_of_like_length_pass_through_a_gpu_together_and_alone_through_a_cpu() -> None:
+    texts = [Passage(ids=range(length), start=1, end=length) for length in (10, 1000, 900, 3000, 20)]
+    assert together(texts, torch.device("cpu")) == [[3], [1], [2], [4], [0]]
+    assert together(texts, torch.device("cuda")) == [[3], [1, 2], [4, 0]]
+
+
 def test_a_warm_up_lowers_the_loss_and_its_checkpoints_can_be_loaded(tiny_model: Path) -> None:
     texts = passages(SEEDS[: BATCH + 1], Text.conversation, load_tokenizer(str(tiny_model)), with_end=True)
     how = WarmUp(passages=texts, epochs=3, learning_rate=1e-2, seed=0)
     model = with_adapters(load_model(str(tiny_model), torch.float32, torch.device("cpu"))).eval()
-    before = float(mean_loss(model, texts[0]).detach())
+    before = _loss(model, texts[0])
     checkpoints = list(warm_up(model, how))
-    after = float(mean_loss(model, texts[0]).detach())
+    after = _loss(model, texts[0])
     assert after < before - 0.05
     assert [len(how.rates(epoch)) for epoch in range(3)] == [2, 2, 2] and how.rates(0)[0] == 1e-2 and how.rates(2)[1] > 0
     load_adapters(model, checkpoints[0].adapters)
-    first = float(mean_loss(model, texts[0]).detach())
+    first = _loss(model, texts[0])
     load_adapters(model, checkpoints[-1].adapters)
-    assert first != after and float(mean_loss(model, texts[0]).detach()) == pytest.approx(after)
+    assert first != after and _loss(model, texts[0]) == pytest.approx(after)
     parameters = sum(weight.numel() for weight in adapter_weights(model))
     assert {len(part) for part in vars(checkpoints[0]).values()} == {parameters}
 

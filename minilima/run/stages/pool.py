@@ -257,7 +257,7 @@ def _guess_of_one(config: Config, sources: Sources) -> Guess | None:
         return asks, round(prompt), round(completion)
     # Classification or not, then the two halves of each instance, each after demonstrations; labels are listed once.
     instances = data.instructions * data.instances_per_task
-    questions = 0 if data.classification_only else data.instructions
+    questions = 0 if data.classification_only or data.identify_classification is False else data.instructions
     halves = instances + (data.instructions if data.classification_only else instances)
     shown = data.instance_demonstrations * (instruction + given + answer)
     prompt += questions * (4 * instruction + TEMPLATE_TOKENS) + halves * (shown + instruction + TEMPLATE_TOKENS)
