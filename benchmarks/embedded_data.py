@@ -1,10 +1,13 @@
-"""200 tasks written by the embedded model on this machine: what passes, what is left out and why, and what a reader made of it.
+"""What packaged models write: what passes, what is left out and why, and what a reader made of 50 rows of each.
 
     python benchmarks/embedded_data.py --json benchmarks/results/embedded_data.json --page docs/explanation/embedded_data.md
+    python benchmarks/embedded_data.py --page docs/explanation/embedded_data.md      # from the committed results
 
-Runs `minilima +experiment=embedded_200` (ten minutes or more on two cores; what is in the store is reused).
+The first one runs `minilima +experiment=embedded_200` (ten minutes or more on two cores; what is in the store is reused).
 `embedded_data_read.json` holds a person's marks of the rows that were read, by id, for one key of the data set: the first 50
-in its order. Made from other settings, the data set has another key, and no marks.
+in its order. Made from other settings, the data set has another key, and no marks. The larger writer's rows were made on a GPU
+by `minilima +experiment=which_pool`: they are those of the study experiments/which_examples, and `which_pool_read.json` their
+marks.
 """
 
 import json
@@ -30,7 +33,10 @@ MARKS = ("good", "fair", "bad")
 READ = 50
 SHOWN = {"good": 3, "fair": 5, "bad": 5}
 CHARACTERS = 500
+_RESULTS = Path(__file__).parent / "results" / "embedded_data.json"
 _KINDS_FILE = Path(__file__).parent / "results" / "classification.json"
+_LARGER_POOL = Path(__file__).parent.parent / "experiments" / "which_examples"
+_LARGER_MARKS_FILE = Path(__file__).parent / "results" / "which_pool_read.json"
 _MARKS_FILE = Path(__file__).parent / "results" / "embedded_data_read.json"
 
 
@@ -61,6 +67,23 @@ def measure(outputs: str) -> dict[str, Any]:
     }
 
 
+def larger() -> dict[str, Any]:
+    """What the manifest, the rows and the marks of the larger writer's pool say."""
+    manifest = json.loads((_LARGER_POOL / "pool_manifest.json").read_text(encoding="utf-8"))
+    marks = json.loads(_LARGER_MARKS_FILE.read_text())["marks"]
+    rows = read_jsonl(_LARGER_POOL / "pool.jsonl")
+    words = sorted(len(row["output"].split()) for row in rows)
+    return {
+        **{name: manifest["metrics"][name] for name in ("instructions", "tasks", "rounds", "reasons")},
+        "seconds": manifest["seconds"],
+        "device": manifest["metrics"]["arithmetic"]["device"],
+        "median_words": words[len(words) // 2],
+        "marks": {mark: list(marks.values()).count(mark) for mark in MARKS},
+        "read": len(marks),
+        "shown": [{"mark": marks[row["id"]], **_cut(row)} for row in _chosen(rows, marks)],
+    }
+
+
 def _chosen(rows: Sequence[dict[str, Any]], marks: Mapping[str, str]) -> list[dict[str, Any]]:
     """The first rows of each mark."""
     return [row for mark, wanted in SHOWN.items() for row in [row for row in rows if marks.get(row["id"]) == mark][:wanted]]
@@ -79,7 +102,7 @@ def page(record: Mapping[str, Any]) -> str:
     )
     return (
         environment.get_template("embedded_data.md.j2").render(
-            record=record, read=sum((record["marks"] or {}).values()), kinds=json.loads(_KINDS_FILE.read_text())
+            record=record, larger=larger(), read=sum((record["marks"] or {}).values()), kinds=json.loads(_KINDS_FILE.read_text())
         )
         + "\n"
     )
@@ -90,6 +113,9 @@ def main() -> None:
     arguments.add_argument("--outputs", default="outputs", help="folder of the store and the reply cache")
     arguments.add_argument("--page", type=Path, help="also write the documentation's page to this file")
     chosen = arguments.parse_args()
+    if chosen.json is None and chosen.page is not None:
+        write_atomic(chosen.page, page(json.loads(_RESULTS.read_text())))
+        return
     measured = measure(chosen.outputs)
     units = {"accepted": "instructions", "tasks": "tasks", "examples": "examples"}
     figures: dict[str, tuple[float | None, str]] = {name: (measured.pop(name), unit) for name, unit in units.items()}

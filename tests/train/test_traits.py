@@ -35,9 +35,15 @@ def test_a_model_shows_whether_examples_stay_apart_and_what_its_logits_are(
     assert (traits.packs, traits.plain_head) == (packs, plain)
 
 
-def test_rounded_weights_still_count_as_apart(tmp_path: Path) -> None:
-    model = load_model(str(build(named("Qwen3"), tmp_path)), torch.bfloat16, torch.device("cpu")).eval()
-    assert probe(model, [ONE, OTHER]).packs
+@pytest.mark.parametrize(
+    ("name", "packs"),
+    [("Qwen3", True), ("SmolLM2", True), ("Gemma 3 (model=gemma3_1b)", True), ("BLOOM", False), ("OPT", False), ("LFM2", False)],
+)
+def test_rounded_weights_show_the_same_whichever_two_examples_are_asked_about(name: str, packs: bool, tmp_path: Path) -> None:
+    model = load_model(str(build(named(name), tmp_path)), torch.bfloat16, torch.device("cpu")).eval()
+    draw = torch.Generator().manual_seed(0)
+    pairs = [torch.randint(20, 120, (2, 40), generator=draw).tolist() for _ in range(12)]
+    assert [probe(model, [first, second[: 25 + n]]).packs for n, (first, second) in enumerate(pairs)] == [packs] * 12
 
 
 def test_a_set_of_one_example_or_of_equal_ones_can_be_asked_about(tmp_path: Path) -> None:
