@@ -164,7 +164,7 @@ def per_passage(model: Any, passages: Sequence[Passage]) -> torch.Tensor:
         def multiply(came_back: torch.Tensor) -> None:
             products[layer] = (came_back.mT @ came_in).flatten(1).float()
 
-        result.register_hook(multiply)
+        result.register_hook(multiply)  # type: ignore[no-untyped-call]
 
     hooks = [layers[weight].register_forward_hook(watch) for weight in weights]
     rows: list[torch.Tensor] = [torch.empty(0)] * len(passages)
