@@ -68,7 +68,7 @@ def test_a_run_is_named_by_its_folder_or_by_how_its_name_begins(run: Path, capfd
         assert said in str(refusal.value)
     manifest = open_run(str(run)).entries["dataset"] / "manifest.json"
     manifest.write_text(manifest.read_text()[:40])
-    with pytest.raises(MinilimaError, match="manifest.json"):
+    with pytest.raises(MinilimaError, match=r"manifest\.json"):
         open_run(str(run))
     assert main(["chat", str(run.parent / "nope")]) == 1
     assert "There is no finished run" in capfd.readouterr().err
