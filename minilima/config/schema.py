@@ -409,8 +409,8 @@ class ComputeConfig:
     compile: bool = False
     """Training with compiled blocks: a minute at the start, faster steps on a GPU; the compiled code is kept for later runs."""
     engine: Engine = Engine.auto
-    """What writes answers and data on this machine. auto: vllm where it is installed (the extra `vllm`) and there is a GPU, else
-    transformers."""
+    """What writes answers and data on this machine. auto: transformers; vllm where it is installed (the extra `vllm`), there is a
+    GPU, and there is so much to write, millions of tokens, that its start of a minute is worth it."""
     served_at: list[str] = field(default_factory=list)
     """Addresses of OpenAI-compatible servers that hold the models which are to answer, for example http://localhost:8000/v1;
     none = they answer on this machine. A model is named by its folder."""

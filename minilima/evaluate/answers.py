@@ -40,7 +40,8 @@ def _answers_of(job: Job, location: str, name: str, generator: str, on_progress:
     """`name` identifies the model in the reply cache, `generator` in what is written."""
     config = job.config
     prompts = load_eval_set(job.sources.eval_set.local_path, config.eval_set.size)
-    writer = load_engine(job, location, name)
+    most = sum(len(prompt.asked) for prompt in prompts) * config.eval.max_tokens
+    writer = load_engine(job, location, name, tokens=most)
     model = CachedModel(writer, job.cache)
     answers = answer_prompts(prompts, model, config, generator, on_progress)
     metrics = write_answers(job, prompts, answers, lambda: for_losses(writer, location, name, config.compute), on_progress)
@@ -71,12 +72,18 @@ def load_base(job: Job) -> LocalModel:
     return _in_transformers(job.model_location(base, "model"), base.identity, job.config.compute)
 
 
-def load_engine(job: Job, location: str, name: str) -> ChatModel:
-    """The model that answers: on this machine, or at the server that holds it. `name` identifies it in the reply cache."""
+def load_engine(job: Job, location: str, name: str, *, tokens: int | None = None) -> ChatModel:
+    """The model that answers: on this machine, or at the server that holds it.
+
+    Args:
+        location: folder, or owner/name@commit.
+        name: identifies it in the reply cache.
+        tokens: the most that it will write, as load_writer's.
+    """
     compute = job.config.compute
     if compute.served_at:
         return find_served(location, name, compute, job.cache, job.key)
-    return load_writer(location, name, compute, group=compute.answer_group)
+    return load_writer(location, name, compute, group=compute.answer_group, tokens=tokens)
 
 
 def for_losses(writer: ChatModel, location: str, name: str, compute: ComputeConfig) -> LocalModel:

@@ -34,7 +34,7 @@ def _build(job: Job, task: str, location: str, name: str, on_progress: OnProgres
         return run_task(job, task, location, name, on_progress)
     settings = job.config.benchmark
     items = verifiable.load_items(settings.size)
-    model = CachedModel(load_engine(job, location, name), job.cache)
+    model = CachedModel(load_engine(job, location, name, tokens=len(items) * settings.max_tokens), job.cache)
     # Greedy, whatever eval samples with: what is checked has no luck of the draw in it.
     sampling = Sampling(temperature=0.0, max_tokens=settings.max_tokens)
     thinking = job.config.model.thinking

@@ -172,4 +172,6 @@ def connect_generator(job: Job) -> CachedModel:
         return connect("generator.model", generator.model, endpoint, job.cache, account, extra_fields(generator))
     source = job.sources.generator or job.sources.base
     location = job.model_location(source, "generator")
-    return CachedModel(load_writer(location, source.identity, job.config.compute), job.cache)
+    data = job.config.data
+    most = data.instructions * (data.instruction_tokens + data.instance_tokens)
+    return CachedModel(load_writer(location, source.identity, job.config.compute, tokens=most), job.cache)

@@ -4,7 +4,7 @@ The choice is about how, not what: the cache and the stages know the model by it
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,7 +29,44 @@ def check_engine(config: Config) -> None:
         )
 
 
-def load_writer(location: str, name: str, compute: ComputeConfig, group: int | None = None) -> ChatModel:
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast an engine writes."""
+
+    start_up_seconds: float
+    tokens_per_second: float
+
+    def seconds(self, tokens: int) -> float:
+        """To write so many tokens, from the first request on."""
+        return self.start_up_seconds + tokens / self.tokens_per_second
+
+
+PACES = {
+    Engine.transformers: Pace(start_up_seconds=0.7, tokens_per_second=12_432),
+    Engine.vllm: Pace(start_up_seconds=73.0, tokens_per_second=13_284),
+}
+"""Sampled answers of 1 to 1,024 tokens by a model of 1B on one H100 (benchmarks/results/generation_1b_5_17.json and
+generation_1b_vllm.json)."""
+
+
+def faster(tokens: int, paces: dict[Engine, Pace] = PACES) -> Engine:
+    """The engine that writes so many tokens sooner, its start included."""
+    return min(paces, key=lambda engine: paces[engine].seconds(tokens))
+
+
+def explain_choice(tokens: int) -> str:
+    """Which engine compute.engine=auto takes for so many tokens, and why."""
+    chosen = faster(tokens)
+    other = Engine.vllm if chosen == Engine.transformers else Engine.transformers
+    return (
+        f"compute.engine=auto takes {chosen} for up to {tokens:,} tokens: {PACES[chosen].seconds(tokens):,.0f} s, {other} "
+        f"{PACES[other].seconds(tokens):,.0f} s, start included (a model of 1B on an H100)."
+    )
+
+
+def load_writer(
+    location: str, name: str, compute: ComputeConfig, group: int | None = None, *, tokens: int | None = None
+) -> ChatModel:
     """The model, loaded by the engine that was chosen.
 
     Args:
@@ -37,12 +74,13 @@ def load_writer(location: str, name: str, compute: ComputeConfig, group: int | N
         name: enters the reply cache's keys; stands for the weights.
         compute: device, batch and engine.
         group: as LocalModel's.
+        tokens: the most that will be written; None = not known, and not so many that vLLM's start would be worth it.
     """
     from minilima.models.local import LocalModel, pick_device
 
     chosen = compute.engine
     if chosen == Engine.auto and find_spec("vllm") is not None and pick_device(compute.device).type == "cuda":
-        chosen = Engine.vllm
+        chosen = faster(tokens or 0)
     if chosen == Engine.vllm:
         from minilima.models.vllm import VllmModel
 

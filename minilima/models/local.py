@@ -94,7 +94,8 @@ class LocalModel:
         gpu = self.device.type == "cuda"
         device = torch.cuda.get_device_name(self.device) if gpu else f"CPU, {torch.get_num_threads()} threads"
         dtype = str(self.model.dtype).removeprefix("torch.")
-        return {"device": device, "dtype": dtype, "batch": self.batch, "group": self.group, "torch": torch.__version__}
+        engine = {"engine": "transformers", "device": device, "dtype": dtype}
+        return {**engine, "batch": self.batch, "group": self.group, "torch": torch.__version__}
 
     def reply_many(self, requests: Sequence[Request], on_reply: OnReply) -> list[Reply]:
         """Answers all requests; each reply is passed on when the piece that ends it is written.

@@ -8,6 +8,7 @@ is about what was written, as in LIMA, so it comes as a logits processor.
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from itertools import takewhile
 from typing import Any
 
@@ -112,13 +113,20 @@ class VllmModel:
         self._folder, self._revision = split_location(location)
         settings = AutoConfig.from_pretrained(self._folder, revision=self._revision)
         self._context = context_tokens(settings.to_dict())
-        self._dtype = str(inference_dtype(pick_device(device))).removeprefix("torch.")
+        self._device = pick_device(device)
+        self._dtype = str(inference_dtype(self._device)).removeprefix("torch.")
         try:
             generation = GenerationConfig.from_pretrained(self._folder, revision=self._revision)
         except OSError:  # the folder has none
             generation = GenerationConfig()
         self._end_ids = end_ids(self.tokenizer, generation)
         self._engine: Any = None
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """For a manifest, as LocalModel's; a reply also depends on what vLLM computes beside it, which is not known."""
+        device = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
+        return {"engine": "vllm", "device": device, "dtype": self._dtype, "vllm": version("vllm"), "torch": torch.__version__}
 
     def open_user_turn(self, turns: Sequence[Message]) -> str:
         """The conversation as the template renders it, up to where the user's next turn begins."""

@@ -6,9 +6,10 @@ minilima plan +experiment=lima_1k
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
-from minilima.config.choices import BEGINS_WITH_TASKS, DataKind, JudgeKind, Until
+from minilima.config.choices import BEGINS_WITH_TASKS, DataKind, DeviceKind, Engine, JudgeKind, Until
 from minilima.config.schema import Config
 from minilima.environment import caveat, disk
 from minilima.errors import MinilimaError
@@ -17,7 +18,9 @@ from minilima.formats.files import DATA, canonical_json, size_text
 from minilima.formats.unread import unused_by_examples, unused_by_prompts, unused_by_tasks
 from minilima.generate.import_pool import layout_of, reading
 from minilima.models.budget import shutdown_note
+from minilima.models.engines import explain_choice
 from minilima.run.endpoints import endpoints_of
+from minilima.run.gpus import may_have_gpu
 from minilima.run.graph import Graph, Node
 from minilima.run.requests import count_prompts
 from minilima.run.resources import Resources
@@ -179,8 +182,19 @@ def _unused_columns(config: Config, sources: Sources) -> list[str]:
     return [f"Columns of {name} that are not used: {', '.join(unused)}." for name, unused in named if unused]
 
 
+def _engine_note(config: Config, sources: Sources) -> str | None:
+    """Which engine answers the evaluation prompts, and why, where there is a choice."""
+    compute, number = config.compute, count_prompts(sources.eval_set, config.eval_set.size)
+    open_to_choice = compute.engine == Engine.auto and not compute.served_at and compute.device != DeviceKind.cpu
+    if not (open_to_choice and number and find_spec("vllm") is not None and may_have_gpu()):
+        return None
+    return explain_choice(number * config.eval.max_tokens)
+
+
 def _notes(config: Config, sources: Sources) -> list[str]:
     notes = []
+    if chosen := _engine_note(config, sources):
+        notes.append(chosen)
     if sources.missing():
         unresolved = "; ".join(sources.missing())
         notes.append(f"These inputs could not be resolved here, so the store keys are provisional: {unresolved}.")

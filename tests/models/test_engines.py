@@ -1,19 +1,24 @@
 """Engines: which one writes changes no key, and weights at a server are known by their own name."""
 
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from minilima.config.choices import Engine, GeneratorKind
 from minilima.config.compose import load_config
 from minilima.config.schema import ComputeConfig
+from minilima.environment import ROOT
 from minilima.errors import MinilimaError
-from minilima.models import engines
+from minilima.models import engines, local
 from minilima.models.cache import CachedModel
 from minilima.models.chat import Request, Sampling, ask
-from minilima.models.engines import check_engine, find_served
+from minilima.models.engines import PACES, Pace, check_engine, explain_choice, faster, find_served, load_writer
 from tests.server import VALID_KEY, ModelServer
 
 QUESTION = Request(messages=ask("Hello"), sampling=Sampling(temperature=0.0, max_tokens=5))
@@ -78,3 +83,48 @@ def test_a_server_is_told_to_ask_for_no_reasoning_where_the_template_can(
             model = find_served(str(folder), "model-1a2b", compute, tmp_path / "replies.sqlite", "k")
             model.reply_many([replace(QUESTION, thinking=way)], lambda index, reply: None)
         assert [body.get("chat_template_kwargs") for body in server.requests] == told
+
+
+@pytest.mark.parametrize(
+    ("tokens", "engine"), [(0, Engine.transformers), (19_000, Engine.transformers), (21_000, Engine.vllm), (10**7, Engine.vllm)]
+)
+def test_the_engine_that_ends_sooner_is_taken_its_start_included(tokens: int, engine: Engine) -> None:
+    """200 tokens/s at once, or 1,000 after 80 seconds: equal at 20,000."""
+    slow, late = Pace(start_up_seconds=0, tokens_per_second=200), Pace(start_up_seconds=80, tokens_per_second=1000)
+    assert faster(tokens, {Engine.transformers: slow, Engine.vllm: late}) == engine
+
+
+def test_the_speeds_that_decide_are_those_of_the_committed_results() -> None:
+    ours, theirs = (
+        json.loads((ROOT / "benchmarks" / "results" / f"generation_1b_{name}.json").read_text()) for name in ("5_17", "vllm")
+    )
+    measured = {
+        Engine.transformers: (ours["minilima_sampled_varied"], ours["load_seconds"]),
+        Engine.vllm: (theirs["vllm_sampled_varied"], theirs["vllm_start_up_seconds"]),
+    }
+    for engine, (tokens_per_second, start_up_seconds) in measured.items():
+        assert PACES[engine].tokens_per_second == pytest.approx(tokens_per_second, rel=0.1)
+        assert PACES[engine].start_up_seconds == pytest.approx(start_up_seconds, rel=0.1)
+    assert "takes transformers for up to 103,040 tokens: 9 s, vllm 81 s" in explain_choice(103_040)
+    assert "takes vllm for up to 20,000,000 tokens" in explain_choice(20_000_000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "tokens", "loaded"),
+    [
+        (Engine.auto, True, 100_000, "LocalModel"),
+        (Engine.auto, True, None, "LocalModel"),
+        (Engine.auto, True, 20_000_000, "VllmModel"),
+        (Engine.auto, False, 20_000_000, "LocalModel"),
+        (Engine.vllm, True, 10, "VllmModel"),
+        (Engine.transformers, True, 20_000_000, "LocalModel"),
+    ],
+)
+def test_auto_leaves_much_to_vllm_where_it_is_installed_and_what_is_set_is_taken(
+    asked: Engine, there: bool, tokens: int | None, loaded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: SimpleNamespace() if there else None)
+    monkeypatch.setattr(local, "pick_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(local, "LocalModel", lambda *_, **__: "LocalModel")
+    monkeypatch.setitem(sys.modules, "minilima.models.vllm", SimpleNamespace(VllmModel=lambda *_, **__: "VllmModel"))
+    assert str(load_writer("folder", "name", ComputeConfig(engine=asked), tokens=tokens)) == loaded

@@ -102,6 +102,16 @@ def test_a_small_model_on_a_fast_gpu_takes_as_long_as_its_kernels_take_to_launch
     assert model.needs.seconds == pytest.approx(103, rel=0.1)
 
 
+def test_which_engine_answers_is_said_where_there_is_a_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = [*LIMA, "eval_set.size=40", "eval.max_tokens=100", f"paths.outputs={tmp_path}"]
+    assert not any("compute.engine" in note for note in plan_of(load_config(settings)).notes)
+    monkeypatch.setattr("minilima.run.plan.find_spec", lambda name: name)
+    monkeypatch.setattr("minilima.run.plan.may_have_gpu", lambda: True)
+    assert any("takes transformers for up to 4,000 tokens" in note for note in plan_of(load_config(settings)).notes)
+    chosen = load_config([*settings, "compute.engine=transformers"])
+    assert not any("compute.engine" in note for note in plan_of(chosen).notes)
+
+
 def test_in_a_narrow_terminal_the_figures_stand_in_a_table_of_their_own(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
