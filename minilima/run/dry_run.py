@@ -21,7 +21,7 @@ from minilima.config.schema import Config, SftConfig
 from minilima.environment import PACKAGE, ROOT
 from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set
-from minilima.formats.files import canonical_json, sha256_file, sha256_text, write_atomic
+from minilima.formats.files import canonical_json, remembered, sha256_file, sha256_text, write_atomic
 from minilima.formats.records import Example
 from minilima.formats.seeds import load_seeds
 from minilima.generate.import_pool import read_source
@@ -117,23 +117,37 @@ def _asked(request: str, identity: str) -> tuple[str, ...]:
     """The notes of a trial; asked once for the same model, settings, rows and code."""
     code = [sha256_file(PACKAGE / name) for name in ("run/dry_run.py", "models/template.py", "models/checkpoint.py")]
     key = sha256_text(canonical_json([request, identity, code, metadata.version("transformers")]))
-    remembered = user_cache() / "checked" / key[:24]
-    if remembered.is_file():
-        return tuple(json.loads(remembered.read_text(encoding="utf-8")))
+    memory = user_cache() / "checked" / key[:24]
+    if (known := remembered(memory, _notes)) is not None:
+        return known
+    reply = tried(request)
+    if reply is None:
+        return ()  # a machine on which it cannot be tried; the stage itself checks again
+    if error := reply.get("error"):
+        raise parse_error(error)
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(memory, json.dumps(reply["notes"]))
+    return tuple(reply["notes"])
+
+
+def _notes(kept: Any) -> tuple[str, ...]:
+    if not isinstance(kept, list) or not all(isinstance(note, str) for note in kept):
+        raise TypeError("notes are texts")
+    return tuple(kept)
+
+
+def tried(request: str) -> dict[str, Any] | None:
+    """What a trial in a process of its own came to: its `notes`, or an `error`; None where it came to nothing."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
     command = [sys.executable, "-m", "minilima.run.dry_run"]
     try:
         finished = subprocess.run(
             command, input=request, capture_output=True, text=True, timeout=_SECONDS, check=False, env=environment
         )
-        reply = json.loads(finished.stdout.strip().splitlines()[-1])
+        reply: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
-        return ()  # a machine on which it cannot be tried; the stage itself checks again
-    if error := reply.get("error"):
-        raise parse_error(error)
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(remembered, json.dumps(reply["notes"]))
-    return tuple(reply["notes"])
+        return None
+    return reply
 
 
 def trial(request: Mapping[str, Any]) -> list[str]:
@@ -243,13 +257,17 @@ def _check_rows(request: Mapping[str, Any], tokenizer: Any, context: int | None,
     return notes
 
 
+def reply_to(request: str) -> dict[str, Any]:
+    """What a trial in this process comes to: its `notes`, or an `error`."""
+    try:
+        return {"notes": trial(json.loads(request))}
+    except MinilimaError as error:
+        return {"error": {"what": error.what, "why": error.why, "fix": error.fix}}
+
+
 def main() -> None:
     """One request on stdin, one reply as the last line of stdout."""
-    try:
-        reply: dict[str, Any] = {"notes": trial(json.load(sys.stdin))}
-    except MinilimaError as error:
-        reply = {"error": {"what": error.what, "why": error.why, "fix": error.fix}}
-    sys.stdout.write(json.dumps(reply) + "\n")
+    sys.stdout.write(json.dumps(reply_to(sys.stdin.read())) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from minilima.environment import ROOT
 from minilima.errors import MinilimaError
 from minilima.pipeline import stages
 from minilima.run.sources import resolve
+from tests.models.test_whole_runs import work_here
 
 
 def minilima(*arguments: str, cwd: Path | None = None, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -280,25 +281,29 @@ def test_the_name_of_a_secret_stands_in_a_run_and_its_value_does_not(tmp_path: P
 
 
 def test_a_second_run_reuses_everything_without_torch_and_a_changed_rate_only_what_precedes_the_model(
-    tmp_path: Path, tiny_model: Path
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    work_here(monkeypatch)
     rows = "".join(f'{{"instruction": "Say {n} times yes", "output": "yes {n}"}}\n' for n in range(8))
     (tmp_path / "data.jsonl").write_text(rows)
     arguments = [
         "data=file", "data.path=data.jsonl", f"model.path={tiny_model}", "compute=cpu", "sft.epochs=1", "sft.batch_size=4",
         "eval.max_tokens=8", "eval_set.size=3", "judge.embedding_weight=0", "tracking=none", "name=tiny",
     ]  # fmt: skip
-    first = minilima(*arguments, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert "Win rate" in first.stdout and "Loss on the reference answers" in first.stdout
+    assert main(arguments) == 0
+    first = capfd.readouterr().out
+    assert "Win rate" in first and "Loss on the reference answers" in first
     code = f"import sys; from minilima.__main__ import main; main({arguments!r}); print('torch' in sys.modules)"
     second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "Everything was reused" in second.stdout
     assert second.stdout.strip().endswith("False")
-    third = minilima(*arguments, "sft.learning_rate=1e-3", cwd=tmp_path)
-    reused = [line.split()[0] for line in third.stdout.splitlines() if line.split()[1:2] == ["reused"]]
+    assert main([*arguments, "sft.learning_rate=1e-3"]) == 0
+    third = capfd.readouterr().out
+    reused = [line.split()[0] for line in third.splitlines() if line.split()[1:2] == ["reused"]]
     assert reused == ["pool", "dataset", "base_answers"]
-    told = json.loads(minilima("plan", *arguments, "sft.epochs=2", "--json", cwd=tmp_path).stdout)
+    assert main(["plan", *arguments, "sft.epochs=2", "--json"]) == 0
+    told = json.loads(capfd.readouterr().out)
     planned = {stage["role"]: stage for stage in told["stages"]}
     assert planned["pool"]["status"] == "reuse" and planned["pool"]["needs"]["seconds"] is None
     assert planned["model"]["needs"]["seconds"] > 0 and planned["answers"]["needs"]["seconds"] > 0, "as in the runs above"

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from minilima.__main__ import main
 from minilima.config.compose import load_config
 from minilima.config.sweep_grid import expand
 from minilima.errors import MinilimaError
 from minilima.report.runs import find_runs
 from tests.cli.test_commands import minilima, refused
 from tests.generate.test_pool import writer
+from tests.models.test_whole_runs import work_here
 from tests.server import VALID_KEY, ModelServer
 
 
@@ -107,34 +109,35 @@ def statuses(folder: Path) -> list[str]:
 
 
 def test_a_failed_point_is_named_the_others_run_and_the_same_command_runs_only_what_is_missing(
-    tmp_path: Path, server: ModelServer
+    tmp_path: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    work_here(monkeypatch)
+    monkeypatch.setenv("OPENAI_API_KEY", VALID_KEY)
     server.answer = writer
     arguments = [
         "-m", "generator=openai", "generator.model=novice,writer-small", f"endpoints.generator.base_url={server.url}",
         "data.instructions=4", "data.requests_per_round=1", "dataset.size=3,4", "until=dataset", "tracking=none",
         f"paths.outputs={tmp_path}",
     ]  # fmt: skip
-    first = minilima(*arguments, OPENAI_API_KEY=VALID_KEY)
-    assert first.returncode == 1, first.stdout + first.stderr
+    assert main(arguments) == 1
+    first = capfd.readouterr()
     assert statuses(tmp_path) == ["failed", "failed", "done", "done"]
-    text = " ".join(first.stdout.split())
+    text = " ".join(first.out.split())
     assert "2 of 4 points are done. This runs what is missing:" in text and " -m minilima -m generator=openai" in text
     assert "generator.model=novice dataset.size=3: " in text and "novice" in text.rpartition("dataset.size=3: ")[2]
-    assert "Traceback" not in first.stdout + first.stderr
+    assert "Traceback" not in first.out + first.err
 
     server.models = (*server.models, "novice")
     server.requests.clear()
-    second = minilima(*arguments, OPENAI_API_KEY=VALID_KEY)
-    assert second.returncode == 0, second.stdout + second.stderr
+    assert main(arguments) == 0
     assert statuses(tmp_path) == ["done"] * 4
     assert {body["model"] for body in server.requests} == {"novice"}
     assert Counter(entry.name.partition("-")[0] for entry in (tmp_path / "store").glob("[a-z]*")) == {
         "pool": 2,
         "dataset": 4,
     }
-    third = minilima(*arguments, OPENAI_API_KEY=VALID_KEY)
-    assert third.returncode == 0 and "started" not in third.stdout
+    capfd.readouterr()
+    assert main(arguments) == 0 and "started" not in capfd.readouterr().out
 
 
 def test_ctrl_c_stops_a_sweep_at_once_and_the_same_command_goes_on(tmp_path: Path, server: ModelServer) -> None:

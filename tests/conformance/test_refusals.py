@@ -17,6 +17,7 @@ from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.formats.files import canonical_json
 from minilima.models.weights import load_model
+from minilima.run import dry_run
 from minilima.run.dry_run import check_base, request_of, trial
 from minilima.run.sources import model_source, resolve
 from tests.conformance.families import build, named
@@ -138,10 +139,16 @@ def test_a_missing_tensor_is_refused_before_the_run_and_when_it_is_loaded(folder
     assert found.level == "fail" and "missing" in found.says
 
 
-def test_a_sound_model_passes_and_is_asked_once(sound: Path, tmp_path: Path) -> None:
+def test_a_sound_model_passes_and_is_asked_once(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_base(*experiment(sound)) == ()
     assert [found.level for found in check_trial(*experiment(sound))] == ["ok"]
-    assert len(list((tmp_path / "cache" / "checked").iterdir())) == 1
+    (memory,) = (tmp_path / "cache" / "checked").iterdir()
+    whole = memory.read_text()
+    monkeypatch.setattr(dry_run, "tried", dry_run.reply_to)
+    for damaged in ("", "{", "[1]", "null"):
+        memory.write_text(damaged)
+        dry_run._asked.cache_clear()
+        assert check_base(*experiment(sound)) == () and memory.read_text() == whole, "what cannot be read is made again"
 
 
 def test_an_over_long_evaluation_prompt_is_named(sound: Path, write_jsonl_file: Callable[..., Path]) -> None:

@@ -397,7 +397,7 @@ def test_a_kill_loses_no_judged_pair_and_changes_no_verdict(tmp_path: Path, serv
             stdout=subprocess.DEVNULL,
         )
         while process.poll() is None and (moment is None or len(kept_replies(killed.cache)) < moment):
-            time.sleep(0.001)
+            time.sleep(0.02)
         process.kill()
         assert process.wait() == (0 if moment is None else -signal.SIGKILL)
         server.hold_after = None

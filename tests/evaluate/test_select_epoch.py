@@ -14,9 +14,9 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.select_epoch import EpochScore, best_epoch, clean_prompts
 from minilima.formats.files import read_jsonl, write_jsonl
 from minilima.formats.records import Example
-from minilima.run.launch import run_stage
 from minilima.run.sources import resolve
 from minilima.store.job import Job, Outcome
+from tests.models.test_whole_runs import in_this_process
 from tests.train.test_sft import EXAMPLES, train
 
 
@@ -50,7 +50,7 @@ def job(epochs: Path, folder: Path, *overrides: str, rows: list[Example] | None 
 
 def choose(epochs: Path, folder: Path, *overrides: str) -> tuple[Outcome, Path]:
     made = job(epochs, folder, *overrides)
-    return run_stage(made, lambda progress: None), made.work
+    return in_this_process(made, None), made.work
 
 
 def test_every_epoch_is_kept_as_a_model_and_no_epoch_is_chosen_yet(epochs: Path) -> None:

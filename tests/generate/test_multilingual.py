@@ -16,9 +16,8 @@ from minilima.generate.dataset import build_dataset
 from minilima.generate.languages import script_of
 from minilima.generate.pool import build_pool
 from minilima.pipeline import run
-from minilima.run import build
 from tests.generate.test_pool import job, on_progress
-from tests.models.test_whole_runs import SMALL, in_this_process
+from tests.models.test_whole_runs import SMALL, work_here
 from tests.personalities import settings
 from tests.server import VALID_KEY, ModelServer
 
@@ -196,7 +195,7 @@ def test_a_whole_run_in_another_language_trains_answers_and_judges(
     language: str, tmp_path: Path, tiny_model: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_KEY", VALID_KEY)
-    monkeypatch.setattr(build, "run_stage", in_this_process)
+    work_here(monkeypatch)
     server.answer = {"German": german, "Chinese": chinese, "Japanese": japanese}[language]
     sets: tuple[str, ...] = (GERMAN_SEEDS, GERMAN_PROMPTS)
     if language != "German":

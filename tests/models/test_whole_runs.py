@@ -8,7 +8,7 @@ from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.formats.records import Progress
 from minilima.pipeline import run
-from minilima.run import build
+from minilima.run import build, dry_run
 from minilima.run.stages import spec_of
 from minilima.store.job import Job, Outcome
 from tests.generate.test_pool import writer
@@ -28,6 +28,12 @@ def in_this_process(job: Job, on_progress: object) -> Outcome:
         """Nobody listens."""
 
     return spec_of(job.kind).build(job, ignore)
+
+
+def work_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages and the trial of the base model run in this process, where torch is loaded already."""
+    monkeypatch.setattr(build, "run_stage", in_this_process)
+    monkeypatch.setattr(dry_run, "tried", dry_run.reply_to)
 
 
 def answer(body: dict[str, object]) -> str:
@@ -52,7 +58,7 @@ def test_the_whole_pipeline_runs_with_every_server_that_can_work(
     personality: Personality, outputs: Path, tiny_model: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_KEY", VALID_KEY)
-    monkeypatch.setattr(build, "run_stage", in_this_process)
+    work_here(monkeypatch)
     forget_replies(outputs)
     personality.play(server)
     server.answer = answer

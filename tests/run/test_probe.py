@@ -11,12 +11,11 @@ from minilima.config.groups import CONF
 from minilima.errors import MinilimaError
 from minilima.models.budget import price_of
 from minilima.pipeline import run
-from minilima.run import build
 from minilima.run.endpoints import endpoints_of
 from minilima.run.sources import resolve
 from tests.cli.test_commands import minilima
 from tests.generate.test_pool import writer
-from tests.models.test_whole_runs import SMALL, in_this_process
+from tests.models.test_whole_runs import SMALL, work_here
 from tests.personalities import refuses, settings
 from tests.server import VALID_KEY, ModelServer
 
@@ -24,7 +23,7 @@ from tests.server import VALID_KEY, ModelServer
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", VALID_KEY)
-    monkeypatch.setattr(build, "run_stage", in_this_process)
+    work_here(monkeypatch)
 
 
 def arguments(server: ModelServer, tmp_path: Path, *overrides: str) -> list[str]:
