@@ -75,3 +75,25 @@ def test_each_point_of_the_sweep_counts_once(runner: ModuleType, tiny_model: Pat
     assert len({of.overrides for of in points}) == len(points)
     assert all(not any(item.startswith("+sweep=") for item in of.overrides) for of in points)
     assert {of.graph["pool"].key for of in written} == {written[0].graph["pool"].key}, "one pool for all seeds"
+
+
+def test_a_method_is_compared_with_random_at_its_size_over_the_same_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(STUDY), *sys.path])
+    gather = import_module("gather")
+    prompts = [f"p{n}" for n in range(40)]
+
+    def point(method: str, size: int, seed: int, gain: float) -> dict[str, object]:
+        values = {name: 1.5 + gain + 0.01 * ((n + seed) % 5) for n, name in enumerate(prompts)}
+        figures = {"win_rate": values, "loss": values, "verifiable": {**values, "odd": None if seed else 1.0}}
+        means = {"win_rate": 50 + 100 * gain, "length_controlled": None, "loss": 1.0, "verifiable": 10.0}
+        return {"method": method, "size": size, "seed": seed, "by_prompt": figures, **means}
+
+    points = [point("random", 50, seed, 0.0) for seed in (0, 1)] + [point("rds", 50, seed, 0.1) for seed in (0, 1)]
+    points += [point("long", 100, 0, 0.2)]  # no random choice of that size
+    rows = gather.compared(points)
+    assert [(row["size"], row["method"], row["figure"], row["seeds"]) for row in rows] == [
+        (50, "rds", figure, 2) for figure in gather.FIGURES
+    ]
+    assert rows[0]["difference"]["value"] == pytest.approx(10.0) and rows[0]["p_holm"] < 0.05
+    written = gather.table(points, rows)
+    assert "| 50 | rds | 2 | 60.0 | not known | +10.0 " in written and "| 100 | long | 1 | 70.0 | not known | - | - |" in written

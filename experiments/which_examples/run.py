@@ -41,7 +41,7 @@ from minilima.store.sources import Sources
 STAGES = ("prepare", "pool", "orders", "grid", "study")
 SEEDS_FILE = ROOT / "minilima" / "data" / "minilima_175.jsonl"
 DEV_SET = ROOT / "minilima" / "data" / "minilima_dev_50.jsonl"
-RATES = ("1e-5", "3e-5", "1e-4", "3e-4")
+RATES = ("3e-6", "1e-5", "3e-5", "1e-4")
 _FEWEST = 2
 FIRST_GUESS_SECONDS = 90.0
 """How long a task may take, before one has ended."""

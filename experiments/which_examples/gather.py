@@ -1,0 +1,211 @@
+"""Reads what run.py packed, and writes the study's results: each point, each method against random, a table and a picture.
+
+    python experiments/which_examples/gather.py PACKS        # writes results.json, table.md and methods.png beside this file
+
+Everything follows from manifests: verdicts ─> answers ─> model ─> data set (method, size, seed) ─> pool. A method is compared
+with random at the same size, prompt by prompt: the mean over seeds of both, a paired bootstrap over prompts, and Holm's
+correction over all methods of that size.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+from packs import restore
+
+from minilima.config.schema import JudgeConfig
+from minilima.evaluate.judged import read_judged
+from minilima.evaluate.length_control import minimal_length_controlled
+from minilima.evaluate.length_control_tables import LengthControlled
+from minilima.evaluate.significance import Paired, compare, holm
+from minilima.formats.files import read_jsonl
+from minilima.report.alpaca_files import as_run
+
+HERE = Path(__file__).resolve().parent
+RANDOM, HUMAN = "random", "written by people"
+FIGURES = {"win_rate": "win rate", "loss": "loss on reference answers", "verifiable": "verifiable prompts, strict"}
+
+
+def read_points(folder: Path) -> list[dict[str, Any]]:
+    """Each finished point of the study: how it was made, its figures, and what they are by prompt."""
+    manifests = {
+        path.parent.name: (path.parent, json.loads(path.read_text()))
+        for place in ("store", "models")
+        for path in (folder / place).glob("*/manifest.json")
+    }
+    pools = [name for name, (_, manifest) in manifests.items() if manifest["stage"] == "pool"]
+    written = {name for name in pools if manifests[name][1]["metrics"].get("rows") != _human(manifests[name][0])}
+    checks = {manifest["inputs"]["model"]: path for path, manifest in manifests.values() if manifest["stage"] == "benchmark"}
+    points = []
+    for path, manifest in manifests.values():
+        if manifest["stage"] != "verdicts" or manifest["inputs"]["answers"] not in manifests:
+            continue
+        answers = manifests[manifest["inputs"]["answers"]]
+        model = answers[1]["inputs"]["model"]
+        if model not in checks or model not in manifests:  # a point of the grid, or one that was not finished
+            continue
+        trained = manifests[model][1]
+        data = manifests[trained["inputs"]["dataset"]][1]
+        folders = {"verdicts": path, "answers": answers[0], "base_answers": manifests[manifest["inputs"]["reference"]][0]}
+        points.append(_point(trained, data, folders, checks[model], of_pool=data["inputs"]["pool"] in written))
+    return sorted(points, key=lambda point: (point["method"], point["size"], point["seed"]))
+
+
+def _human(pool: Path) -> int:
+    """The rows of a pool that holds the packaged seed tasks, or -1."""
+    rows, seeds = read_jsonl(pool / "instances.jsonl"), read_jsonl(ROOT / "minilima" / "data" / "minilima_175.jsonl")
+    return len(rows) if {row["instruction"] for row in rows} == {row["instruction"] for row in seeds} else -1
+
+
+def _point(
+    trained: Mapping[str, Any], data: Mapping[str, Any], folders: Mapping[str, Path], checks: Path, *, of_pool: bool
+) -> dict[str, Any]:
+    recipe = data["recipe"]
+    order = (recipe.get("scoring") or {}).get("perplexity")
+    judged = read_judged(folders)
+    assert judged is not None
+    controlled = minimal_length_controlled(as_run(JudgeConfig(), judged), refits=0)
+    by_prompt = {
+        "win_rate": {prompt.id: prompt.verdict.preference for prompt in judged.prompts},
+        "loss": {loss.id: loss.nats / loss.tokens for loss in judged.tuned_losses},
+        "verifiable": {row["id"]: row["scores"]["strict"] for row in read_jsonl(checks / "items.jsonl")},
+    }
+    tokens = sum(loss.tokens for loss in judged.tuned_losses)
+    preferences = [value for value in by_prompt["win_rate"].values() if value is not None]
+    return {
+        "method": f"perplexity {order}" if order else str(recipe["select"]) if of_pool else HUMAN,
+        "size": data["metrics"]["examples"],
+        "seed": recipe["seed"],
+        "learning_rate": trained["recipe"]["learning_rate"],
+        "win_rate": 100 * (sum(preferences) / len(preferences) - 1),
+        "length_controlled": controlled.value if isinstance(controlled, LengthControlled) else None,
+        "loss": sum(loss.nats for loss in judged.tuned_losses) / tokens,
+        "verifiable": 100 * sum(by_prompt["verifiable"].values()) / len(by_prompt["verifiable"]),
+        "words": sum(len(prompt.tuned.output.split()) for prompt in judged.prompts) / len(judged.prompts),
+        "trained_on_words": data["metrics"]["output_words"]["mean"],
+        "by_prompt": by_prompt,
+    }
+
+
+def compared(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each method against random at the same size, by each figure."""
+    groups: dict[tuple[int, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for point in points:
+        groups[point["size"], point["method"]].append(point)
+    rows = []
+    for size in sorted({size for size, _ in groups}):
+        methods = [method for at, method in groups if at == size and method != RANDOM]
+        if (size, RANDOM) not in groups:
+            continue
+        for figure in FIGURES:
+            pairs = [_against(groups[size, method], groups[size, RANDOM], figure) for method in methods]
+            corrected = holm([pair.p_bootstrap for pair in pairs])
+            for method, pair, p_value in zip(methods, pairs, corrected, strict=True):
+                seeds = len(groups[size, method])
+                found = asdict(replace(pair, p_holm=p_value))
+                rows.append({"size": size, "method": method, "figure": figure, "seeds": seeds, **found})
+    return rows
+
+
+def _against(ours: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], figure: str) -> Paired:
+    one, two = (_means([point["by_prompt"][figure] for point in side]) for side in (ours, others))
+    shared = sorted(one.keys() & two.keys())
+    return compare([one[name] for name in shared], [two[name] for name in shared])
+
+
+def _means(values: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """The mean over seeds for each prompt that has a value in all of them."""
+    names = [name for name in values[0] if all(one.get(name) is not None for one in values)]
+    return {name: sum(float(one[name] or 0.0) for one in values) / len(values) for name in names}
+
+
+def table(points: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Means over seeds, and the difference from random with its interval and corrected p-value, as Markdown."""
+    found = {(row["size"], row["method"], row["figure"]): row for row in rows}
+    groups: dict[tuple[int, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for point in points:
+        groups[point["size"], point["method"]].append(point)
+    lines = [
+        "| examples | method | seeds | win rate | length-controlled | against random, points (p after Holm) | detectable | loss "
+        "| verifiable |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (size, method), group in sorted(groups.items(), key=lambda item: (item[0][0], -_mean(item[1], "win_rate"))):
+        row = found.get((size, method, "win_rate"))
+        against = "-" if row is None else "{value:+.1f} ({low:+.1f} to {high:+.1f})".format(**row["difference"])
+        against += "" if row is None else f", p = {row['p_holm']:.3f}"
+        detectable = "-" if row is None else f"{row['minimum_detectable']:.1f}"
+        known = [point for point in group if point["length_controlled"] is not None]
+        controlled = f"{_mean(known, 'length_controlled'):.1f}" if known else "not known"
+        lines.append(
+            f"| {size:,} | {method} | {len(group)} | {_mean(group, 'win_rate'):.1f} | {controlled} | {against} | {detectable} "
+            f"| {_mean(group, 'loss'):.3f} | {_mean(group, 'verifiable'):.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _mean(points: Sequence[Mapping[str, Any]], name: str) -> float:
+    return float(sum(point[name] for point in points) / len(points))
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A panel for each size: how far each method is from random, with its interval; filled where Holm's correction leaves it."""
+    import matplotlib.pyplot as plt
+
+    shown = [row for row in rows if row["figure"] == "win_rate"]
+    sizes = sorted({row["size"] for row in shown if row["seeds"] > 1}) or sorted({row["size"] for row in shown})
+    names = sorted(
+        {row["method"] for row in shown}, key=lambda name: sum(r["difference"]["value"] for r in shown if r["method"] == name)
+    )
+    figure, panels = plt.subplots(
+        1, len(sizes), figsize=(2.2 + 2.3 * len(sizes), 0.9 + 0.27 * len(names)), sharey=True, squeeze=False
+    )
+    for axes, size in zip(panels[0], sizes, strict=True):
+        for row in (row for row in shown if row["size"] == size):
+            place, found = names.index(row["method"]), row["difference"]
+            colour = "#b3261e" if found["value"] < 0 else "#1b6e3c"
+            sure = row["p_holm"] < 0.05
+            axes.plot([found["low"], found["high"]], [place, place], color=colour, linewidth=1.2, alpha=1 if sure else 0.45)
+            axes.plot(found["value"], place, "o", color=colour, markerfacecolor=colour if sure else "white", markersize=5)
+        axes.axvline(0, color="#888888", linewidth=0.8)
+        axes.set_title(f"{size:,} examples", fontsize=9)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("win rate, points more than random examples (95 % interval; filled: p < 0.05 after Holm)", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=160)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packs", type=Path, help="the folder with all packs of run.py")
+    parser.add_argument("--out", type=Path, default=HERE, help="where the results are put")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        restore(Path(folder), sorted(chosen.packs.glob("pack-*.xz")))
+        points = read_points(Path(folder))
+    if not points:
+        raise SystemExit(f"No finished point of the study is in {chosen.packs}.")
+    rows = compared(points)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    slim = [{name: value for name, value in point.items() if name != "by_prompt"} for point in points]
+    (chosen.out / "results.json").write_text(json.dumps({"points": slim, "against_random": rows}, indent=1) + "\n")
+    (chosen.out / "table.md").write_text(table(points, rows))
+    if rows:
+        draw(rows, chosen.out / "methods.png")
+    print(table(points, rows))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
