@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from minilima.config.schema import EndpointConfig
+from minilima.models.refusals import RedirectedError
 from minilima.models.wire import Wire
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Grüße, \u4f60"}], "temperature": 0.5}
@@ -16,15 +17,16 @@ _OF_OPENAI_ALONE = {"x-stainless-retry-count", "x-stainless-read-timeout"}
 """Telemetry of the client's own retries, which are switched off."""
 
 
-def sent_by(send: Callable[[str], Coroutine[Any, Any, object]], reply: bytes) -> tuple[str, dict[str, str], Any]:
-    """Request line, headers and body of one request, which gets `reply`."""
+def sent_by(send: Callable[[str], Coroutine[Any, Any, object]], *replies: bytes) -> tuple[str, dict[str, str], Any]:
+    """Request line, headers and body of the last request; requests get `replies` in turn."""
+    left = list(replies)
     seen: list[tuple[str, dict[str, str], Any]] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         seen.append((first, headers, json.loads(await reader.readexactly(int(headers["content-length"])))))
-        writer.write(reply)
+        writer.write(left.pop(0))
         await writer.drain()
         writer.close()
 
@@ -33,7 +35,8 @@ def sent_by(send: Callable[[str], Coroutine[Any, Any, object]], reply: bytes) ->
             await send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
 
     asyncio.run(go())
-    return seen[0]
+    assert not left
+    return seen[-1]
 
 
 def endpoint(address: str) -> EndpointConfig:
@@ -41,7 +44,8 @@ def endpoint(address: str) -> EndpointConfig:
 
 
 def http(status: str, body: bytes, more: str = "") -> bytes:
-    return f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/json\r\n{more}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def post(address: str) -> str:
@@ -94,3 +98,45 @@ def test_no_answer_is_a_connection_error_with_its_cause() -> None:
     with pytest.raises(openai.APIConnectionError) as caught:
         asyncio.run(post("http://127.0.0.1:9/v1"))
     assert caught.value.__cause__ is not None
+
+
+def test_a_redirect_that_keeps_the_request_is_followed_and_one_that_does_not_is_refused() -> None:
+    moved = http("307 Moved", b"", "Location: /v2/chat/completions\r\n")
+    line, headers, body = sent_by(post, moved, moved, http("200 OK", b"{}"))
+    assert line == "POST /v2/chat/completions HTTP/1.1" and body == BODY and headers["authorization"] == "Bearer none"
+    caught: list[openai.APIConnectionError] = []
+
+    async def refused(address: str) -> None:
+        try:
+            await post(address)
+        except openai.APIConnectionError as error:
+            caught.append(error)
+
+    moved = http("302 Found", b"", "Location: https://elsewhere.example/v1/chat/completions\r\n")
+    sent_by(refused, moved)
+    assert isinstance(caught[0].__cause__, RedirectedError)
+
+
+def test_a_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def by_proxy(address: str) -> str:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "other.example")
+        monkeypatch.setenv("http_proxy", address.removesuffix("/v1"))
+        return await post("http://model.example/v1")
+
+    line, headers, body = sent_by(by_proxy, http("200 OK", b"{}"))
+    assert line.startswith("POST http://model.example/v1/chat/completions") and headers["host"] == "model.example"
+    assert body == BODY
+
+
+@pytest.mark.parametrize("charset", ["", "; charset=latin-1", "; charset=nothing"])
+def test_text_is_read_by_its_charset_or_as_utf_8(charset: str) -> None:
+    said: list[str] = []
+
+    async def read(address: str) -> None:
+        said.append(await post(address))
+
+    content = '"Grüße"'.encode("latin-1" if "latin" in charset else "utf-8")
+    reply = http("200 OK", content).replace(b"application/json", f"application/json{charset}".encode())
+    sent_by(read, reply)
+    assert said == ['"Grüße"']
