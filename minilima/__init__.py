@@ -26,7 +26,7 @@ def results(*folders: str | PathLike[str]) -> list[dict[str, Any]]:
     """Finished runs as flat records, best win rate first: what `minilima compare --format json` lists.
 
     Args:
-        folders: folders of runs, or folders that hold them; none = outputs/runs.
+        folders: folders of runs, or folders that hold them; none = runs/ of the usual outputs.
 
     Returns:
         For each run its name as `point`, the settings in which the runs differ by their dotted names, `win_rate` in percent
@@ -38,11 +38,13 @@ def results(*folders: str | PathLike[str]) -> list[dict[str, Any]]:
     """
     from pathlib import Path
 
+    from minilima.config.outputs import outputs_folder
     from minilima.report.compare import tabulate
     from minilima.report.compare_records import records
     from minilima.report.runs import read_points
 
-    return records(tabulate(read_points([Path(folder) for folder in folders or ("outputs/runs",)]).points))
+    chosen = [Path(folder) for folder in folders] or [Path(outputs_folder()) / "runs"]
+    return records(tabulate(read_points(chosen).points))
 
 
 def to_frame(records: Sequence[Mapping[str, Any]]) -> Any:

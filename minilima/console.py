@@ -194,8 +194,8 @@ def width() -> int:
 def show_plan(title: str, figures: Sequence[str], rows: Sequence[tuple[str, str, str, Sequence[str], str]]) -> None:
     """The plan: (stage, status, what it is, a cell for each of `figures`, store entry) a row."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
-    table.add_column("stage")
-    table.add_column("")
+    table.add_column("stage", no_wrap=True)
+    table.add_column("", no_wrap=True)
     table.add_column("what", overflow="fold")
     for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -208,17 +208,31 @@ def show_plan(title: str, figures: Sequence[str], rows: Sequence[tuple[str, str,
     _out.print(table)
 
 
-def show_result(rows: Sequence[tuple[str, str, str, str]]) -> None:
-    """The end of a run: (stage, built or reused, seconds, what came out) a row."""
+def show_result(rows: Sequence[tuple[str, str, str]]) -> None:
+    """What was not built just now: (stage, reused or waited for, what came out) a row."""
     table = Table(box=None, pad_edge=False)
     table.add_column("stage", header_style="dim")
     table.add_column("", header_style="dim")
-    table.add_column("seconds", header_style="dim", justify="right")
     table.add_column("what came out", header_style="dim", overflow="fold")
-    for stage, how, seconds, what in rows:
-        table.add_row(stage, Text(how, style=_STATUS_STYLE.get(how, "")), seconds, plain(what))
+    for stage, how, what in rows:
+        table.add_row(stage, Text(how, style=_STATUS_STYLE.get(how, "")), plain(what))
     _out.print()
     _out.print(table)
+
+
+def show_facts(facts: Sequence[tuple[str, str]], *, whole: Sequence[str] = (), bold: str | None = None) -> None:
+    """A name and a text a line, texts below each other; those named in `whole` are to be copied and stay unbroken."""
+    room = max((len(name) for name, _ in facts), default=0) + 2
+    for name, text in facts:
+        style = "bold" if name and name == bold else None
+        if name in whole:
+            say(f"{name:<{room}}{text}", style, whole=True)
+            continue
+        grid = Table.grid()
+        grid.add_column(width=room)
+        grid.add_column(overflow="fold")
+        grid.add_row(plain(name), plain(text), style=style)
+        _out.print(grid)
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, figures_from: int | None = None) -> None:

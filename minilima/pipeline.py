@@ -13,27 +13,31 @@ the model, which is chosen among them. What is in the store is reused; the rest 
 after the other. This process never imports torch.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from minilima import console
 from minilima.config.choices import Until
+from minilima.config.outputs import where_told
 from minilima.config.schema import Config
 from minilima.models.database import cache_file
-from minilima.report.headlines import show_end
 from minilima.report.panel import Asked
-from minilima.report.run_folder import StageNote, write_run
-from minilima.report.summary import Summary
-from minilima.report.wandb import track
 from minilima.run.build import get_or_build
 from minilima.run.graph import Graph, arrow, run_name
 from minilima.run.plan import Plan, make_plan
 from minilima.run.plan_table import show
-from minilima.run.preflight import check_ready, check_still_there, confirm_spending
+from minilima.run.preflight import check_inputs, check_ready, check_still_there, confirm_spending, obstacles
 from minilima.run.sources import resolve
+from minilima.run.speed import read_manifests
 from minilima.run.stages import answers, base, benchmarks, choice, dataset, model, pool, verdicts
 from minilima.run.views import View, every_view, of_judges, of_sets
 from minilima.store.entries import Artifact, Store, reserved
 from minilima.store.sources import Sources
+
+if TYPE_CHECKING:
+    from minilima.report.summary import Summary
 
 
 def stages(config: Config, sources: Sources) -> Graph:
@@ -71,13 +75,21 @@ def plan(config: Config) -> Plan:
     """What `run` would build, reuse and cost, without doing it.
 
     Raises:
-        MinilimaError: a source that the config names does not exist.
+        MinilimaError: a source that the config names does not exist, or no stage could be built from it.
     """
     sources = resolve(config)
-    return make_plan(config, sources, stages(config, sources), Store(Path(config.paths.outputs) / "store"))
+    graph, store = stages(config, sources), Store(Path(config.paths.outputs) / "store")
+    check_inputs(config, graph, store)
+    planned = make_plan(config, sources, graph, store)
+    told = where_told(Path(config.paths.outputs))
+    return replace(
+        planned,
+        notes=(*([told] if told else []), *planned.notes),
+        warnings=(*planned.warnings, *obstacles(config, sources, graph, store)),
+    )
 
 
-def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summary:
+def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> "Summary":
     """Builds what is missing, reports, and returns what came out.
 
     Args:
@@ -95,6 +107,8 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
     planned = make_plan(config, sources, graph, store)
     if not shown:
         show(config, planned)
+        if told := where_told(outputs):
+            console.say(told)
     check_ready(config, sources, graph, store)
     if not (shown or confirmed):
         confirm_spending(planned, config.confirm_above_usd)
@@ -102,6 +116,11 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
     nodes = graph.until(config.until)
     needs = [node.stage.directory for node in graph.until(Until.report)]
     artifacts: dict[str, Artifact] = {}
+    # Figures need numpy and pages a template engine; a plan and a refusal need neither.
+    from minilima.report.headlines import show_end
+    from minilima.report.run_folder import StageNote, write_run
+    from minilima.report.wandb import track
+
     with reserved(store.root, [node.stage.directory for node in nodes]):
         check_still_there(planned, make_plan(config, sources, graph, store))
         if missing := [node for node in nodes if store.find(node.stage) is None]:
@@ -109,7 +128,10 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
 
             probe_missing(missing, cache_file(outputs))
         for node in nodes:
-            artifacts[node.role] = get_or_build(node, store, needs=needs)
+            artifact = get_or_build(node, store, needs=needs)
+            if missing:
+                node.spec.accept(artifact.manifest, partial(read_manifests, store.root))
+            artifacts[node.role] = artifact
         notes = {
             node.role: StageNote(outcome=node.spec.outcome(artifacts[node.role].metrics), files=node.spec.files) for node in nodes
         }
@@ -117,7 +139,7 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> Summ
         identity, every = verdicts.judge_identity(config, sources), asked(config, sources)
         summary = write_run(folder, config, sources, artifacts, notes=notes, judge_identity=identity, asked=every)
     summary = track(summary, config)
-    show_end(summary)
+    show_end(summary, until=config.until, in_sweep=shown)
     return summary
 
 

@@ -120,8 +120,8 @@ def test_the_quickstart_killed_while_it_unpacks_its_model_ends_with_its_figures(
     assert kill_in("base", tmp_path, WRITTEN_HERE) == []
     output = ended(start(tmp_path, WRITTEN_HERE))
     assert output.count(" built in ") == 1 + len(STAGES)
-    assert "Win rate of the tuned model against its base:" in output
-    assert "no judge involved" in output
+    assert "Win rate" in output and "against its base" in output
+    assert "no judge" in output
     assert "wandb sync" in output
     told = told_by(tmp_path)
     assert told["results"]["win_rate"]["judged"] == 3

@@ -65,6 +65,8 @@ def unknown_option(
     if name in _DRY_RUN and verb == "run":
         others = " ".join(word for word in arguments if word != item)
         fix = f"To see what would be done: minilima plan {others or '+experiment=quickstart'}"
+    elif name in _DRY_RUN and verb == "plan":
+        fix = f"A plan does nothing by itself: leave {name} out."
     elif owners:
         fix = f"It is an option of: {options(owners)}; minilima {owners[0]} --help explains it."
     elif takes_settings and setting in groups(config_dir):

@@ -9,7 +9,8 @@ launcher calls for a point is `sweep_points.run_point`.
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,39 @@ from minilima.cli.options import plain_line
 from minilima.cli.sweep_folder import Entry, forget, is_done, outcome, searched, write_sweep
 from minilima.cli.sweep_points import run_point, watched
 from minilima.config.compose import composing, searchpath
+from minilima.config.outputs import where_told
 from minilima.config.schema import Config
 from minilima.config.sweep_grid import Point, Sweep, expand
 from minilima.errors import MinilimaError
-from minilima.formats.files import canonical_json, sha256_text
+from minilima.formats.files import canonical_json, remembered, sha256_text
 from minilima.pipeline import stages
+from minilima.report.wandb import to_send
 from minilima.run.graph import Graph, run_name
 from minilima.run.plan import make_sweep_plan
 from minilima.run.plan_table import as_json, show_sweep
-from minilima.run.preflight import check_ready, confirm_spending
+from minilima.run.preflight import check_inputs, check_ready, confirm_spending, obstacles
 from minilima.run.sources import resolve
 from minilima.store.entries import Store, reserved
 from minilima.store.sources import Sources
 
 _ELSEWHERE = ("submitit_slurm", "ray", "ray_cluster")
 _CTRL_C = "Stopped."
+_NAMED = 3
+"""Points that an error names."""
+
+Experiment = tuple[Config, Sources, Graph]
 
 
 def plan_sweep(arguments: Sequence[str], config_dir: str | None = None, *, in_json: bool = False) -> None:
     """Shows every stage of every point, each once; nothing is done."""
     sweep = expand(arguments, config_dir)
     configs = [point.config for point in sweep.points] or [sweep.base]
-    plan = make_sweep_plan(graphs(configs))
+    points = graphs(configs)
+    _check(points, sweep, lambda config, _, graph, store: check_inputs(config, graph, store))
+    plan = make_sweep_plan(points)
+    told = where_told(Path(sweep.base.paths.outputs))
+    here = dict.fromkeys(item for point in points for item in obstacles(*point, _store(point[0])))
+    plan = replace(plan, notes=(*([told] if told else []), *plan.notes), warnings=(*plan.warnings, *here))
     if in_json:
         console.say_raw(as_json(plan))
         return
@@ -66,10 +78,14 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
     folder = Path(sweep.base.paths.outputs) / "sweeps" / f"{_title(sweep)}-{key}"
     entries = [_entry(folder, name, point) for name, point in points.items()]
     missing = [entry for entry in entries if entry.status != "done"]
-    plan = make_sweep_plan(graphs([point.config for point in sweep.points] or [sweep.base]))
+    every = graphs([point.config for point in sweep.points] or [sweep.base])
+    plan = make_sweep_plan(every)
+    if told := where_told(Path(sweep.base.paths.outputs)):
+        console.say(told)
     if not sweep.searches:
         show_sweep(_title(sweep), len(sweep.points), plan)
-        _check([points[entry.name].config for entry in missing])
+        undone = [points[entry.name].config for entry in missing]
+        _check([one for one in every if one[0] in undone], sweep, check_ready)
     if not confirmed:
         confirm_spending(plan, sweep.base.confirm_above_usd)
     details = {"command": command, "axes": list(sweep.varied), "launcher": sweep.launcher}
@@ -81,9 +97,7 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
     ended = sweep.launcher not in _ELSEWHERE
     entries = [outcome(folder, entry, ended=ended) for entry in entries or searched(folder, sweep.varied)]
     write_sweep(folder, entries, **details)
-    _show(folder, sweep, entries, command, stopped)
-    if any(entry.win_rate for entry in entries):
-        console.say_raw(f"Report: {_report(folder, plain_line('-m', *arguments, config_dir=config_dir))}")
+    _show(folder, sweep, entries, command, stopped, plain=plain_line("-m", *arguments, config_dir=config_dir))
     return 130 if stopped == _CTRL_C else int(bool(stopped) or any(entry.status != "done" for entry in entries))
 
 
@@ -103,7 +117,7 @@ def _run_missing(
     return None
 
 
-def graphs(configs: Sequence[Config]) -> list[tuple[Config, Sources, Graph]]:
+def graphs(configs: Sequence[Config]) -> list[Experiment]:
     """Each experiment with its sources and its stages."""
     resolved = [(config, resolve(config)) for config in configs]
     return [(config, sources, stages(config, sources)) for config, sources in resolved]
@@ -128,17 +142,31 @@ def _entry(folder: Path, name: str, point: Point) -> Entry:
     return Entry(overrides=point.overrides, axes=point.axes, run=os.path.relpath(run, folder), status=status)
 
 
-def _check(configs: Sequence[Config]) -> None:
-    """Stops where no point could run; a point that alone cannot is left to fail by itself."""
-    problems = []
-    for config in configs:
-        sources = resolve(config)
+def _check(points: Sequence[Experiment], sweep: Sweep, check: Callable[[Config, Sources, Graph, Store], None]) -> None:
+    """Stops before the first point where any of them could not run: what is known now is not found after hours.
+
+    Raises:
+        MinilimaError: the first problem, with the points that have one.
+    """
+    problems: list[tuple[MinilimaError, Config]] = []
+    for experiment in points:
         try:
-            check_ready(config, sources, stages(config, sources), Store(Path(config.paths.outputs) / "store"))
+            check(*experiment, _store(experiment[0]))
         except MinilimaError as error:
-            problems.append(error)
-    if problems and len(problems) == len(configs):
-        raise problems[0]
+            problems.append((error, experiment[0]))
+    if not problems:
+        return
+    first, stopped = problems[0][0], [config for _, config in problems]
+    if len({str(error) for error, _ in problems}) == 1 and len(problems) == len(points):
+        raise first
+    axes = [" ".join(f"{key}={value}" for key, value in point.axes.items()) for point in sweep.points if point.config in stopped]
+    others = f" and {len(axes) - _NAMED} more" if len(axes) > _NAMED else ""
+    where = f"{len(axes)} of {len(sweep.points)} points cannot be run ({'; '.join(axes[:_NAMED])}{others}), and none was started."
+    raise MinilimaError(first.what, f"{first.why} {where}", first.fix)
+
+
+def _store(config: Config) -> Store:
+    return Store(Path(config.paths.outputs) / "store")
 
 
 def _launch(sweep: Sweep, points: Sequence[Sequence[str]], folder: Path, config_dir: str | None) -> None:
@@ -162,7 +190,7 @@ def _launch(sweep: Sweep, points: Sequence[Sequence[str]], folder: Path, config_
             Plugins.instance().instantiate_launcher(**chosen).launch([list(point) for point in points], initial_job_idx=0)
 
 
-def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, stopped: str | None) -> None:
+def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, stopped: str | None, *, plain: str) -> None:
     from minilima.report.wandb_view import show_workspace
 
     console.say()
@@ -181,11 +209,24 @@ def _show(folder: Path, sweep: Sweep, entries: Sequence[Entry], command: str, st
     if undone or stopped:
         console.say(f"{len(entries) - undone} of {len(entries)} points are done. This runs what is missing:")
         console.say_raw(command)  # in one line, to be copied
-    console.say_raw(f"Sweep: {folder}")
+    facts = [("Sweep", str(folder))]
     if any(entry.win_rate for entry in entries):
-        console.say_raw(f"Compare: minilima compare {shlex.quote(str(folder))}")
+        facts = [*_shared(folder, entries), *facts, ("Compare", f"minilima compare {shlex.quote(str(folder))}")]
         if line := show_workspace(sweep.base.tracking, folder.name, sweep.varied):
-            console.say(line)
+            name, _, text = line.partition(": ")
+            facts.append((name, text))
+        facts.append(("Report", _report(folder, plain)))
+    console.say()
+    console.show_facts(facts, whole=("W&B", "Sweep", "Compare", "Report"))
+
+
+def _shared(folder: Path, entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """What all points share, once: what their judge is worth (of several judges, each), and how W&B is sent."""
+    done = [folder / entry.run for entry in entries if entry.status == "done"]
+    worth = dict.fromkeys(remembered(run / "run.json", lambda written: str(written["judge"])) for run in done)
+    facts = [("Judge", text) for text in worth if text]
+    command = to_send(done)
+    return [*facts, ("W&B", f"recorded offline; to send it later: {command}")] if command else facts
 
 
 def _report(folder: Path, command: str) -> str:

@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 from minilima import console, environment
 from minilima.cli.sweep_folder import Entry, read_entries, write_record
 from minilima.config.compose import load_config, strict
+from minilima.config.outputs import AUTO
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError, explain
 from minilima.formats.files import write_atomic
@@ -46,6 +48,8 @@ def run_point(composed: DictConfig) -> float | None:
     record = {"overrides": list(hydra.overrides.task), "host": environment.host(), "process": os.getpid()}
     try:
         os.chdir(hydra.runtime.cwd)  # Ray starts its workers elsewhere; paths count from where the command was typed
+        if composed.paths.outputs == AUTO:  # where the sweep was started may be known here by nothing else
+            composed.paths.outputs = os.path.relpath(folder.parent.parent)
         config = _as_point(_whole(strict(composed), hydra), launcher, folder)
         name = run_name(config, stages(config, resolve(config)))
         record["run"] = os.path.relpath(Path(config.paths.outputs) / "runs" / name, folder)
@@ -70,7 +74,8 @@ def _whole(config: Config, hydra: Any) -> Config:
     if not (config.judges or config.eval_sets):
         return config
     folders = [path.removeprefix("file://") for path in hydra.searchpath if path.startswith("file://")]
-    return load_config(list(hydra.overrides.task), config_dir=next(iter(folders), None))
+    whole = load_config(list(hydra.overrides.task), config_dir=next(iter(folders), None))
+    return replace(whole, paths=config.paths)
 
 
 def _as_point(config: Config, launcher: str, folder: Path) -> Config:

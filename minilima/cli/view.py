@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from minilima import console
 from minilima.cli.options import Parser
+from minilima.config.outputs import outputs_folder
 from minilima.errors import MinilimaError
 
 if TYPE_CHECKING:
@@ -20,13 +21,15 @@ def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
         "finished runs that sorts and compares, and each run's report. Ctrl-C ends it.",
         examples=("view", "view outputs --port 8099"),
     )
-    parser.add_argument("outputs", nargs="?", default="outputs", type=Path, metavar="FOLDER", help="where results lie (outputs)")
+    parser.add_argument(
+        "outputs", nargs="?", type=Path, metavar="FOLDER", help="where results lie (default: as paths.outputs=auto)"
+    )
     parser.add_argument("--port", type=int, default=8090, metavar="N", help="the port (default: 8090; 0 = a free one)")
     parser.add_argument("--open", dest="opened", action="store_true", help="open the page in the browser")
     parser.set_defaults(handler=handle)
 
 
-def handle(*, outputs: Path, port: int, opened: bool) -> int:
+def handle(*, outputs: Path | None, port: int, opened: bool) -> int:
     """Serves until Ctrl-C.
 
     Raises:
@@ -34,6 +37,7 @@ def handle(*, outputs: Path, port: int, opened: bool) -> int:
     """
     from minilima.report.view_server import open_server
 
+    outputs = outputs or Path(outputs_folder())
     if not outputs.is_dir():
         raise MinilimaError(
             f"There is no folder {outputs}.", "Results are looked for in it.", "Run something first, or name its folder."

@@ -20,6 +20,7 @@ from omegaconf.resolvers import oc
 from minilima.config.choices import Engine, GeneratorKind
 from minilima.config.explain import COMPOSITION_ERRORS, explain_composition
 from minilima.config.groups import CONF, existing
+from minilima.config.outputs import outputs_folder
 from minilima.config.quoting import quoted
 from minilima.config.renames import settings_of
 from minilima.config.schema import Config
@@ -154,7 +155,7 @@ def finished(config: Config) -> Config:
         compute = config.compute if served else replace(config.compute, engine=Engine.vllm)
         config = replace(config, generator=replace(config.generator, kind=kind), compute=compute)
     check_ranges(config)
-    return config
+    return replace(config, paths=replace(config.paths, outputs=outputs_folder(config.paths.outputs)))
 
 
 def recorded(values: Mapping[str, Any]) -> Config:

@@ -539,8 +539,9 @@ class TrackingConfig:
 class PathsConfig:
     """Where things are kept."""
 
-    outputs: str = "outputs"
-    """Folder of store, reply cache, runs and W&B files."""
+    outputs: str = "auto"
+    """Folder of store, reply cache, runs and W&B files; auto: $MINILIMA_OUTPUTS, else the nearest folder outputs/ with a store,
+    here or above, else outputs in the current folder."""
     length_tables: str | None = None
     """Folder with AlpacaEval's tables for the length-controlled win rate; None = Hugging Face's cache."""
 

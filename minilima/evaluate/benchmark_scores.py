@@ -11,11 +11,10 @@ from typing import Any
 from minilima.evaluate.significance import Paired, compare, holm
 from minilima.evaluate.statistics import Estimate, share
 from minilima.formats.files import read_jsonl
+from minilima.formats.records import BASE, TUNED
 
 ITEMS = "items.jsonl"
 """A benchmark's rows: `id`, and `scores` from 0 to 1 by the name of the figure, the main figure first."""
-BASE, TUNED = "_base", "_tuned"
-"""How the roles of a benchmark's two stages end; the rest is the benchmark's name."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 from minilima.evaluate import verifiable
 from minilima.evaluate.answers import load_engine
-from minilima.evaluate.benchmark_scores import BASE, ITEMS, TUNED
+from minilima.evaluate.benchmark_scores import ITEMS
 from minilima.formats.files import write_jsonl
-from minilima.formats.records import OnProgress
+from minilima.formats.records import BASE, TUNED, OnProgress
 from minilima.models.cache import CachedModel
 from minilima.models.chat import Request, Sampling, all_came, ask, counted
 from minilima.store.job import Job, Outcome

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from minilima.config.choices import JudgeKind, Orders, Precision
 from minilima.config.schema import JudgeConfig
-from minilima.evaluate.judge_asking import ask_all, why_unread
+from minilima.evaluate.judge_asking import ask_all, replies_each, why_unread
 from minilima.evaluate.judge_forms import JudgeForm, Letters, check_form, form_named
 from minilima.evaluate.judge_scores import judge_alone
 from minilima.formats.eval_sets import load_eval_set, require_references
@@ -107,7 +107,7 @@ def _by_log_odds(job: Job, letters: Letters, pairs: Sequence[Pair], on_progress:
         for pair, swapped in shown
     ]
     model = CachedModel(_LogOdds(job, letters), job.cache)
-    replies = model.reply_many(requests, counted(on_progress, len(requests), "replies"))
+    replies = model.reply_many(requests, counted(on_progress, len(requests), "verdicts", each=replies_each(job.config.judge)))
     by_prompt: dict[str, list[float]] = {}
     for (pair, swapped), reply in zip(shown, replies, strict=True):
         assert reply.logprobs is not None, "it was asked for them"

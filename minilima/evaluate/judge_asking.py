@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 
-from minilima.config.choices import JudgeKind
+from minilima.config.choices import JudgeKind, Orders
 from minilima.config.schema import JudgeConfig
 from minilima.errors import MinilimaError
 from minilima.evaluate.judge_forms import JudgeForm, form_named
 from minilima.formats.records import OnProgress
 from minilima.models.cache import CachedModel
 from minilima.models.chat import FAILED, REFUSAL, Reply, Request, counted
+
+
+def replies_each(judge: JudgeConfig) -> int:
+    """Replies for one verdict of a judge that compares two answers."""
+    return 2 if judge.orders == Orders.both else 1
 
 
 def ask_all(
@@ -25,7 +30,8 @@ def ask_all(
         # An endpoint that gave no log-probabilities will not do so when it is asked again.
         return (form.needs_logprobs and reply.logprobs is None) or form.read(reply) is not None
 
-    on_reply = counted(on_progress, len(requests), "replies")
+    unit, each = ("scores", 1) if form.alone else ("verdicts", replies_each(judge))
+    on_reply = counted(on_progress, len(requests), unit, each=each)
     early = model.reply_many(requests[:first], on_reply, usable)
     if form.needs_logprobs and any(reply.logprobs is None and reply.finish != FAILED for reply in early):
         raise MinilimaError(

@@ -227,3 +227,6 @@ class Progress:
 
 OnProgress = Callable[[Progress], None]
 """What a stage calls to report progress."""
+
+BASE, TUNED = "_base", "_tuned"
+"""How the roles of a benchmark's two stages end; the rest is the benchmark's name."""

@@ -99,10 +99,10 @@ OnReply = Callable[[int, Reply], None]
 """Called with the request's position as soon as its reply is there."""
 
 
-def counted(on_progress: OnProgress, total: int, unit: str) -> OnReply:
-    """What to call with each of `total` replies, so that progress is shown in `unit`."""
+def counted(on_progress: OnProgress, total: int, unit: str, *, each: int = 1) -> OnReply:
+    """What to call with each of `total` replies, so that progress is shown in `unit`, of which each takes so many replies."""
     numbers = itertools.count(1)
-    return lambda index, reply: on_progress(Progress(done=next(numbers), total=total, unit=unit))
+    return lambda index, reply: on_progress(Progress(done=next(numbers) // each, total=total // each, unit=unit))
 
 
 def all_came(replies: list[Reply]) -> list[Reply]:

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from minilima.config.outputs import outputs_folder
 from minilima.config.renames import settings_of
 from minilima.errors import MinilimaError, options
 from minilima.formats.files import recorded
@@ -70,13 +71,13 @@ class OpenedRun:
         return BaseModel(kind="packaged", name=str(setting("model.packaged")), location=str(entry or ""))
 
 
-def open_run(name: str, outputs: Path = Path("outputs")) -> OpenedRun:
-    """The run in the folder `name`, or the one in outputs/runs whose name is or begins so.
+def open_run(name: str, outputs: Path | None = None) -> OpenedRun:
+    """The run in the folder `name`, or the one in `outputs`/runs (None: the usual outputs) whose name is or begins so.
 
     Raises:
         MinilimaError: there is none, there are several, or run.json cannot be read.
     """
-    folder = _folder(name, outputs / "runs")
+    folder = _folder(name, Path(outputs or outputs_folder()) / "runs")
     record = recorded(folder / "run.json", _checked, "Run its command again, which writes the file again.")
     entries, manifests = {}, {}
     for stage in record["stages"]:

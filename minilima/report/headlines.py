@@ -1,122 +1,142 @@
 """The end of a run in the terminal: the win rate first, then each other figure, what the judge is worth, and the report."""
 
 from minilima import console
-from minilima.config.choices import JudgeKind
+from minilima.config.choices import JudgeKind, Until
 from minilima.config.schema import Config
 from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.judge_cards import JudgeCard
 from minilima.evaluate.length_control_tables import LengthControlled
 from minilima.evaluate.results import Results
 from minilima.evaluate.significance import p_text
-from minilima.report.panel import panel_lines
+from minilima.report.panel import panel_facts
 from minilima.report.summary import Summary
 
-_TO_COPY = ("Report:", "W&B:")
-"""Lines with an address or a command."""
+Fact = tuple[str, str]
+"""What it is, in a word or two, and the figure; without a name it belongs to the fact before."""
+
+_TO_COPY = ("W&B", "Report")
+"""Facts with an address or a command."""
 
 
-def show_end(summary: Summary) -> None:
-    """Prints the stages, then the headlines, the first of them in bold."""
-    rows = [(entry.role, entry.how, f"{entry.seconds:.1f}", entry.outcome) for entry in summary.stages]
-    console.show_result(rows)
-    for number, line in enumerate(headlines(summary)):
-        bold = number == 0 and summary.results is not None
-        console.say(line, "bold" if bold else None, whole=line.startswith(_TO_COPY))
+def show_end(summary: Summary, *, until: Until = Until.report, in_sweep: bool = False) -> None:
+    """Prints the stages that were reused (the others have had their line), then the headlines, the first of them in bold.
 
-
-def headlines(summary: Summary) -> list[str]:
-    """The figures with their uncertainty, a line each; then what the judge is worth, and where the report is."""
-    lines = [] if summary.results is None else [*_win_lines(summary.results, _whose(summary)), *_bias_lines(summary.results)]
-    lines += panel_lines(summary.panel)
-    if summary.results and (loss := summary.results.loss_change):
-        lines.append(
-            f"Loss on the reference answers, no judge involved: {loss.base:.3f} to {loss.tuned:.3f} nats per token, change "
-            f"{loss.change.text('+.3f')} (paired, {loss.prompts} prompts)."
-        )
-    lines += [benchmark_line(change) for change in summary.benchmarks if change.main]
-    if summary.results:
-        lines.append(f"What this judge is worth: {summary.judge}")
-        lines.extend(judge_warning(summary.results))
+    Args:
+        summary: what came out.
+        until: the last stage that was asked for.
+        in_sweep: whether what all points of a sweep share is said at its end.
+    """
+    reused = [(entry.role, entry.how, entry.outcome) for entry in summary.stages if entry.how != "built"]
+    if reused and not in_sweep:
+        console.show_result(reused)
     if not summary.built:
-        lines.append("Everything was reused; nothing was computed.")
-    return [*lines, *summary.notes, f"Report: {summary.folder / 'report.html'}"]
+        console.say("Everything was reused; nothing was computed.")
+    console.say()
+    facts = headlines(summary)
+    if in_sweep:
+        facts = [(name, text) for name, text in facts if name not in _SHARED]
+    elif until == Until.report:
+        facts.append(("Again", "the same command, which builds only what is missing"))
+    else:
+        facts.append(("Resume", f"the same command without until={until}, which goes on from here"))
+    console.show_facts(facts, whole=_TO_COPY, bold=facts[0][0] if summary.results is not None else None)
 
 
-def benchmark_line(change: BenchmarkChange) -> str:
+def headlines(summary: Summary) -> list[Fact]:
+    """The figures with their uncertainty; then what the judge is worth, and where the report is."""
+    facts = [] if summary.results is None else [*_win_facts(summary.results, _whose(summary)), *_bias_facts(summary.results)]
+    facts += panel_facts(summary.panel)
+    if summary.results and (loss := summary.results.loss_change):
+        facts.append(
+            (
+                "Loss change",
+                f"{loss.change.text('+.3f', ' nats per token')} ({loss.base:.3f} to {loss.tuned:.3f} on {loss.prompts} reference "
+                "answers; no judge)",
+            )
+        )
+    facts += [benchmark_fact(change) for change in summary.benchmarks if change.main]
+    if summary.results:
+        facts += [("Judge", summary.judge), *(("", warning) for warning in judge_warning(summary.results))]
+    notes = [note.partition(": ") for note in summary.notes]
+    return [*facts, *((name, text) for name, _, text in notes), ("Report", str(summary.folder / "report.html"))]
+
+
+_SHARED = ("Judge", "W&B")
+"""Facts that are the same for all points of a sweep."""
+
+
+def benchmark_fact(change: BenchmarkChange) -> Fact:
     """What one benchmark says, base against tuned."""
     paired = change.paired
-    return (
-        f"{change.task}, {change.figure}, no judge involved: {change.base.value:.1f} % to {change.tuned.value:.1f} %, change "
-        f"{paired.difference.text('+.1f', ' points')} (paired, {change.items:,} items; {paired.first_better:,} gained, "
-        f"{paired.second_better:,} lost, exact McNemar {p_text(paired.p_mcnemar)})."
+    return change.task, (
+        f"{paired.difference.text('+.1f', ' points')} ({change.base.value:.1f} % to {change.tuned.value:.1f} % {change.figure}, "
+        f"{change.items:,} items; {paired.first_better:,} gained, {paired.second_better:,} lost, {p_text(paired.p_mcnemar)}; no "
+        "judge)"
     )
 
 
 def _whose(summary: Summary) -> str:
     """By which judge and on which set the run's own figures are, where there are several."""
-    return f" {summary.panel.opinions[0].whose}" if summary.panel is not None else ""
+    return f", {summary.panel.opinions[0].whose}" if summary.panel is not None else ""
 
 
-def _win_lines(results: Results, whose: str) -> list[str]:
+def _win_facts(results: Results, whose: str) -> list[Fact]:
     rate = results.win_rate
     if rate is None:
-        return [results.coverage.refusal()]
-    first = (
-        f"Win rate of the tuned model against {results.against}{whose}: {rate.win_rate.text('.1f', ' %')} "
-        f"({rate.wins} won, {rate.losses} lost, {rate.ties} tied; {results.coverage})."
-    )
-    return [first, *_cut_line(results), *_score_lines(results), *_paired_lines(results)]
+        return [("Win rate", results.coverage.refusal())]
+    counts = f"{rate.wins} won, {rate.losses} lost, {rate.ties} tied; {results.coverage}"
+    # Pairs that were judged by the beginnings of their answers.
+    cut = f"; in {results.cut:,} pairs an answer was cut at eval.max_tokens" if results.cut else ""
+    first = ("Win rate", f"{rate.win_rate.text('.1f', ' %')}, against {results.against}{whose}")
+    return [first, ("", f"{counts}{cut}"), *_score_facts(results), *_paired_facts(results)]
 
 
-def _score_lines(results: Results) -> list[str]:
+def _score_facts(results: Results) -> list[Fact]:
     """The mean scores of a judge that sees each answer alone, over all turns and, in conversations, turn by turn."""
     if results.scores is None:
         return []
-    turns = [(f"Mean score of turn {number}", change) for number, change in enumerate(results.turn_scores, start=1)]
+    turns = [(f"turn {number}: ", change) for number, change in enumerate(results.turn_scores, start=1)]
     return [
-        f"{what}: {change.base.value:.2f} to {change.tuned.value:.2f}, change {change.change.text('+.2f')} "
-        f"(paired, {change.prompts:,} prompts)."
-        for what, change in [("Mean score, each answer judged alone", results.scores), *turns]
+        (
+            "" if which else "Mean score",
+            f"{which}{change.change.text('+.2f')} ({change.base.value:.2f} to {change.tuned.value:.2f} on {change.prompts:,} "
+            "prompts; each answer judged alone)",
+        )
+        for which, change in [("", results.scores), *turns]
     ]
 
 
-def _cut_line(results: Results) -> list[str]:
-    """How many of the pairs were judged by the beginnings of their answers."""
-    if not results.cut:
-        return []
-    of = results.coverage.prompts
-    return [f"In {results.cut:,} of {of:,} pairs an answer was cut at eval.max_tokens: the judge saw only its beginning."]
-
-
-def _paired_lines(results: Results) -> list[str]:
+def _paired_facts(results: Results) -> list[Fact]:
     """How sure it is that the win rate is not 50 %, and, against another run, how the losses differ."""
-    lines = []
+    facts = []
     if (paired := results.paired) is not None:
-        smallest = (
-            f"; smallest difference detectable at 80 % power: {paired.minimum_detectable:.1f} points"
-            if paired.standard_error > 0
-            else ""
-        )
-        lines.append(
-            f"Against 50 %: {paired.difference.value:+.1f} points, {p_text(paired.p_bootstrap)} (paired bootstrap), "
-            f"{p_text(paired.p_mcnemar)} (exact sign test){smallest}."
+        smallest = f"; detectable at 80 % power: {paired.minimum_detectable:.1f}" if paired.standard_error > 0 else ""
+        facts.append(
+            (
+                "Against 50 %",
+                f"{paired.difference.value:+.1f} points, {p_text(paired.p_bootstrap)} (paired bootstrap), "
+                f"{p_text(paired.p_mcnemar)} (exact sign test){smallest}",
+            )
         )
     if (loss := results.loss_against) is not None:
-        lines.append(
-            f"Loss on the set's reference answers, {results.other} to this model: {loss.base:.3f} to {loss.tuned:.3f} nats per "
-            f"token, difference {loss.change.text('+.3f')} (paired)."
+        facts.append(
+            (
+                "Loss difference",
+                f"{loss.change.text('+.3f', ' nats per token')} ({loss.base:.3f} of {results.other}, {loss.tuned:.3f} of this "
+                "model; paired)",
+            )
         )
-    return lines
+    return facts
 
 
-def _bias_lines(results: Results) -> list[str]:
+def _bias_facts(results: Results) -> list[Fact]:
     """What length and position have to do with the win rate."""
-    lines = []
+    facts: list[Fact] = []
     controlled = results.length_controlled
     if isinstance(controlled, LengthControlled):
-        lines.append(f"Length-controlled, as if both answers were equally long: {controlled.text()} ({controlled.how}).")
+        facts.append(("Length control", f"{controlled.text()}, as if both answers were equally long ({controlled.how})"))
     elif controlled is not None:
-        lines.append(f"Length-controlled win rate: not known, {controlled.reason.rstrip('.')}.")
+        facts.append(("Length control", f"not known, {controlled.reason.rstrip('.')}"))
     where = results.positions
     shares = [
         ("the longer answer won", results.length_preference),
@@ -124,7 +144,7 @@ def _bias_lines(results: Results) -> list[str]:
         ("both orders agreed", where.consistency if where else None),
     ]
     texts = [f"{what} in {share.text()}" for what, share in shares if share is not None]
-    return [*lines, f"In this run {'; '.join(texts)}."] if texts else lines
+    return [*facts, ("", "; ".join(texts))] if texts else facts
 
 
 _NO_CARD = "its agreement with people has not been measured."
@@ -137,8 +157,8 @@ def judge_worth(config: Config, card: JudgeCard | None) -> str:
     kind = config.judge.kind
     if kind == JudgeKind.reference:
         return (
-            "it only measures which answer is closer to a reference answer in words and meaning; it knows nothing of "
-            f"correctness and does not stand for people's preferences; {_NO_CARD}"
+            "it measures which answer is closer to a reference answer in words and meaning, knows nothing of correctness and "
+            f"does not stand for people's preferences; {_NO_CARD}"
         )
     if kind == JudgeKind.local:
         return f"{_NO_CARD} Small models often judge no better than a coin."

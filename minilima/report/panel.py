@@ -117,24 +117,30 @@ def _set_panel(name: str, opinions: Sequence[Opinion]) -> SetPanel:
     return SetPanel(set=name, opinions=tuple(opinions), majority=by_most, concords=concords(judges))
 
 
-def panel_lines(panel: Panel | None) -> list[str]:
-    """A line for each further judge and set, the majority's, and how far any two judges agree."""
-    lines = []
-    for number, opinion in enumerate(panel.opinions if panel is not None else ()):
+def panel_facts(panel: Panel | None) -> list[tuple[str, str]]:
+    """What each further judge and set says, what most judges say, and how far any two of them agree, each by its name."""
+    if panel is None:
+        return []
+    rates = []
+    for number, opinion in enumerate(panel.opinions):
         if (rate := opinion.results.win_rate) is None:
-            lines.append(f"{opinion.name}: {opinion.results.coverage.refusal()}")
+            rates.append(f"{opinion.name}: {opinion.results.coverage.refusal()}")
         elif number:
             counts = f"{rate.wins} won, {rate.losses} lost, {rate.ties} tied; {opinion.results.coverage}"
-            lines.append(f"Win rate {opinion.whose}: {rate.win_rate.text('.1f', ' %')} ({counts}).")
-    for one in panel.sets if panel is not None else ():
-        where, there = (f" on {one.set}", f"On {one.set}: ") if one.set else ("", "")
-        if one.majority is not None:
-            rate = one.majority
-            counts = f"{rate.wins} won, {rate.losses} lost, {rate.ties} tied"
-            by_most = f"Win rate by the majority of {len(one.opinions)} judges{where}"
-            lines.append(f"{by_most}: {rate.win_rate.text('.1f', ' %')} ({counts}).")
-        lines += [f"{there}{concord_text(concord)}." for concord in one.concords]
-    return lines
+            rates.append(f"{rate.win_rate.text('.1f', ' %')}, {opinion.whose} ({counts})")
+    most = [
+        f"{rate.win_rate.text('.1f', ' %')}, by most of {len(one.opinions)} judges{f' on {one.set}' if one.set else ''} "
+        f"({rate.wins} won, {rate.losses} lost, {rate.ties} tied)"
+        for one in panel.sets
+        if (rate := one.majority) is not None
+    ]
+    agreed = [f"{f'on {one.set}: ' if one.set else ''}{concord_text(concord)}" for one in panel.sets for concord in one.concords]
+    return [*_named("Win rates", rates), *_named("Majority", most), *_named("Agreement", agreed)]
+
+
+def _named(name: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Facts of one kind, of which the first has the name."""
+    return [("" if number else name, text) for number, text in enumerate(texts)]
 
 
 def concord_text(concord: Concord) -> str:

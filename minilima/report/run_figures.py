@@ -184,7 +184,7 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> Chart:
             axes.plot([step], [loss], color=TUNED, marker="o", markersize=3 if means else 4, gid=f"bar-{number}-0")
         axes.xaxis.set_major_locator(MaxNLocator(MOST_LABELS, integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-        return finished_chart(figure, "loss", f"Training loss from {losses[0]:.2f} to {losses[-1]:.2f}", bars)
+        return finished_chart(figure, "loss", f"Training loss, mean {sum(losses) / len(losses):.2f}", bars)
 
 
 def rings(pairs: Mapping[tuple[str, str], int]) -> Chart | None:

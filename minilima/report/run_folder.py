@@ -15,18 +15,20 @@ from omegaconf import OmegaConf
 
 from minilima.config.compose import to_dict
 from minilima.config.schema import Config
+from minilima.environment import PACKAGE
 from minilima.evaluate.benchmark_scores import read_benchmarks
-from minilima.evaluate.judged import read_judged
+from minilima.evaluate.judged import Judged, read_judged
 from minilima.formats.eval_sets import load_eval_set
-from minilima.formats.files import write_atomic
+from minilima.formats.files import remembered, sha256_file, sha256_text, write_atomic
 from minilima.report.alpaca_files import write_alpaca_files
 from minilima.report.headlines import judge_warning, judge_worth
 from minilima.report.panel import Asked, read_panel
-from minilima.report.run_page import write_report
 from minilima.report.run_results import run_results
 from minilima.report.summary import SourceFile, StageEntry, Summary
 from minilima.store.entries import Artifact
 from minilima.store.sources import Sources
+
+PAGE = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,25 +78,53 @@ def write_run(
         benchmarks=benchmarks,
         panel=panel,
     )
-    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
     record = {**as_json(summary, config, artifacts), "judge_identity": judge_identity}
-    write_atomic(folder / "run.json", json.dumps(record, indent=2, ensure_ascii=False))
+    mark = _mark(record, artifacts)
+    drawn = (folder / PAGE).is_file() and remembered(folder / "run.json", lambda written: str(written["page"])) == mark
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+    if not drawn:
+        _write_pages(folder, config, sources, artifacts, summary, judged, {role: note.outcome for role, note in notes.items()})
+    # Last, so that a page that was not written whole is written again.
+    write_atomic(folder / "run.json", json.dumps({**record, "page": mark}, indent=2, ensure_ascii=False))
+    return summary
+
+
+def _write_pages(
+    folder: Path,
+    config: Config,
+    sources: Sources,
+    artifacts: Mapping[str, Artifact],
+    summary: Summary,
+    judged: Judged | None,
+    outcomes: Mapping[str, str],
+) -> None:
+    from minilima.report.run_page import write_report  # draws and renders: a finished run that is run again needs neither
+
+    results = summary.results
     if judged is not None and results is not None:
         write_alpaca_files(folder, config.judge, judged, results)
     write_report(
-        folder / "report.html",
+        folder / PAGE,
         config,
         artifacts,
-        outcomes={role: note.outcome for role, note in notes.items()},
+        outcomes=outcomes,
         judged=judged,
         results=results,
         worth=summary.judge,
         warnings=judge_warning(results) if results is not None else [],
-        benchmarks=benchmarks,
+        benchmarks=summary.benchmarks,
         references=_references(config, sources) if judged is not None else {},
-        panel=panel,
+        panel=summary.panel,
     )
-    return summary
+
+
+def _mark(record: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -> str:
+    """A hash of all that the pages are made of: the record but for what was reused, this code, and data sets of the same pool."""
+    stages = [{name: value for name, value in stage.items() if name not in ("how", "seconds")} for stage in record["stages"]]
+    code = [sha256_file(file) for file in sorted((PACKAGE / "report").rglob("*")) if file.is_file() and file.suffix != ".pyc"]
+    beside = sorted(entry.name for artifact in artifacts.values() for entry in artifact.path.parent.glob("dataset-*"))
+    # As ASCII: names of files may hold half a character.
+    return sha256_text(json.dumps([{**record, "stages": stages}, code, sorted(set(beside))], sort_keys=True))
 
 
 def _references(config: Config, sources: Sources) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from minilima.config.choices import TrackingMode
 from minilima.config.schema import Config, TrackingConfig
+from minilima.formats.files import remembered
 from minilima.report.summary import Summary, with_note
 
 WAIT_SECONDS = 20.0
@@ -43,6 +44,13 @@ def track(summary: Summary, config: Config) -> Summary:
         return with_note(summary, f"W&B: {shown['url']}")
     why = " because its server did not answer" if online else ""
     return with_note(summary, f"W&B: recorded offline{why}; to send it later: {_sync(shown['folders'])}")
+
+
+def to_send(runs: Sequence[Path]) -> str | None:
+    """The command that sends what these runs have recorded offline; None where there is nothing."""
+    shown = [remembered(run / MARK, lambda written: [] if written["url"] else list(written["folders"])) for run in runs]
+    folders = [folder for of_run in shown for folder in of_run or ()]
+    return _sync(folders) if folders else None
 
 
 def _sync(folders: Sequence[str]) -> str:

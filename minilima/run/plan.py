@@ -25,7 +25,7 @@ from minilima.run.graph import Graph, Node
 from minilima.run.requests import count_prompts
 from minilima.run.resources import Resources
 from minilima.run.spec import Manifests
-from minilima.run.speed import needs, read_manifests
+from minilima.run.speed import Speeds, known_speeds, needs, read_manifests
 from minilima.run.training_estimate import TrainingEstimate, device_here, estimate_training
 from minilima.store.entries import Store
 from minilima.store.sources import Sources
@@ -47,6 +47,8 @@ class PlannedStage:
     """What building it will take; nothing where it is reused."""
     trains: bool = False
     """Whether it is a training, which is foreseen in more detail."""
+    examples: int | None = None
+    """Examples, prompts or pairs that it makes at most; of a finished one, those that it has."""
     points: int = 1
     """How many points of a sweep it serves."""
 
@@ -57,6 +59,8 @@ class Plan:
 
     stages: tuple[PlannedStage, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """What is less than was asked for, or in the way of a run on this machine."""
     memory: tuple[tuple[str, str], ...] = ()
     """Of a training that is to be done: (what for, GiB)."""
 
@@ -72,10 +76,11 @@ class Plan:
 
 def make_plan(config: Config, sources: Sources, graph: Graph, store: Store) -> Plan:
     """What `run` would do, without doing it. Reads manifests only."""
-    manifests = read_manifests(store.root)
-    planned = [_planned(node, store, manifests) for node in graph.until(config.until)]
-    estimate = _foreseen(planned, config, sources, graph, store, device_here(config.compute))
-    plan = _noted(planned, _all_notes(config, sources, graph), store)
+    manifests, device = read_manifests(store.root), device_here(config.compute)
+    known = known_speeds(cpu=device.flops is None)
+    planned = [_planned(node, store, manifests, known) for node in graph.until(config.until)]
+    estimate = _foreseen(planned, config, sources, graph, store, device)
+    plan = _noted(planned, _all_notes(config, sources, graph), _warnings(graph, config, store), store)
     return plan if estimate is None else replace(plan, notes=(*plan.notes, *estimate.notes), memory=estimate.memory)
 
 
@@ -99,31 +104,34 @@ def make_sweep_plan(points: Sequence[tuple[Config, Sources, Graph]]) -> Plan:
     """The stages of all points, each once, in the order of the roles; the notes of all."""
     planned: dict[str, PlannedStage] = {}
     notes: dict[str, None] = {}
+    warnings: dict[str, None] = {}
     manifests: dict[Path, Manifests] = {}
     devices: dict[str, Device] = {}
     for config, sources, graph in points:
         store = Store(Path(config.paths.outputs) / "store")
         if store.root not in manifests:
             manifests[store.root] = read_manifests(store.root)
+        how = canonical_json(vars(config.compute))
+        if how not in devices:
+            devices[how] = device_here(config.compute)  # asks nvidia-smi
+        known = known_speeds(cpu=devices[how].flops is None)
         new = []
         for node in graph.until(config.until):
             if (shared := planned.get(node.stage.directory)) is not None:
                 planned[shared.directory] = replace(shared, points=shared.points + 1)
             else:
-                new.append(_planned(node, store, manifests[store.root]))
-        how = canonical_json(vars(config.compute))
-        if how not in devices:
-            devices[how] = device_here(config.compute)  # asks nvidia-smi
+                new.append(_planned(node, store, manifests[store.root], known))
         trained = _foreseen(new, config, sources, graph, store, devices[how])
         if trained is not None and trained.fits is False:
             notes[trained.notes[0]] = None
         planned.update({stage.directory: stage for stage in new})
         notes.update(dict.fromkeys(_all_notes(config, sources, graph)))
+        warnings.update(dict.fromkeys(_warnings(graph, config, store)))
     order = {role: index for index, role in enumerate(dict.fromkeys(stage.role for stage in planned.values()))}
-    return _noted(sorted(planned.values(), key=lambda stage: order[stage.role]), list(notes), store)
+    return _noted(sorted(planned.values(), key=lambda stage: order[stage.role]), list(notes), list(warnings), store)
 
 
-def _planned(node: Node, store: Store, manifests: Manifests) -> PlannedStage:
+def _planned(node: Node, store: Store, manifests: Manifests, known: Speeds) -> PlannedStage:
     stage = node.stage
     work = store.work(stage)
     interrupted = work.is_dir() and any(work.iterdir())
@@ -133,20 +141,30 @@ def _planned(node: Node, store: Store, manifests: Manifests) -> PlannedStage:
         status=status,
         directory=stage.directory,
         what=node.spec.describe(node.config, node.sources),
-        needs=Resources() if status == "reuse" else needs(node, manifests),
+        needs=Resources() if status == "reuse" else needs(node, manifests, known),
         trains=node.spec.trains,
+        examples=_examples(node, manifests),
     )
 
 
-def _noted(planned: Sequence[PlannedStage], notes: Sequence[str], store: Store) -> Plan:
+def _examples(node: Node, manifests: Manifests) -> int | None:
+    """Those that a finished stage has made, or the most that it can make."""
+    if (manifest := manifests.get(node.stage.directory)) is None:
+        return node.spec.examples(node.config, node.sources)
+    return next((manifest["metrics"][name] for name in node.spec.counted if name in manifest["metrics"]), None)
+
+
+def _warnings(graph: Graph, config: Config, store: Store) -> list[str]:
+    """What the stages to be built have less of than was asked for, each once."""
+    missing = [node for node in graph.until(config.until) if store.find(node.stage) is None]
+    return list(dict.fromkeys(warning for node in missing for warning in node.spec.warnings(node.config, node.sources)))
+
+
+def _noted(planned: Sequence[PlannedStage], notes: Sequence[str], warnings: Sequence[str], store: Store) -> Plan:
     """The plan with what is to be known about its figures."""
-    plan = Plan(stages=tuple(planned), notes=tuple(notes))
+    plan = Plan(stages=tuple(planned), notes=tuple(notes), warnings=tuple(warnings))
     total, added = plan.needs, []
-    if total.seconds is not None:
-        added.append(
-            "Times are estimated from earlier builds on this machine or from the GPU's nominal speed; a stage never built here "
-            "has no estimate."
-        )
+    added += _of_times(plan)
     if (total.h100_seconds or 0) > _WORTH_TELLING_SECONDS:
         hours = (total.h100_seconds or 0) / 3600
         added.append(f"Training alone would take one H100 about {hours:,.1f} hours.")
@@ -157,6 +175,20 @@ def _noted(planned: Sequence[PlannedStage], notes: Sequence[str], store: Store) 
     if wanted > free:
         added.append(f"Up to {size_text(wanted)} of disk may be needed; {folder} has {size_text(free)} free.")
     return replace(plan, notes=(*plan.notes, *added))
+
+
+def _of_times(plan: Plan) -> list[str]:
+    """What the estimated times rest on, and which stages have none."""
+    ahead = [stage for stage in plan.stages if stage.status != "reuse"]
+    unknown = list(dict.fromkeys(stage.role for stage in ahead if stage.needs.seconds is None))
+    machine, notes = plan.needs.measured_on, []
+    if len(unknown) < len({stage.role for stage in ahead}):
+        notes.append("Times are estimates by earlier builds on this machine, or by the GPU's nominal speed.")
+    if machine is not None:
+        notes = [f"Times of what was never built here are those of {machine}; another machine may take several times as long."]
+    if unknown:
+        notes.append(f"No time is known for {', '.join(unknown)}: nothing of the kind was built on this machine.")
+    return notes
 
 
 def _all_notes(config: Config, sources: Sources, graph: Graph) -> list[str]:

@@ -18,7 +18,7 @@ from minilima.run.resources import Resources
 from minilima.train.memory import GIB
 
 _SHOWN_OF_A_ROLE = 4
-_FIGURES_BESIDE = 2
+_FIGURES_BESIDE = 1
 _ROOMY = 110
 """Columns of a terminal in which what a stage is and more than _FIGURES_BESIDE figures stand in one line."""
 _COLUMNS = ("requests", "tokens", "USD", "time", "memory", "disk")
@@ -27,7 +27,10 @@ _COLUMNS = ("requests", "tokens", "USD", "time", "memory", "disk")
 def show(config: Config, plan: Plan) -> None:
     """Prints the plan of one experiment, with the memory of a training that is part of it."""
     title = f"{config.name}: {count(len(plan.to_build), 'stage')} to build"
-    _show(title, [(stage.role, stage.status, stage.what, stage.needs, stage.directory) for stage in plan.stages], plan)
+    rows = [
+        (stage.role, stage.status, stage.what, _number(stage.examples), stage.needs, stage.directory) for stage in plan.stages
+    ]
+    _show(title, rows, plan)
     if plan.memory:
         console.show_table(("training memory, each process", "GiB"), plan.memory)
         console.say()
@@ -55,22 +58,29 @@ def as_json(plan: Plan) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False)
 
 
-Row = tuple[str, str, str, Resources, str]
-"""Role, status, what it is, what it takes, entry of the store."""
+Row = tuple[str, str, str, str, Resources, str]
+"""Role, status, what it is, how many examples, what it takes, entry of the store."""
+
+
+def _number(examples: int | None) -> str:
+    return f"{examples:,}" if examples is not None else ""
 
 
 def _together(stages: Sequence[PlannedStage], points: int) -> Row:
     """Stages that read alike, as one line."""
     first, sums = stages[0], sum((stage.needs for stage in stages), Resources())
     if len(stages) == 1:
-        return first.role, first.status, f"{first.what}{_shared(first, points)}", sums, first.directory
-    return first.role, first.status, f"{len(stages):,} times: {first.what}{_shared(first, points)}", sums, ""
+        what = f"{first.what}{_shared(first, points)}"
+        return first.role, first.status, what, _number(first.examples), sums, first.directory
+    alike = {stage.examples for stage in stages}
+    each = _number(first.examples) if len(alike) == 1 else ""
+    return first.role, first.status, f"{len(stages):,} times: {first.what}{_shared(first, points)}", each, sums, ""
 
 
 def _rest(stages: Sequence[PlannedStage]) -> Row:
     counts = Counter(stage.status for stage in stages)
     what = f"and {len(stages):,} more: " + ", ".join(f"{number:,} to {status}" for status, number in counts.items())
-    return stages[0].role, "", what, sum((stage.needs for stage in stages), Resources()), ""
+    return stages[0].role, "", what, "", sum((stage.needs for stage in stages), Resources()), ""
 
 
 def _shared(stage: PlannedStage, points: int) -> str:
@@ -89,14 +99,17 @@ def _show(title: str, rows: Sequence[Row], plan: Plan) -> None:
         return [whole[column] for column in used]
 
     apart = len(figures) > _FIGURES_BESIDE and console.width() < _ROOMY
-    lines = [(role, status, what, [] if apart else cells(needs), directory) for role, status, what, needs, directory in rows]
+    lines = [
+        (role, status, what, [examples, *([] if apart else cells(needs))], directory)
+        for role, status, what, examples, needs, directory in rows
+    ]
     in_all = [sums[column] for column in used]
     if figures and len(rows) > 1 and not apart:
-        lines.append(("in all", "", "", in_all, ""))
-    console.show_plan(title, [] if apart else figures, lines)
+        lines.append(("in all", "", "", ["", *in_all], ""))
+    console.show_plan(title, ["examples", *([] if apart else figures)], lines)
     if apart:
         grouped = groupby(rows, key=lambda row: row[0])
-        by_role = [(role, *cells(sum((needs for _, _, _, needs, _ in of_role), Resources()))) for role, of_role in grouped]
+        by_role = [(role, *cells(sum((row[4] for row in of_role), Resources()))) for role, of_role in grouped]
         console.say()
         console.show_table(
             ("estimate", *figures), [*(row for row in by_role if any(row[1:])), ("in all", *in_all)], figures_from=1
@@ -114,6 +127,8 @@ def _tell(plan: Plan) -> None:
         prices.append(f"The price of {', '.join(dict.fromkeys(unpriced))} is not known, and not part of the sum.")
     for note in [*prices, *plan.notes]:
         console.say(note, style="dim")
+    for warning in plan.warnings:
+        console.say(f"Warning: {warning}", style="yellow")
     console.say()
 
 

@@ -1,5 +1,7 @@
 """What is asked before anything is spent: is every key, model and input there, and may this much be spent?"""
 
+from collections.abc import Sequence
+
 from minilima import console
 from minilima.config.choices import DeviceKind, Until
 from minilima.config.schema import Config
@@ -9,7 +11,7 @@ from minilima.models.budget import key_problem, missing_key
 from minilima.models.engines import check_engine
 from minilima.run.dry_run import check_source
 from minilima.run.gpus import may_have_gpu
-from minilima.run.graph import Graph
+from minilima.run.graph import Graph, Node
 from minilima.run.plan import Plan
 from minilima.store.entries import Store
 from minilima.store.sources import Sources
@@ -43,15 +45,46 @@ def confirm_usd(usd: float | None, limit_usd: float | None) -> None:
     )
 
 
+def check_inputs(config: Config, graph: Graph, store: Store) -> None:
+    """Reads the inputs that are at hand, of stages that are to be built; for a plan too.
+
+    Raises:
+        MinilimaError: one of them cannot be read, or a stage cannot succeed with it.
+    """
+    for node in _missing(config, graph, store):
+        node.spec.check(node.config, node.sources)
+
+
+def obstacles(config: Config, sources: Sources, graph: Graph, store: Store) -> tuple[str, ...]:
+    """Why this machine could not run what is planned, in one sentence; a plan may be made for another one."""
+    try:
+        _check_machine(config, sources, graph, _missing(config, graph, store))
+    except MinilimaError as error:
+        return (f"A run on this machine would stop: {error}",)
+    return ()
+
+
 def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) -> None:
     """Stops before anything is spent where a key or something on the hub is missing, or an input cannot be read.
 
     Raises:
         MinilimaError: names what is missing and the overrides that run the experiment locally, or the mistake.
     """
+    missing = _missing(config, graph, store)
+    check_inputs(config, graph, store)
+    _check_machine(config, sources, graph, missing)
+    for node in missing:
+        node.spec.try_out(node.config, node.sources)
+
+
+def _missing(config: Config, graph: Graph, store: Store) -> list[Node]:
+    return [node for node in graph.until(config.until) if store.find(node.stage) is None]
+
+
+def _check_machine(config: Config, sources: Sources, graph: Graph, missing: Sequence[Node]) -> None:
+    """Whether keys, models, GPU, engine and files are here."""
     for node in graph.until(Until.report):
         check_form(node.config.judge)
-    missing = [node for node in graph.until(config.until) if store.find(node.stage) is None]
     asked = {(who, id(node.config)): node for node in missing if (who := node.spec.asks(node.config, node.sources)) is not None}
     endpoints = {key: getattr(node.config.endpoints, key[0]) for key, node in asked.items()}
     lacking = sorted({endpoint.api_key_env for endpoint in endpoints.values() if missing_key(endpoint)})
@@ -76,8 +109,6 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
     for source in dict.fromkeys((sources.generator, *(node.sources.judge for node in missing)) if missing else ()):
         if source is not None:
             check_source(source, trained=False)
-    for node in missing:
-        node.spec.check(node.config, node.sources)
     absent = list(dict.fromkeys(what for node in missing for what in (*sources.missing(), *node.sources.missing())))
     if absent:
         raise MinilimaError(

@@ -23,6 +23,8 @@ class Resources:
     prices_of: str | None = None
     """Date of the price list."""
     seconds: float | None = None
+    measured_on: str | None = None
+    """The other machine that the seconds were measured on, where nothing of the kind was built here."""
     h100_seconds: float | None = None
     """Of training on one H100, where this machine's own time is not known."""
     memory_bytes: float | None = None
@@ -38,6 +40,7 @@ class Resources:
             usd=_sum(self.usd, other.usd),
             prices_of=self.prices_of or other.prices_of,
             seconds=_sum(self.seconds, other.seconds),
+            measured_on=self.measured_on or other.measured_on,
             h100_seconds=_sum(self.h100_seconds, other.h100_seconds),
             disk_bytes=_sum(self.disk_bytes, other.disk_bytes),
             # One stage is built at a time.

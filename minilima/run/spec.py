@@ -50,6 +50,14 @@ def _nothing(config: Config, sources: Sources) -> None:
     return None
 
 
+def _no_warnings(config: Config, sources: Sources) -> tuple[str, ...]:
+    return ()
+
+
+def _accepted(manifest: Manifest, others: Callable[[], Manifests]) -> None:
+    return None
+
+
 def _no_space(config: Config, sources: Sources, inputs: Mapping[str, str]) -> Space:
     return Space()
 
@@ -77,7 +85,18 @@ class Spec:
     applies: Callable[[Config, Sources], bool] = _always
     """Whether the experiment has this stage."""
     check: Callable[[Config, Sources], None] = _nothing
-    """Raises a MinilimaError where the stage cannot succeed: before anything is spent, for a stage that is to be built."""
+    """Reads the inputs that are at hand; raises a MinilimaError where the stage, which is to be built, cannot succeed with them:
+    before a plan is shown, and before anything is spent."""
+    try_out: Callable[[Config, Sources], None] = _nothing
+    """The same for what takes longer or asks this machine: before a run alone."""
+    warnings: Callable[[Config, Sources], tuple[str, ...]] = _no_warnings
+    """What its inputs have less of than was asked for, a sentence each."""
+    accept: Callable[[Manifest, Callable[[], Manifests]], None] = _accepted
+    """Raises a MinilimaError where a finished result is of no use; the second argument reads what else the store has."""
+    examples: Callable[[Config, Sources], int | None] = _nothing
+    """How many examples, prompts or pairs it makes at most; None where that is not known before."""
+    counted: tuple[str, ...] = ()
+    """The metrics that say how many it has made; the first of them that there is."""
     asks: Callable[[Config, Sources], str | None] = _nothing
     """The endpoint that is asked: generator, judge, or None."""
     files: tuple[str, ...] = ()

@@ -1,19 +1,39 @@
 """How long a stage will take and what it will need, by earlier builds of the kind on this machine.
 
     spec, config ─> (kind of work, units) ─> median of seconds a unit over manifests of that kind ─> seconds
-Without an earlier build of the kind nothing is known, and nothing is made up.
+Before the first build of a kind, a committed table (data/speeds.json, made by benchmarks/speeds.py) says what it took on a
+machine that it names. Of what neither knows, no time is told.
 """
 
 import json
 import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from minilima import environment
+from minilima.formats.files import DATA
 from minilima.run.graph import Node
 from minilima.run.resources import Resources
 from minilima.run.spec import Manifest, Manifests, Work
 from minilima.run.stages import SPECS
+
+TABLE = DATA / "speeds.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """Seconds for each unit of work, by its kind, on a machine that is named."""
+
+    machine: str = ""
+    seconds_per_unit: Mapping[str, float] = field(default_factory=dict)
+
+
+@cache
+def known_speeds(*, cpu: bool) -> Speeds:
+    """The committed table for CPUs; there is none for GPUs, of which it is too different."""
+    return Speeds(**json.loads(TABLE.read_text(encoding="utf-8"))["cpu"]) if cpu else Speeds()
 
 
 def read_manifests(root: Path) -> Manifests:
@@ -27,22 +47,28 @@ def read_manifests(root: Path) -> Manifests:
     return manifests
 
 
-def needs(node: Node, manifests: Manifests) -> Resources:
+def needs(node: Node, manifests: Manifests, known: Speeds | None = None) -> Resources:
     """What building a stage will take.
 
     Args:
         manifests: earlier builds, of the same store, by directory.
+        known: what counts before the first build of a kind here.
     """
     spec, inputs = node.spec, {name: made.stage.directory for name, made in node.inputs.items()}
     config, sources = node.config, node.sources
     asked = spec.requests(config, sources)
     space = spec.space(config, sources, inputs)
+    ahead = spec.planned_work(config, sources, _of_inputs(inputs, manifests))
+    seconds, machine = _seconds(ahead, manifests), None
+    if seconds is None and known is not None and ahead is not None and ahead.kind in known.seconds_per_unit:
+        seconds, machine = known.seconds_per_unit[ahead.kind] * ahead.units, known.machine
     return Resources(
         requests=asked.requests if asked else None,
         tokens=asked.tokens if asked else None,
         usd=asked.usd if asked else None,
         prices_of=asked.as_of if asked else None,
-        seconds=_seconds(spec.planned_work(config, sources, _of_inputs(inputs, manifests)), manifests),
+        seconds=seconds,
+        measured_on=machine,
         disk_bytes=space.result,
         scratch_bytes=space.scratch,
     )

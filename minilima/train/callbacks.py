@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from minilima.formats.files import remembered, sizes, sync, write_atomic
 from minilima.formats.records import OnProgress, Progress
 
+_STEPS_AVERAGED = 20
+"""Of one step the loss is that of a few examples; the mean of so many shows where it goes."""
 _STEPS_TIMED = 5
 """After so many steps it is known how long one takes."""
 
@@ -42,14 +45,17 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.steps_seen = 0
         self.interval: int | None = None
         """Steps between checkpoints where several processes have to agree on them."""
-        self.loss = math.nan
+        self.losses: deque[float] = deque(maxlen=_STEPS_AVERAGED)
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
-        self.loss = (logs or {}).get("loss", self.loss)
+        if logs and "loss" in logs:
+            self.losses.append(logs["loss"])
         speed = f", {logs['tokens_per_second']:,.0f} tokens/s" if logs and "tokens_per_second" in logs else ""
-        note = f"loss {self.loss:.3f}{speed}"
+        some = len(self.losses)
+        loss = f"loss {sum(self.losses) / some:.3f} ({f'mean of {some} steps' if some > 1 else '1 step'})" if some else ""
+        note = f"{loss}{speed}"
         self.on_progress(Progress(done=state.global_step, total=state.max_steps, unit="steps", note=note))
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -8,6 +8,7 @@ updates at LIMA's learning rate.)
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,19 @@ def build_model(job: Job, on_progress: OnProgress) -> Outcome:
     return Outcome(metrics={name: value for name, value in metrics.items() if value is not None})
 
 
+def epoch_losses(history: Sequence[Mapping[str, Any]], epochs: int) -> list[float]:
+    """The mean loss of each epoch, over its steps: epochs have the same examples, single steps and parts of an epoch do not."""
+    steps = len(history) // epochs
+    parts = [history[epoch * steps : (epoch + 1) * steps] for epoch in range(epochs)] if steps else []
+    return [round(sum(entry["loss"] for entry in part) / steps, 4) for part in parts]
+
+
 def _metrics(trainer: SftTrainer, examples: list[TokenizedExample], history: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "steps": trainer.state.global_step,
         "first_loss": history[0]["loss"],
         "last_loss": history[-1]["loss"],
+        "epoch_losses": epoch_losses(history, round(trainer.args.num_train_epochs)),
         "tokens_per_epoch": sum(len(example.input_ids) for example in examples),
         "trained_tokens_per_epoch": sum(label != IGNORED for example in examples for label in example.labels),
         "processes": trainer.args.world_size,

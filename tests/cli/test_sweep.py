@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from minilima.__main__ import main
+from minilima.cli import sweep
+from minilima.cli.sweep_folder import Entry
 from minilima.config.compose import load_config
 from minilima.config.sweep_grid import expand
 from minilima.errors import MinilimaError
@@ -44,10 +46,10 @@ def test_points_are_what_hydra_composes(tmp_path: Path, overrides: list[str]) ->
 
 def test_a_sweeps_file_gives_the_axes_and_the_command_line_wins() -> None:
     assert len(expand(["+sweep=size_lr"]).points) == 9
-    sweep = expand(["+experiment=quickstart", "+sweep=size_lr", "sft.learning_rate=1e-4", "dataset.size=16,8"])
-    assert [(point.config.dataset.size, point.config.sft.learning_rate) for point in sweep.points] == [(16, 1e-4), (8, 1e-4)]
-    assert sweep.varied == ("dataset.size",)
-    assert sweep.points[0].axes == {"dataset.size": "16"}
+    found = expand(["+experiment=quickstart", "+sweep=size_lr", "sft.learning_rate=1e-4", "dataset.size=16,8"])
+    assert [(point.config.dataset.size, point.config.sft.learning_rate) for point in found.points] == [(16, 1e-4), (8, 1e-4)]
+    assert found.varied == ("dataset.size",)
+    assert found.points[0].axes == {"dataset.size": "16"}
 
 
 def test_a_sweep_of_the_users_own_is_found(tmp_path: Path) -> None:
@@ -246,3 +248,17 @@ def test_eight_jobs_need_one_pool_and_the_builder_is_killed(tmp_path: Path, serv
     # What was on its way when the builder was killed had to be asked again; nothing else was.
     assert sum(bodies.values()) - len(bodies) <= 2
     assert len(list((tmp_path / "store").glob("pool-*"))) == 1
+
+
+def test_a_sweep_ends_with_what_its_points_share_said_once(tmp_path: Path) -> None:
+    entries = []
+    for number, status in enumerate(("done", "done", "failed")):
+        run = tmp_path / "runs" / f"point-{number}"
+        run.mkdir(parents=True)
+        (run / "run.json").write_text(json.dumps({"judge": "worth little"}))
+        (run / "wandb.json").write_text(json.dumps({"url": None, "folders": [str(tmp_path / "wandb" / f"offline-{number}")]}))
+        entries.append(Entry(overrides=(), run=f"../runs/point-{number}", status=status))
+    (tmp_path / "sweep").mkdir()
+    assert sweep._shared(tmp_path / "sweep", entries) == [
+        ("Judge", "worth little"), ("W&B", f"recorded offline; to send it later: wandb sync {tmp_path / 'wandb'}"),
+    ]  # fmt: skip

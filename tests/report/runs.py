@@ -83,7 +83,7 @@ def _fill(role: str, config: Config, prompts: Sequence[Prompt], work: Path) -> O
     if role == "model":
         log = [{"step": step, "loss": 2.0 + 1 / step, "learning_rate": 1e-4, "epoch": step / 8} for step in range(1, 9)]
         write_jsonl(work / "training_log.jsonl", log)
-        return Outcome(metrics={"steps": 8, "first_loss": 3.0, "last_loss": 2.125})
+        return Outcome(metrics={"steps": 8, "first_loss": 3.0, "last_loss": 2.125, "epoch_losses": [2.34]})
     if role == "dataset":
         return _dataset(config, prompts, work)
     if role == "pool":

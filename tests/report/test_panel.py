@@ -120,9 +120,12 @@ def test_a_run_of_two_judges_shows_both_their_agreement_and_the_majority(tmp_pat
     assert rates == [100.0, 60.0]
     assert panel["majority"]["win_rate"]["value"] == 80.0
     assert panel["agreement"][0]["same"] == 0.6
-    lines = "\n".join(headlines(summary))
-    assert "Win rate by chatgpt: 60.0 %" in lines and "majority of 2 judges: 80.0 %" in lines
-    assert "reference and chatgpt agree on 60% of 10 prompts" in lines
+    facts, names = headlines(summary), ("Win rate", "Win rates", "Majority", "Agreement")
+    first, further, most, agreed = (next(text for name, text in facts if name == wanted) for wanted in names)
+    assert first.startswith("100.0 %") and first.endswith(", by reference")
+    assert further.startswith("60.0 %") and ", by chatgpt (6 won" in further
+    assert most.startswith("80.0 %") and ", by most of 2 judges" in most
+    assert agreed.startswith("reference and chatgpt agree on 60% of 10 prompts")
     page = (summary.folder / "report.html").read_text()
     assert "judges disagree" in page and "Reason 3" in page and "Every judge" in page
     record = records(tabulate([read_point(summary.folder)]))[0]
@@ -134,7 +137,7 @@ def test_a_run_of_two_sets_shows_the_figures_of_both(tmp_path: Path) -> None:
     sets = json.loads((summary.folder / "run.json").read_text())["panel"]
     assert [one["set"] for one in sets] == ["minilima_100", "minilima_de_40"]
     assert all(one["majority"] is None and len(one["judges"]) == 1 for one in sets)
-    assert any(line.startswith("Win rate on minilima_de_40") for line in headlines(summary))
+    assert any(name == "Win rates" and ", on minilima_de_40 (" in text for name, text in headlines(summary))
     assert 'id="set"' in (summary.folder / "report.html").read_text()
 
 

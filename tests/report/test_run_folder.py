@@ -42,6 +42,6 @@ def test_run_json_lists_the_source_files_with_the_stages_made_from_them(tmp_path
 def test_run_json_says_what_came_out_of_each_stage_and_the_report_shows_it(tmp_path: Path) -> None:
     folder = finished_run(tmp_path, plain_prompts(3)).folder
     outcomes = {stage["role"]: stage["outcome"] for stage in json.loads((folder / "run.json").read_text())["stages"]}
-    assert outcomes["model"] == "8 steps, loss 3.00 to 2.12"
+    assert outcomes["model"] == "8 steps, mean loss 2.34"
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert all(outcome in page for outcome in outcomes.values())

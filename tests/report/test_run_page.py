@@ -82,8 +82,8 @@ def test_a_run_against_another_names_it_and_is_compared_with_it_in_pairs(tmp_pat
     page = (second.folder / "report.html").read_text(encoding="utf-8")
     assert f'data-other="{first.folder.name}"' in page and f"answers better than {first.folder.name}" in page
     assert "exact sign test over 20 prompts" in page and f"From {first.folder.name} to this model:" in page
-    told = " ".join(headlines(second))
-    assert f"against the answers in {first.folder.name}" in told and "Against 50 %: +" in told
+    told = dict(headlines(second))
+    assert f"against the answers in {first.folder.name}" in told["Win rate"] and told["Against 50 %"].startswith("+")
     against_base = (first.folder / "report.html").read_text(encoding="utf-8")
     assert 'data-other="base"' in against_base and "to this model:" not in against_base
 
@@ -110,9 +110,11 @@ def test_the_figures_of_the_run_stand_in_the_report(page: str) -> None:
 
 
 def test_the_end_of_a_run_states_figures_and_what_the_judge_is_worth(summary: Summary) -> None:
-    lines = "\n".join(headlines(summary))
-    assert "100.0 %, 95 % interval" in lines
-    assert "change -1.000" in lines
+    names = [name for name, _ in headlines(summary) if name]
+    assert names == ["Win rate", "Against 50 %", "Length control", "Loss change", "minilima_verifiable", "Judge", "Report"]
+    lines = "\n".join(map(" ".join, headlines(summary)))
+    assert "Win rate 100.0 %, 95 % interval" in lines
+    assert "Loss change -1.000" in lines
     assert "does not stand for people's preferences" in lines
     assert str(summary.folder / "report.html") in lines
     assert summary.score == 100.0
@@ -129,7 +131,7 @@ def test_without_enough_verdicts_there_is_no_win_rate_and_that_is_said(tmp_path:
     told = json.loads((summary.folder / "run.json").read_text())["results"]
     assert told["win_rate"] is None and told["coverage"] == {"judged": 0, "prompts": 1, "minimum": 0.9}
     assert summary.score is None
-    for text in ("\n".join(headlines(summary)), (summary.folder / "report.html").read_text()):
+    for text in (" ".join(map(" ".join, headlines(summary))), (summary.folder / "report.html").read_text()):
         assert "No win rate: 0 of 1 prompts judged (0.0%, less than judge.min_coverage=0.9)" in text
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import speeds
 from minilima import console, environment
 from minilima import plan as plan_of
 from minilima.cli.sweep import graphs
@@ -21,7 +22,7 @@ from minilima.run.plan_table import as_json, show, show_sweep
 from minilima.run.preflight import confirm_spending
 from minilima.run.resources import Resources
 from minilima.run.sources import resolve
-from minilima.run.speed import needs
+from minilima.run.speed import TABLE, needs
 from minilima.run.stages.pool import POOL
 from minilima.train.memory import Device
 from tests.cli.test_commands import minilima, refused
@@ -70,8 +71,10 @@ def test_a_retired_judge_is_named_before_it_is_asked(tmp_path: Path) -> None:
 
     assert "retired gpt-4-1106-preview" in notes("judge.model=null"), "the config's own"
     assert "retired gpt-3.5-turbo-0301" in notes("judge=chatgpt", "judge.model=gpt-3.5-turbo-0301")
-    assert "retired" not in notes()
-    assert "retired" not in notes("judge.model=null", "endpoints.judge.base_url=http://localhost/v1"), "others may still offer it"
+    assert "has retired" not in notes()
+    assert "has retired" not in notes("judge.model=null", "endpoints.judge.base_url=http://localhost/v1"), (
+        "others may still offer it"
+    )
 
 
 def test_what_a_judge_costs_is_said_to_be_missing_where_its_prompts_are(tmp_path: Path) -> None:
@@ -150,6 +153,21 @@ def test_time_is_that_of_earlier_builds_for_the_amount_of_work() -> None:
     assert needs(node, made).seconds == pytest.approx(140)
     lora = load_config(["+experiment=quickstart", "sft=lora", "dataset.size=50"])
     assert needs(stages(lora, sources).by_role()["model"], manifests).seconds is None, "another kind of work"
+
+
+def test_the_first_plan_on_a_machine_tells_times_measured_on_another_or_says_that_it_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    plan = plan_of(load_config(["+experiment=quickstart", f"paths.outputs={tmp_path}"]))
+    assert 60 < (plan.needs.seconds or 0) < 600 and all(stage.needs.seconds for stage in plan.stages)
+    assert any("2 cores of an AMD EPYC" in note for note in plan.notes)
+    other = plan_of(load_config(["+experiment=quickstart", "sft=lora", f"paths.outputs={tmp_path}"]))
+    assert any(note.startswith("No time is known for model:") for note in other.notes)
+
+
+def test_the_table_of_speeds_is_that_of_the_committed_result() -> None:
+    assert json.loads(TABLE.read_text()) == speeds.table()
 
 
 def test_a_sweep_asks_once_for_the_gpu_and_tells_time_and_memory_of_each_training(

@@ -1,11 +1,14 @@
 """Checks before a run: what cannot succeed, or is less than what was asked for, is said before the first stage."""
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from minilima import environment
+from minilima import plan as plan_of
 from minilima.config.compose import load_config
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
@@ -17,6 +20,7 @@ from minilima.run.stages.answers import ANSWERS
 from minilima.run.stages.dataset import DATASET
 from minilima.run.stages.verdicts import VERDICTS
 from minilima.store.entries import Store
+from tests.cli.test_commands import minilima, refused
 
 
 def config_of(folder: Path, *overrides: str) -> Config:
@@ -94,3 +98,67 @@ def test_the_provenance_of_a_result_names_its_threads(monkeypatch: pytest.Monkey
     assert environment.describe()["threads"] == "3"
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert int(environment.describe()["threads"]) >= 1
+
+
+def own_rows(folder: Path, number: int) -> Path:
+    write_jsonl(
+        folder / "own.jsonl", [{"instruction": f"Name the number after {n}.", "output": str(n + 1)} for n in range(number)]
+    )
+    return folder / "own.jsonl"
+
+
+def test_a_file_with_fewer_rows_than_the_data_set_is_refused_by_a_plan_too(tmp_path: Path) -> None:
+    own = ["data=file", f"data.path={own_rows(tmp_path, 5)}", "dataset.include_seeds=false"]
+    assert plan_of(config_of(tmp_path, *own, "dataset.size=5")).stages
+    with pytest.raises(MinilimaError, match=r"dataset.size=8, and there are only 5 examples.*dataset.size=5"):
+        plan_of(config_of(tmp_path, *own, "dataset.size=8"))
+
+
+def test_a_plan_refuses_broken_seeds_and_missing_reference_answers(tmp_path: Path, eval_set: Path) -> None:
+    (tmp_path / "seeds.jsonl").write_text("{}\n")
+    with pytest.raises(MinilimaError, match="has no proper instances"):
+        plan_of(config_of(tmp_path, f"seeds.path={tmp_path / 'seeds.jsonl'}"))
+    with pytest.raises(MinilimaError, match="2 of 3 prompts have no reference answer"):
+        plan_of(config_of(tmp_path, f"eval_set.path={eval_set}"))
+
+
+def test_a_plan_warns_of_what_is_less_than_asked_for_and_of_what_this_machine_lacks(
+    tmp_path: Path, eval_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    overrides = [f"eval_set.path={eval_set}", "eval_set.size=9", "dataset.size=999", "judge=chatgpt", "compute.device=cuda"]
+    warnings = plan_of(config_of(tmp_path, *overrides, "judge.model=x", "endpoints.judge.base_url=http://localhost/v1")).warnings
+    assert len(warnings) == 3
+    for warning, said in zip(warnings, ("at most 275 examples", "has only 3 prompts", "There is no GPU"), strict=True):
+        assert said in warning
+    assert not plan_of(config_of(tmp_path, "+experiment=quickstart")).warnings
+
+
+def test_a_plan_counts_examples_prompts_and_pairs(tmp_path: Path) -> None:
+    counts = {stage.role: stage.examples for stage in plan_of(config_of(tmp_path, "+experiment=quickstart")).stages}
+    assert counts == {
+        "base": None, "pool": 12, "dataset": 64, "model": None, "base_answers": 40, "answers": 40,
+        "minilima_verifiable_base": 48, "minilima_verifiable_tuned": 48, "verdicts": 40,
+    }  # fmt: skip
+
+
+def test_two_sizes_above_what_passed_the_filters_do_not_train_twice_on_the_same_rows() -> None:
+    def made(size: int | None, file: str = "f", seed: int = 0) -> dict[str, Any]:
+        return {
+            "stage": "dataset", "recipe": {"size": size, "seed": seed}, "inputs": {"pool": "pool-1"},
+            "files": {"dataset.jsonl": {"sha256": file}}, "metrics": {"wanted": size, "examples": 38},
+        }  # fmt: skip
+
+    with pytest.raises(MinilimaError, match=r"dataset.size=128 gives the same 38 examples as dataset.size=64"):
+        DATASET.accept(made(128), lambda: {"one": made(64), "other": made(128)})
+    for others in ({}, {"larger": made(256)}, {"rows": made(64, file="g")}, {"seed": made(64, seed=1)}):
+        DATASET.accept(made(128), partial(dict, others))
+    DATASET.accept(made(None), lambda: {"one": made(64)})
+
+
+def test_a_sweep_with_a_point_that_cannot_be_run_is_refused_as_a_whole(tmp_path: Path) -> None:
+    own = ["-m", "data=file", f"data.path={own_rows(tmp_path, 5)}", "dataset.include_seeds=false", "dataset.size=4,8"]
+    for verb in ("plan", "run"):
+        paragraph = refused(minilima(verb, *own, f"paths.outputs={tmp_path / 'new'}"))
+        assert "1 of 2 points cannot be run (dataset.size=8), and none was started" in paragraph
+    assert not (tmp_path / "new").exists()

@@ -141,6 +141,8 @@ def test_the_outcome_counts_steps_and_ends_of_turn(tmp_path: Path, tiny_model: P
     outcome, work = train(tmp_path, tiny_model, "sft.epochs=1")
     assert outcome.metrics["steps"] == 3 == len(losses(work))
     assert outcome.metrics["examples_with_end_of_turn"] == 12
+    assert outcome.metrics["device"].startswith("CPU, "), "threads can change what is learned"
+    assert outcome.metrics["epoch_losses"] == [pytest.approx(sum(losses(work)) / 3, abs=1e-3)]
     row = read_jsonl(work / "training_log.jsonl")[-1]
     assert row["tokens_per_second"] > 0 and row["grad_norm"] > 0 and row["memory_gib"] > 0 and row["data_wait_seconds"] >= 0
 

@@ -53,7 +53,7 @@ function curve(points) {
   const made = document.createElementNS(name, "svg");
   made.setAttribute("viewBox", `0 0 ${width} ${height}`);
   made.setAttribute("role", "img");
-  made.setAttribute("aria-label", `Training loss from ${losses[0].toFixed(2)} to ${losses[losses.length - 1].toFixed(2)}`);
+  made.setAttribute("aria-label", `Training loss, now ${losses[losses.length - 1].toFixed(2)}`);
   const line = document.createElementNS(name, "polyline");
   line.setAttribute("points", points.map(([step, loss]) => `${x(step).toFixed(1)},${y(loss).toFixed(1)}`).join(" "));
   line.setAttribute("fill", "none");

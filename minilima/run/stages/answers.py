@@ -83,7 +83,21 @@ def _build_of_others(job: Job, on_progress: OnProgress) -> Outcome:
 def _check(config: Config, sources: Sources) -> None:
     if sources.eval_set.path is not None:
         load_eval_set(sources.eval_set.local_path, config.eval_set.size)
+
+
+def _try_out(config: Config, sources: Sources) -> None:
     check_base(config, sources)
+
+
+def _warnings(config: Config, sources: Sources) -> tuple[str, ...]:
+    there, size = _examples(config, sources), config.eval_set.size
+    if size is None or there is None or there >= size:
+        return ()
+    return (f"eval_set.size={size}, and {sources.eval_set.name} has only {there:,} prompts: all of them are answered.",)
+
+
+def _examples(config: Config, sources: Sources) -> int | None:
+    return count_prompts(sources.eval_set, config.eval_set.size)
 
 
 def _check_others(config: Config, sources: Sources) -> None:
@@ -114,6 +128,10 @@ ANSWERS = Spec(
     outcome=_outcome,
     build=_build,
     check=_check,
+    try_out=_try_out,
+    warnings=_warnings,
+    examples=_examples,
+    counted=("answers",),
     planned_work=_planned,
     finished_work=_finished,
     files=("eval_set",),

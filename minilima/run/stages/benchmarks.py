@@ -13,9 +13,8 @@ from minilima.config.choices import Until
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.evaluate import verifiable
-from minilima.evaluate.benchmark_scores import BASE, TUNED
 from minilima.formats.files import canonical_json, sha256_file, sha256_text
-from minilima.formats.records import OnProgress
+from minilima.formats.records import BASE, TUNED, OnProgress
 from minilima.run.dry_run import check_base
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
 from minilima.store.job import Job, Outcome
@@ -42,9 +41,12 @@ def _of(spec: Spec, task: str) -> Spec:
         some = f"the first {config.benchmark.size} of " if config.benchmark.size else ""
         return f"the {'base' if based else 'tuned'} model on {some}{task}"
 
-    def check(config: Config, sources: Sources) -> None:
+    def try_out(config: Config, sources: Sources) -> None:
         check_base(config, sources)
         _check(config, task)
+
+    def examples(config: Config, sources: Sources) -> int | None:
+        return len(verifiable.load_items(config.benchmark.size)) if task == verifiable.NAME else None
 
     def planned(config: Config, sources: Sources, inputs: Manifests) -> Work | None:
         if task != verifiable.NAME:
@@ -53,8 +55,9 @@ def _of(spec: Spec, task: str) -> Spec:
         return work(items * config.benchmark.max_tokens, "answers", sources.base.recipe())
 
     return replace(
-        spec, role=f"{task}{BASE if based else TUNED}", recipe=recipe, describe=describe, check=check, planned_work=planned
-    )
+        spec, role=f"{task}{BASE if based else TUNED}", recipe=recipe, describe=describe, try_out=try_out, examples=examples,
+        planned_work=planned,
+    )  # fmt: skip
 
 
 def _recipe(config: Config, task: str) -> dict[str, Any]:
@@ -164,6 +167,7 @@ BENCHMARK = Spec(
     recipe=lambda config, sources: {},
     describe=lambda config, sources: "a benchmark",
     outcome=_outcome,
+    counted=("items",),
     build=_build,
     applies=lambda config, sources: bool(config.benchmarks),
     planned_work=lambda config, sources, inputs: None,

@@ -1,7 +1,7 @@
 """The data set: which examples of the pool and of the seeds are trained on, in which form."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ from minilima.generate.selection import METHODS
 from minilima.rouge import RougeIndex
 from minilima.run.requests import CHARACTERS_A_TOKEN, TEMPLATE_TOKENS, Requests, mean, priced, seed_tasks
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
-from minilima.run.stages.pool import given_tasks, imported, tokenizer_key, writer
+from minilima.run.stages.pool import given_tasks, imported, most_examples, tokenizer_key, writer
 from minilima.store.job import Job, Outcome
 from minilima.store.sources import FileSource, Sources
 
@@ -86,12 +86,55 @@ def _describe(config: Config, sources: Sources) -> str:
 
 
 def _most(config: Config, sources: Sources) -> int | None:
-    """Examples that there can be before filters, where the rows are at hand: an import's; None where they are to be written."""
-    if config.data.kind != DataKind.file or sources.data is None or sources.data.path is None:
+    """Examples that there can be before filters; None where the pool's rows are not at hand."""
+    if (pool := most_examples(config, sources)) is None:
         return None
+    seeds = sources.seeds if config.dataset.include_seeds else None
+    if seeds is None:
+        return pool
     with suppress(MinilimaError):  # the pool's check says what is wrong
-        return len(_lengths(config, sources))
+        return pool + len(seed_tasks(seeds.local_path)) if seeds.path is not None else None
     return None
+
+
+def _examples_of(config: Config, sources: Sources) -> int | None:
+    most, size = _most(config, sources), config.dataset.size
+    return min(most, size) if most is not None and size is not None else most if size is None else size
+
+
+def _is_short(config: Config, sources: Sources) -> int | None:
+    """The most examples that there can be, where that is fewer than dataset.size."""
+    most, size = _most(config, sources), config.dataset.size
+    return most if most is not None and size is not None and most < size else None
+
+
+def _warnings(config: Config, sources: Sources) -> tuple[str, ...]:
+    if (most := _is_short(config, sources)) is None:
+        return ()
+    return (f"dataset.size={config.dataset.size}, and there are at most {most:,} examples before the filters.",)
+
+
+def _accept(manifest: Manifest, others: Callable[[], Manifests]) -> None:
+    """Of two sizes above what there is, the model would be trained twice on the same rows: the larger one is refused."""
+    metrics = manifest["metrics"]
+    wanted, there = metrics.get("wanted"), metrics["examples"]
+    if wanted is None or there >= wanted:
+        return
+    for other in others().values():
+        if other["stage"] != "dataset" or _but_for_size(other) != _but_for_size(manifest):
+            continue
+        size = other["recipe"].get("size")
+        if other["files"]["dataset.jsonl"] == manifest["files"]["dataset.jsonl"] and (size is None or size < wanted):
+            raise MinilimaError(
+                f"dataset.size={wanted} gives the same {there:,} examples as dataset.size={'null' if size is None else size}.",
+                "No more passed the filters, so the model would be trained twice on the same rows.",
+                "Leave this size out, or make a larger pool: data.instructions=…, a longer file, looser filters.",
+            )
+
+
+def _but_for_size(manifest: Manifest) -> tuple[Any, Any]:
+    recipe = manifest["recipe"]
+    return {name: value for name, value in recipe.items() if name != "size"}, manifest["inputs"]
 
 
 def _cost_text(config: Config, sources: Sources) -> str:
@@ -118,7 +161,11 @@ def _tokens(lengths: Sequence[int]) -> int:
 
 
 def _outcome(metrics: Mapping[str, Any]) -> str:
-    return f"{metrics['examples']:,} examples ({metrics['seed']:,} seeds, {metrics['examples'] - metrics['seed']:,} other)"
+    wanted = metrics.get("wanted") or 0
+    lacking = f", fewer than dataset.size={wanted}" if metrics["examples"] < wanted else ""
+    return (
+        f"{metrics['examples']:,} examples ({metrics['seed']:,} seeds, {metrics['examples'] - metrics['seed']:,} other){lacking}"
+    )
 
 
 def _build(job: Job, on_progress: OnProgress) -> Outcome:
@@ -184,6 +231,19 @@ def _finished(manifest: Manifest, inputs: Manifests) -> Work | None:
 
 
 def _check(config: Config, sources: Sources) -> None:
+    """A file has at least dataset.size rows; and targets are not what the model is evaluated on."""
+    imports = config.data.kind == DataKind.file and sources.data is not None
+    if imports and sources.data is not None and (most := _is_short(config, sources)) is not None:
+        raise MinilimaError(
+            f"dataset.size={config.dataset.size}, and there are only {most:,} examples.",
+            f"{sources.data.name} has no more rows{' (the seeds are counted)' if config.dataset.include_seeds else ''}; another "
+            "size would be trained on the same ones.",
+            f"Use dataset.size={most}, or dataset.size=null for all that pass the filters.",
+        )
+    _check_targets(config, sources)
+
+
+def _check_targets(config: Config, sources: Sources) -> None:
     """Targets that the model is evaluated on would choose the examples that answer the evaluation."""
     if sources.targets is None or sources.targets.path is None:
         return
@@ -219,6 +279,10 @@ DATASET = Spec(
     outcome=_outcome,
     build=_build,
     check=_check,
+    warnings=_warnings,
+    accept=_accept,
+    examples=_examples_of,
+    counted=("examples",),
     asks=_asks,
     requests=_requests,
     planned_work=_planned,

@@ -41,12 +41,16 @@ def describe(config: Config, sources: Sources) -> str:
 
 
 def outcome(metrics: Mapping[str, Any]) -> str:
-    """Steps and loss, and the epoch where one was chosen."""
+    """Steps and loss by epochs, and the epoch where one was chosen."""
+    losses = metrics.get("epoch_losses", ())
+    loss = f", mean loss {losses[0]:.2f}" if losses else ""
+    if len(losses) > 1:
+        loss += f" in the first epoch, {losses[-1]:.2f} in the last"
     untrained = metrics.get("examples_without_loss")
     lacking = f", {untrained:,} examples without a token to learn" if untrained else ""
     lacking += ", one example a row" if metrics.get("packed") is False else ""
     chosen = f", epoch {metrics['chosen_epoch']} of {metrics['epochs']} chosen" if "chosen_epoch" in metrics else ""
-    return f"{metrics['steps']:,} steps, loss {metrics['first_loss']:.2f} to {metrics['last_loss']:.2f}{lacking}{chosen}"
+    return f"{metrics['steps']:,} steps{loss}{lacking}{chosen}"
 
 
 def _build(job: Job, on_progress: OnProgress) -> Outcome:
@@ -55,7 +59,7 @@ def _build(job: Job, on_progress: OnProgress) -> Outcome:
     return build_model(job, on_progress)
 
 
-def _check(config: Config, sources: Sources) -> None:
+def _try_out(config: Config, sources: Sources) -> None:
     for note in check_base(config, sources):
         say(note)
     if config.sft.quantise and find_spec("bitsandbytes") is None:
@@ -101,7 +105,7 @@ MODEL = Spec(
     describe=describe,
     outcome=outcome,
     build=_build,
-    check=_check,
+    try_out=_try_out,
     planned_work=planned_work,
     finished_work=finished_work,
     space=_space,

@@ -285,6 +285,20 @@ def given_tasks(config: Config, sources: Sources) -> list[tuple[str, str, str]] 
     return [(task.instruction, task.input, task.output) for task in seed_tasks(sources.seeds.path)]
 
 
+def most_examples(config: Config, sources: Sources) -> int | None:
+    """Examples of a full pool: an import's rows, one a task that is answered, or what is asked of the generator."""
+    data = config.data
+    if data.kind == DataKind.file:
+        with suppress(MinilimaError):  # the check says what is wrong
+            known = sources.data is not None and sources.data.path is not None
+            return len(imported(sources.data, reading(data)).examples) if known and sources.data else None
+        return None
+    if data.kind == DataKind.answers:
+        tasks = given_tasks(config, sources)
+        return len(tasks) if tasks is not None else None
+    return data.instructions * (data.instances_per_task if data.kind == DataKind.self_instruct else 1)
+
+
 def _planned(config: Config, sources: Sources, inputs: Manifests) -> Work | None:
     if config.data.kind == DataKind.file:
         return work(1, "pool")
@@ -308,6 +322,8 @@ POOL = Spec(
     outcome=_outcome,
     build=_build,
     check=_check,
+    examples=most_examples,
+    counted=("tasks", "rows"),
     asks=_asks,
     requests=_requests,
     planned_work=_planned,
