@@ -1,6 +1,7 @@
 """Small real things that tests share: a tiny Llama with its tokenizer, and an OpenAI-compatible server on loopback."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,22 @@ def server() -> Iterator[ModelServer]:
     """A server that answers chat completions; set `server.answer` and `server.faults`."""
     with ModelServer() as running:
         yield running
+
+
+@pytest.fixture
+def minilima_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """The command as typed in a folder, in this process: what it prints and its exit status, without the seconds of a start."""
+    from minilima.__main__ import main
+
+    def typed(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        capfd.readouterr()
+        status = main(list(arguments))
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, status, printed.out, printed.err)
+
+    return typed
 
 
 @pytest.fixture(scope="session")

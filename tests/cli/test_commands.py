@@ -6,8 +6,9 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,8 +198,10 @@ def test_a_plan_shows_every_stage_without_torch_or_any_file(tmp_path: Path) -> N
     assert not (tmp_path / "new").exists()
 
 
-def test_a_sweep_is_planned_as_a_whole(tmp_path: Path) -> None:
-    result = minilima("plan", "-m", "+experiment=quickstart", "dataset.size=10,20", "sft.learning_rate=1e-5,1e-4", cwd=tmp_path)
+def test_a_sweep_is_planned_as_a_whole(tmp_path: Path, minilima_here: Callable[..., Any]) -> None:
+    result = minilima_here(
+        "plan", "-m", "+experiment=quickstart", "dataset.size=10,20", "sft.learning_rate=1e-5,1e-4", cwd=tmp_path
+    )
     assert "4 points, 22 stages, 22 to build" in result.stdout, result.stdout + result.stderr
 
 
@@ -215,21 +218,25 @@ def test_a_sweep_is_planned_as_a_whole(tmp_path: Path) -> None:
         (["-m", "+experiment=quickstart", "sft.epochs=1,x"], "sft.epochs"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_paragraph(tmp_path: Path, arguments: list[str], named: str) -> None:
-    assert named in " ".join(refused(minilima(*arguments, cwd=tmp_path)).split())
+def test_what_is_wrong_is_said_in_one_paragraph(
+    tmp_path: Path, arguments: list[str], named: str, minilima_here: Callable[..., Any]
+) -> None:
+    assert named in " ".join(refused(minilima_here(*arguments, cwd=tmp_path)).split())
     assert not (tmp_path / "outputs" / "store" / ".work").exists(), "nothing was started"
 
 
-def test_without_a_key_the_overrides_that_run_it_locally_are_named_and_compose(tmp_path: Path) -> None:
-    paragraph = " ".join(refused(minilima("+experiment=lima_1k", cwd=tmp_path)).split())
+def test_without_a_key_the_overrides_that_run_it_locally_are_named_and_compose(
+    tmp_path: Path, minilima_here: Callable[..., Any]
+) -> None:
+    paragraph = " ".join(refused(minilima_here("+experiment=lima_1k", cwd=tmp_path)).split())
     local = paragraph.rpartition("with: ")[2].split()
     config = load_config(["+experiment=lima_1k", *local])
     assert resolve(config).missing() == []
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, minilima_here: Callable[..., Any]) -> None:
     (tmp_path / "occupied").write_text("a file")
-    paragraph = refused(minilima("+experiment=quickstart", f"paths.outputs={tmp_path / 'occupied'}"))
+    paragraph = refused(minilima_here("+experiment=quickstart", f"paths.outputs={tmp_path / 'occupied'}"))
     assert "occupied" in paragraph and "paths.outputs=" in paragraph
 
 
@@ -237,24 +244,26 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     ("content", "named"),
     [('{"id": \n', "Line 1"), ('{"id": "a", "instruction": "x y z"}\n', "instances"), ("", "no seed task")],
 )
-def test_a_bad_seed_file_is_named_and_nothing_is_lost(tmp_path: Path, tiny_model: Path, content: str, named: str) -> None:
+def test_a_bad_seed_file_is_named_and_nothing_is_lost(
+    tmp_path: Path, tiny_model: Path, content: str, named: str, minilima_here: Callable[..., Any]
+) -> None:
     (tmp_path / "seeds.jsonl").write_text(content)
-    result = minilima("seeds.path=seeds.jsonl", f"model.path={tiny_model}", "until=pool", "tracking=none", cwd=tmp_path)
+    result = minilima_here("seeds.path=seeds.jsonl", f"model.path={tiny_model}", "until=pool", "tracking=none", cwd=tmp_path)
     assert named in refused(result)
 
 
-def test_an_empty_evaluation_set_is_found_before_anything_is_built(tmp_path: Path) -> None:
+def test_an_empty_evaluation_set_is_found_before_anything_is_built(tmp_path: Path, minilima_here: Callable[..., Any]) -> None:
     (tmp_path / "empty.jsonl").write_text("")
-    result = minilima("eval_set=file", "eval_set.path=empty.jsonl", cwd=tmp_path)
+    result = minilima_here("eval_set=file", "eval_set.path=empty.jsonl", cwd=tmp_path)
     assert "is empty" in refused(result)
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_damaged_store_entry_is_named(tmp_path: Path) -> None:
+def test_a_damaged_store_entry_is_named(tmp_path: Path, minilima_here: Callable[..., Any]) -> None:
     config = load_config(["+experiment=quickstart"])
     pool = stages(config, resolve(config))["pool"]
     (tmp_path / "outputs" / "store" / pool.directory).mkdir(parents=True)
-    assert "is damaged" in refused(minilima("+experiment=quickstart", cwd=tmp_path))
+    assert "is damaged" in refused(minilima_here("+experiment=quickstart", cwd=tmp_path))
 
 
 def test_a_full_disk_is_explained(tmp_path: Path) -> None:
@@ -352,19 +361,19 @@ def test_annotations_are_scored_and_compared_as_json_without_torch(tmp_path: Pat
     assert pairs["good", "poor"]["p_holm"] < 0.05 < pairs["poor", "same"]["p_holm"]
 
 
-def test_scores_are_shown_as_tables(tmp_path: Path) -> None:
-    result = minilima("score", annotations(tmp_path, "good", 30), annotations(tmp_path, "poor", 10))
+def test_scores_are_shown_as_tables(tmp_path: Path, minilima_here: Callable[..., Any]) -> None:
+    result = minilima_here("score", annotations(tmp_path, "good", 30), annotations(tmp_path, "poor", 10))
     assert result.returncode == 0, result.stderr
     text = " ".join(result.stdout.split())
     assert "75.00 %, 95 % interval" in text and "40, and 1 not read" in text
     assert "good minus poor" in text and "+50.00 points" in text
 
 
-def test_runs_of_different_judges_are_named_apart_and_not_compared(tmp_path: Path) -> None:
+def test_runs_of_different_judges_are_named_apart_and_not_compared(tmp_path: Path, minilima_here: Callable[..., Any]) -> None:
     file = Path(annotations(tmp_path, "m", 20))
     other = tmp_path / "other.json"
     other.write_text(file.read_text().replace("a judge", "another judge"))
-    scores = json.loads(minilima("score", str(file), str(other), "--json").stdout)
+    scores = json.loads(minilima_here("score", str(file), str(other), "--json").stdout)
     assert [run["name"] for run in scores["runs"]] == ["m (a judge)", "m (another judge)"]
     (pair,) = scores["pairs"]
     assert pair["difference"] is None and "different judges" in pair["reason"]
@@ -380,17 +389,21 @@ def test_runs_of_different_judges_are_named_apart_and_not_compared(tmp_path: Pat
         (["a.json", "--length-control=nowhere"], "no folder nowhere"),
     ],
 )
-def test_what_is_wrong_with_a_score_is_said_in_one_paragraph(tmp_path: Path, arguments: list[str], named: str) -> None:
-    assert named in " ".join(refused(minilima("score", *arguments, cwd=tmp_path)).split())
+def test_what_is_wrong_with_a_score_is_said_in_one_paragraph(
+    tmp_path: Path, arguments: list[str], named: str, minilima_here: Callable[..., Any]
+) -> None:
+    assert named in " ".join(refused(minilima_here("score", *arguments, cwd=tmp_path)).split())
 
 
 @pytest.mark.parametrize("action", ["gc", "ls", "verify"])
-def test_a_folder_without_a_store_is_named_and_stays_empty(tmp_path: Path, action: str) -> None:
-    result = minilima("store", action, cwd=tmp_path)
+def test_a_folder_without_a_store_is_named_and_stays_empty(
+    tmp_path: Path, action: str, minilima_here: Callable[..., Any]
+) -> None:
+    result = minilima_here("store", action, cwd=tmp_path)
     assert result.returncode == 0 and f"There is no store in {tmp_path}" in " ".join(result.stdout.split()).replace("/ ", "/")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_of_nothing_shows_help(tmp_path: Path) -> None:
-    result = minilima("-m", cwd=tmp_path)
+def test_a_sweep_of_nothing_shows_help(tmp_path: Path, minilima_here: Callable[..., Any]) -> None:
+    result = minilima_here("-m", cwd=tmp_path)
     assert result.returncode == 0 and "commands (minilima COMMAND --help" in result.stdout and list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ from minilima.evaluate.judge_cards import JudgeCard, Measured
 from minilima.formats.files import write_jsonl
 from minilima.formats.preferences import LabelledPair, LabelSet
 from minilima.formats.records import Verdict
+from tests.models.test_whole_runs import work_here
 from tests.server import VALID_KEY, ModelServer
 
 
@@ -149,7 +150,8 @@ def test_a_judge_that_refuses_every_request_stops_before_the_pairs_are_asked_abo
     assert server.received == 0 and len(server.probes) == 1
 
 
-def test_the_reference_judge_is_measured_where_references_are_given(tmp_path: Path) -> None:
+def test_the_reference_judge_is_measured_where_references_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_here(monkeypatch)
     rows = [{**ROWS[0], "instruction": f"Question {n}", "reference": "right"} for n in range(3)]
     write_jsonl(tmp_path / "people.jsonl", rows)
     settings = ["judge=reference", "judge.embedding_weight=0", f"paths.outputs={tmp_path / 'out'}"]

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +33,7 @@ from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome
 from tests.cli.test_commands import minilima, refused
+from tests.models.test_whole_runs import work_here
 
 HOSTILE = (
     "</code> ```` \n---\nlicense: mit\n# <script>alert(1)</script> {{ 7 * 7 }} {% raw %} | * [x](http://e.vil) \u202e\x1b[31m `"
@@ -324,14 +325,17 @@ def test_an_export_that_cannot_be_read_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_builds_exports_and_imports_again(tmp_path: Path) -> None:
+def test_the_command_builds_exports_and_imports_again(
+    tmp_path: Path, minilima_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work_here(monkeypatch)
     write_jsonl(tmp_path / "talk.jsonl", [{"conversations": ["Hi.", "Hello.", f"Say {n}.", f"It is {n}."]} for n in range(3)])
     wanted = ["data=file", "data.path=talk.jsonl", "name=talk", "tracking=none", "until=dataset"]
-    assert minilima(*wanted, cwd=tmp_path).returncode == 0
-    result = minilima("export", "data", "out", *wanted, cwd=tmp_path)
+    assert minilima_here(*wanted, cwd=tmp_path).returncode == 0
+    result = minilima_here("export", "data", "out", *wanted, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Wrote 3 examples to out" in result.stdout and "hf_dataset/state.json" in result.stdout and result.stderr == ""
-    again = minilima(*wanted[:1], "data.path=out/dataset_info.json:talk", *wanted[2:], cwd=tmp_path)
+    again = minilima_here(*wanted[:1], "data.path=out/dataset_info.json:talk", *wanted[2:], cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     first, second = (
         {content(Example(**row)) for row in read_jsonl(file)}

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,8 +78,8 @@ def test_what_is_not_built_is_named_with_the_command_that_builds_it(tmp_path: Pa
     assert " ".join(paragraph.split()).endswith("minilima name=a until=model")
 
 
-def test_the_command_exports(tmp_path: Path, built: list[str]) -> None:
-    result = minilima("export", "alpaca_eval", str(tmp_path / "out"), *built, cwd=tmp_path)
+def test_the_command_exports(tmp_path: Path, built: list[str], minilima_here: Callable[..., Any]) -> None:
+    result = minilima_here("export", "alpaca_eval", str(tmp_path / "out"), *built, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "evaluate_from_model" in result.stdout and (tmp_path / "out" / "configs.yaml").is_file()
 
