@@ -47,23 +47,36 @@ def test_a_model_of_another_kind_has_no_shape() -> None:
     assert shape_of({"n_layer": 12, "n_embd": 768}) is None
 
 
+_CHUNK_GIB = {49152: 0.75, 128256: 1.957}
+"""Logits of 8,192 tokens, by the vocabulary."""
+
+
 @pytest.mark.parametrize(
-    ("shape", "sft", "row", "measured_gib"),
+    ("shape", "sft", "row", "two_chunks_gib", "processes"),
     [
-        (SMOL, FULL, 75_000, 38.86),
-        (LLAMA_1B, FULL, 38_912, 62.99),
-        (LLAMA_8B, LORA, 10_240, 60.41),
-        (LLAMA_8B, SftConfig(weights=Rounding.stochastic), 8_500, 60.12),
+        (SMOL, FULL, 75_450, 42.17, 1),
+        (SMOL, FULL, 74_120, 41.77, 2),
+        (LLAMA_1B, FULL, 37_700, 67.30, 1),
+        (LLAMA_1B, FULL, 36_280, 67.92, 2),
+        (LLAMA_8B, LORA, 10_240, 63.14, 1),
+        (LLAMA_8B, LORA, 10_240, 63.21, 2),
     ],
 )
-def test_memory_is_foretold_within_a_tenth_of_what_an_h100_took(
-    shape: ModelShape, sft: SftConfig, row: int, measured_gib: float
+def test_memory_is_foretold_within_a_twentieth_of_what_h100s_took(
+    shape: ModelShape, sft: SftConfig, row: int, two_chunks_gib: float, processes: int
 ) -> None:
-    """Peaks in benchmarks/results/sft_*_minilima.json (compiled blocks; all but LoRA with a step in one row)."""
-    again, alone = sft.weights == Rounding.stochastic, sft.method == Method.full
-    compute = ComputeConfig(compile=True)
-    foretold = memory(shape, sft, compute, H100, row_tokens=row, checkpointing=again, one_row=alone)
-    assert foretold.total / GIB == pytest.approx(measured_gib, rel=0.1)
+    """Peaks in benchmarks/results/sft_*.json (compiled blocks; all but LoRA with a step in one row), less one chunk of logits:
+    two were there at once until then. 1B was measured once since: 65.4 GiB, 1.9 less."""
+    compute, device = ComputeConfig(compile=True), replace(H100, processes=processes)
+    foretold = memory(shape, sft, compute, device, row_tokens=row, checkpointing=False, one_row=sft.method == Method.full)
+    assert foretold.total / GIB == pytest.approx(two_chunks_gib - _CHUNK_GIB[shape.vocabulary], rel=0.05)
+
+
+def test_memory_of_weights_rounded_stochastically_is_foretold_within_a_twentieth() -> None:
+    """The peak in benchmarks/results/sft_8b_full_minilima.json, whose blocks are computed again."""
+    sft, compute = SftConfig(weights=Rounding.stochastic), ComputeConfig(compile=True)
+    foretold = memory(LLAMA_8B, sft, compute, H100, row_tokens=8_500, checkpointing=True, one_row=True)
+    assert foretold.total / GIB == pytest.approx(60.12, rel=0.05)
 
 
 @pytest.mark.parametrize(("dropout", "measured_gib"), [(0.0, 16.83), (0.2, 17.39)])
