@@ -19,6 +19,7 @@ from minilima.run.sources import resolve
 from minilima.store.job import Job, Outcome
 from minilima.train.dropout import add_residual_dropout
 from minilima.train.trainer import rate_factor, refuse_rounding
+from tests.models.test_whole_runs import in_this_process
 
 EXAMPLES = [
     Example(
@@ -47,9 +48,11 @@ def job_of(tmp_path: Path, model: Path, *overrides: str, role: str = "model") ->
 
 
 def train(tmp_path: Path, model: Path, *overrides: str, role: str = "model") -> tuple[Outcome, Path]:
-    """Trains in a process of its own, as the pipeline does."""
+    """Trains as the pipeline does; one process is this one, which has loaded torch already."""
     job = job_of(tmp_path, model, *overrides, role=role)
-    return run_stage(job, lambda progress: None), job.work
+    compute = job.config.compute
+    several = compute.hostfile is not None or compute.nodes != 1 or (compute.processes or 1) > 1
+    return run_stage(job, lambda progress: None) if several else in_this_process(job, None), job.work
 
 
 def losses(work: Path) -> list[float]:
