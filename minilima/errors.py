@@ -56,7 +56,7 @@ def disk_full(file: str | None) -> MinilimaError:
         f"The disk is full: {file or 'a file of the run'} could not be written.",
         "What was finished before is safe; the stage in progress keeps its checkpoints.",
         "Free some space (minilima store gc), or choose another disk with paths.outputs=/a/larger/disk, and run the same "
-        "command again.",
+        "command again. Where df shows free space, a quota or the number of files (df -i) is used up.",
     )
 
 
