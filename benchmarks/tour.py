@@ -38,7 +38,12 @@ COMMANDS = {
 """What is run in FOLDER, in this order."""
 FIRST_LINE = {"run": r"^Win rate", "change": r"^quickstart:", "sweep": r"^dataset\.size", "compare": r""}
 """Where the part of the output begins that a page shows; the notes of a plan's inputs and of W&B are not part of it."""
-LAST_LINE = {"run": r"^(Everything|W&B|Report)", "change": r"^(Times|While|Training)", "sweep": r"^Sweep:", "compare": r"^$^"}
+LAST_LINE = {
+    "run": r"^(Everything|W&B|Report)",
+    "change": r"^(Times|No time|While|Training)",
+    "sweep": r"^Sweep ",
+    "compare": r"^$^",
+}
 
 MEMORY = {
     "Qwen3 0.6B, in full": ["model=qwen3_0_6b", "sft=full"],

@@ -16,6 +16,7 @@ from minilima.config.schema import BudgetConfig
 from minilima.console import StageLine, duration, pace
 from minilima.formats.records import Progress
 from minilima.models.budget import Budget, Spend, spent_usd
+from minilima.models.chat import Reply, counted
 from tests.server import ModelServer
 
 
@@ -83,6 +84,14 @@ def test_a_stage_that_reports_nothing_yet_is_not_silent(
 )
 def test_what_is_counted_is_told_in_words(done: int, total: int | None, expected: str) -> None:
     assert console.counted(progress(done, total=total)) == expected
+
+
+def test_what_is_counted_is_told_before_the_first_reply_and_two_replies_make_a_verdict() -> None:
+    told: list[Progress] = []
+    on_reply = counted(told.append, 4, "verdicts", each=2)
+    for number in range(4):
+        on_reply(number, Reply(text="", finish="stop", prompt_tokens=0, completion_tokens=0))
+    assert [console.counted(one) for one in told] == [f"{done} of 2 verdicts" for done in (0, 0, 1, 1, 2)]
 
 
 def test_in_ci_a_stage_says_only_that_it_has_begun(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

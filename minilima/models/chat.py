@@ -101,6 +101,8 @@ OnReply = Callable[[int, Reply], None]
 
 def counted(on_progress: OnProgress, total: int, unit: str, *, each: int = 1) -> OnReply:
     """What to call with each of `total` replies, so that progress is shown in `unit`, of which each takes so many replies."""
+    if total:
+        on_progress(Progress(done=0, total=total // each, unit=unit))  # the first reply may take long
     numbers = itertools.count(1)
     return lambda index, reply: on_progress(Progress(done=next(numbers) // each, total=total // each, unit=unit))
 

@@ -32,8 +32,9 @@ def show(config: Config, plan: Plan) -> None:
     ]
     _show(title, rows, plan)
     if plan.memory:
-        console.show_table(("training memory, each process", "GiB"), plan.memory)
         console.say()
+        console.show_table(("training memory, each process", "GiB"), plan.memory)
+    _warn(plan)
 
 
 def show_sweep(name: str, points: int, plan: Plan) -> None:
@@ -50,6 +51,7 @@ def show_sweep(name: str, points: int, plan: Plan) -> None:
             rows.append(_rest(others))
     title = f"{name}: {count(points, 'point')}, {count(len(plan.stages), 'stage')}, {len(plan.to_build):,} to build"
     _show(title, rows, plan)
+    _warn(plan)
 
 
 def as_json(plan: Plan) -> str:
@@ -127,6 +129,12 @@ def _tell(plan: Plan) -> None:
         prices.append(f"The price of {', '.join(dict.fromkeys(unpriced))} is not known, and not part of the sum.")
     for note in [*prices, *plan.notes]:
         console.say(note, style="dim")
+
+
+def _warn(plan: Plan) -> None:
+    """What is less than was asked for, or in the way: last, where it is read."""
+    if plan.warnings:
+        console.say()
     for warning in plan.warnings:
         console.say(f"Warning: {warning}", style="yellow")
     console.say()

@@ -146,6 +146,7 @@ def test_an_unknown_task_and_missing_data_are_said_in_words(
     # Both read the environment when they are imported, which another test may have done before.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("minilima.run.stages.benchmarks.check_base", lambda config, sources: ())
     with pytest.raises(MinilimaError, match="has no task arc_eazy") as refused:
         score(config_of(model, data, "arc_eazy"), tmp_path, "arc_eazy")
     assert "arc_easy" in refused.value.why
@@ -153,10 +154,10 @@ def test_an_unknown_task_and_missing_data_are_said_in_words(
     for task in ("arc_eazy", "zzz"):
         (base, _), *_ = pairs(config_of(model, data, task))
         with pytest.raises(MinilimaError, match=f"has no task {task}"):
-            base.check(config, resolve(config))
+            base.try_out(config, resolve(config))
     for task in ("arc_easy", "mmlu", "gsm8k", "hellaswag", "truthfulqa_mc2", "arc_challenge"):
         (base, _), *_ = pairs(config_of(model, data, task))
-        base.check(config, resolve(config))
+        base.try_out(config, resolve(config))
     with pytest.raises(MinilimaError, match="could not be read") as missing:
         score(config_of(model, tmp_path, "arc_easy"), tmp_path, "arc_easy")
     assert "benchmark.data" in missing.value.fix
@@ -172,9 +173,9 @@ def test_ifeval_is_refused_before_anything_runs_where_it_could_not_count_sentenc
     config = config_of(model, data, "ifeval")
     ((base, _),) = pairs(config)
     with pytest.raises(MinilimaError, match="punkt_tab"):
-        base.check(config, resolve(config))
+        base.try_out(config, resolve(config))
     (tmp_path / "tokenizers" / "punkt_tab").mkdir(parents=True)
-    base.check(config, resolve(config))
+    base.try_out(config, resolve(config))
 
 
 def test_a_key_holds_task_size_shots_data_and_the_harness_version(model: Path, data: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from minilima.errors import MinilimaError
 from minilima.formats.files import write_jsonl
 from minilima.pipeline import stages
 from minilima.run import gpus, preflight
+from minilima.run.plan_table import show
 from minilima.run.sources import resolve
 from minilima.run.stages.answers import ANSWERS
 from minilima.run.stages.dataset import DATASET
@@ -132,6 +133,14 @@ def test_a_plan_warns_of_what_is_less_than_asked_for_and_of_what_this_machine_la
     for warning, said in zip(warnings, ("at most 275 examples", "has only 3 prompts", "There is no GPU"), strict=True):
         assert said in warning
     assert not plan_of(config_of(tmp_path, "+experiment=quickstart")).warnings
+
+
+def test_warnings_are_the_last_that_a_plan_says(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = config_of(tmp_path, "+experiment=quickstart", "eval_set.size=500")
+    show(config, plan_of(config))
+    said = " ".join(capfd.readouterr().out.split())
+    assert said.endswith("minilima_100 has only 100 prompts: all of them are answered."), said
+    assert "training memory" in said
 
 
 def test_a_plan_counts_examples_prompts_and_pairs(tmp_path: Path) -> None:
