@@ -73,8 +73,9 @@ def directories(root: Path) -> list[Path]:
 def _inputs(path: Path) -> tuple[str, ...]:
     """A damaged entry names no inputs; `verify` reports it."""
     try:
-        return tuple(json.loads((path / "manifest.json").read_text(encoding="utf-8"))["inputs"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
+        inputs = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["inputs"].values()
+        return tuple(directory for directory in inputs if isinstance(directory, str))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ()
 
 

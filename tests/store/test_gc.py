@@ -162,3 +162,10 @@ def test_an_unknown_store_command_is_refused(tmp_path: Path, arguments: list[str
 
 def test_sizes_are_written_for_people() -> None:
     assert [size_text(size) for size in (0, 999, 1_500, 2_000_000, 3.2e15)] == ["0 B", "999 B", "1.5 kB", "2.0 MB", "3200.0 TB"]
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "5", '{"inputs": {"a": []}}', "[" * 5_000])
+def test_an_entry_whose_manifest_is_none_is_listed(outputs: Path, text: str) -> None:
+    entries = list_entries(outputs)
+    (outputs / "store" / entries[0].directory / "manifest.json").write_text(text)
+    assert {entry.directory for entry in list_entries(outputs)} == {entry.directory for entry in entries}
