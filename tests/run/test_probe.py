@@ -1,6 +1,7 @@
 """The small request before a run: what would stop every request stops the run before anything is built, and is asked once."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from minilima.__main__ import main
 from minilima.config.compose import load_config
 from minilima.config.groups import CONF
 from minilima.errors import MinilimaError
-from minilima.models.budget import price_of
+from minilima.models.budget import price_of, shutdown_note
 from minilima.pipeline import run
 from minilima.run.endpoints import endpoints_of
 from minilima.run.sources import resolve
@@ -75,7 +76,8 @@ def test_every_option_composes_names_its_key_and_has_a_price_or_says_it_has_none
     assert endpoint.api_key_env in text and model
     priced = price_of(model, endpoint) is not None
     assert ("USD by the prices of 2026" in shown) == priced and ("The price is not known" in shown) != priced
-    assert "retired" not in shown
+    ends = re.findall(r"shut down on (\S+?)[.;]", shutdown_note(model, endpoint) or "")
+    assert all(day in text for day in ends), "an option says when its model ends"
 
 
 @pytest.mark.parametrize("given", ["{url}/chat/completions", "{url}/", "{url}?api-version=1"])
