@@ -45,12 +45,13 @@ class Personality:
     raw: bytes | None = None
     stream: bool = False
     """Whether its completions come in pieces."""
+    keeps_schema: bool = True
     works: bool = True
     """Whether the whole pipeline can run with it."""
 
     def play(self, server: ModelServer) -> None:
         """Makes the loopback server behave so."""
-        server.refuse, server.reshapes = self.refuses, self._reshape
+        server.refuse, server.reshapes, server.keeps_schema = self.refuses, self._reshape, self.keeps_schema
 
     def _reshape(self, body: Body) -> object:
         if self.raw is not None:
@@ -258,6 +259,7 @@ PERSONALITIES = (
     Personality(
         server="llama.cpp", behaviour="500 at a JSON schema", refuses=refuses("response_format", 500, "failed to parse grammar")
     ),
+    Personality(server="transformers serve", behaviour="ignores a JSON schema", keeps_schema=False),
     Personality(server="LM Studio", behaviour="usage is null", usage=UNKNOWN),
     Personality(
         server="LM Studio",

@@ -54,6 +54,8 @@ class ModelServer:
         self.billed = [0, 0]
         """Prompt and completion tokens of all replies sent with usage."""
         self.refuses_schema = False
+        self.keeps_schema = True
+        """Whether a small request with a JSON schema is answered in JSON."""
         self.refuse: Callable[[dict[str, Any]], tuple[int, object] | None] = lambda body: None
         """What a request is refused with, by its body: a status and the body of the refusal."""
         self.reshapes: Callable[[dict[str, Any]], object] = lambda completion: completion
@@ -137,7 +139,7 @@ class ModelServer:
                 return _response(401, {"error": {"message": "bad key"}})
             return _response(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
         body = json.loads(content)
-        if TEXT in (body.get("prompt") or body["messages"][-1]["content"]):
+        if TEXT in str(body.get("prompt") or body["messages"][-1]["content"]):
             return self._probed(headers, body)
         self.received += 1
         if self.hold_after is not None and self.received > self.hold_after:
@@ -155,7 +157,7 @@ class ModelServer:
         self.requests.append(body)
         if self.raw_once or self.raw is not None:
             return _response(200, None, raw=self.raw_once.pop(0) if self.raw_once else self.raw)
-        return self._completion(self.answer(body), body=body)
+        return self._completion(self.answer(_in_texts(body)), body=body)
 
     def _refusal(self, headers: dict[str, str], body: dict[str, Any]) -> tuple[int, object] | None:
         if (refusal := self.refuse(body)) is not None:
@@ -173,7 +175,8 @@ class ModelServer:
         self.probes.append(body)
         if (refusal := self._refusal(headers, body)) is not None:
             return _response(*refusal)
-        return self._completion("ready", body=body) if self.raw is None else _response(200, None, raw=self.raw)
+        text = '{"word": "ready"}' if self.keeps_schema and "response_format" in body else "ready"
+        return self._completion(text, body=body) if self.raw is None else _response(200, None, raw=self.raw)
 
     async def _released(self) -> None:
         while self.hold_after is not None:
@@ -290,6 +293,14 @@ class ModelServer:
             return None
         tops = [{"token": token, "logprob": value, "bytes": None} for token, value in self.logprobs(body).items()]
         return {"content": [{**tops[0], "top_logprobs": tops}]}
+
+
+def _in_texts(body: dict[str, Any]) -> dict[str, Any]:
+    """The body with the content of each message as a text, where it is a list of parts."""
+    if "messages" not in body or isinstance(body["messages"][0]["content"], str):
+        return body
+    texts = ["".join(part["text"] for part in message["content"]) for message in body["messages"]]
+    return {**body, "messages": [{**message, "content": text} for message, text in zip(body["messages"], texts, strict=True)]}
 
 
 def _response(status: int, body: object, extra: str = "", raw: bytes | None = None) -> bytes:

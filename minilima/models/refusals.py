@@ -23,7 +23,7 @@ Refusal = Literal["retry", "prompt", "run"]
 """retry: waiting may help; prompt: this one request is refused; run: every request would be."""
 
 _OF_THE_RUN = (401, 402, 404, 405, 410)
-_WAITS = (408, 409, 424, 425, 429, 498, 499)
+_WAITS = (408, 409, 423, 424, 425, 429, 449, 498, 499)
 _MODERATED = re.compile(
     r"moderat|flagged|content.?(?:filter|policy|management)|safety|harm|policy violation|blocked|high risk|inappropriate"
     r"|sensitive|data_inspection|敏感|不安全",

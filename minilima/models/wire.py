@@ -116,7 +116,7 @@ class Wire:
         except Exception as error:  # errors of several libraries, none of which is this module's to know
             raise openai.APIConnectionError(request=request) from error
         if response.is_success:
-            return response.text
+            return _text(response)
         raise _refused(response)
 
 
@@ -131,6 +131,11 @@ def _http_library(request: Any) -> Any:
 
 
 def _text(raw: bytes, charset: str | None) -> str:
+    """The body, which is UTF-8 as all JSON (RFC 8259), whatever the headers call it; else what they do call it."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        pass
     try:
         return raw.decode(charset or "utf-8", "replace")
     except LookupError:  # no encoding is called so
@@ -139,7 +144,7 @@ def _text(raw: bytes, charset: str | None) -> str:
 
 def _refused(response: Any) -> openai.APIStatusError:
     """As openai's client raises it."""
-    status, text = response.status_code, response.text.strip()
+    status, text = response.status_code, _text(response).strip()
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):

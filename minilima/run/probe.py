@@ -48,6 +48,8 @@ class Probe:
     reply: Reply | None = None
     dialect: Sequence[str] = ()
     """What differs from OpenAI's protocol, in words."""
+    ignores_schema: bool = False
+    """Whether a JSON schema was sent, not refused, and not kept to."""
     problem: MinilimaError | None = None
     is_busy: bool = False
     """Whether the problem may pass: the endpoint is busy, or a cap leaves no room for a probe."""
@@ -66,6 +68,7 @@ class Probe:
         notes = [
             (bool(self.dialect), f"Its requests are changed: {', '.join(self.dialect)}."),
             (NO_SCHEMA in self.dialect, "Lists are asked for in words."),
+            (self.ignores_schema, "It does not keep to the JSON schema that is sent: its lists are read as it writes them."),
             (NO_LIMIT in self.dialect, "Nothing bounds the length of its replies: under a cap, requests go one at a time."),
             (self.reply.reasoning is not None, "Its reasoning is kept apart from its answers."),
             (unknown, "It does not say how many tokens a reply takes: caps count the worst case."),
@@ -122,7 +125,9 @@ def probe(who: str, config: Config, sources: Sources, cache: Path, account: str)
             return Probe(model=model, address=address, problem=error, is_busy=_may_pass(asked.cause))
         asked.save_dialect(probed=time.time())
         problem = _no_logprobs(model, address) if request.sampling.top_logprobs and _lacks_logprobs(reply) else None
-        return Probe(model=model, address=address, reply=reply, dialect=_said(asked.dialect, foreign=foreign), problem=problem)
+        dialect = _said(asked.dialect, foreign=foreign)
+        ignores = request.schema is not None and NO_SCHEMA not in dialect and _is_prose(reply)
+        return Probe(model=model, address=address, reply=reply, dialect=dialect, ignores_schema=ignores, problem=problem)
 
 
 def probe_missing(missing: Sequence[Node], cache: Path) -> None:
@@ -178,6 +183,10 @@ def _said(dialect: Sequence[str], *, foreign: bool) -> list[str]:
 
 def _ignore(index: int, reply: Reply) -> None:
     """A probe's reply is not kept."""
+
+
+def _is_prose(reply: Reply) -> bool:
+    return reply.finish == "stop" and not reply.text.lstrip().startswith(("{", "```"))
 
 
 def _lacks_logprobs(reply: Reply) -> bool:

@@ -613,7 +613,7 @@ def test_a_400_that_means_key_money_or_model_ends_the_run_at_once_as_what_it_is(
     assert what in caught.value.what and server.received == 1
 
 
-@pytest.mark.parametrize("status", [424, 498, 499, 520, 524, 529])
+@pytest.mark.parametrize("status", [408, 409, 423, 424, 425, 449, 498, 499, 520, 524, 529])
 def test_a_status_that_passes_is_tried_again(server: ModelServer, status: int) -> None:
     refusals = iter([(status, refused("capacity"))])
     server.refuse = lambda body: next(refusals, None)

@@ -1,6 +1,7 @@
 """What goes over the wire is what openai's own client would send, and what comes back raises what it would raise."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -140,3 +141,26 @@ def test_text_is_read_by_its_charset_or_as_utf_8(charset: str) -> None:
     reply = http("200 OK", content).replace(b"application/json", f"application/json{charset}".encode())
     sent_by(read, reply)
     assert said == ['"Grüße"']
+
+
+WORDS = '{"says": "Grüße, 你"}'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http("200 OK", WORDS.encode()).replace(b"application/json", b"text/html; charset=iso-8859-1"),
+        http("200 OK", '{"says": "Grüße"}'.encode("latin-1")).replace(b"json", b"json; charset=iso-8859-1"),
+        http("200 OK", gzip.compress(WORDS.encode()), "Content-Encoding: gzip\r\n"),
+        b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + WORDS.encode(),
+    ],
+    ids=["wrong charset", "right charset", "gzip", "HTTP/1.0 without a length"],
+)
+def test_a_body_is_read_as_it_was_meant(reply: bytes) -> None:
+    read: list[str] = []
+
+    async def send(address: str) -> None:
+        read.append(await post(address))
+
+    sent_by(send, reply)
+    assert "Grüße" in read[0]
