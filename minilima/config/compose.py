@@ -55,12 +55,21 @@ def check_composes(overrides: Sequence[str], config_dir: str | None = None) -> C
     def made(words: Sequence[str]) -> Config:
         return typed(compose("config", overrides=[*words, *searchpath(config_dir)]))
 
-    overrides = listed(overrides)
+    overrides = freely_named(listed(overrides))
     try:
         with composing():
             return with_options(made(overrides), overrides, made)
     except COMPOSITION_ERRORS as error:
         raise explain_composition(error, overrides, config_dir) from None
+
+
+_FREE = re.compile(r"^(?=(?:generator|judge)\.extra_body[.=])")
+"""Settings whose names are the user's: Hydra takes a name that it does not know only after ++."""
+
+
+def freely_named(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with those of a setting that holds any name written as Hydra takes them."""
+    return [_FREE.sub("++", word) for word in overrides]
 
 
 def check_part(path: str, overrides: Sequence[str], config_dir: str | None = None) -> None:

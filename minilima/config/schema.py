@@ -127,7 +127,7 @@ class GeneratorConfig:
     """Whether lists are asked for as JSON by a schema; an endpoint that cannot is asked without."""
     reasoning_effort: str | None = None
     """How long a reasoning model of an endpoint thinks: low, medium, high, as it calls them; None = its own default."""
-    extra_body: dict[str, Any] | None = None
+    extra_body: dict[str, Any] | None = field(default_factory=dict)
     """Further fields of each request to the endpoint, as its own documentation names them: {top_k: 20}; they enter the key."""
 
 
@@ -481,7 +481,7 @@ class JudgeConfig:
     """Sampling temperature of kind=openai, 0 or more; None = none is sent; without effect where log-probabilities decide."""
     reasoning_effort: str | None = None
     """How long a reasoning model of an endpoint thinks: low, medium, high, as it calls them; None = its own default."""
-    extra_body: dict[str, Any] | None = None
+    extra_body: dict[str, Any] | None = field(default_factory=dict)
     """Further fields of each request to the endpoint, as its own documentation names them: {top_k: 20}; they enter the key."""
     top_logprobs: int | None = setting(None, between(1, 20))
     """prompt=weigh and prompt=yes_no: the probabilities of m and M, or of yes and no, are read among so many likeliest first

@@ -116,7 +116,7 @@ class Wire:
         except Exception as error:  # errors of several libraries, none of which is this module's to know
             raise openai.APIConnectionError(request=request) from error
         if response.is_success:
-            return _text(response)
+            return _text(response.content, response.charset_encoding)
         raise _refused(response)
 
 
@@ -144,7 +144,7 @@ def _text(raw: bytes, charset: str | None) -> str:
 
 def _refused(response: Any) -> openai.APIStatusError:
     """As openai's client raises it."""
-    status, text = response.status_code, _text(response).strip()
+    status, text = response.status_code, _text(response.content, response.charset_encoding).strip()
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):

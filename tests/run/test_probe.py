@@ -11,7 +11,8 @@ from minilima.config.compose import load_config
 from minilima.config.groups import CONF
 from minilima.errors import MinilimaError
 from minilima.models.budget import price_of, shutdown_note
-from minilima.pipeline import run
+from minilima.pipeline import run, stages
+from minilima.run import build
 from minilima.run.endpoints import endpoints_of
 from minilima.run.sources import resolve
 from tests.cli.test_commands import minilima
@@ -134,3 +135,31 @@ def test_a_probe_counts_under_the_cap(server: ModelServer, tmp_path: Path) -> No
     with pytest.raises(MinilimaError, match="stopped by budget"):
         run(load_config(arguments(server, tmp_path, "endpoints.generator.budget.requests=1")))
     assert len(server.probes) + server.received == 1
+
+
+def test_a_temperature_of_null_is_sent_by_no_step_and_what_is_added_by_each(server: ModelServer, tmp_path: Path) -> None:
+    server.answer = writer
+    null = ("generator.temperature=null", "generator.top_p=null", "generator.reasoning_effort=low")
+    run(load_config(arguments(server, tmp_path, *null, "generator.extra_body={thinking: {type: disabled}}")))
+    sent = [*server.probes, *server.requests]
+    assert len(sent) > 3 and not [body for body in sent if {"temperature", "top_p"} & set(body)]
+    assert all(body["reasoning_effort"] == "low" and body["thinking"] == {"type": "disabled"} for body in sent)
+
+
+CHANGES = (
+    "generator.reasoning_effort=low",
+    "generator.extra_body={top_k: 20}",
+    "generator.extra_body.top_k=20",
+    "+generator.extra_body.thinking.type=disabled",
+    "generator.temperature=null",
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_asked_of_a_model_enters_the_key(change: str) -> None:
+    def key(*more: str) -> str:
+        config = load_config(["generator=openai", "judge=reference", *more])
+        (pool,) = (node for node in stages(config, resolve(config)).nodes if node is not None and node.role == "pool")
+        return pool.stage.key
+
+    assert key() != key(change)

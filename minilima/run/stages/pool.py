@@ -70,7 +70,7 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
         **{name: value for name, value in vars(config.data).items() if name not in _OF_IMPORTS},
         "tokenizer": tokenizer_key(config),
         "json_schema": generator.json_schema or None,
-        **{name: value for name in _ADDED_LATER if (value := getattr(generator, name)) is not None},
+        **{name: value for name in _ADDED_LATER if (value := getattr(generator, name))},
         "file": file,
         "hub": pinned,
         "reader": _reader_of_tasks(config, sources),

@@ -44,7 +44,7 @@ def judge_recipe(config: Config, sources: Sources) -> dict[str, Any]:
     if judges_here(config) and form.letters:
         return recipe
     asked = {name: getattr(judge, name) for name in ("prompt", "max_tokens", "temperature", "top_logprobs")}
-    added = {name: value for name in ("reasoning_effort", "extra_body") if (value := getattr(judge, name)) is not None}
+    added = {name: value for name in ("reasoning_effort", "extra_body") if (value := getattr(judge, name))}
     return {**recipe, **asked, **added}
 
 
