@@ -12,7 +12,6 @@ from minilima.config.groups import CONF
 from minilima.errors import MinilimaError
 from minilima.models.budget import price_of, shutdown_note
 from minilima.pipeline import run, stages
-from minilima.run import build
 from minilima.run.endpoints import endpoints_of
 from minilima.run.sources import resolve
 from tests.cli.test_commands import minilima
