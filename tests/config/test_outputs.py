@@ -43,4 +43,6 @@ def test_a_new_store_is_named_once(tmp_path: Path, tiny_model: Path) -> None:
     arguments = [f"paths.outputs={tmp_path / 'new'}", f"model.path={tiny_model}", "until=pool", "data=file", "tracking=none"]
     (tmp_path / "own.jsonl").write_text('{"instruction": "Say one.", "output": "one"}\n')
     first, second = (minilima(*arguments, f"data.path={tmp_path / 'own.jsonl'}").stdout for _ in range(2))
-    assert f"New store at {tmp_path / 'new' / 'store'}" in " ".join(first.split()) and "New store" not in second
+    # A long path is folded at the terminal's width.
+    named = f"New store at {tmp_path / 'new' / 'store'}"
+    assert "".join(named.split()) in "".join(first.split()) and "New store" not in second
