@@ -1,5 +1,6 @@
 """Small real things that tests share: a tiny Llama with its tokenizer, and an OpenAI-compatible server on loopback."""
 
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # A command in this process sets up Hydra's logging, which closes all handlers there are; absl's, which lm-eval, rouge and
+    # others bring, would close with it the file that pytest captures what is printed in.
+    monkeypatch.setattr(logging, "_handlerList", [])
     # Commands also run in other folders, where python would import what is installed instead of what is tested.
     here = str(Path(__file__).parent.parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])))
