@@ -39,7 +39,7 @@ def test_a_plan_tells_what_to_know_there(shared: Path) -> None:
         return " ".join(plan(load_config(["+experiment=quickstart", f"paths.outputs='{folder}'"])).notes)
 
     assert "is on nfs4" in notes(shared) and "SQLite" in notes(shared)
-    assert "nfs" not in notes(shared / "local") and "SQLite" not in notes(shared / "local")
+    assert "is on nfs" not in notes(shared / "local") and "SQLite" not in notes(shared / "local")
 
 
 def test_the_reply_cache_keeps_no_write_ahead_log_there(shared: Path) -> None:
