@@ -1,5 +1,6 @@
 """`export model`: a run's tuned model as a folder for other people, on the hub, and as a file for llama.cpp and Ollama."""
 
+import shlex
 from pathlib import Path
 
 from minilima import console
@@ -39,7 +40,7 @@ def write_model(run: str, folder: str, *, adapter: bool, gguf: str | None, repos
     for note in notes:
         console.say(note)
     if gguf is not None:
-        console.say(f"ollama create {opened.name} -f {Path(folder) / 'Modelfile'}", whole=True)
+        console.say(shlex.join(["ollama", "create", opened.name, "-f", str(Path(folder) / "Modelfile")]), whole=True)
     console.say("Read README.md and state a licence in its header before you pass the model on.")
     if repository is not None:
         console.say(f"Uploaded to {push(Path(folder), repository, 'model')}", whole=True)

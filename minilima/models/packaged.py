@@ -72,6 +72,8 @@ class PackagedModel:
     terms: Terms | None
     publisher: str
     """Who published the packages, where it is not the model's maker."""
+    hub: str
+    """What its maker calls it on the Hugging Face hub, there in full precision; empty for what is no language model."""
 
     @property
     def files(self) -> dict[str, str]:
@@ -97,6 +99,7 @@ def _model(entry: dict[str, Any]) -> PackagedModel:
         with_install=entry.get("with_install", False),
         terms=Terms(name=terms[0], address=terms[1], file=terms[2]) if terms else None,
         publisher=entry.get("publisher", ""),
+        hub=entry.get("hub", ""),
     )
 
 

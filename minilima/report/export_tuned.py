@@ -5,6 +5,7 @@ store/model-…/adapter ─> the same folder, with --adapter: adapter_model.safe
                          FOLDER/model-q8_0.gguf  Modelfile, with --gguf (gguf.py)
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.formats.files import new_folder, sizes, write_atomic
 from minilima.models.checkpoint import ADAPTER, context_tokens, read_config
+from minilima.models.packaged import PACKAGED
 from minilima.report.finished import OpenedRun, licence_of
-from minilima.report.model_card import ModelFacts, model_card, origin_of
+from minilima.report.model_card import ModelFacts, made_by, model_card, origin_of
 
 _NOT_THE_MODEL = ("manifest.json", "training_log.jsonl")
 
@@ -50,12 +52,28 @@ def export_tuned(
             if file.is_file() and file.name not in _NOT_THE_MODEL:
                 shutil.copyfile(file, aside / file.name)
         if adapter:
+            _name_base(aside / "adapter_config.json", _hub_name(run))
             for file in sorted(entry.glob("*token*")) + sorted(entry.glob("chat_template*")):
                 shutil.copyfile(file, aside / file.name)
         write_atomic(aside / "README.md", model_card(facts_of(run, adapter=adapter, data_set=data_set)))
         if extra is not None:
             extra(aside)
     return sizes(folder)
+
+
+def _hub_name(run: OpenedRun) -> str:
+    """What others find the base model under on the hub; empty where it is a folder of this machine."""
+    base = run.base
+    if base.kind == "hub":
+        return base.name
+    return PACKAGED[base.name].hub if base.kind == "packaged" and base.name in PACKAGED else ""
+
+
+def _name_base(file: Path, name: str) -> None:
+    """Puts a name that others can load into the adapters' configuration, in place of an entry of this store."""
+    if name:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        write_atomic(file, json.dumps({**config, "base_model_name_or_path": name}, indent=2) + "\n")
 
 
 def _why_no_adapters(run: OpenedRun) -> tuple[str, str]:
@@ -74,7 +92,8 @@ def facts_of(run: OpenedRun, *, adapter: bool, data_set: str | None) -> ModelFac
     sampling = {name: setting(f"eval.{name}") for name in ("temperature", "top_p", "repetition_penalty", "max_tokens")}
     return ModelFacts(
         name=run.name,
-        base_kind=base.kind,
+        base_hub=_hub_name(run),
+        packaged=base.kind == "packaged",
         base_name=base.name,
         base_revision=base.location.partition("@")[2] if base.kind == "hub" else "",
         licence=licence_of(base),
@@ -84,7 +103,8 @@ def facts_of(run: OpenedRun, *, adapter: bool, data_set: str | None) -> ModelFac
         benchmarks=[BenchmarkChange.from_json(change) for change in run.record.get("benchmarks", ())],
         judge=run.record["judge"],
         judge_name=str(judge_name),
-        origin=origin_of(run.settings, run.record.get("sources", [])),
+        origin=origin_of(run.settings, run.record.get("sources", []), base.name),
+        made_by=made_by(run.settings, run.record.get("sources", [])),
         data_set=data_set,
         sampling={name: value for name, value in sampling.items() if value is not None},
         command=manifests["model"]["command"],

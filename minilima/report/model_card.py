@@ -4,6 +4,7 @@ Names, commands and settings are other people's text: they go through `code`, as
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +24,18 @@ _RECIPE = (
 )  # fmt: skip
 
 
+_OF_THE_AUTHOR = ("paths.", "tracking")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """What a model's card is made from."""
 
     name: str
-    base_kind: str
+    base_hub: str
+    """What the base model is called on the hub; empty where it is a folder of the author's."""
+    packaged: bool
+    """Whether it was trained as it comes in packages, which is quantised."""
     base_name: str
     base_revision: str
     """The commit on the hub; empty where it is not from there."""
@@ -46,6 +53,8 @@ class ModelFacts:
     judge_name: str
     origin: Origin | None
     """Who wrote the rows; None where nothing in the store says so."""
+    made_by: str
+    """The method of construction, and the seed tasks."""
     data_set: str | None
     """The data set's name on the hub."""
     sampling: Mapping[str, Any]
@@ -76,13 +85,18 @@ def model_card(facts: ModelFacts) -> str:
         packages={name: model["packages"][name] for name in ("torch", "transformers", "peft") if name in model["packages"]},
         seconds=model["seconds"],
         costs=_costs(facts.manifests),
-        # The path of the interpreter says more about its owner than about the model.
-        command=re.sub(r"^\S*/(?=\S)", "", facts.command),
+        command=_portable(facts.command),
         figures=_figures(facts.results),
         benchmarks=[_benchmark(change) for change in facts.benchmarks],
         decontaminated=dataset.get("recipe", {}).get("decontaminate"),
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _portable(command: str) -> str:
+    """The command without what says more about its owner than about the model: the interpreter's path, and where results go."""
+    words = shlex.split(re.sub(r"^\S*/(?=\S)", "", command))
+    return shlex.join(word for word in words if not word.lstrip("+").startswith(_OF_THE_AUTHOR))
 
 
 def _costs(manifests: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
@@ -130,7 +144,13 @@ def _interval(estimate: Mapping[str, float], form: str) -> str:
     return f"{value} ({estimate['low']:{form}} to {estimate['high']:{form}})" if "low" in estimate else value
 
 
-def origin_of(settings: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> Origin:
+def made_by(settings: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> str:
+    """The method by which the data were made, and the seed tasks that it began with."""
+    seeds = next((f" from the seed tasks {item['name']}" for item in sources if item["what"] == "seeds"), "")
+    return f"data={settings.get('data.kind')}{seeds}"
+
+
+def origin_of(settings: Mapping[str, Any], sources: Sequence[Mapping[str, Any]], base: str) -> Origin:
     """Who wrote the rows that the model was trained on, by the settings and the source files of its run."""
     if settings.get("data.kind") == "file":
         file = next((item for item in sources if item["what"] == "data"), None)
@@ -151,7 +171,7 @@ def origin_of(settings: Mapping[str, Any], sources: Sequence[Mapping[str, Any]])
             terms="the provider's terms may limit what its output may be used for, for example to train other models. "
             "Read them before you pass this on.",
         )
-    own = settings.get("generator.model") or "the base model itself"
+    own = settings.get("generator.model") or base
     return Origin(
         what="written, except for the seed tasks, on the author's machine by",
         # A folder's full path says more about its owner than about the model.

@@ -28,7 +28,8 @@ from minilima.evaluate.score import score
 from minilima.formats.files import read_jsonl
 from minilima.formats.preferences import read_labels
 from minilima.models.chat import Message, Sampling
-from minilima.report.finished import licence_of, open_run
+from minilima.report import model_card
+from minilima.report.finished import BaseModel, OpenedRun, licence_of, open_run
 from tests.cli.after import tiny_run
 
 GREEDY = Sampling(temperature=0.0, max_tokens=8)
@@ -127,6 +128,25 @@ def test_adapters_are_exported_alone_where_there_are_some(
     shutil.rmtree(open_run(str(run)).model / "adapter")
     assert main(["export", "model", str(run), str(tmp_path / "other"), "--adapter"]) == 1
     assert "kept only the merged model" in capfd.readouterr().err
+
+
+def test_adapters_of_a_packaged_model_name_it_as_the_hub_does(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(tmp_path / "outputs", tiny_model, "sft=lora", adapter=True)
+    packaged = BaseModel(kind="packaged", name="gemma3_270m", location="")
+    monkeypatch.setattr(OpenedRun, "base", property(lambda opened: packaged))
+    assert main(["export", "model", str(run), str(tmp_path / "with space"), "--adapter"]) == 0
+    config = json.loads((tmp_path / "with space" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "google/gemma-3-270m"
+    card = (tmp_path / "with space" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == "google/gemma-3-270m"
+    assert "answers differ a little" in card and "`gemma3_270m`" in card
+
+
+def test_a_command_in_a_card_says_nothing_of_its_author_s_folders() -> None:
+    command = "/home/me/.venv/bin/python -m minilima +experiment=mine paths.outputs=/home/me/o tracking=none 'name=a b'"
+    assert model_card._portable(command) == "python -m minilima +experiment=mine 'name=a b'"
 
 
 MISTAKES = [
