@@ -7,7 +7,7 @@ The first one runs `minilima +experiment=embedded_200` (ten minutes or more on t
 `embedded_data_read.json` holds a person's marks of the rows that were read, by id, for one key of the data set: the first 50
 in its order. Made from other settings, the data set has another key, and no marks. The larger writer's rows were made on a GPU
 by `minilima +experiment=which_pool`: they are those of the study experiments/which_examples, and `which_pool_read.json` their
-marks.
+marks. The manifest beside them is the store's, without the folders in its command and its own checksum.
 """
 
 import json
@@ -76,6 +76,8 @@ def larger() -> dict[str, Any]:
     return {
         **{name: manifest["metrics"][name] for name in ("instructions", "tasks", "rounds", "reasons")},
         "seconds": manifest["seconds"],
+        "replies": manifest["usage"]["calls"],
+        "kept": manifest["usage"]["cached"],
         "device": manifest["metrics"]["arithmetic"]["device"],
         "median_words": words[len(words) // 2],
         "marks": {mark: list(marks.values()).count(mark) for mark in MARKS},

@@ -13,14 +13,13 @@ the model, which is chosen among them. What is in the store is reused; the rest 
 after the other. This process never imports torch.
 """
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minilima import console
 from minilima.config.choices import Until
-from minilima.config.outputs import where_told
+from minilima.config.outputs import store_note
 from minilima.config.schema import Config
 from minilima.models.database import cache_file
 from minilima.report.panel import Asked
@@ -81,12 +80,7 @@ def plan(config: Config) -> Plan:
     graph, store = stages(config, sources), Store(Path(config.paths.outputs) / "store")
     check_inputs(config, graph, store)
     planned = make_plan(config, sources, graph, store)
-    told = where_told(Path(config.paths.outputs))
-    return replace(
-        planned,
-        notes=(*([told] if told else []), *planned.notes),
-        warnings=(*planned.warnings, *obstacles(config, sources, graph, store)),
-    )
+    return planned.here(store_note(Path(config.paths.outputs)), obstacles(config, sources, graph, store))
 
 
 def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> "Summary":
@@ -107,8 +101,8 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> "Sum
     planned = make_plan(config, sources, graph, store)
     if not shown:
         show(config, planned)
-        if told := where_told(outputs):
-            console.say(told)
+        if note := store_note(outputs):
+            console.say(note)
     check_ready(config, sources, graph, store)
     if not (shown or confirmed):
         confirm_spending(planned, config.confirm_above_usd)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.cli.commands import build
-from minilima.config.compose import load_config
+from minilima.config.compose import check_composes
 from minilima.config.groups import CONF, groups
 from minilima.config.settings import Setting, section_at, settings
 from minilima.config.validate import range_of
@@ -44,7 +44,7 @@ class Line:
 def lines_of_settings() -> dict[str, list[Line]]:
     """Every setting by its section: `{"": top level, "sft": […], …}`; nested ones stand in their section."""
     sections: dict[str, list[Line]] = {}
-    defaults = load_config([])
+    defaults = check_composes([])  # as they stand in conf/: a finished config names the folder that paths.outputs=auto found
     for name, setting in settings().items():
         # On the command line and in YAML files, None is written null.
         meaning = re.sub(r"\bNone\b", "null", docstrings(setting.section)[name.rpartition(".")[2]])

@@ -10,7 +10,6 @@ launcher calls for a point is `sweep_points.run_point`.
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from minilima.cli.options import plain_line
 from minilima.cli.sweep_folder import Entry, forget, is_done, outcome, searched, write_sweep
 from minilima.cli.sweep_points import run_point, watched
 from minilima.config.compose import composing, searchpath
-from minilima.config.outputs import where_told
+from minilima.config.outputs import store_note
 from minilima.config.schema import Config
 from minilima.config.sweep_grid import Point, Sweep, expand
 from minilima.errors import MinilimaError
@@ -48,10 +47,8 @@ def plan_sweep(arguments: Sequence[str], config_dir: str | None = None, *, in_js
     configs = [point.config for point in sweep.points] or [sweep.base]
     points = graphs(configs)
     _check(points, sweep, lambda config, _, graph, store: check_inputs(config, graph, store))
-    plan = make_sweep_plan(points)
-    told = where_told(Path(sweep.base.paths.outputs))
     here = dict.fromkeys(item for point in points for item in obstacles(*point, _store(point[0])))
-    plan = replace(plan, notes=(*([told] if told else []), *plan.notes), warnings=(*plan.warnings, *here))
+    plan = make_sweep_plan(points).here(store_note(Path(sweep.base.paths.outputs)), list(here))
     if in_json:
         console.say_raw(as_json(plan))
         return
@@ -80,8 +77,8 @@ def run_sweep(arguments: Sequence[str], config_dir: str | None = None, command: 
     missing = [entry for entry in entries if entry.status != "done"]
     every = graphs([point.config for point in sweep.points] or [sweep.base])
     plan = make_sweep_plan(every)
-    if told := where_told(Path(sweep.base.paths.outputs)):
-        console.say(told)
+    if note := store_note(Path(sweep.base.paths.outputs)):
+        console.say(note)
     if not sweep.searches:
         show_sweep(_title(sweep), len(sweep.points), plan)
         undone = [points[entry.name].config for entry in missing]

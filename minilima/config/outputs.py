@@ -25,7 +25,7 @@ def outputs_folder(chosen: str = AUTO) -> str:
     return _USUAL
 
 
-def where_told(outputs: Path) -> str | None:
+def store_note(outputs: Path) -> str | None:
     """What to say of a store before it is used: that it is a new one, or not the current folder's; else nothing."""
     if not (outputs / "store").is_dir():
         return (

@@ -73,6 +73,11 @@ class Plan:
         """What all of it will take together."""
         return sum((stage.needs for stage in self.stages), Resources())
 
+    def here(self, store: str | None, obstacles: Sequence[str]) -> "Plan":
+        """The plan with what is to be known about where results lie, first, and about this machine, last."""
+        notes = self.notes if store is None else (store, *self.notes)
+        return replace(self, notes=notes, warnings=(*self.warnings, *obstacles))
+
 
 def make_plan(config: Config, sources: Sources, graph: Graph, store: Store) -> Plan:
     """What `run` would do, without doing it. Reads manifests only."""

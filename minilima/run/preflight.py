@@ -71,7 +71,8 @@ def check_ready(config: Config, sources: Sources, graph: Graph, store: Store) ->
         MinilimaError: names what is missing and the overrides that run the experiment locally, or the mistake.
     """
     missing = _missing(config, graph, store)
-    check_inputs(config, graph, store)
+    for node in missing:
+        node.spec.check(node.config, node.sources)
     _check_machine(config, sources, graph, missing)
     for node in missing:
         node.spec.try_out(node.config, node.sources)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from minilima.cli.reference import lines_of_settings
 from minilima.config.compose import load_config
-from minilima.config.outputs import outputs_folder, where_told
+from minilima.config.outputs import outputs_folder, store_note
 from tests.cli.test_commands import minilima
 
 
@@ -22,16 +23,21 @@ def below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_nearest_store_above_is_found_and_named(below: Path) -> None:
     assert outputs_folder() == "../../outputs", "the folder outputs/ here has no store"
     assert load_config([]).paths.outputs == "../../outputs"
-    assert str(below.parent.parent / "outputs") in str(where_told(Path("../../outputs")))
+    assert str(below.parent.parent / "outputs") in str(store_note(Path("../../outputs")))
     (below / "outputs" / "store").mkdir()
-    assert outputs_folder() == "outputs" and where_told(Path("outputs")) is None
+    assert outputs_folder() == "outputs" and store_note(Path("outputs")) is None
 
 
 def test_a_variable_names_the_folder_and_the_setting_wins_over_it(below: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINILIMA_OUTPUTS", str(below / "elsewhere"))
     assert load_config([]).paths.outputs == str(below / "elsewhere")
     assert load_config(["paths.outputs=here"]).paths.outputs == "here"
-    assert "New store at" in str(where_told(below / "elsewhere"))
+    assert "New store at" in str(store_note(below / "elsewhere"))
+
+
+def test_the_reference_names_no_folder_of_the_machine_that_wrote_it(below: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINILIMA_OUTPUTS", str(below / "elsewhere"))
+    assert [line.default for line in lines_of_settings()["paths"] if line.name == "paths.outputs"] == ["auto"]
 
 
 def test_a_folder_of_someone_else_is_not_used_unasked(below: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,31 @@ async def post(address: str) -> str:
         return await wire.post("/chat/completions", BODY)
 
 
+def received(reply: bytes) -> str:
+    """The text of what a post is answered."""
+    texts: list[str] = []
+
+    async def read(address: str) -> None:
+        texts.append(await post(address))
+
+    sent_by(read, reply)
+    return texts[0]
+
+
+def raised(reply: bytes) -> openai.APIError:
+    """What a post raises that is answered so."""
+    caught: list[openai.APIError] = []
+
+    async def refused(address: str) -> None:
+        try:
+            await post(address)
+        except openai.APIError as error:
+            caught.append(error)
+
+    sent_by(refused, reply)
+    return caught[0]
+
+
 def test_it_sends_what_openai_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WIRE_KEY", "secret")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
@@ -81,16 +106,7 @@ def test_a_refusal_is_openais_error_with_the_servers_words(status: int, kind: ty
     body = b'{"error": {"message": "no", "code": "c1"}}'
     if status == 304:  # has no body
         body = b""
-    caught: list[openai.APIStatusError] = []
-
-    async def refused(address: str) -> None:
-        try:
-            await post(address)
-        except openai.APIStatusError as error:
-            caught.append(error)
-
-    sent_by(refused, http(f"{status} No", body, "Retry-After: 7\r\n"))
-    (error,) = caught
+    error = raised(http(f"{status} No", body, "Retry-After: 7\r\n"))
     assert isinstance(error, kind) and error.status_code == status and error.response.headers["retry-after"] == "7"
     assert status == 304 or (error.body == {"message": "no", "code": "c1"} and error.code == "c1")
 
@@ -105,17 +121,8 @@ def test_a_redirect_that_keeps_the_request_is_followed_and_one_that_does_not_is_
     moved = http("307 Moved", b"", "Location: /v2/chat/completions\r\n")
     line, headers, body = sent_by(post, moved, moved, http("200 OK", b"{}"))
     assert line == "POST /v2/chat/completions HTTP/1.1" and body == BODY and headers["authorization"] == "Bearer none"
-    caught: list[openai.APIConnectionError] = []
-
-    async def refused(address: str) -> None:
-        try:
-            await post(address)
-        except openai.APIConnectionError as error:
-            caught.append(error)
-
-    moved = http("302 Found", b"", "Location: https://elsewhere.example/v1/chat/completions\r\n")
-    sent_by(refused, moved)
-    assert isinstance(caught[0].__cause__, RedirectedError)
+    error = raised(http("302 Found", b"", "Location: https://elsewhere.example/v1/chat/completions\r\n"))
+    assert isinstance(error, openai.APIConnectionError) and isinstance(error.__cause__, RedirectedError)
 
 
 def test_a_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,15 +139,9 @@ def test_a_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("charset", ["", "; charset=latin-1", "; charset=nothing"])
 def test_text_is_read_by_its_charset_or_as_utf_8(charset: str) -> None:
-    said: list[str] = []
-
-    async def read(address: str) -> None:
-        said.append(await post(address))
-
     content = '"Grüße"'.encode("latin-1" if "latin" in charset else "utf-8")
     reply = http("200 OK", content).replace(b"application/json", f"application/json{charset}".encode())
-    sent_by(read, reply)
-    assert said == ['"Grüße"']
+    assert received(reply) == '"Grüße"'
 
 
 WORDS = '{"says": "Grüße, 你"}'
@@ -157,10 +158,4 @@ WORDS = '{"says": "Grüße, 你"}'
     ids=["wrong charset", "right charset", "gzip", "HTTP/1.0 without a length"],
 )
 def test_a_body_is_read_as_it_was_meant(reply: bytes) -> None:
-    read: list[str] = []
-
-    async def send(address: str) -> None:
-        read.append(await post(address))
-
-    sent_by(send, reply)
-    assert "Grüße" in read[0]
+    assert "Grüße" in received(reply)
