@@ -2,7 +2,7 @@
 
 minilima_verifiable.jsonl ─> Item(instruction, checks) ─> score(answer) ─> (strict, loose)
 Strict takes the answer as it is. Loose also takes it without its first line, its last line, both, and without asterisks, which
-is how IFEval (Zhou et al. 2023, section 2.2) forgives a greeting or bold type.
+is how IFEval (Zhou et al. 2023, section 2.2) forgives a greeting or bold type; each check may hold in another form, as there.
 """
 
 from collections.abc import Mapping
@@ -43,14 +43,16 @@ def load_items(size: int | None = None) -> list[Item]:
 
 def score(item: Item, answer: str) -> Score:
     """Checks an answer strictly and loosely."""
-    strict = _holds(item, answer)
-    return Score(strict=strict, loose=strict or any(_holds(item, form) for form in _forms(answer)))
-
-
-def _holds(item: Item, answer: str) -> bool:
-    return bool(answer.strip()) and all(
-        CHECKS[check["kind"]](answer, **{name: value for name, value in check.items() if name != "kind"}) for check in item.checks
+    forms = _forms(answer)
+    return Score(
+        strict=all(_holds(check, answer) for check in item.checks),
+        loose=all(any(_holds(check, form) for form in forms) for check in item.checks),
     )
+
+
+def _holds(check: Mapping[str, Any], answer: str) -> bool:
+    arguments = {name: value for name, value in check.items() if name != "kind"}
+    return bool(answer.strip()) and CHECKS[check["kind"]](answer, **arguments)
 
 
 def _forms(answer: str) -> list[str]:

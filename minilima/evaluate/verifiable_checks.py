@@ -1,6 +1,7 @@
 """Checks of an answer that need no judge: each is a few lines that say yes or no.
 
 CHECKS[kind](answer, **arguments) -> bool; the arguments stand in the set's file beside the prompt.
+Kinds that IFEval has too say what IFEval's checkers say (lm-eval 0.4.13); where they differ, the check tells how and why.
 """
 
 import json
@@ -10,8 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)")
-_FENCE = re.compile(r"```[a-z]*\n(.*?)\n?```", re.DOTALL)
+_STOP = re.compile(r"(\S*?)([.!?]+)[\"')\]”’]*(?=\s+(\S)|\s*$)")
+"""A word, the marks after it, and the first character of what follows."""
+_TITLES = {"Mr", "Mrs", "Ms", "Dr", "Prof", "St"}
+_FENCED = re.compile(r"(?:```(?:[a-z]*\n|json)?)?(.*?)(?:```)?", re.DOTALL | re.IGNORECASE)
 
 # Words of grammar that are frequent in one of these languages and rare in the others.
 _GRAMMAR = {
@@ -42,8 +45,12 @@ def _lines(answer: str) -> list[str]:
 
 
 def equals(answer: str, texts: Sequence[str]) -> bool:
-    """The answer is one of these texts and nothing else; case does not count."""
-    return _plain(answer).casefold() in {text.casefold() for text in texts}
+    """The answer is one of these texts and nothing else; case does not count.
+
+    IFEval's constrained_response takes any answer in which one of its options stands, in its case. The texts here are short, as
+    `odd`, and stand in wrong answers too.
+    """
+    return _plain(answer).casefold() in {_plain(text).casefold() for text in texts}
 
 
 def number(answer: str, value: float) -> bool:
@@ -58,7 +65,10 @@ def last_number(answer: str, value: float) -> bool:
 
 
 def contains(answer: str, words: Sequence[str], times: int | None = None) -> bool:
-    """Each of these stands in the answer as a whole word, exactly so many times if that is given."""
+    """Each of these stands in the answer as a whole word, exactly so many times if that is given.
+
+    IFEval's existence and frequency also find them inside of longer words, `yes` in `yesterday`; the prompts here ask for words.
+    """
     counts = [len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", answer, re.IGNORECASE)) for word in words]
     return all(count == times if times is not None else count > 0 for count in counts)
 
@@ -70,19 +80,37 @@ def excludes(answer: str, words: Sequence[str]) -> bool:
 
 def without(answer: str, characters: str) -> bool:
     """None of these characters stands in the answer, in either case."""
-    return bool(answer.strip()) and not set(answer.casefold()) & set(characters.casefold())
+    return bool(answer.strip()) and not set(answer.lower()) & set(characters.lower())
 
 
 def words(answer: str, low: int = 1, high: int | None = None) -> bool:
-    """So many words between white space."""
-    return _in_range(len(answer.split()), low, high)
+    """So many words between white space; a dash or a bullet of its own is none.
+
+    IFEval's number_words counts `well-known` and `it's` as two words each. That matters little to its thresholds in the hundreds,
+    and much to `exactly five words`.
+    """
+    return _in_range(sum(any(map(str.isalnum, word)) for word in answer.split()), low, high)
 
 
 def sentences(answer: str, low: int = 1, high: int | None = None) -> bool:
-    """So many sentence ends, the end of the answer among them."""
-    text = answer.strip()
-    ends = len(_SENTENCE_END.findall(text)) + bool(text and not _SENTENCE_END.search(text[-2:]))
-    return _in_range(ends, low, high)
+    """So many sentence ends, the end of the answer among them.
+
+    IFEval's number_sentences uses NLTK's tables of abbreviations, which are not packaged here. Both read titles, initials, quotes
+    and numbers alike. NLTK knows more abbreviations (`Jan.`), lacks others (`e.g.`), sees no end in dots before a capital, and
+    takes asterisks after the last full stop for a sentence.
+    """
+    stops = list(_STOP.finditer(answer.strip()))
+    goes_on = bool(answer.strip()) and not (stops and stops[-1].end() == len(answer.strip()))
+    return _in_range(sum(_ends_sentence(*stop.groups()) for stop in stops) + goes_on, low, high)
+
+
+def _ends_sentence(word: str, marks: str, following: str | None) -> bool:
+    """Whether the marks after a word end a sentence: not after titles and initials, nor where dots go on with a small letter."""
+    if following is None or set(marks) != {"."}:
+        return True
+    if len(marks) > 1 or "." in word:
+        return not following.islower()
+    return not (word.lstrip("\"'(“‘") in _TITLES or re.fullmatch(r"[\"'(“‘]*[A-Z]", word))
 
 
 def lines(answer: str, low: int = 1, high: int | None = None) -> bool:
@@ -91,12 +119,20 @@ def lines(answer: str, low: int = 1, high: int | None = None) -> bool:
 
 
 def paragraphs(answer: str, low: int = 1, high: int | None = None) -> bool:
-    """So many parts between empty lines."""
+    """So many parts between empty lines.
+
+    IFEval's nth_paragraph_first_word divides so too, except at an empty line with spaces in it, which no reader can see. Its
+    number_paragraphs counts parts between three asterisks, which is another request.
+    """
     return _in_range(len([part for part in re.split(r"\n\s*\n", answer.strip()) if part.strip()]), low, high)
 
 
 def bullets(answer: str, count: int) -> bool:
-    """Exactly so many lines begin with a dash or an asterisk and a space."""
+    """Exactly so many lines begin with a dash or an asterisk and a space.
+
+    IFEval's number_bullet_lists needs no space, and so counts `-5 degrees`, `---` and `*stressed* words`; the prompts here ask
+    for the space.
+    """
     return sum(bool(re.match(r"[-*] \S", line)) for line in _lines(answer)) == count
 
 
@@ -107,12 +143,13 @@ def numbered(answer: str, count: int) -> bool:
 
 
 def _parsed(answer: str) -> Any:
-    fenced = _FENCE.fullmatch(answer.strip())
-    return json.loads(fenced.group(1) if fenced else answer)
+    inside = _FENCED.fullmatch(answer.strip())
+    assert inside is not None, "both fences may be missing"
+    return json.loads(inside.group(1))
 
 
 def json_value(answer: str, value: Any) -> bool:
-    """The answer is JSON of this value; it may stand in a code block."""
+    """The answer is JSON of this value, or a code block of it. IFEval's json_format asks only for JSON."""
     try:
         return bool(_parsed(answer) == value)
     except (ValueError, RecursionError):
@@ -120,7 +157,7 @@ def json_value(answer: str, value: Any) -> bool:
 
 
 def json_keys(answer: str, keys: Sequence[str]) -> bool:
-    """The answer is a JSON object with exactly these keys; it may stand in a code block."""
+    """The answer is a JSON object with exactly these keys, or a code block of it. IFEval's json_format asks only for JSON."""
     try:
         parsed = _parsed(answer)
     except (ValueError, RecursionError):
@@ -129,13 +166,13 @@ def json_keys(answer: str, keys: Sequence[str]) -> bool:
 
 
 def upper(answer: str) -> bool:
-    """There are letters, and none of them is a small one."""
-    return answer.upper() == answer and any(character.isalpha() for character in answer)
+    """There are capitals and no small letters. IFEval's english_capital also asks langdetect for English, and errs on words."""
+    return answer.isupper()
 
 
 def lower(answer: str) -> bool:
-    """There are letters, and none of them is a capital."""
-    return answer.lower() == answer and any(character.isalpha() for character in answer)
+    """There are small letters and no capitals. IFEval's english_lowercase also asks langdetect for English, as for `upper`."""
+    return answer.islower()
 
 
 def capitalised(answer: str) -> bool:
@@ -145,13 +182,17 @@ def capitalised(answer: str) -> bool:
 
 
 def begins(answer: str, text: str) -> bool:
-    """The answer begins with this text."""
+    """The answer begins with this text, in this case; IFEval runs no check of this kind."""
     return answer.lstrip().startswith(text)
 
 
 def ends(answer: str, text: str) -> bool:
-    """The answer ends with this text."""
-    return answer.rstrip().endswith(text)
+    """The answer ends with this text; case does not count, nor quotes around the answer, as in IFEval's end_checker.
+
+    Where the text is itself a quotation mark, as IFEval's quotation asks for, it must be there.
+    """
+    shown = answer.strip().lower()
+    return any(form.endswith(text.lower()) for form in (shown, shown.strip('"')))
 
 
 def sequence(answer: str, items: Sequence[str]) -> bool:
@@ -178,7 +219,11 @@ def script(answer: str, names: Sequence[str]) -> bool:
 
 
 def language(answer: str, name: str) -> bool:
-    """More words of this language's grammar stand in the answer than of any other's here."""
+    """More words of this language's grammar stand in the answer than of any other's here.
+
+    IFEval's response_language asks langdetect, which guesses at short texts by chance and takes a text without letters for any
+    language. They agree on whole sentences.
+    """
     said = re.findall(r"[^\W\d_]+", answer.casefold())
     hits = {known: sum(word in grammar.split() for word in said) for known, grammar in _GRAMMAR.items()}
     return hits[name] > max(count for known, count in hits.items() if known != name)

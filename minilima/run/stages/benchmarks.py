@@ -162,7 +162,7 @@ def _build_of_base(job: Job, on_progress: OnProgress) -> Outcome:
 BENCHMARK = Spec(
     kind="benchmark",
     stage="benchmark",
-    version=1,
+    version=2,
     until=Until.answers,
     recipe=lambda config, sources: {},
     describe=lambda config, sources: "a benchmark",
