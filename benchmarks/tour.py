@@ -72,38 +72,48 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, required=True, help="where the runs are, or will be")
     asked = arguments.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    printed = {name: _part(name, _printed(words, asked.folder)) for name, words in COMMANDS.items()}
-    printed["memory"] = _memory(asked.folder)
-    publish({"runs": (len(list(asked.folder.glob("outputs/runs/*/run.json"))), "runs")}, asked.json, printed=printed)
-    for page in sorted(DOCS.rglob("*.md")):
-        text = page.read_text(encoding="utf-8")
-        if (filled := fill(text, printed)) != text:
-            page.write_text(filled, encoding="utf-8")
+    shown = {name: _part(name, printed(words, asked.folder)) for name, words in COMMANDS.items()}
+    shown["memory"] = _memory(asked.folder)
+    publish({"runs": (len(list(asked.folder.glob("outputs/runs/*/run.json"))), "runs")}, asked.json, printed=shown)
+    fill_pages(shown)
     take_pictures(asked.folder / "outputs")
 
 
-def fill(page: str, printed: Mapping[str, str]) -> str:
-    """A page with what stands between its marks taken from `printed`; tables stand as they are, all else as code."""
+def fill_pages(shown: Mapping[str, str]) -> None:
+    """Writes what was shown into the pages of docs/ that have marks for it."""
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (filled := fill(text, shown)) != text:
+            page.write_text(filled, encoding="utf-8")
+
+
+def fill(page: str, shown: Mapping[str, str]) -> str:
+    """A page with what stands between its marks taken from `shown`, where it has that; tables as they are, all else as code."""
 
     def block(match: re.Match[str]) -> str:
-        text = printed[match[2]]
-        shown = text if text.startswith("|") else f"```text\n{text}\n```"
-        return f"{match[1]}{shown}\n{match[3]}"
+        if (text := shown.get(match[2])) is None:
+            return match[0]
+        placed = text if text.startswith("|") else f"```text\n{text}\n```"
+        return f"{match[1]}{placed}\n{match[3]}"
 
     return MARK.sub(block, page)
 
 
-def _printed(words: list[str], folder: Path) -> str:
+def printed(words: list[str], folder: Path) -> str:
     """What a command prints in a terminal of COLUMNS columns; shell patterns are expanded in the folder."""
     expanded = [str(path.relative_to(folder)) for word in words if "*" in word for path in sorted(folder.glob(word))]
     words = [word for word in words if "*" not in word]
-    environment = {**os.environ, "COLUMNS": str(COLUMNS), "NO_COLOR": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"}
     quiet = [] if words[0] == "compare" else ["tracking=none"]
     done = subprocess.run(
-        [sys.executable, "-m", "minilima", *words, *expanded, *quiet], cwd=folder, env=environment, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "minilima", *words, *expanded, *quiet], cwd=folder, env=environment(), stdout=subprocess.PIPE,
         text=True, check=True,
     )  # fmt: skip
     return done.stdout
+
+
+def environment() -> dict[str, str]:
+    """Of a command whose output a page shows: a terminal of COLUMNS columns without colours, this code, no W&B."""
+    return {**os.environ, "COLUMNS": str(COLUMNS), "NO_COLOR": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"}
 
 
 def _part(name: str, output: str) -> str:
@@ -117,7 +127,7 @@ def _memory(folder: Path) -> str:
     """The plan's memory of a training that does not depend on the GPU, as a table."""
     rows = ["| model and recipe | weights | gradients | optimizer | together, GiB |", "|---|---:|---:|---:|---:|"]
     for name, overrides in MEMORY.items():
-        memory = dict(json.loads(_printed(["plan", "--json", *overrides], folder))["memory"])
+        memory = dict(json.loads(printed(["plan", "--json", *overrides], folder))["memory"])
         parts = [float(memory[part]) for part in ("weights", "gradients", "optimizer")]
         rows.append(f"| {name} | {' | '.join(f'{part:.1f}' for part in parts)} | {sum(parts):.1f} |")
     return "\n".join(rows)
@@ -129,7 +139,7 @@ def take_pictures(outputs: Path) -> None:
 
     PICTURES.mkdir(exist_ok=True)
     sweep = next(outputs.glob("sweeps/quickstart-*/report.html"))
-    pages = {"sweep": sweep, "run": _quickstart(outputs)}
+    pages = {"sweep": sweep, "run": quickstart(outputs)}
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
@@ -145,7 +155,7 @@ def take_pictures(outputs: Path) -> None:
         browser.close()
 
 
-def _quickstart(outputs: Path) -> Path:
+def quickstart(outputs: Path) -> Path:
     """The report of the run whose settings are the experiment's own."""
     for file in outputs.glob("runs/quickstart-*/run.json"):
         config: dict[str, Any] = json.loads(file.read_text())["config"]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.markup import escape
@@ -67,6 +68,48 @@ def say_piece(text: str) -> None:
 
 
 @contextmanager
+def text_wrapped() -> Iterator[Callable[[str], None]]:
+    """A text that is being written, shown by calling what this yields with each piece; on a terminal lines end between words."""
+    words = _Words()
+    try:
+        yield words.show
+    finally:
+        words.end()
+
+
+class _Words:
+    """Shows a growing text word by word: one that does not fit into the terminal's line begins the next line."""
+
+    def __init__(self) -> None:
+        self._column = 0
+        self._word = ""
+
+    def show(self, piece: str) -> None:
+        if not _out.is_terminal:
+            say_piece(piece)
+            return
+        for char in plain(piece):
+            if char == "\n":
+                self.end()
+                say_piece(char)
+                self._column = 0
+            elif char == " " or cell_len(char) > 1:  # Chinese and Japanese have no spaces: each sign may begin a line
+                self.end()
+                self._word = char
+                self.end()
+            else:
+                self._word += char
+
+    def end(self) -> None:
+        """Shows the word that was begun."""
+        if self._column + cell_len(self._word) > _out.width and self._column:
+            say_piece("\n")
+            self._column, self._word = 0, self._word.lstrip(" ")
+        say_piece(self._word)
+        self._column, self._word = self._column + cell_len(self._word), ""
+
+
+@contextmanager
 def keys_unseen() -> Iterator[None]:
     """Until the block ends, what is typed is kept for whoever reads next and does not appear in the text being written."""
     if not sys.stdin.isatty():
@@ -96,15 +139,19 @@ def texts_beside(titles: Sequence[str]) -> Iterator[Callable[[int, str], None]]:
         What to call with the number of a text and its next piece; a text is ended before the next one begins.
     """
     if not _out.is_terminal or _out.width < _COLUMNS_WIDE:
-        begun: set[int] = set()
+        begun: dict[int, _Words] = {}
 
         def follow(number: int, piece: str) -> None:
             if number not in begun:
+                for words in begun.values():
+                    words.end()
                 say(f"{chr(10) if begun else ''}{titles[number]}:", "bold")
-                begun.add(number)
-            say_piece(piece)
+                begun[number] = _Words()
+            begun[number].show(piece)
 
         yield follow
+        for words in begun.values():
+            words.end()
         say_piece("\n\n")
         return
     texts = [Text() for _ in titles]

@@ -26,8 +26,10 @@ ANNOTATOR = "me, blind"
 
 
 def labels_file(run: Path, other: str) -> Path:
-    """Where the pairs of a run and another model are kept: outputs/labels/RUN_against_OTHER.jsonl."""
-    return run.resolve().parent.parent / "labels" / f"{run.resolve().name}_against_{other.replace('/', '_')}.jsonl"
+    """Where the pairs of a run and another model are kept: outputs/labels/RUN_against_OTHER.jsonl, from where the user is."""
+    here, run = Path.cwd(), run.resolve()
+    file = run.parent.parent / "labels" / f"{run.name}_against_{other.replace('/', '_')}.jsonl"
+    return file.relative_to(here) if file.is_relative_to(here) else file
 
 
 def compare_blind(tuned: Speaker, other: Speaker, sampling: Sampling, *, prompts: Path | None, labels: Path) -> None:

@@ -77,7 +77,8 @@ def converse(speakers: Sequence[Speaker], sampling: Sampling) -> None:
 def _answer(talk: Talk, speakers: Sequence[Speaker], line: str) -> None:
     """The answer of each speaker; those of two beside each other where there is room."""
     if len(speakers) == 1:
-        text = spoken(talk, speakers[0], line, console.say_piece)
+        with console.text_wrapped() as show:
+            text = spoken(talk, speakers[0], line, show)
         console.say_piece("\n" if text.endswith("\n") else "\n\n")
         return
     with console.texts_beside([speaker.name for speaker in speakers]) as show:

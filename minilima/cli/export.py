@@ -108,14 +108,16 @@ def _check_name(name: str, option: str, kind: str) -> None:
 
 
 def _write_data(config: "Config", folder: Path, command: str, repository: str | None, model: str | None) -> None:
-    from minilima.report.hub import push
+    from minilima.report.hub import open_repository, push
 
+    if repository is not None:
+        open_repository(repository, "dataset")
     exported = data_of(config, folder, command, model)
     console.say(f"Wrote {exported.examples:,} examples to {folder}:")
     console.show_table(("file", "bytes"), [(name, f"{size:,}") for name, size in exported.files.items()])
     console.say("Read README.md and state a licence in its header before you pass the data on.")
     if repository is not None:
-        console.say(f"Uploaded to {push(folder, repository)}")
+        console.say(f"Uploaded to {push(folder, repository, 'dataset')}", whole=True)
 
 
 def _write_model(config: "Config", folder: Path, command: str) -> None:

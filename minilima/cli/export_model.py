@@ -15,7 +15,7 @@ def write_model(run: str, folder: str, *, adapter: bool, gguf: str | None, repos
     """
     from minilima.report.export_tuned import export_tuned
     from minilima.report.finished import open_run
-    from minilima.report.hub import push
+    from minilima.report.hub import open_repository, push
 
     opened = open_run(run)
     notes: list[str] = []
@@ -34,7 +34,10 @@ def write_model(run: str, folder: str, *, adapter: bool, gguf: str | None, repos
         from minilima.report.gguf import check_programs
 
         check_programs(gguf)
-    files = export_tuned(opened, Path(folder), adapter=adapter, data_set=data_set, extra=as_gguf if gguf else None)
+    if repository is not None:
+        open_repository(repository, "model")  # who is not logged in hears of it before a file of minutes is made
+    extra = as_gguf if gguf else None
+    files = export_tuned(opened, Path(folder), adapter=adapter, data_set=data_set, repository=repository, extra=extra)
     console.say(f"Wrote {'the adapters' if adapter else 'the model'} of {opened.name} to {folder}:")
     console.show_table(("file", "bytes"), [(name, f"{size:,}") for name, size in files.items()])
     for note in notes:

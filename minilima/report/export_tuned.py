@@ -27,6 +27,7 @@ def export_tuned(
     *,
     adapter: bool = False,
     data_set: str | None = None,
+    repository: str | None = None,
     extra: Callable[[Path], None] | None = None,
 ) -> dict[str, int]:
     """Writes the run's tuned model into a new folder.
@@ -36,6 +37,7 @@ def export_tuned(
         folder: must not be there yet, or be empty.
         adapter: write the adapters alone.
         data_set: the data set's name on the hub, to which the card links.
+        repository: what the model is called on the hub, where it is uploaded.
         extra: writes further files beside the model.
 
     Returns:
@@ -55,7 +57,7 @@ def export_tuned(
             _name_base(aside / "adapter_config.json", _hub_name(run))
             for file in sorted(entry.glob("*token*")) + sorted(entry.glob("chat_template*")):
                 shutil.copyfile(file, aside / file.name)
-        write_atomic(aside / "README.md", model_card(facts_of(run, adapter=adapter, data_set=data_set)))
+        write_atomic(aside / "README.md", model_card(facts_of(run, adapter, data_set, repository)))
         if extra is not None:
             extra(aside)
     return sizes(folder)
@@ -85,8 +87,9 @@ def _why_no_adapters(run: OpenedRun) -> tuple[str, str]:
     )
 
 
-def facts_of(run: OpenedRun, *, adapter: bool, data_set: str | None) -> ModelFacts:
-    """What the model's card is made from."""
+def facts_of(run: OpenedRun, adapter: bool, data_set: str | None, repository: str | None) -> ModelFacts:
+    """What the model's card is made from; the arguments are those of `export_tuned`."""
+    licence = licence_of(run.base)
     base, setting, manifests = run.base, run.settings.get, run.manifests
     judge_name = setting("judge.model") or setting("judge.annotators_config") or setting("judge.kind")
     sampling = {name: setting(f"eval.{name}") for name in ("temperature", "top_p", "repetition_penalty", "max_tokens")}
@@ -96,17 +99,18 @@ def facts_of(run: OpenedRun, *, adapter: bool, data_set: str | None) -> ModelFac
         packaged=base.kind == "packaged",
         base_name=base.name,
         base_revision=base.location.partition("@")[2] if base.kind == "hub" else "",
-        licence=licence_of(base),
+        licence=licence,
         adapter=adapter,
         manifests=manifests,
         results=run.record["results"],
         benchmarks=[BenchmarkChange.from_json(change) for change in run.record.get("benchmarks", ())],
         judge=run.record["judge"],
         judge_name=str(judge_name),
-        origin=origin_of(run.settings, run.record.get("sources", []), base.name),
+        origin=origin_of(run.settings, run.record.get("sources", []), base.name, licence),
         made_by=made_by(run.settings, run.record.get("sources", [])),
         data_set=data_set,
         sampling={name: value for name, value in sampling.items() if value is not None},
         command=manifests["model"]["command"],
         context=context_tokens(read_config(run.model)),
+        repository=repository,
     )

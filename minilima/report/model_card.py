@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from minilima.console import duration
 from minilima.environment import PACKAGE
 from minilima.evaluate.benchmark_scores import BenchmarkChange
+from minilima.models.packaged import PACKAGED
 from minilima.report.dataset_card import Origin, code, yaml_text
 from minilima.report.runs import Cost, stage_cost
 
@@ -62,6 +63,8 @@ class ModelFacts:
     command: str
     context: int | None
     """Tokens."""
+    repository: str | None
+    """What the model is called on the hub; None where it is not uploaded."""
 
 
 def model_card(facts: ModelFacts) -> str:
@@ -78,6 +81,7 @@ def model_card(facts: ModelFacts) -> str:
         entry=f"{model['stage']}-{model['key']}",
         dataset_entry=f"{dataset['stage']}-{dataset['key']}" if dataset else "",
         examples=dataset.get("metrics", {}).get("examples"),
+        seed_tasks=dataset.get("metrics", {}).get("seed"),
         recipe={name: value for name in _RECIPE if (value := model["recipe"].get(name)) is not None},
         metrics=model["metrics"],
         made=model["created_at"][:10],
@@ -150,8 +154,9 @@ def made_by(settings: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -
     return f"data={settings.get('data.kind')}{seeds}"
 
 
-def origin_of(settings: Mapping[str, Any], sources: Sequence[Mapping[str, Any]], base: str) -> Origin:
-    """Who wrote the rows that the model was trained on, by the settings and the source files of its run."""
+def origin_of(settings: Mapping[str, Any], sources: Sequence[Mapping[str, Any]], base: str, licence: str) -> Origin:
+    """Who wrote the rows that the model was trained on, by the settings and the source files of its run; `licence` is the base
+    model's, empty = not known here."""
     if settings.get("data.kind") == "file":
         file = next((item for item in sources if item["what"] == "data"), None)
         name = (
@@ -172,9 +177,12 @@ def origin_of(settings: Mapping[str, Any], sources: Sequence[Mapping[str, Any]],
             "Read them before you pass this on.",
         )
     own = settings.get("generator.model") or base
+    if named := settings.get("generator.model"):
+        licence = PACKAGED[named].licence if named in PACKAGED else ""
+    known = f"that model's licence is {licence}." if licence else ""
     return Origin(
         what="written, except for the seed tasks, on the author's machine by",
         # A folder's full path says more about its owner than about the model.
         name=str(own).rstrip("/").rpartition("/")[2] if str(own).startswith(("/", "~", ".")) else str(own),
-        terms="that model's licence may set conditions for what it writes. Read it before you pass this on.",
+        terms=known or "that model's licence may set conditions for what it writes. Read it before you pass this on.",
     )

@@ -37,7 +37,7 @@ def tiny_run(outputs: Path, model: Path, *overrides: str, adapter: bool = False)
 
     def dataset(work: Path) -> Outcome:
         write_jsonl(work / "dataset.jsonl", [])
-        return Outcome(metrics={"examples": 7})
+        return Outcome(metrics={"examples": 7, "seed": 5, "machine": 2})
 
     entries = {role: store.get_or_build(graph[role], build) for role, build in (("dataset", dataset), ("model", trained))}
     folder = outputs / "runs" / "tiny-0123abcd"

@@ -107,6 +107,8 @@ def test_an_exported_model_loads_and_its_card_says_what_it_is(
     for said in (
         "apache-2.0",
         "7 examples",
+        "- Rows: 5 seed tasks, 2 others",
+        "licence is apache-2.0.",
         "62.5 (25.0 to 100.0); 2 won, 1 lost, 1 tied",
         "nobody knows.",
         "`learning_rate`",
@@ -211,6 +213,31 @@ def test_two_answers_stand_beside_each_other_where_there_is_room(
     typed(monkeypatch, "Hi")
     converse(speakers, GREEDY)
     assert any("one: Hi" in line and "two: Hi" in line for line in wide.getvalue().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("pieces", "lines"),
+    [
+        (("It is un", "til now ", "bubbling."), ["It is until", "now", "bubbling."]),
+        (("one\n\ntwo", " three four"), ["one", "", "two three", "four"]),
+        (("a", "-word-that-is-too-long b"), ["a-word-that-is-too-long", "b"]),
+        (("你好你好你好", "你好"), ["你好你好你好", "你好"]),
+        (("    in", "dented text"), ["    indented", "text"]),
+    ],
+)
+def test_lines_of_a_growing_text_end_between_words(
+    pieces: tuple[str, ...], lines: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_out", Console(force_terminal=True, width=12, highlight=False))
+    with console.text_wrapped() as show:
+        for piece in pieces:
+            show(piece)
+    assert [line.rstrip() for line in capfd.readouterr().out.split("\n")] == lines
+    monkeypatch.setattr(console, "_out", Console(force_terminal=False, width=12, highlight=False))
+    with console.text_wrapped() as show:
+        for piece in pieces:
+            show(piece)
+    assert capfd.readouterr().out == "".join(pieces), "a file keeps the lines of the model"
 
 
 def test_answers_longer_than_the_screen_are_drawn_by_their_ends_and_then_whole(monkeypatch: pytest.MonkeyPatch) -> None:

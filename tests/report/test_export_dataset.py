@@ -28,7 +28,7 @@ from minilima.pipeline import stages
 from minilima.report import export_dataset
 from minilima.report.dataset_card import CardFacts, Origin, card_text, code, fenced
 from minilima.report.export_dataset import Exported
-from minilima.report.hub import check_repository, push
+from minilima.report.hub import check_repository, open_repository, push
 from minilima.run.sources import resolve
 from minilima.store.entries import Store
 from minilima.store.job import Outcome
@@ -346,30 +346,35 @@ def test_the_command_builds_exports_and_imports_again(
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The hub's side of an upload of small files: notes what it is told."""
+    """The hub's side of an upload of small files: notes what it is told, and refuses as it is told to."""
 
-    said: ClassVar[dict[str, Any]] = {}
+    said: ClassVar[dict[str, Any]]
+    private: ClassVar[bool]
+    refusals: ClassVar[dict[str, int]]
+    """By what is asked, a status."""
 
     def do_GET(self) -> None:
-        self._answer({})
+        status = self.refusals.get("create", 200)
+        self._answer({"id": "someone/set", "private": self.private, "siblings": []}, 200 if status == 409 else status)
 
     def do_POST(self) -> None:
         address = f"http://{self.headers['Host']}/datasets/someone/set"
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         what = self.path.rpartition("/api/")[2].removesuffix("/main").rpartition("/")[2]
         self.said[what] = [json.loads(line) for line in body.splitlines()]
+        if status := self.refusals.get(what):
+            return self._answer({"error": "no, you may not", "url": address}, status)
         if what == "preupload":
             files = [
                 {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in self.said[what][0]["files"]
             ]
-            self._answer({"files": files})
-        else:
-            commit = {"commitOid": "0" * 40, "commitUrl": f"{address}/commit/{'0' * 40}", "success": True, "hookOutput": ""}
-            self._answer({"url": address, **commit})
+            return self._answer({"files": files})
+        commit = {"commitOid": "0" * 40, "commitUrl": f"{address}/commit/{'0' * 40}", "success": True, "hookOutput": ""}
+        return self._answer({"url": address, **commit})
 
-    def _answer(self, content: dict[str, Any]) -> None:
+    def _answer(self, content: dict[str, Any], status: int = 200) -> None:
         data = json.dumps(content).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -379,44 +384,77 @@ class Hub(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_an_export_is_uploaded_whole_to_a_private_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = exported(tmp_path, *ROWS).folder
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    """A hub that knows one token."""
+    Hub.said, Hub.private, Hub.refusals = {}, True, {}
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", "hf_test")
-        assert push(folder, "someone/set").endswith("/datasets/someone/set")
+        yield Hub
         server.shutdown()
-    created = Hub.said["create"][0]
+
+
+def test_an_export_is_uploaded_whole_to_a_private_repository(tmp_path: Path, hub: type[Hub]) -> None:
+    folder = exported(tmp_path, *ROWS).folder
+    open_repository("someone/set", "dataset")
+    assert push(folder, "someone/set", "dataset").endswith("/datasets/someone/set")
+    created = hub.said["create"][0]
     assert (created["type"], created["visibility"], created["name"]) == ("dataset", "private", "set")
-    sent = {row["value"]["path"]: base64.b64decode(row["value"]["content"]) for row in Hub.said["commit"] if row["key"] == "file"}
+    sent = {row["value"]["path"]: base64.b64decode(row["value"]["content"]) for row in hub.said["commit"] if row["key"] == "file"}
     assert sent == {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_a_model_is_uploaded_as_a_model_and_a_data_card_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "README.md").write_text("# mine")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setenv("HF_TOKEN", "hf_test")
-        push(folder, "someone/model", "model")
-        server.shutdown()
-    created = Hub.said["create"][0]
+def test_a_model_is_uploaded_as_a_model_and_a_data_card_names_it(tmp_path: Path, hub: type[Hub]) -> None:
+    open_repository("someone/model", "model")
+    created = hub.said["create"][0]
     assert created.get("type", "model") == "model" and (created["visibility"], created["name"]) == ("private", "model")
     config = load_config(store_with(tmp_path, *ROWS))
     linked = data_of(config, tmp_path / "linked", "build it", "someone/model")
     assert "[someone/model](https://huggingface.co/someone/model)" in (linked.folder / "README.md").read_text()
 
 
-def test_nothing_is_uploaded_without_a_hub_and_the_folder_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "said"), [(401, "does not accept the token"), (403, "may not write there")])
+def test_who_may_not_write_on_the_hub_hears_of_it_first(status: int, said: str, hub: type[Hub]) -> None:
+    hub.refusals = {"create": status}
+    with pytest.raises(MinilimaError, match="cannot be opened on the hub") as refusal:
+        open_repository("someone/set", "model")
+    assert said in refusal.value.why and "no, you may not" in refusal.value.why and "mozilla" not in refusal.value.why
+
+
+def test_nothing_is_uploaded_to_a_repository_that_everybody_can_read(hub: type[Hub]) -> None:
+    hub.refusals = {"create": 409}
+    open_repository("someone/set", "dataset")  # there already, and private: an upload goes on
+    hub.private = False
+    with pytest.raises(MinilimaError, match="everybody can read it"):
+        open_repository("someone/set", "dataset")
+
+
+def test_an_upload_that_breaks_off_names_the_command_that_goes_on(
+    tmp_path: Path, hub: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = exported(tmp_path, *ROWS).folder
-    with pytest.raises(MinilimaError, match="could not be written on the hub") as refusal:
-        push(folder, "someone/set")
-    assert (folder / "README.md").is_file() and f"someone/set {folder}" in refusal.value.fix
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("Error while uploading 'x'.") from ConnectionError("Server disconnected.")  # after five attempts
+
+    hub.refusals = {"commit": 400}
+    for said in ("no, you may not", "Error while uploading 'x': Server disconnected."):
+        with pytest.raises(MinilimaError, match="could not be written on the hub") as refusal:
+            push(folder, "someone/set", "dataset")
+        assert said in refusal.value.why and (folder / "README.md").is_file()
+        # --private: `hf upload` makes public repositories where there is none
+        line = f"hf upload --private --repo-type dataset someone/set {folder}"
+        assert refusal.value.fix == f"Go on with: {line}"
+        monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", broken)
+
+
+def test_nothing_is_uploaded_without_a_hub(tmp_path: Path) -> None:
+    for trial in (lambda: open_repository("someone/set", "dataset"), lambda: push(tmp_path, "someone/set", "dataset")):
+        with pytest.raises(MinilimaError, match="on the hub"):
+            trial()
 
 
 @pytest.mark.parametrize(
