@@ -1,4 +1,4 @@
-"""Runs the study on one card, call after call: each goes on where the last one stopped, also on another machine.
+"""Runs the study on the cards of a machine, call after call: each goes on where the last one stopped, also on another machine.
 
     python experiments/which_examples/run.py --folder F --out P --minutes 9     # again and again, until it says "all done"
 
@@ -289,7 +289,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="where packs are put")
     parser.add_argument("--from", dest="packs", type=Path, help="folder of earlier packs, which are restored first")
     parser.add_argument("--minutes", type=float, default=9.0, help="of this call")
-    parser.add_argument("--workers", type=int, default=6, help="points at once; one takes 9 to 16 GB of a card")
+    parser.add_argument("--workers", type=int, default=6, help="points at once, on all cards; one takes 9 to 16 GB")
     parser.add_argument("--pool", type=Path, help="a pool that is there already")
     parser.add_argument("--rate", help="learning rate, instead of the grid's")
     chosen = parser.parse_intermixed_args()

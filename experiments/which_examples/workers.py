@@ -1,4 +1,4 @@
-"""Tasks that share a card: processes that stay, as many at once as its memory holds, until a time is over.
+"""Tasks that share the cards of a machine: processes that stay, as many at once as their memory holds, until a time is over.
 
     tasks ─> a process each while there is time ─> "12.3 s  what was done" a line, or failed.txt
 A process takes ten seconds to start and a training a few, so that the processes serve one task after the other.
@@ -12,19 +12,27 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
 _FEWEST = 2
 FIRST_GUESS_SECONDS = 90.0
 """How long a task may take, before one has ended."""
 
 
-def _at_start(threads: int, log: Path) -> None:
-    """Of a process of the pool; what libraries print goes to a file."""
+def _at_start(threads: int, log: Path, started: "Synchronized[int]", cards: int) -> None:
+    """Of a process of the pool, which gets the next card; what libraries print goes to a file."""
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    if cards > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % cards)
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    import torch
     import transformers
 
     torch.set_num_threads(threads)
@@ -59,9 +67,8 @@ def run_all(tasks: Sequence[Task], clock: Clock, workers: int, folder: Path) -> 
     os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, max(1, len(tasks))), mp_context=spawn, initializer=_at_start, initargs=(threads, folder / "workers.log")
-    ) as pool:
+    how = (threads, folder / "workers.log", spawn.Value("i", 0), torch.cuda.device_count())
+    with ProcessPoolExecutor(min(workers, max(1, len(tasks))), mp_context=spawn, initializer=_at_start, initargs=how) as pool:
         running: dict[Future[str], tuple[Task, float]] = {}
         while rest or running:
             while rest and len(running) < workers and clock.has_room():

@@ -1,6 +1,5 @@
 """Examples as texts for a model that scores them: the answer after its question or alone, with or without template."""
 
-import copy
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from minilima.models.template import prompt_ids, prompt_text, render
 from minilima.models.tokenizer import adds_bos
 
 _A_THREAD = 500
-"""Examples for which another thread is worth its copy of the tokenizer, which computes without Python's lock."""
+"""Examples for which another thread is worth it; the tokenizer computes without Python's lock."""
 
 
 def passages(
@@ -82,10 +81,7 @@ def _threaded(examples: Sequence[Example], tokenizer: Any, form: Callable[[Any, 
     threads = min(os.cpu_count() or 1, 1 + len(examples) // _A_THREAD)
     if threads == 1:
         return [form(tokenizer, example) for example in examples]
-    tokenizers = [copy.deepcopy(tokenizer) for _ in range(threads)]
+    # The first call may set the tokenizer up, later ones only read it: threads share it. To copy a large one takes seconds.
+    first = form(tokenizer, examples[0])
     with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(lambda part: [form(tokenizers[part], example) for example in examples[part::threads]], range(threads))
-    rendered: list[Passage] = [Passage(ids=(), start=0, end=0)] * len(examples)
-    for part, made in enumerate(parts):
-        rendered[part::threads] = made
-    return rendered
+        return [first, *pool.map(partial(form, tokenizer), examples[1:])]

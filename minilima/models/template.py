@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -17,6 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from minilima.config.choices import Thinking
 from minilima.errors import MinilimaError
 from minilima.models.reasoning import CLOSE, EMPTY_BLOCK, OPEN, OPENED_PROMPT, split_reasoning
+
+_PATTERNS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[object, ...], re.Pattern[str]]] = WeakKeyDictionary()
+"""For each tokenizer what ends a turn, and by what one sees that tokens have come to it since."""
 
 Turns = Sequence[dict[str, str]]
 """role and content of each turn."""
@@ -226,10 +230,18 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Matches any token that can end a turn: all that the tokenizer never divides, but whitespace and marks of reasoning."""
+    """Matches any token that can end a turn: all that the tokenizer never divides, but whitespace and marks of reasoning.
+
+    Gemma has 6,400 of them, and to collect them takes longer than to render a conversation.
+    """
+    marks = (len(tokenizer), *tokenizer.all_special_tokens)
+    if (kept := _PATTERNS.get(tokenizer)) is not None and kept[0] == marks:
+        return kept[1]
     added = {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
     words = sorted((word for word in added if word.strip() and word not in (OPEN, CLOSE)), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, words)) or r"(?!)")
+    pattern = re.compile("|".join(map(re.escape, words)) or r"(?!)")
+    _PATTERNS[tokenizer] = (marks, pattern)
+    return pattern
 
 
 def _of(row: str) -> str:

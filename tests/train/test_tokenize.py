@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from minilima.errors import MinilimaError
 from minilima.formats.records import Example
+from minilima.models import template
 from minilima.models.packing import IGNORED, make_row, plan_rows
 from minilima.models.tokenizer import load_tokenizer
 from minilima.train.tokenize import check_trained_ends, tokenize_example
@@ -41,6 +42,17 @@ def test_the_prompt_is_what_the_model_is_asked_later(tiny_model: Path) -> None:
 def test_the_prompt_is_trained_too_on_request(tiny_model: Path) -> None:
     made = tokenize_example(example(), load_tokenizer(str(tiny_model)), 512, train_on_prompt=True)
     assert made.labels == made.input_ids
+
+
+def test_what_ends_a_turn_is_collected_once_and_again_where_tokens_have_come(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    kept = template._ends(tokenizer)
+    assert template._ends(tokenizer) is kept
+    assert kept.search("Paris.<|done|>") is None
+    tokenizer.add_tokens(["<|done|>"], special_tokens=True)
+    found = template._ends(tokenizer).search("Paris.<|done|>")
+    assert found is not None
+    assert found[0] == "<|done|>"
 
 
 def test_long_examples_are_cut_and_lose_their_end(tiny_model: Path) -> None:
