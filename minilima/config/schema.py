@@ -289,6 +289,9 @@ class DatasetConfig:
     """Examples with longer answers are rejected; None = none."""
     include_seeds: bool = True
     """Whether the seed tasks themselves are examples too."""
+    max_seeds: int | None = setting(None, AT_LEAST_ONE, "seed tasks")
+    """include_seeds=true: most seed tasks among the examples, a random choice, so that a small data set shows what was written;
+    None = all."""
     max_similarity: float | None = setting(None, SHARE)
     """Examples whose request has a ROUGE-L F1 above this with an earlier example's are rejected, 0 to 1, seeds first; None =
     only exact duplicates are. A generated pool has no near-duplicates among its instructions (data.max_similarity)."""

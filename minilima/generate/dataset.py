@@ -1,5 +1,6 @@
 """Step 4: the data set: the pool without duplicates and contamination, then a nested choice of `dataset.size` rows."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -36,7 +37,8 @@ def build_dataset(job: Job, on_progress: OnProgress) -> Outcome:
     # All prompts, not only the first eval_set.size: a smaller evaluation must not let the other prompts in.
     sets = job.sources.all_sets if dataset.decontaminate else ()
     prompts = [prompt for asked in sets for prompt in load_eval_set(asked.local_path, None)]
-    kept, rejected = sift([*seeds, *pool], prompts, config.data, dataset)
+    passed, rejected = sift([*seeds, *pool], prompts, config.data, dataset)
+    kept = with_fewer_seeds(passed, dataset.max_seeds, config.seed)
     scoring = Scoring(job=job, on_progress=on_progress, examples=kept)
     ordered = arrange(kept, dataset, config.seed, scoring.tools())
     chosen = [_encoded(example, config) for example in ordered[: dataset.size]]
@@ -87,6 +89,14 @@ def sift(
         return kept, rejected
     distinct, near_duplicates = _without_near_duplicates(kept, dataset.max_similarity, data.tokenizer)
     return distinct, [*rejected, *near_duplicates]
+
+
+def with_fewer_seeds(examples: Sequence[Example], most: int | None, seed: int) -> list[Example]:
+    """All but the seed tasks above `most`; fewer of them lie inside more."""
+    seeds = [example.id for example in examples if example.source == "seed"]
+    random.Random(f"max_seeds:{seed}").shuffle(seeds)
+    excluded = set() if most is None else set(seeds[most:])
+    return [example for example in examples if example.source != "seed" or example.id not in excluded]
 
 
 def _without_near_duplicates(

@@ -19,7 +19,7 @@ from minilima.errors import MinilimaError
 from minilima.formats.files import DATA, read_jsonl, sha256_text
 from minilima.formats.records import EvalPrompt, Example, Progress
 from minilima.formats.seeds import load_seeds
-from minilima.generate.dataset import build_dataset, sift
+from minilima.generate.dataset import build_dataset, sift, with_fewer_seeds
 from minilima.generate.instances import Classified, Instances
 from minilima.generate.instructions import Instruction
 from minilima.generate.layouts import encode
@@ -171,6 +171,16 @@ def test_smaller_data_sets_lie_inside_larger_ones() -> None:
     assert shuffle(pool[::-1], seed=1) == ordered, "the order of the pool does not matter"
     assert shuffle(pool, seed=2) != ordered
     assert shuffle(pool[:100], seed=1) == [item for item in ordered if int(item.id) < 100], "nor what else is in it"
+
+
+def test_seed_tasks_above_the_most_make_room_for_what_was_written() -> None:
+    written = [example(f"w{n}", f"Task {n}") for n in range(3)]
+    seeds = [replace(example(f"s{n}", f"Seed {n}"), source="seed") for n in range(20)]
+    few, more = (with_fewer_seeds([*seeds, *written], most, seed=1) for most in (4, 9))
+    assert [item.id for item in few[-3:]] == ["w0", "w1", "w2"] and len(few) == 7
+    assert {item.id for item in few} < {item.id for item in more}, "a higher limit adds and exchanges nothing"
+    assert with_fewer_seeds([*seeds, *written], None, seed=1) == [*seeds, *written]
+    assert {item.id for item in with_fewer_seeds(seeds, 4, seed=2)} != {item.id for item in few} - {"w0", "w1", "w2"}
 
 
 def test_what_resembles_an_evaluation_prompt_is_left_out() -> None:

@@ -70,6 +70,14 @@ def test_a_plan_says_where_there_are_fewer_rows_than_examples_asked_for(
     assert DATASET.describe(config, resolve(config)).startswith(said)
 
 
+def test_a_plan_counts_no_more_seeds_than_may_be_examples(tmp_path: Path) -> None:
+    own = ["data=file", f"data.path={own_rows(tmp_path, 5)}", "dataset.include_seeds=true", "dataset.max_seeds=2"]
+    config = config_of(tmp_path, *own, "dataset.size=7")
+    assert DATASET.describe(config, resolve(config)) == "7 examples, at most 2 seeds among them"
+    with pytest.raises(MinilimaError, match="there are only 7 examples"):
+        plan_of(config_of(tmp_path, *own, "dataset.size=8"))
+
+
 def check_gpu(tmp_path: Path, *overrides: str) -> None:
     config = config_of(tmp_path, "+experiment=quickstart", *overrides)
     sources = resolve(config)
@@ -146,7 +154,7 @@ def test_warnings_are_the_last_that_a_plan_says(tmp_path: Path, capfd: pytest.Ca
 def test_a_plan_counts_examples_prompts_and_pairs(tmp_path: Path) -> None:
     counts = {stage.role: stage.examples for stage in plan_of(config_of(tmp_path, "+experiment=quickstart")).stages}
     assert counts == {
-        "base": None, "pool": 12, "dataset": 64, "model": None, "base_answers": 40, "answers": 40,
+        "base": None, "pool": 24, "dataset": 64, "model": None, "base_answers": 40, "answers": 40,
         "minilima_verifiable_base": 48, "minilima_verifiable_tuned": 48, "verdicts": 40,
     }  # fmt: skip
 

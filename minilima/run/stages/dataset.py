@@ -37,6 +37,7 @@ def _recipe(config: Config, sources: Sources) -> dict[str, Any]:
     return {
         "size": dataset.size,
         "include_seeds": dataset.include_seeds,
+        "max_seeds": dataset.max_seeds if dataset.include_seeds else None,
         "max_similarity": data.max_similarity,
         "near_duplicates": dataset.max_similarity,
         "tokenizer": tokenizer_key(config),
@@ -81,7 +82,9 @@ def _describe(config: Config, sources: Sources) -> str:
     size = f"{config.dataset.size:,} examples" if config.dataset.size else "all examples that pass the filters"
     if (most := _most(config, sources)) is not None and config.dataset.size and most < config.dataset.size:
         size = f"at most {most:,} (not {config.dataset.size:,}) examples"
-    seeds = ", seeds among them" if config.dataset.include_seeds else ""
+    most_seeds = config.dataset.max_seeds
+    some = "seeds" if most_seeds is None else f"at most {most_seeds:,} seed{'' if most_seeds == 1 else 's'}"
+    seeds = f", {some} among them" if config.dataset.include_seeds else ""
     return size + seeds + _cost_text(config, sources)
 
 
@@ -93,8 +96,14 @@ def _most(config: Config, sources: Sources) -> int | None:
     if seeds is None:
         return pool
     with suppress(MinilimaError):  # the pool's check says what is wrong
-        return pool + len(seed_tasks(seeds.local_path)) if seeds.path is not None else None
+        return pool + _number_of_seeds(config, seeds) if seeds.path is not None else None
     return None
+
+
+def _number_of_seeds(config: Config, source: FileSource) -> int:
+    """Seed tasks that can be examples."""
+    number, most = len(seed_tasks(source.local_path)), config.dataset.max_seeds
+    return number if most is None else min(number, most)
 
 
 def _examples_of(config: Config, sources: Sources) -> int | None:
@@ -206,7 +215,8 @@ def _lengths(config: Config, sources: Sources) -> list[int]:
         answers = len(tasks) if given else data.instructions * data.instances_per_task
         characters = [round(each)] * answers
     if config.dataset.include_seeds and sources.seeds is not None and sources.seeds.path is not None:
-        characters += [len(task.instruction) + len(task.input) + len(task.output) for task in seed_tasks(sources.seeds.path)]
+        tasks_of_seeds = seed_tasks(sources.seeds.path)[: config.dataset.max_seeds]
+        characters += [len(task.instruction) + len(task.input) + len(task.output) for task in tasks_of_seeds]
     return characters
 
 
