@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from minilima import console
-from minilima.report.compare import ComparedRun, Table, benchmarks_of, change_on, distinguishing, notes, others_of
+from minilima.report.compare import ComparedRun, Table, benchmarks_of, change_on, notes, others_of, value
 from minilima.report.compare_records import records
 from minilima.report.runs import FinishedRun
 
@@ -44,10 +44,10 @@ def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[
     def fits(dropped: Sequence[str]) -> bool:
         return sum(width for heading, width in zip(headings, widths, strict=True) if stays(heading, dropped)) - _GAP <= room
 
-    needed = distinguishing([row.point for row in table.rows], table.settings)
-    implied = [name for name in table.settings if name not in needed]
-    by_settings = bool(needed) and fits(["point", *implied, *_DROPPED_FIRST])
-    spare = [*_DROPPED_FIRST[:2], *(["point", *implied] if by_settings else table.settings), *_DROPPED_FIRST[2:]]
+    implied = [name for name in table.settings if name not in table.naming]
+    last = [*_DROPPED_FIRST[2:], *benchmarks_of(table)]
+    by_settings = bool(table.naming) and fits(["point", *implied, *_DROPPED_FIRST[:2], *last])
+    spare = [*_DROPPED_FIRST[:2], *(["point", *implied] if by_settings else table.settings), *last]
     for number in [0, 1, *range(2 if by_settings else 2 + len(table.settings), len(spare) + 1)]:
         if fits(spare[:number]):
             break
@@ -97,7 +97,7 @@ def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool, scored
     cells = [
         "*" * row.best + "+" * row.pareto,
         point.name,
-        *(str(point.settings.get(name)) for name in table.settings),
+        *(value(point, name) for name in table.settings),
         rate.win_rate.text(brief=True) if rate else "not known",
         *([_controlled(point)] if controlled else []),
         *(_other(point, name) for name in others_of(table)),
@@ -160,7 +160,7 @@ def _csv(table: Table) -> str:
 
 
 def _json(table: Table) -> str:
-    content = {"settings": table.settings, "cost": table.cost, "comparable": table.comparable, "points": records(table)}
+    content = {"settings": table.settings, "comparable": table.comparable, "points": records(table)}
     return json.dumps(content, indent=2, ensure_ascii=False)
 
 

@@ -43,7 +43,8 @@ def answers_beside(points: Sequence[FinishedRun], labels: Sequence[str], kept: F
         for row in answers.rows:
             prompt = prompts.setdefault((row["id"], row["instruction"]), _prompt(row, len(found)))
             prompt["reference"] = prompt["reference"] or row["reference"]
-            prompt["runs"][number] = {**row["tuned"], "outcome": row["outcome"], "against": row["base"]}
+            said = {"said": row["words"]} if row["words"] else {}
+            prompt["runs"][number] = {**row["tuned"], **said, "outcome": row["outcome"], "against": row["base"]}
     for prompt in prompts.values():
         _share_opponent(prompt)
     return {

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from minilima.errors import MinilimaError, options
 from minilima.evaluate.benchmark_scores import BenchmarkChange
@@ -9,6 +10,13 @@ from minilima.evaluate.significance import Paired, compare, holm
 from minilima.evaluate.statistics import Estimate
 from minilima.report.runs import FinishedRun
 from minilima.report.sameness import unlike_builds
+
+_YARDSTICK = ("judge", "eval_set")
+"""Settings that must be seen wherever they differ: win rates by other judges or on other prompts are no comparison."""
+_KINDS = {"sft": "sft.method"}
+"""The setting that says what a group's others mean, where it is not called `kind`."""
+_SOURCES = ("kind", "packaged", "path", "hub", "model")
+"""Names that a setting has in several groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +37,7 @@ class ComparedRun:
     """None for the chosen point itself, and where none was chosen."""
     best: bool
     pareto: bool
-    """Above 50 % at some cost, and no other point has both a higher win rate and a lower cost, or one with the other equal."""
+    """Above 50 % at a price, and no other point has both a higher win rate and a lower price, or one with the other equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +46,24 @@ class Table:
 
     rows: tuple[ComparedRun, ...]
     settings: tuple[str, ...]
-    """Names of the settings in which points differ."""
-    cost: str
-    """What the Pareto front counts as cost: `usd`, or `seconds` where a price is missing or none was paid."""
+    """Names of the settings in which points differ, judges and evaluation sets first."""
+    naming: tuple[str, ...]
+    """Those of them that tell the points apart: labels and legends name no others."""
     comparable: bool
     """Whether all points share prompts, baseline and judge; if not, none is best."""
 
 
 def tabulate(points: Sequence[FinishedRun], against: FinishedRun | None = None) -> Table:
     """Compares points; `against` is the one that all others are paired with."""
-    names = sorted({name for point in points for name in point.settings})
+    names = sorted(
+        {name for point in points for name in point.settings}, key=lambda name: (not name.startswith(_YARDSTICK), name)
+    )
     differ = [name for name in names if len({repr(point.settings.get(name)) for point in points}) > 1 and name != "name"]
     settings = tuple(name for name in differ if not _implied_by_kind(name, differ, points))
-    cost = "usd" if all(point.usd is not None for point in points) and any(point.usd for point in points) else "seconds"
+    # Time is no such cost: it depends on what else the machine did.
+    priced = all(point.usd is not None for point in points)
     comparable = len({tuple(point.yardstick.items()) for point in points}) == 1
-    rated = sorted(points, key=lambda point: (-_score(point), getattr(point, cost)))
+    rated = sorted(points, key=lambda point: (-_score(point), point.seconds))
     pairs = _pairs(rated, against)
     rows = tuple(
         ComparedRun(
@@ -60,19 +71,20 @@ def tabulate(points: Sequence[FinishedRun], against: FinishedRun | None = None) 
             against=pairs[rank],
             best=comparable and point.results.win_rate is not None and _score(point) == _score(rated[0]),
             pareto=comparable
-            and point.results.win_rate is not None
+            and priced
+            and bool(point.usd)
             and _score(point) > 50  # cheap is no merit of what answers no better than the baseline
-            and getattr(point, cost) > 0
-            and not any(_dominates(other, point, cost) for other in rated),
+            and not any(_dominates(other, point) for other in rated),
         )
         for rank, point in enumerate(rated)
     )
-    return Table(rows=rows, settings=settings, cost=cost, comparable=comparable)
+    return Table(rows=rows, settings=settings, naming=tuple(distinguishing(points, settings)), comparable=comparable)
 
 
 def _implied_by_kind(name: str, differ: Sequence[str], points: Sequence[FinishedRun]) -> bool:
-    """Whether the group's `kind` says all that the setting does, as where data of two kinds have their own filters."""
-    kind = name.partition(".")[0] + ".kind"
+    """Whether the group's kind says all that the setting does, as where data of two kinds have their own filters."""
+    group = name.partition(".")[0]
+    kind = _KINDS.get(group, f"{group}.kind")
     if name == kind or kind not in differ:
         return False
     kinds = {repr(point.settings.get(kind)) for point in points}
@@ -126,22 +138,28 @@ def _same(value: str, asked: str) -> bool:
         return value == asked
 
 
+def unlike(table: Table) -> str:
+    """What the points cannot be compared by."""
+    yardsticks = [row.point.yardstick for row in table.rows]
+    differ = [name for name in yardsticks[0] if len({yardstick[name] for yardstick in yardsticks}) > 1]
+    return f"The points differ in {' and '.join(differ)}, so none is called best."
+
+
 def notes(table: Table, best: str = "* best win rate", front: str = "+ no other point") -> list[str]:
     """What a reader must know to read the table correctly; `best` and `front` say how it marks points."""
     other = any(row.point.settings.get("eval.reference") for row in table.rows)
     baseline = "what eval.reference names" if other else "the base model"
     lines = [f"Win rates are in percent against {baseline}, with 95 % bootstrap intervals over prompts."]
     if table.comparable:
-        cost = "USD" if table.cost == "usd" else "seconds to build"
-        worth = f"; {front} is both better and cheaper in {cost}" if any(row.pareto for row in table.rows) else ""
+        worth = f"; {front} is both better and cheaper in USD" if any(row.pareto for row in table.rows) else ""
         lines.append(f"{best}{worth}. Shared stages count in each point.")
         lines.append(
             "The best of many points is chosen partly by luck; the paired p-values say which differences are significant."
         )
     else:
-        lines.append("The points differ in prompts, baseline or judge, so none is called best.")
-    if (unlike := unlike_builds([row.point for row in table.rows])) is not None:
-        lines.append(unlike)
+        lines.append(unlike(table))
+    if (builds := unlike_builds([row.point for row in table.rows])) is not None:
+        lines.append(builds)
     if benchmarks_of(table):
         lines.append("Benchmarks: change from base to tuned model in points, on the same items; no judge is involved.")
     if any(row.against and row.against.paired for row in table.rows):
@@ -154,8 +172,23 @@ def notes(table: Table, best: str = "* best win rate", front: str = "+ no other 
 
 def label(point: FinishedRun, settings: Sequence[str]) -> str:
     """The settings by which a point differs, in short: `size 300, learning rate 2e-05`; its name where there are none."""
-    parts = [f"{name.rpartition('.')[2].replace('_', ' ')} {shown(point.settings.get(name))}" for name in settings]
-    return ", ".join(parts) or point.name
+    return ", ".join(f"{_brief(name)} {value(point, name)}" for name in settings) or point.name
+
+
+def _brief(name: str) -> str:
+    """The last part of a setting's name, or its group's where every group has such a part: `data file`, `judge reference`."""
+    group, _, last = name.rpartition(".")
+    return (group if group and last in _SOURCES else last).replace("_", " ")
+
+
+def value(point: FinishedRun, name: str) -> str:
+    """A setting's value for a table; where nothing packaged is named, the file, folder or repository that is."""
+    group, _, last = name.rpartition(".")
+    found = point.settings.get(name)
+    if found is None and last == "packaged":
+        named = (point.settings.get(f"{group}.{other}") for other in ("path", "hub", "hub_file"))
+        found = next((Path(str(other)).name for other in named if other), None)
+    return shown(found)
 
 
 def shown(value: object) -> str:
@@ -167,8 +200,8 @@ def _score(point: FinishedRun) -> float:
     return point.results.win_rate.win_rate.value if point.results.win_rate else float("-inf")
 
 
-def _dominates(one: FinishedRun, other: FinishedRun, cost: str) -> bool:
-    better, cheaper = _score(one) - _score(other), getattr(other, cost) - getattr(one, cost)
+def _dominates(one: FinishedRun, other: FinishedRun) -> bool:
+    better, cheaper = _score(one) - _score(other), (other.usd or 0.0) - (one.usd or 0.0)
     return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from minilima.formats.files import write_atomic
-from minilima.report.compare import ComparedRun, Table, shown
+from minilima.report.compare import ComparedRun, Table, value
 from minilima.report.render import legible
 from minilima.report.series import Series, across, describe, natural, running_mean, series, unlike
 
@@ -29,8 +29,8 @@ PNG_DPI = 300
 """Dots an inch, as journals ask for."""
 INCHES = (3.8, 2.9)
 """A page on a telephone shows it at about this size, so that its letters stay legible."""
-LEGEND_LETTERS = 70
-"""As many fit in a line above a picture."""
+LEGEND_LETTERS, LEGEND_LINE = 58, 0.15
+"""As many fit in a line above a picture; the height of a line in inches."""
 CURVE_POINTS = 150
 
 INK, SOFT, LINE, FAINT, CARD = "#15191e", "#5a6470", "#dfe3e7", "#b9c4cf", "#fefefe"
@@ -150,13 +150,16 @@ def _legend(figure: "Figure", axes: "Axes", groups: Sequence[Series], *, lines: 
     from matplotlib.lines import Line2D
 
     line = "-" if lines else "none"
-    labels = [textwrap.shorten(of.label, LEGEND_LETTERS - 9, placeholder="…") for of in groups]
+    # A mark and its margin take as much as nine letters.
+    room = LEGEND_LETTERS - 9
+    labels = [textwrap.fill(textwrap.shorten(of.label, 2 * room - 9, placeholder="…"), room) for of in groups]
     handles = [
         Line2D([], [], color=of.colour, marker=of.marker, linestyle=line, label=label)
         for of, label in zip(groups, labels, strict=True)
     ]
-    # A mark and its margin take as much as nine letters.
-    columns = max(1, min(3, len(groups), LEGEND_LETTERS // (9 + max(map(len, labels)))))
+    shown = [line for label in labels for line in label.split("\n")]
+    columns = max(1, min(3, len(groups), LEGEND_LETTERS // (9 + max(map(len, shown)))))
+    figure.set_size_inches(INCHES[0], INCHES[1] + LEGEND_LINE * max(0.0, len(shown) / columns - 2))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, borderaxespad=0.2)
 
 
@@ -203,11 +206,11 @@ def heat_map(rows: Sequence[ComparedRun], name: str) -> "Figure":
     from matplotlib.colors import Normalize
 
     sizes = sorted({row.point.examples for row in rows})
-    values = sorted({shown(row.point.settings.get(name)) for row in rows}, key=natural)
+    values = sorted({value(row.point, name) for row in rows}, key=natural)
     cells: dict[tuple[int, int], list[float]] = {}
     for row in rows:
         assert row.point.results.win_rate is not None
-        index = values.index(shown(row.point.settings.get(name))), sizes.index(row.point.examples)
+        index = values.index(value(row.point, name)), sizes.index(row.point.examples)
         cells.setdefault(index, []).append(row.point.results.win_rate.win_rate.value)
     means = {index: sum(rates) / len(rates) for index, rates in cells.items()}
     grid = [[means.get((down, along), float("nan")) for along in range(len(sizes))] for down in range(len(values))]
@@ -231,7 +234,7 @@ def heat_map(rows: Sequence[ComparedRun], name: str) -> "Figure":
 
 
 def loss_curves(groups: Sequence[Series]) -> "Figure":
-    figure, axes = _axes("optimiser step", "training loss, nats per token")
+    figure, axes = _axes("optimizer step", "training loss, nats per token")
     lengths = []
     crowd = sum(len(of.rows) for of in groups)
     for of in groups:
@@ -248,7 +251,7 @@ def loss_curves(groups: Sequence[Series]) -> "Figure":
     if max(lengths) > 4 * min(lengths):
         # A small data set has few steps; on a straight axis its curve would be a line upwards.
         axes.set_xscale("log")
-        axes.set_xlabel("optimiser step (log axis)")
+        axes.set_xlabel("optimizer step (log axis)")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.xaxis.set_minor_formatter(lambda value, _: "")
     else:

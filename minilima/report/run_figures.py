@@ -174,7 +174,7 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> Chart:
     with style():
         from matplotlib.ticker import MaxNLocator
 
-        figure, axes = chart_axes("optimiser step", y="nats per token")
+        figure, axes = chart_axes("optimizer step", y="nats per token")
         faint = 0.35 if means else 1.0
         axes.plot(steps[kept], losses[kept], color=TUNED, alpha=faint, linewidth=1 if means else 1.6)
         if means:

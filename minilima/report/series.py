@@ -59,7 +59,7 @@ def describe(row: ComparedRun, table: Table) -> str:
     """A point in one line, shown where the pointer rests on it."""
     rate = row.point.results.win_rate
     figure = rate.win_rate.text(unit=" %", brief=True) if rate else "no win rate"
-    return f"{label(row.point, table.settings)}: {figure}, {row.point.examples:,} examples"
+    return f"{label(row.point, table.naming)}: {figure}, {row.point.examples:,} examples"
 
 
 def running_mean(values: Sequence[float], share: int = 20) -> list[float]:

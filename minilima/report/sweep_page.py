@@ -20,8 +20,9 @@ from minilima.report.compare import (
     every_pair,
     label,
     notes,
-    shown,
     tabulate,
+    unlike,
+    value,
 )
 from minilima.report.figures import draw_all
 from minilima.report.render import interval, render
@@ -82,8 +83,9 @@ def write_points(runs: FinishedRuns, path: Path, chosen: FinishedRun | None = No
         total=_total(table),
         pictures=draw_all(table, pictures_folder(path)),
         pictures_folder=pictures_folder(path).name,
-        judges=sorted({row.point.worth for row in table.rows if row.point.worth}),
+        judges=sorted({(_judge(row.point), row.point.worth) for row in table.rows if row.point.worth}),
         skipped=runs.skipped,
+        unlike=None if table.comparable else unlike(table),
         notes=notes(table, "“best” has the highest win rate", "“front”: no other run"),
         benchmarks=benchmarks_of(table),
         length_controlled=any(row["length_controlled"] is not None for row in rows),
@@ -92,20 +94,26 @@ def write_points(runs: FinishedRuns, path: Path, chosen: FinishedRun | None = No
     return path
 
 
+def _judge(point: FinishedRun) -> str:
+    """The judge's kind, and its model where it has one."""
+    kind, model = (point.settings.get(f"judge.{name}") for name in ("kind", "model"))
+    return f"{kind}, {model}" if model else str(kind)
+
+
 def _values(name: str, table: Table) -> list[str]:
     """The values that a setting has among the runs."""
-    return sorted({shown(row.point.settings.get(name)) for row in table.rows}, key=natural)
+    return sorted({value(row.point, name) for row in table.rows}, key=natural)
 
 
 def _named(row: ComparedRun | None, table: Table) -> dict[str, Any] | None:
-    return {"row": row, "label": label(row.point, table.settings)} if row else None
+    return {"row": row, "label": label(row.point, table.naming)} if row else None
 
 
 def _choices(table: Table, against: ComparedRun) -> dict[str, Any]:
     """For each point with which others can be compared, the cells of the table: page/against.js shows them."""
     points = [row.point for row in table.rows]
     return {
-        "labels": [label(point, table.settings) for point in points],
+        "labels": [label(point, table.naming) for point in points],
         "chosen": table.rows.index(against),
         "columns": [[_cell(item) for item in column] for column in every_pair(points)],
     }
@@ -138,8 +146,8 @@ def _row(row: ComparedRun, table: Table, beside: Path) -> dict[str, Any]:
     return {
         "row": row,
         "point": point,
-        "label": label(point, table.settings),
-        "settings": [{"text": shown(value), "value": _sortable(value)} for value in map(point.settings.get, table.settings)],
+        "label": label(point, table.naming),
+        "settings": [{"text": value(point, name), "value": _sortable(point.settings.get(name))} for name in table.settings],
         "rate": rate,
         "bar": interval(rate.win_rate, 0, 100, 50) if rate else None,
         "length_controlled": point.length_controlled,

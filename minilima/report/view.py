@@ -17,7 +17,7 @@ from minilima.console import duration, pace
 from minilima.errors import MinilimaError
 from minilima.formats.records import Progress
 from minilima.models.budget import spent_usd
-from minilima.report.compare import label, shown, tabulate
+from minilima.report.compare import label, tabulate, value
 from minilima.report.runs import FinishedRun, read_point
 from minilima.store.progress import Reported, read_progress
 
@@ -89,10 +89,10 @@ class Library:
             raise MinilimaError("There is nothing to compare.", "Two runs are needed.", "Tick two boxes.")
         table = tabulate(chosen, chosen[0])
         return {
-            "against": label(chosen[0], table.settings),
+            "against": label(chosen[0], table.naming),
             "comparable": table.comparable,
             "rows": [
-                {"name": row.point.name, "label": label(row.point, table.settings), **_paired(row.against)}
+                {"name": row.point.name, "label": label(row.point, table.naming), **_paired(row.against)}
                 for row in table.rows
                 if row.point is not chosen[0]
             ],
@@ -117,7 +117,7 @@ def _row(point: FinishedRun, settings: Sequence[str], *, best: bool) -> dict[str
     rate, loss = point.results.win_rate, point.results.loss_change
     return {
         "name": point.name,
-        "settings": [shown(point.settings.get(name)) for name in settings],
+        "settings": [value(point, name) for name in settings],
         "rate": {"value": rate.win_rate.value, "bounds": rate.win_rate.bounds()} if rate else None,
         "loss": loss.change.value if loss else None,
         "judged": point.results.coverage.judged,

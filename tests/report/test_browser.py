@@ -46,7 +46,10 @@ def prompts() -> list[Prompt]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     outputs = tmp_path_factory.mktemp("browser")
-    sweep = [finished_run(outputs, plain_prompts(20, 0.4 + size / 100), f"dataset.size={size}") for size in (10, 20, 30)]
+    sweep = []
+    for size in (10, 20, 30):
+        rows = [{**row, "explanation": f"closeness {size}"} for row in plain_prompts(20, 0.4 + size / 100)]
+        sweep.append(finished_run(outputs, rows, f"dataset.size={size}"))
     run = finished_run(outputs / "one", prompts())
     split = [{**row, "verdicts_by_cot": {"preference": 1.0, "explanation": f"Cot {n}"}} for n, row in enumerate(prompts()[:6])]
     panel = finished_run(outputs / "panel", split, "judges=[reference,cot]", "eval_set.size=6")
@@ -284,6 +287,7 @@ def test_answers_of_several_runs_stand_beside_each_other_and_the_address_keeps_t
     expect(page.locator("#status")).to_have_text("20 of 20 · page 1 of 2")
     first = page.locator(".pair").first
     headings = first.locator(".answers h3").all_inner_texts()
+    assert first.locator(".said").all_inner_texts() == ["closeness 30", "closeness 20", "closeness 10"]
     assert [heading[:7] for heading in headings[:3]] == ["size 30", "size 20", "size 10"] and headings[3].startswith("base")
     page.click("#runs-shown >> text=size 20")
     assert first.locator(".answers .tuned").count() == 2 and first.locator(".answers .base").count() == 1

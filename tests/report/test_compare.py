@@ -8,12 +8,12 @@ from minilima.cli.compare_table import _fitting
 from minilima.errors import MinilimaError
 from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate
-from minilima.report.compare import choose, distinguishing, every_pair, notes, pair, tabulate
+from minilima.report.compare import choose, distinguishing, every_pair, label, notes, pair, tabulate
 from minilima.report.compare_records import records
 from minilima.report.runs import FinishedRun
 
 
-def point(name: str, wins: int, seconds: float) -> FinishedRun:
+def point(name: str, wins: int, seconds: float, usd: float | None = None) -> FinishedRun:
     preferences = [2.0] * wins + [1.0] * (40 - wins)
     return FinishedRun(
         name=name,
@@ -22,25 +22,28 @@ def point(name: str, wins: int, seconds: float) -> FinishedRun:
         preferences={str(number): value for number, value in enumerate(preferences)},
         yardstick={"judge": "a"},
         tokens=0,
-        usd=None,
+        usd=usd,
         seconds=seconds,
     )
 
 
 def test_the_best_comes_first_and_the_front_holds_no_point_that_another_beats() -> None:
-    few, many, waste = point("few", 22, 1), point("many", 35, 5), point("waste", 19, 6)
+    few, many, waste = point("few", 22, 1, 0.1), point("many", 35, 5, 0.5), point("waste", 21, 6, 0.6)
     table = tabulate([few, many, waste], against=few)
     assert [(row.point.name, row.best, row.pareto) for row in table.rows] == [
         ("many", True, True), ("few", False, True), ("waste", False, False),
     ]  # fmt: skip
-    assert table.settings == ("dataset.size",) and table.cost == "seconds"
+    assert table.settings == ("dataset.size",) and any("cheaper in USD" in line for line in notes(table))
     first = table.rows[0].against
     assert first and first.paired and first.paired.difference.value == 32.5
     assert first.paired.p_holm and first.paired.p_holm >= first.paired.p_bootstrap
 
 
-def test_what_answers_no_better_than_the_baseline_or_cost_nothing_is_not_called_worth_its_cost() -> None:
-    table = tabulate([point("equal", 20, 1), point("free", 30, 0)])
+@pytest.mark.parametrize("prices", [(0.1, 0.0), (0.0, 0.0), (0.1, None)])
+def test_what_answers_no_better_than_the_baseline_or_has_no_price_is_not_called_worth_its_cost(
+    prices: tuple[float, float | None],
+) -> None:
+    table = tabulate([point("equal", 20, 1, prices[0]), point("free", 30, 0, prices[1])])
     assert not any(row.pareto for row in table.rows)
     assert not any("cheaper" in line for line in notes(table))
 
@@ -51,10 +54,31 @@ def test_settings_that_follow_from_others_name_nothing() -> None:
     assert distinguishing(points, ["data.kind", "data.path", "seed"]) == ["data.kind", "seed"]
 
 
+def test_labels_name_what_tells_points_apart_judges_and_sets_first() -> None:
+    base: dict[str, object] = {"judge.kind": "reference", "eval_set.packaged": "a_100", "eval_set.path": None, "sft.epochs": 1}
+    changed: list[dict[str, object]] = [
+        {"judge.kind": "openai"},
+        {"eval_set.packaged": None, "eval_set.path": "/x/own.jsonl"},
+        {"sft.epochs": 2},
+    ]
+    points = [replace(point(str(number), 20, 1), settings={**base, **one}) for number, one in enumerate([{}, *changed])]
+    table = tabulate(points)
+    assert table.settings[:3] == ("eval_set.packaged", "eval_set.path", "judge.kind")
+    assert table.naming == ("eval_set.packaged", "judge.kind", "sft.epochs")
+    assert [label(one, table.naming) for one in points[:3]] == [
+        "eval set a_100, judge reference, epochs 1", "eval set a_100, judge openai, epochs 1",
+        "eval set own.jsonl, judge reference, epochs 1",
+    ]  # fmt: skip
+    lora = [{**base, "sft.method": name, "sft.lora_rank": rank} for name, rank in (("full", 0), ("lora", 8))]
+    pair_of = [replace(points[0], settings=given) for given in lora]
+    assert tabulate(pair_of).settings == ("sft.method",), "what follows from the method is not named"
+
+
 def test_other_judges_are_not_paired_and_none_is_best() -> None:
     one, two = point("one", 20, 1), replace(point("two", 30, 1), yardstick={"judge": "b"})
     table = tabulate([one, two], against=one)
     assert not table.comparable and not any(row.best or row.pareto for row in table.rows)
+    assert "The points differ in judge, so none is called best." in notes(table)
     assert pair(two, one).note == "cannot be paired: other judge"
 
 
@@ -118,7 +142,8 @@ def test_a_narrow_terminal_shows_whole_columns_and_names_the_others() -> None:
     assert headings == ["", "dataset.\nsize", "win rate", "USD", "seconds"] and {len(row) for row in rows} == {5}
     assert dropped == ["judged", "tokens", "point", "loss change"]
     assert _fitting(table, 200)[2] == []
-    many = replace(table, settings=tuple(f"data.setting_{number}" for number in range(9)))
+    nine = tuple(f"data.setting_{number}" for number in range(9))
+    many = replace(table, settings=nine, naming=nine)
     headings, _, dropped = _fitting(many, 80)
     assert headings[:3] == ["", "point", "win rate"] and dropped[0] == "the 9 settings that differ"
     rows_of = [

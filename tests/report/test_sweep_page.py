@@ -14,9 +14,9 @@ from minilima.__main__ import main
 from minilima.errors import MinilimaError
 from minilima.report.beside import MOST_RUNS, answers_beside
 from minilima.report.compare import tabulate
-from minilima.report.figures import CURVE_POINTS, smoothed
+from minilima.report.figures import CURVE_POINTS, _axes, _legend, smoothed, style
 from minilima.report.runs import Cost, read_points, stage_cost
-from minilima.report.series import COLOURS, series
+from minilima.report.series import COLOURS, Series, series
 from minilima.report.sweep_page import write_points, write_sweep_report
 from tests.report.runs import finished_run, plain_prompts
 
@@ -47,7 +47,7 @@ def test_the_page_shows_every_run_with_the_best_first_and_names_what_was_left_ou
     assert "size 30, learning rate 0.0001" in page and page.count('<span class="tag won">best</span>') == 1
     assert "1 run was excluded" in page and "has no verdicts" in page
     assert "of 3 <small>other runs significantly different" in page
-    assert page.count("What the judge is worth") == 1 and "does not stand for people" in html.unescape(page)
+    assert page.count("What the judge reference is worth") == 1 and "does not stand for people" in html.unescape(page)
 
 
 def test_the_page_says_what_differs_which_command_makes_it_and_whose_answers_it_holds(
@@ -152,7 +152,7 @@ def test_hostile_settings_are_drawn_and_shown_as_text(outputs: Path, tmp_path: P
     page = write_points(replace(found, points=tuple(points)), tmp_path / "page.html").read_text()
     assert "&lt;script&gt;alert(1)" in page and not re.search(r"<script>alert|\x1b|\u202e", page)
     drawn = (tmp_path / "page_pictures" / "training_loss.svg").read_text()
-    assert "path $\\frac{&lt;script&gt;alert(1)&lt;/script&gt;⟨U+202E⟩␛[31m 模型" in drawn
+    assert "$\\frac{&lt;script&gt;alert(1)&lt;/script&gt;⟨U+202E⟩␛[31m" in drawn and "模型" in drawn
 
 
 def test_a_long_training_is_drawn_with_few_points_about_its_mean() -> None:
@@ -225,3 +225,19 @@ def test_the_same_judge_on_another_set_is_the_same_judge_and_unlike_data_has_no_
     assert one["judge"] == two["judge"] and one["evaluation prompts"] != two["evaluation prompts"]
     page = write_points(runs, tmp_path / "unlike.html").read_text()
     assert 'id="picture-win_rate_by_size"' in page and "win_rate_map" not in page
+    assert '<p class="card">The points differ in evaluation prompts, so none is called best.</p>' in page
+
+
+def test_a_legend_is_never_wider_than_its_picture() -> None:
+    groups = [
+        Series(
+            label=f"eval set minilima_100, judge reference_{number}, data self_instruct", colour="#0072b2", marker="o", rows=()
+        )
+        for number in range(3)
+    ]
+    with style():
+        figure, axes = _axes("x", "y")
+        _legend(figure, axes, groups)
+        figure.canvas.draw()
+        right = max(legend.get_window_extent().x1 for legend in figure.legends)
+    assert right <= figure.bbox.x1

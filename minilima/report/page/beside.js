@@ -1,6 +1,7 @@
 // The answers of several runs to one prompt, beside each other: chosen runs, a search, a category, prompts on which verdicts differ.
 "use strict";
 const PROMPTS_SHOWN = 10;
+const BRIEF = 160; // characters
 
 document.addEventListener("DOMContentLoaded", () => {
   const beside = JSON.parse(document.getElementById("rows")?.textContent ?? "{}").beside;
@@ -72,16 +73,23 @@ document.addEventListener("DOMContentLoaded", () => {
     if (at("words").value.trim().toLowerCase() !== wanted.words) at("words").value = wanted.words;
   }
 
-  function answer(name, made, side, below) {
+  function answer(name, made, side, ...below) {
     const verdict = made.outcome ? element("span", { class: `tag ${made.outcome}` }, made.outcome) : null;
-    return element("div", { class: side }, element("h3", {}, name, element("small", {}, lengthOf(made)), " ", verdict), ...shownText(made.text, everything), below);
+    return element("div", { class: side }, element("h3", {}, name, element("small", {}, lengthOf(made)), " ", verdict), ...shownText(made.text, everything), ...below);
+  }
+
+  /** What the judge said of a run's answer: closeness to the reference answer in full, an explanation when it is asked for. */
+  function said(words) {
+    if (!words) return null;
+    if (words.length <= BRIEF) return element("p", { class: "small soft said" }, words);
+    return element("details", { class: "small", open: everything }, element("summary", {}, "the judge"), ...shownText(words, everything));
   }
 
   function card(row) {
     const columns = shownRuns().filter((number) => row.runs[number]).map((number) => {
       const run = row.runs[number];
       const other = run.against && element("details", { class: "small", open: everything }, element("summary", {}, `compared with (${opponents[number]})`), ...shownText(run.against.text, everything));
-      return answer(labels[number], run, "tuned", other ?? null);
+      return answer(labels[number], run, "tuned", said(run.said), other ?? null);
     });
     if (row.base) columns.push(answer(opponents[shownRuns()[0]], row.base, "base", null));
     const made = element("article", { class: "card pair", "data-id": row.id },
