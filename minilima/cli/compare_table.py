@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 
 from minilima import console
-from minilima.report.compare import ComparedRun, Table, benchmarks_of, change_on, notes, others_of, value
+from minilima.evaluate.statistics import Estimate
+from minilima.report.compare import Against, ComparedRun, Table, benchmarks_of, change_on, notes, others_of, value
 from minilima.report.compare_records import records
 from minilima.report.runs import FinishedRun
 
@@ -45,7 +46,8 @@ def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[
         return sum(width for heading, width in zip(headings, widths, strict=True) if stays(heading, dropped)) - _GAP <= room
 
     implied = [name for name in table.settings if name not in table.naming]
-    last = [*_DROPPED_FIRST[2:], *benchmarks_of(table)]
+    further = [f"{what} {name}" for what in ("p (Holm)", "difference") for name in others_of(table)]
+    last = [*_DROPPED_FIRST[2:], *further, *benchmarks_of(table)]
     by_settings = bool(table.naming) and fits(["point", *implied, *_DROPPED_FIRST[:2], *last])
     spare = [*_DROPPED_FIRST[:2], *(["point", *implied] if by_settings else table.settings), *last]
     for number in [0, 1, *range(2 if by_settings else 2 + len(table.settings), len(spare) + 1)]:
@@ -84,7 +86,9 @@ def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
         "tokens",
         "USD",
         "seconds",
-        *(["difference", "detectable", "p (Holm)", "p (McNemar)", ""] if paired else []),
+        *(["difference", "detectable", "p (Holm)", "p (McNemar)"] if paired else []),
+        *(f"{what} {name}" for name in others_of(table) if paired for what in ("difference", "p (Holm)")),
+        *([""] if paired else []),
     ]
     rows = [_line(row, table, paired, controlled, scored) for row in table.rows]
     if paired and not any(row[-1] for row in rows):
@@ -98,9 +102,9 @@ def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool, scored
         "*" * row.best + "+" * row.pareto,
         point.name,
         *(value(point, name) for name in table.settings),
-        rate.win_rate.text(brief=True) if rate else "not known",
+        _rate(rate.win_rate if rate else None),
         *([_controlled(point)] if controlled else []),
-        *(_other(point, name) for name in others_of(table)),
+        *(_rate(judged.rate if (judged := point.judgments(name)) else None) for name in others_of(table)),
         *([_scored(point)] if scored else []),
         f"{point.results.coverage.judged}/{point.results.coverage.prompts}",
         loss.change.text("+.3f", brief=True) if loss else "not known",
@@ -111,23 +115,32 @@ def _line(row: ComparedRun, table: Table, paired: bool, controlled: bool, scored
     ]
     if not paired:
         return cells
+    others = [cell for name in others_of(table) for cell in _compared(row.others.get(name))]
     if row.against is None:
-        return [*cells, "compared with", "", "", "", ""]
+        return [*cells, "compared with", "", "", "", *others, ""]
+    difference, p_holm = _compared(row.against)
     if (pair := row.against.paired) is None:
-        return [*cells, row.against.note, "", "", "", ""]
+        return [*cells, difference, "", "", "", *others, ""]
     detectable = f"{pair.minimum_detectable:.1f}" if pair.prompts > 1 else "not known"
-    figures = [detectable, f"{pair.p_holm:.4f}", f"{pair.p_mcnemar:.4f}"]
-    return [*cells, pair.difference.text("+.1f", brief=True), *figures, row.against.note]
+    return [*cells, difference, detectable, p_holm, f"{pair.p_mcnemar:.4f}", *others, row.against.note]
+
+
+def _compared(against: Against | None) -> tuple[str, str]:
+    """The paired difference, or why there is none, and its p."""
+    if against is None:
+        return "", ""
+    if (pair := against.paired) is None:
+        return against.note, ""
+    return pair.difference.text("+.1f", brief=True), f"{pair.p_holm:.4f}"
+
+
+def _rate(rate: Estimate | None) -> str:
+    return rate.text(brief=True) if rate else "not known"
 
 
 def _change(point: FinishedRun, task: str) -> str:
     change = change_on(point, task)
     return change.paired.difference.text("+.1f", brief=True) if change else "not run"
-
-
-def _other(point: FinishedRun, name: str) -> str:
-    rate = point.other_rates.get(name)
-    return rate.text(brief=True) if rate else "not known"
 
 
 def _scored(point: FinishedRun) -> str:

@@ -7,16 +7,16 @@ Prompts are rendered by the chat template as answers are. Tasks, prompts, filter
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from minilima.errors import MinilimaError, options
+from minilima.errors import MinilimaError
 from minilima.evaluate.answers import for_losses, load_engine
 from minilima.evaluate.benchmark_scores import ITEMS
+from minilima.evaluate.harness_tasks import check_task, folders_of
 from minilima.evaluate.likelihoods import Likelihoods
 from minilima.formats.files import write_atomic, write_jsonl
 from minilima.formats.records import OnProgress
@@ -124,7 +124,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
         raise MinilimaError(
             "This task measures the perplexity of whole texts.",
-            "minilima runs tasks that ask for replies or for the likelihood of continuations.",
+            "minilima runs tasks that ask for replies or choose among continuations.",
             "Leave it out of benchmarks=[…].",
         )
 
@@ -140,14 +140,8 @@ def run_task(job: Job, task: str, location: str, name: str, on_progress: OnProgr
     from lm_eval.tasks import TaskManager
 
     langdetect.DetectorFactory.seed = 0  # else it guesses a language differently from run to run
-    settings, manager = job.config.benchmark, TaskManager()
-    if task not in manager.all_tasks:
-        near = get_close_matches(task, manager.all_tasks, n=10)
-        raise MinilimaError(
-            f"lm-evaluation-harness has no task {task}.",
-            f"Names like it: {options(near) or 'none'}.",
-            "`lm_eval ls tasks` lists all of them.",
-        )
+    check_task(task)
+    settings, manager = job.config.benchmark, TaskManager(include_path=folders_of(task), include_defaults=False)
     model = HarnessModel(job, location, name, on_progress)
     with _data_of(task, settings.data):
         results = simple_evaluate(
@@ -169,7 +163,7 @@ def _is_figure(key: str, value: Any) -> bool:
 
 
 def item_rows(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """A row for each item: the scores that are one number an item, by the names of the harness's figures."""
+    """A row for each item: the scores that are one number from 0 to 1 an item, by the names of the harness's figures."""
     rows: dict[str, dict[str, Any]] = {}
     for part, of_part in samples.items():
         for sample in of_part:
@@ -179,7 +173,10 @@ def item_rows(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[s
                 if isinstance(sample[metric], int | float):
                     row["scores"][metric + beside] = float(sample[metric])
             row.setdefault("output", sample["filtered_resps"][0] if isinstance(sample["filtered_resps"][0], str) else None)
-    return list(rows.values())
+    # The log-likelihood of a perplexity is no score: it has no place among percentages.
+    others = {figure for row in rows.values() for figure, score in row["scores"].items() if not 0 <= score <= 1}
+    scored = [{figure: score for figure, score in row["scores"].items() if figure not in others} for row in rows.values()]
+    return [{**row, "scores": scores} for row, scores in zip(rows.values(), scored, strict=True)]
 
 
 @contextmanager

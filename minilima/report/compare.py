@@ -1,7 +1,7 @@
 """Points beside each other: what differs, which is best, which are worth their cost, and which differ significantly. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from minilima.errors import MinilimaError, options
@@ -38,6 +38,8 @@ class ComparedRun:
     best: bool
     pareto: bool
     """Above 50 % at a price, and no other point has both a higher win rate and a lower price, or one with the other equal."""
+    others: Mapping[str, Against | None] = field(default_factory=dict)
+    """As `against`, by each further judge and on each further set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ def tabulate(points: Sequence[FinishedRun], against: FinishedRun | None = None) 
     comparable = len({tuple(point.yardstick.items()) for point in points}) == 1
     rated = sorted(points, key=lambda point: (-_score(point), point.seconds))
     pairs = _pairs(rated, against)
+    further = {name: _pairs(rated, against, name) for name in dict.fromkeys(name for point in rated for name in point.others)}
     rows = tuple(
         ComparedRun(
             point=point,
@@ -75,6 +78,7 @@ def tabulate(points: Sequence[FinishedRun], against: FinishedRun | None = None) 
             and bool(point.usd)
             and _score(point) > 50  # cheap is no merit of what answers no better than the baseline
             and not any(_dominates(other, point) for other in rated),
+            others={name: column[rank] for name, column in further.items()},
         )
         for rank, point in enumerate(rated)
     )
@@ -167,6 +171,8 @@ def notes(table: Table, best: str = "* best win rate", front: str = "+ no other 
             "Differences are paired over shared prompts. p: of the bootstrap, with Holm's correction over all points; of the "
             "exact McNemar test. Detectable: the smallest difference detectable at 80 % power."
         )
+        if others_of(table):
+            lines.append("Each judge and each evaluation set has paired differences of its own, corrected apart.")
     return lines
 
 
@@ -205,32 +211,32 @@ def _dominates(one: FinishedRun, other: FinishedRun) -> bool:
     return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)
 
 
-def _pairs(points: Sequence[FinishedRun], chosen: FinishedRun | None) -> list[Against | None]:
-    """Each point's comparison with the chosen one."""
+def _pairs(points: Sequence[FinishedRun], chosen: FinishedRun | None, name: str = "") -> list[Against | None]:
+    """Each point's comparison with the chosen one, by its own judge and set or by another one of this name."""
     if chosen is None:
         return [None] * len(points)
     position = next(position for position, point in enumerate(points) if point is chosen)
-    comparisons = _paired(points, [(other, position) for other in range(len(points)) if other != position])
+    comparisons = _paired(points, [(other, position) for other in range(len(points)) if other != position], name)
     return corrected([comparisons.get((other, position)) for other in range(len(points))])
 
 
-def every_pair(points: Sequence[FinishedRun]) -> list[list[Against | None]]:
+def every_pair(points: Sequence[FinishedRun], name: str = "") -> list[list[Against | None]]:
     """For each point how all compare with it, as `tabulate` does with a chosen one."""
     positions = range(len(points))
-    comparisons = _paired(points, [(one, other) for one in positions for other in positions if one < other])
+    comparisons = _paired(points, [(one, other) for one in positions for other in positions if one < other], name)
     comparisons |= {(other, one): _mirrored(item) for (one, other), item in comparisons.items()}
     return [corrected([comparisons.get((one, chosen)) for one in positions]) for chosen in positions]
 
 
-def _paired(points: Sequence[FinishedRun], pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Against]:
+def _paired(points: Sequence[FinishedRun], pairs: Sequence[tuple[int, int]], name: str) -> dict[tuple[int, int], Against]:
     """The comparisons of the points at these pairs of positions."""
 
     def shared(positions: tuple[int, int]) -> int:
-        first, second = (points[position].preferences for position in positions)
+        first, second = (found.preferences if (found := points[position].judgments(name)) else {} for position in positions)
         return len(first.keys() & second.keys())
 
     # Comparisons over equally many prompts use the same resamples, which are kept for one such number at a time.
-    return {(one, other): pair(points[one], points[other]) for one, other in sorted(pairs, key=shared)}
+    return {(one, other): pair(points[one], points[other], name) for one, other in sorted(pairs, key=shared)}
 
 
 def _mirrored(item: Against) -> Against:
@@ -250,19 +256,22 @@ def corrected(items: Sequence[Against | None]) -> list[Against | None]:
     return [replace(item, paired=replace(item.paired, p_holm=next(values))) if item and item.paired else item for item in items]
 
 
-def pair(point: FinishedRun, chosen: FinishedRun) -> Against:
-    """The paired comparison over the prompts that both runs have a verdict on."""
-    other = [name for name, value in point.yardstick.items() if value != chosen.yardstick[name]]
+def pair(point: FinishedRun, chosen: FinishedRun, name: str = "") -> Against:
+    """The paired comparison over the prompts that both runs have a verdict on, by their own judge and set or another one."""
+    run, against = point.judgments(name), chosen.judgments(name)
+    if run is None or against is None:
+        return Against(paired=None, note="cannot be paired: not judged so in both")
+    other = [part for part, value in run.yardstick.items() if value != against.yardstick[part]]
     if other:
         return Against(paired=None, note=f"cannot be paired: other {', '.join(other)}")
-    shared = [prompt for prompt in point.preferences if prompt in chosen.preferences]
+    shared = [prompt for prompt in run.preferences if prompt in against.preferences]
     if not shared:
         return Against(paired=None, note="cannot be paired: no prompt has a verdict in both")
-    every = max(run.results.coverage.prompts for run in (point, chosen))
+    every = max(run.prompts, against.prompts)
     note = f"only {len(shared)} of {every} prompts have a verdict in both" if len(shared) < every else ""
-    ours, theirs = ([run.preferences[item] for item in shared] for run in (point, chosen))
-    weighted = point.weights or chosen.weights
-    often = [[run.weights.get(item, 1.0) for item in shared] for run in (point, chosen)]
+    ours, theirs = ([one.preferences[item] for item in shared] for one in (run, against))
+    weighted = run.weights or against.weights
+    often = [[one.weights.get(item, 1.0) for item in shared] for one in (run, against)]
     return Against(paired=compare(ours, theirs, (often[0], often[1]) if weighted else None), note=note)
 
 
@@ -278,4 +287,4 @@ def change_on(point: FinishedRun, task: str) -> BenchmarkChange | None:
 
 def others_of(table: Table) -> list[str]:
     """Further judges and evaluation sets of any of the points, and the majority: `by cot`, `on alpaca_eval`."""
-    return list(dict.fromkeys(name for row in table.rows for name in row.point.other_rates))
+    return list(dict.fromkeys(name for row in table.rows for name in row.point.others))

@@ -38,11 +38,18 @@ def _record_of_scores(point: FinishedRun) -> dict[str, Any]:
     return {**own, **({f"score_change{end}": getattr(scores.change, name) for end, name in _ENDS.items()} if scores else {})}
 
 
-def _record_of_other(point: FinishedRun, name: str) -> dict[str, Any]:
-    """The win rate of a further judge or set."""
-    rate = point.other_rates.get(name)
-    column = f"win_rate_{name.replace(' ', '_')}"
-    return {column + end: getattr(rate, part) if rate is not None else None for end, part in _ENDS.items()}
+def _record_of_other(row: ComparedRun, name: str) -> dict[str, Any]:
+    """The win rate of a further judge or set, and how it compares with the chosen point's."""
+    judged, against, behind = row.point.judgments(name), row.others.get(name), f"_{name.replace(' ', '_')}"
+    paired = against.paired if against else None
+    rate, difference = judged.rate if judged else None, paired.difference if paired else None
+    return {
+        **{f"win_rate{behind}{end}": getattr(rate, part) if rate else None for end, part in _ENDS.items()},
+        **{f"difference{behind}{end}": getattr(difference, part) if difference else None for end, part in _ENDS.items()},
+        f"p_holm{behind}": paired.p_holm if paired else None,
+        f"p_mcnemar{behind}": paired.p_mcnemar if paired else None,
+        f"shared_prompts{behind}": paired.prompts if paired else None,
+    }
 
 
 def _record(row: ComparedRun, settings: Sequence[str], tasks: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
@@ -54,7 +61,7 @@ def _record(row: ComparedRun, settings: Sequence[str], tasks: Sequence[str], oth
         "win_rate": rate.win_rate.value if rate else None,
         "win_rate_low": rate.win_rate.low if rate else None,
         "win_rate_high": rate.win_rate.high if rate else None,
-        **{name: value for other in others for name, value in _record_of_other(point, other).items()},
+        **{name: value for other in others for name, value in _record_of_other(row, other).items()},
         "length_controlled_win_rate": point.length_controlled[0] if point.length_controlled else None,
         "judged": point.results.coverage.judged,
         "prompts": point.results.coverage.prompts,

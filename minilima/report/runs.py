@@ -16,7 +16,8 @@ from minilima.evaluate.judge_cards import read_card
 from minilima.evaluate.judged import opponent, read_judged
 from minilima.evaluate.results import Coverage, Results, compute_results
 from minilima.evaluate.statistics import Estimate, LossChange, ScoreChange, WinRate
-from minilima.formats.files import canonical_json, read_jsonl, recorded
+from minilima.formats.files import read_jsonl, recorded
+from minilima.report.judgments import Judgments, further_judgments, read_verdicts, yardstick
 from minilima.report.sameness import MadeWith, made_with
 
 _AGAIN = "Run its command again, which writes the file again, or leave it out."
@@ -69,14 +70,27 @@ class FinishedRun:
     """What alignment cost or gained, without a judge."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """How often the verdict on each prompt counts, by its id; none where each counts once."""
-    other_rates: Mapping[str, Estimate] = field(default_factory=dict)
-    """Win rates by further judges and on further evaluation sets, and by the majority: `by cot`, `on alpaca_eval`."""
+    others: Mapping[str, Judgments] = field(default_factory=dict)
+    """What further judges prefer, also on further evaluation sets, and the majority: `by cot`, `on alpaca_eval`."""
     worth: str = ""
     """What is known of its judge, in a sentence."""
     made_with: MadeWith = field(default_factory=dict)
     """Threads, GPUs and library versions of its stages."""
     losses: tuple[tuple[float, float], ...] = ()
     """(step, nats per trained token) of the training."""
+
+    def judgments(self, name: str = "") -> Judgments | None:
+        """Those of the run's own judge and set, or of another one of this name; None where it has none such."""
+        if name:
+            return self.others.get(name)
+        prompts, rate = self.results.coverage.prompts, self.results.win_rate
+        return Judgments(
+            preferences=self.preferences,
+            weights=self.weights,
+            yardstick=self.yardstick,
+            prompts=prompts,
+            rate=rate.win_rate if rate else None,
+        )
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -161,7 +175,7 @@ def _read_point(folder: Path) -> FinishedRun:
         raise MinilimaError(
             f"{folder.name} cannot be read.", f"{error.filename} no longer exists.", "Run its command again, or leave it out."
         ) from None
-    verdicts = read_jsonl(paths["verdicts"] / "verdicts.jsonl")
+    preferences, weights = read_verdicts(paths["verdicts"])
     costs = {paths[role].name: stage_cost(manifest) for role, manifest in manifests.items()}
     total = sum(costs.values(), start=Cost())
     return FinishedRun(
@@ -169,9 +183,9 @@ def _read_point(folder: Path) -> FinishedRun:
         settings=result_settings_of(run_json["config"]),
         results=_results(run_json, paths),
         length_controlled=_length_controlled(run_json),
-        preferences={row["id"]: row["preference"] for row in verdicts if row.get("preference") is not None},
-        weights={row["id"]: row["weight"] for row in verdicts if row.get("weight") is not None},
-        yardstick=_yardstick(manifests),
+        preferences=preferences,
+        weights=weights,
+        yardstick=yardstick(manifests),
         tokens=total.tokens,
         usd=total.usd,
         seconds=total.seconds,
@@ -181,7 +195,7 @@ def _read_point(folder: Path) -> FinishedRun:
         words=manifests["answers"]["metrics"]["mean_words"],
         base_words=opponent(manifests)["metrics"]["mean_words"],
         benchmarks=tuple(BenchmarkChange.from_json(change) for change in run_json.get("benchmarks", ())),
-        other_rates=_other_rates(run_json.get("panel") or ()),
+        others=further_judgments(run_json.get("panel") or (), paths, manifests),
         worth=_worth(run_json, folder),
         made_with=made_with(manifests),
         losses=tuple((entry["step"], entry["loss"]) for entry in read_jsonl(paths["model"] / "training_log.jsonl")),
@@ -212,16 +226,6 @@ def _results(run_json: Mapping[str, Any], paths: Mapping[str, Path]) -> Results:
         return compute_results(judged, min_coverage=run_json["config"]["judge"].get("min_coverage", 0.9))
 
 
-def _other_rates(panel: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
-    """Those of all judges and sets but the first, which is the run's own."""
-    rates: list[tuple[str, Mapping[str, Any] | None]] = []
-    for one in panel:
-        where = f" on {one['set']}" if one["set"] else ""
-        judges = [(f"by {judge['judge']}" if judge["judge"] else "", judge["results"]["win_rate"]) for judge in one["judges"]]
-        rates += [(f"{who}{where}".strip(), rate) for who, rate in [*judges, ("by the majority", one["majority"])]]
-    return {name: Estimate(**rate["win_rate"]) for name, rate in rates[1:] if rate is not None}
-
-
 def _scores(found: Mapping[str, Any] | None) -> ScoreChange | None:
     if found is None:
         return None
@@ -249,22 +253,3 @@ def stage_cost(manifest: Mapping[str, Any]) -> Cost:
     local = described or (manifest["stage"] in ("answers", "benchmark") and "model" not in recipe)
     unpriced = 0.0 if local or not usage["calls"] else None
     return Cost(tokens=tokens, usd=unpriced if usage["usd"] is None else usage["usd"], seconds=manifest["seconds"])
-
-
-def _yardstick(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    asked = dict(opponent(manifests)["recipe"])
-    # Seeds draw other answers of the same baseline; the prompts are still the same.
-    asked.pop("seed", None)
-    if "reference" in asked:
-        # Answers from outside are the same baseline whichever model's loss is measured beside them.
-        asked.pop("model", None)
-    prompts = [asked.pop(name, None) for name in ("eval_set", "size")]
-    recipe = manifests["verdicts"]["recipe"]
-    # A judge that reads the set's own answers has the prompts in its recipe; on another set it is the same judge.
-    judge = [{name: value for name, value in recipe.items() if name not in ("eval_set", "size")}]
-    judge.append(manifests["verdicts"]["inputs"].get("judge"))
-    return {
-        "evaluation prompts": canonical_json(prompts),
-        "baseline": canonical_json(asked),
-        "judge": canonical_json(judge),
-    }

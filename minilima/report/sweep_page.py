@@ -20,6 +20,7 @@ from minilima.report.compare import (
     every_pair,
     label,
     notes,
+    others_of,
     tabulate,
     unlike,
     value,
@@ -88,6 +89,7 @@ def write_points(runs: FinishedRuns, path: Path, chosen: FinishedRun | None = No
         unlike=None if table.comparable else unlike(table),
         notes=notes(table, "“best” has the highest win rate", "“front”: no other run"),
         benchmarks=benchmarks_of(table),
+        others=others_of(table),
         length_controlled=any(row["length_controlled"] is not None for row in rows),
     )
     write_atomic(path, page)
@@ -112,10 +114,12 @@ def _named(row: ComparedRun | None, table: Table) -> dict[str, Any] | None:
 def _choices(table: Table, against: ComparedRun) -> dict[str, Any]:
     """For each point with which others can be compared, the cells of the table: page/against.js shows them."""
     points = [row.point for row in table.rows]
+    cells = [[[_cell(item) for item in column] for column in every_pair(points, name)] for name in ("", *others_of(table))]
     return {
         "labels": [label(point, table.naming) for point in points],
         "chosen": table.rows.index(against),
-        "columns": [[_cell(item) for item in column] for column in every_pair(points)],
+        # For each judge and set, the run's own first: for each chosen point a cell for each row.
+        "columns": cells,
     }
 
 
@@ -155,8 +159,17 @@ def _row(row: ComparedRun, table: Table, beside: Path) -> dict[str, Any]:
         "benchmarks": [change_on(point, task) for task in benchmarks_of(table)],
         "paired": paired,
         "apart": _is_apart(row),
+        "others": [_other(row, name) for name in others_of(table)],
         "link": os.path.relpath(page, beside.resolve()) if page.is_file() else None,
     }
+
+
+def _other(row: ComparedRun, name: str) -> dict[str, Any]:
+    """The cells of a further judge or set."""
+    judged, against = row.point.judgments(name), row.others.get(name)
+    rate = judged.rate if judged else None
+    bar = interval(rate, 0, 100, 50) if rate else None
+    return {"rate": rate, "bar": bar, "paired": against.paired if against else None, "note": against.note if against else ""}
 
 
 def _sortable(value: object) -> str:

@@ -1,6 +1,7 @@
 """Checks of kinds that IFEval has too say of the same answers what lm-eval's IFEval checkers say, strictly and loosely."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -134,19 +135,25 @@ TABLE = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def ifeval(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Kind, str], Score]]:
-    """IFEval's verdict on an answer, with tables of NLTK's form that hold the abbreviations of the answers here."""
-    import langdetect
-    import nltk
-
-    tables = tmp_path_factory.mktemp("nltk") / "tokenizers" / "punkt_tab" / "english"
+def save_sentence_tables(folder: Path) -> None:
+    """NLTK's tables punkt_tab with the abbreviations of the answers here, in a folder that $NLTK_DATA may name."""
+    tables = folder / "tokenizers" / "punkt_tab" / "english"
     tables.mkdir(parents=True)
     (tables / "abbrev_types.txt").write_text("dr\nmr\nmrs\np.m\njan\n")
     for name in ("collocations.tab", "sent_starters.txt", "ortho_context.tab"):
         (tables / name).write_text("")
+
+
+@pytest.fixture(scope="module")
+def ifeval(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Kind, str], Score]]:
+    """IFEval's verdict on an answer."""
+    import langdetect
+    import nltk
+
+    folder = tmp_path_factory.mktemp("nltk")
+    save_sentence_tables(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nltk.data, "path", [str(tables.parents[2])])
+        patch.setattr(nltk.data, "path", [str(folder)])
         patch.setattr(langdetect.DetectorFactory, "seed", 0)
         from lm_eval.tasks.ifeval import instructions_util, utils
 

@@ -43,13 +43,20 @@ def prompts() -> list[Prompt]:
     return [*rows, {**rows[0], "instruction": "Unread one", "preference": None}]
 
 
+def with_cot(rows: list[Prompt], wins: int) -> list[Prompt]:
+    """With the verdicts of a second judge, who gives the base model all but the first prompts, fewer the more `wins`."""
+    return [
+        {**row, "verdicts_by_cot": {"preference": 2.0 if number < 20 - wins // 2 else 1.0}} for number, row in enumerate(rows)
+    ]
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     outputs = tmp_path_factory.mktemp("browser")
     sweep = []
     for size in (10, 20, 30):
         rows = [{**row, "explanation": f"closeness {size}"} for row in plain_prompts(20, 0.4 + size / 100)]
-        sweep.append(finished_run(outputs, rows, f"dataset.size={size}"))
+        sweep.append(finished_run(outputs, with_cot(rows, size), f"dataset.size={size}", "judges=[reference,cot]"))
     run = finished_run(outputs / "one", prompts())
     split = [{**row, "verdicts_by_cot": {"preference": 1.0, "explanation": f"Cot {n}"}} for n, row in enumerate(prompts()[:6])]
     panel = finished_run(outputs / "panel", split, "judges=[reference,cot]", "eval_set.size=6")
@@ -219,8 +226,9 @@ def test_the_table_of_a_sweep_is_sorted_by_its_headings(browser: Browser, pages:
     expect(page.locator("th", has=heading)).to_have_attribute("aria-sort", "descending")
     written = page.locator("table.sortable tbody").inner_text()
     page.select_option("#against", label="size 10")
-    differences = page.locator("td.difference").all_inner_texts()
-    assert differences[2] == "compared with" and all(text.startswith("+") for text in differences[:2])
+    rows = [row.locator("td.difference").all_inner_texts() for row in page.locator("tr[data-row]").all()]
+    assert rows[2] == ["compared with"] * 3, "by the run's own judge, by the other one and by the majority"
+    assert [[text[0] for text in row[:2]] for row in rows[:2]] == [["+", "-"]] * 2, "the second judge sees it the other way round"
     expect(page.locator("h3 .against")).to_have_text("size 10")
     page.select_option("#against", label="size 30")
     assert page.locator("table.sortable tbody").inner_text() == written, "the script and the page write the same"

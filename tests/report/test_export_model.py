@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -117,11 +118,11 @@ def test_alpaca_eval_generates_with_the_exported_model(tmp_path: Path, built: li
 def test_the_real_command_runs_whole_with_a_served_model_and_a_judge(
     tmp_path: Path, built: list[str], server: ModelServer
 ) -> None:
-    """The model and the judge at loopback; alpaca_eval's leaderboard has our win rate, to the last digit."""
-    out = tmp_path / "out"
+    """The lines of docs/howto/judge.md, model and judge at loopback: the leaderboard has our win rate, to the last digit."""
+    out, count = tmp_path / "out", 66
     model_of(load_config([*built, f"compute.served_at=[{server.url}]"]), out, "build it")
-    rows = [{"instruction": f"Say {number} twice", "output": f"It is {number}", "generator": "base"} for number in range(7)]
-    (tmp_path / "prompts.json").write_text(json.dumps(rows))
+    rows = [{"instruction": f"Say {number} twice", "output": f"It is {number}", "generator": "base"} for number in range(count)]
+    (out / "reference_outputs.json").write_text(json.dumps(rows))
     name = str(next(iter(OmegaConf.load(out / "configs.yaml"))))
 
     server.models, server.keys = (name, "gpt-3.5-turbo-0301"), (VALID_KEY, "none")
@@ -133,25 +134,25 @@ def test_the_real_command_runs_whole_with_a_served_model_and_a_judge(
         return "Output (a)" if sum(map(ord, text)) % 3 else "Output (b)"
 
     server.answer = answer
-    command = [
-        sys.executable, "-c", "from alpaca_eval.main import main; main()", "evaluate_from_model", "--model_configs",
-        str(out / "configs.yaml"), "--annotators_config", "chatgpt", "--chunksize", "64", "--evaluation_dataset",
-        str(tmp_path / "prompts.json"), "--output_path", str(tmp_path / "theirs"), "--caching_path", str(tmp_path / "cache.json"),
-        "--fn_metric", "get_winrate", "--sort_by", "win_rate", "--precomputed_leaderboard", "None",
-    ]  # fmt: skip
-    environment = {**os.environ, "OPENAI_API_KEY": VALID_KEY, "OPENAI_BASE_URL": server.url}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "judge.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```bash\n(mkdir -p my_models.*?)```", page, re.DOTALL)
+    lines = lines.replace("FOLDER", str(out)).replace("OPENAI_API_KEY=…", f"OPENAI_API_KEY={VALID_KEY}")
+    where = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "OPENAI_BASE_URL": server.url, "PATH": where}
+    done = subprocess.run(
+        ["bash", "-ec", lines], cwd=tmp_path, capture_output=True, text=True, env=environment, check=False, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    written = json.loads((tmp_path / "theirs" / "model_outputs.json").read_text())
-    assert [row["output"] for row in written] == [f"{number} and once more {number}" for number in range(7)]
+    written = json.loads((tmp_path / "results" / "model_outputs.json").read_text())
+    assert [row["output"] for row in written] == [f"{number} and once more {number}" for number in range(count)]
     asked = [body for body in server.requests if body["model"] == name]
     assert [message["role"] for message in asked[0]["messages"]] == ["user"], "the server's own chat template does the rest"
     assert {(body["max_tokens"], body["temperature"]) for body in asked} == {(8, 0.5)}
-    (annotations,) = (tmp_path / "theirs").rglob("annotations.json")
-    (leaderboard,) = (tmp_path / "theirs").rglob("leaderboard.csv")
+    (annotations,) = (tmp_path / "results").rglob("annotations.json")
+    (leaderboard,) = (tmp_path / "results").rglob("leaderboard.csv")
     (theirs,) = [row for row in csv.DictReader(leaderboard.open()) if row[""] == name]
     (ours,) = score([annotations], NO_TABLES).runs
-    assert 0 < ours.win_rate.wins < 7
+    assert 0 < ours.win_rate.wins < count
     assert (ours.win_rate.win_rate.value, ours.win_rate.standard_error) == (
         float(theirs["win_rate"]),
         float(theirs["standard_error"]),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from minilima.cli.compare_table import FORMATS
 from minilima.config.compose import load_config
 from minilima.config.schema import Config
 from minilima.config.several import judges_of
@@ -14,11 +15,11 @@ from minilima.errors import MinilimaError
 from minilima.evaluate.panel import concords, is_split, majority
 from minilima.formats.records import Verdict
 from minilima.pipeline import stages
-from minilima.report.compare import tabulate
+from minilima.report.compare import Against, others_of, pair, tabulate
 from minilima.report.compare_records import records
 from minilima.report.headlines import headlines
 from minilima.report.origin import origin
-from minilima.report.runs import read_point
+from minilima.report.runs import read_point, read_points
 from minilima.report.wandb_record import panel_numbers
 from minilima.run.sources import resolve
 from minilima.run.stages.verdicts import VERDICTS
@@ -130,6 +131,45 @@ def test_a_run_of_two_judges_shows_both_their_agreement_and_the_majority(tmp_pat
     assert "judges disagree" in page and "Reason 3" in page and "Every judge" in page
     record = records(tabulate([read_point(summary.folder)]))[0]
     assert (record["win_rate"], record["win_rate_by_chatgpt"], record["win_rate_by_the_majority"]) == (100.0, 60.0, 80.0)
+
+
+def test_runs_are_paired_by_every_judge_and_by_the_majority(tmp_path: Path) -> None:
+    other = prompts()
+    for number, row in enumerate(other):
+        row["preference"], row["verdicts_by_chatgpt"]["preference"] = 2.0 if number < 7 else 1.0, 2.0
+    for given, seed in ((prompts(), 0), (other, 1)):
+        finished_run(tmp_path, given, "eval_set.size=10", TWO, f"seed={seed}")
+    finished_run(tmp_path, prompts(), "eval_set.size=10", "seed=2")
+    points = read_points([tmp_path / "runs"]).points
+    one, two, alone = (next(point for point in points if point.settings["seed"] == seed) for seed in range(3))
+    table = tabulate(points, one)
+    assert others_of(table) == ["by chatgpt", "by the majority"]
+    (compared,) = [row for row in table.rows if row.point is two]
+    found = {name: against.paired for name, against in {"": compared.against, **compared.others}.items() if against}
+    # Of ten prompts the first judge gives the second run three fewer, the other one four more; most of both: 80 % against 85 %.
+    assert {name: paired.difference.value for name, paired in found.items() if paired} == {
+        "": -30.0, "by chatgpt": 40.0, "by the majority": pytest.approx(5.0),
+    }  # fmt: skip
+    (lonely,) = [row for row in table.rows if row.point is alone]
+    assert lonely.against and lonely.against.paired
+    assert lonely.others["by chatgpt"] == Against(paired=None, note="cannot be paired: not judged so in both")
+    (record,) = [record for record in records(table) if record["point"] == two.name]
+    assert (record["difference_by_chatgpt"], record["shared_prompts_by_chatgpt"]) == (40.0, 10)
+    assert (by_chatgpt := found["by chatgpt"]) and record["p_holm_by_chatgpt"] == by_chatgpt.p_holm
+    text = FORMATS["markdown"](table)
+    assert "difference by chatgpt | p (Holm) by chatgpt" in text and "+40.0 (" in text
+
+
+def test_sets_are_paired_each_with_itself(tmp_path: Path) -> None:
+    sets = ("eval_sets=[minilima_100,minilima_de_40]", "eval_set.size=5")
+    for seed in (0, 1):
+        finished_run(tmp_path, plain_prompts(5, seed=seed), *sets, f"seed={seed}")
+    one, two = read_points([tmp_path / "runs"]).points
+    own, other = pair(one, two), pair(one, two, "on minilima_de_40")
+    assert own.paired and other.paired and own.paired.difference == other.paired.difference, (
+        "the same answers were written for both"
+    )
+    assert one.judgments("on minilima_de_40") != one.judgments()
 
 
 def test_a_run_of_two_sets_shows_the_figures_of_both(tmp_path: Path) -> None:

@@ -17,25 +17,28 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   choice.addEventListener("change", () => {
-    const column = columns[choice.value];
     let apart = 0;
     for (const row of document.querySelectorAll("tr[data-row]")) {
-      const found = column[row.dataset.row];
-      const [difference, p, shared] = ["difference", "p", "shared"].map((name) => row.querySelector(`td.${name}`));
-      const known = found && found.note === undefined;
-      difference.classList.toggle("soft", !known);
-      if (!known) {
-        fill(difference, null, found ? found.note : "compared with");
-        fill(p, null);
-        fill(shared, null);
-        continue;
-      }
-      const interval = element("small", { class: "soft" }, found.bounds);
-      fill(difference, found.value, `${signed(found.value)} `, interval);
-      fill(p, found.p, found.p < 0.05 ? element("strong", {}, found.p.toFixed(4)) : found.p.toFixed(4), " ", element("small", { class: "soft" }, `McNemar ${found.mcnemar.toFixed(4)}`));
-      const detects = found.detectable === null ? [] : [" ", element("small", { class: "soft" }, `detectable ${found.detectable.toFixed(1)}`)];
-      fill(shared, found.prompts, found.prompts.toLocaleString("en"), ...detects);
-      apart += found.p < 0.05;
+      // The run's own judge and set first, then the further ones, in the order of their columns.
+      const [differences, values, [shared]] = ["difference", "p", "shared"].map((name) => row.querySelectorAll(`td.${name}`));
+      columns.forEach((column, place) => {
+        const found = column[choice.value][row.dataset.row];
+        const known = found && found.note === undefined;
+        differences[place].classList.toggle("soft", !known);
+        if (!known) {
+          fill(differences[place], null, found ? found.note : "compared with");
+          fill(values[place], null);
+          if (place === 0) fill(shared, null);
+          return;
+        }
+        fill(differences[place], found.value, `${signed(found.value)} `, element("small", { class: "soft" }, found.bounds));
+        const p = found.p < 0.05 ? element("strong", {}, found.p.toFixed(4)) : found.p.toFixed(4);
+        fill(values[place], found.p, p, " ", element("small", { class: "soft" }, `McNemar ${found.mcnemar.toFixed(4)}`));
+        if (place > 0) return;
+        const detects = found.detectable === null ? [] : [" ", element("small", { class: "soft" }, `detectable ${found.detectable.toFixed(1)}`)];
+        fill(shared, found.prompts, found.prompts.toLocaleString("en"), ...detects);
+        apart += found.p < 0.05;
+      });
     }
     document.getElementById("apart").textContent = apart;
     for (const place of document.querySelectorAll(".against")) place.textContent = labels[choice.value];

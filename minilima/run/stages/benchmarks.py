@@ -1,11 +1,7 @@
 """Scores on benchmarks without a judge, an entry for each benchmark and model: what alignment cost or gained."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +9,13 @@ from minilima.config.choices import Until
 from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.evaluate import verifiable
+from minilima.evaluate.harness_tasks import check_task, harness_version
 from minilima.formats.files import canonical_json, sha256_file, sha256_text
 from minilima.formats.records import BASE, TUNED, OnProgress
 from minilima.run.dry_run import check_base
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
 from minilima.store.job import Job, Outcome
 from minilima.store.sources import Sources
-
-HARNESS = "lm_eval"
-_NAMES = re.compile(r"\s*-?\s*(task|group|tag)\s*:|\s*-\s*[\w.+-]+\s*$")
-"""A line of a task's file that may name it, its group or a tag."""
 
 
 def pairs(config: Config) -> list[tuple[Spec, Spec]]:
@@ -65,7 +58,7 @@ def _recipe(config: Config, task: str) -> dict[str, Any]:
     shared = {"task": task, "size": settings.size, "thinking": config.model.thinking}
     if task == verifiable.NAME:
         return {**shared, "file": sha256_file(verifiable.FILE), "max_tokens": settings.max_tokens}
-    return {**shared, "harness": _harness(), "shots": settings.shots, "data": _copies(settings.data)}
+    return {**shared, "harness": harness_version(), "shots": settings.shots, "data": _copies(settings.data)}
 
 
 def _copies(folder: str | None) -> str | None:
@@ -77,28 +70,16 @@ def _copies(folder: str | None) -> str | None:
     return sha256_text(canonical_json([[str(file.relative_to(root)), sha256_file(file)] for file in files]))
 
 
-def _harness() -> str | None:
-    """The version of lm-evaluation-harness; None where it is not installed."""
-    try:
-        return version(HARNESS)
-    except PackageNotFoundError:
-        return None
-
-
 def _check(config: Config, task: str) -> None:
     if task == verifiable.NAME:
         return
-    if _harness() is None:
+    if harness_version() is None:
         raise MinilimaError(
             f"benchmarks={task} needs lm-evaluation-harness, which is not installed.",
             f"Only {verifiable.NAME} runs without it.",
             f"Install it: pip install 'minilima[benchmarks]'. Or use benchmarks=[{verifiable.NAME}].",
         )
-    if task not in _tasks():
-        what = f"lm-evaluation-harness has no task {task}."
-        raise MinilimaError(
-            what, "None of its files defines it.", "`lm_eval ls tasks` lists all of them; correct benchmarks=[…]."
-        )
+    check_task(task)
     if "ifeval" in task:
         _check_sentences(task)
     folder = config.benchmark.data
@@ -122,21 +103,11 @@ def _check_sentences(task: str) -> None:
             ) from None
 
 
-@cache
-def _tasks() -> frozenset[str]:
-    """What the harness's files name as tasks, groups and tags; read as text, since its import is slow and loads torch."""
-    installed = find_spec(HARNESS)
-    folders = [Path(folder, "tasks") for folder in (installed.submodule_search_locations or ()) if folder] if installed else []
-    names: set[str] = set()
-    for file in (file for folder in folders for file in folder.rglob("*.yaml")):
-        text = file.read_text(encoding="utf-8", errors="ignore")
-        names.update(line.rpartition(":")[2].strip(" -'\"") for line in text.splitlines() if _NAMES.match(line))
-    return frozenset(names)
-
-
 def _outcome(metrics: Mapping[str, Any]) -> str:
-    figures = ", ".join(f"{name} {100 * value:.1f} %" for name, value in metrics["figures"].items())
-    return f"{figures} of {metrics['items']:,} items"
+    figures = (
+        f"{name} {100 * value:.1f} %" if 0 <= value <= 1 else f"{name} {value:.4g}" for name, value in metrics["figures"].items()
+    )
+    return f"{', '.join(figures)} of {metrics['items']:,} items"
 
 
 def _finished(manifest: Manifest, inputs: Manifests) -> Work | None:
