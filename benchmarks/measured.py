@@ -33,6 +33,13 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
     "servers": ("benchmarks/recorder.py", *_JUDGE, "minilima/generate", "minilima/run"),
     "sft_throughput": ("minilima/train", "minilima/models"),
     "sweep": ("minilima/config", "minilima/run", "minilima/store", "minilima/pipeline.py"),
+    "talk": (
+        "minilima/cli/chat.py",
+        "minilima/cli/chat_blind.py",
+        "minilima/cli/chat_session.py",
+        "minilima/console.py",
+        "minilima/models/streaming.py",
+    ),
     "tour": _WHOLE,
 }
 """Files and folders that each benchmark runs, beside itself; a new benchmark needs its line here."""

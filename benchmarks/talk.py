@@ -7,6 +7,7 @@ the marks of the pages in docs/, as with `tour.py`. The terminal has no cursor (
 """
 
 import os
+import re
 import subprocess
 import sys
 import termios
@@ -31,8 +32,7 @@ TALKS: dict[str, tuple[list[str], list[tuple[str, str]]]] = {
             ("you> ", "Give me three tips for sleeping well.\r"),
             ("you> ", "/system You answer in one short sentence.\r"),
             ("you> ", "/temperature 0.7\r"),
-            ("you> ", "Why do leaves fall in autumn?\\\r"),
-            ("", "I am five years old.\r"),
+            ("you> ", "Why do leaves fall in autumn?\r"),
             ("you> ", "/save talk.json\r"),
             ("you> ", "/quit\r"),
         ],
@@ -74,13 +74,14 @@ def recorded(words: Sequence[str], typed: Sequence[tuple[str, str]], folder: Pat
     screen, left = "", list(typed)
     while piece := _read(controller):
         screen += piece
-        while left and screen.endswith(left[0][0]):
+        if left and screen.endswith(left[0][0]):
             while termios.tcgetattr(controller)[3] & termios.ICANON:
                 time.sleep(0.05)  # what is typed before the command waits for keys is dropped
             os.write(controller, left.pop(0)[1].encode())
     if command.wait() != 0 or left:
         raise SystemExit(f"minilima {' '.join(words)} ended before all was typed:\n{screen}")
-    return "\n".join(line.rstrip() for line in screen.replace("\r", "").splitlines()).strip("\n")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", screen)  # the cursor is shown and hidden even here
+    return "\n".join(line.rstrip() for line in plain.splitlines()).strip("\n")
 
 
 def _read(controller: int) -> str:

@@ -112,11 +112,12 @@ def test_every_page_and_picture_can_be_reached_by_links(start: str) -> None:
 
 
 def test_sample_output_in_the_documentation_is_what_the_commands_printed() -> None:
-    printed = json.loads((ROOT / "benchmarks" / "results" / "tour.json").read_text())["printed"]
+    results = [json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()) for name in ("tour", "talk")]
+    printed = {name: text for record in results for name, text in record["printed"].items()}
     pages = {page: page.read_text(encoding="utf-8") for page in PAGES}
     assert {name for text in pages.values() for _, name, _ in tour.MARK.findall(text)} == set(printed)
     other = [str(page) for page, text in pages.items() if tour.fill(text, printed) != text]
-    assert other == [], "python benchmarks/tour.py writes them"
+    assert other == [], "python benchmarks/tour.py and talk.py write them"
     assert not any("/tmp" in text or "/home" in text for text in printed.values()), "a page names no folder of a machine"
 
 

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from minilima import console
+from minilima.config.choices import Thinking
 from minilima.models.checkpoint import context_tokens, read_config
 
 
@@ -24,10 +25,12 @@ def write_model(run: str, folder: str, *, adapter: bool, gguf: str | None, repos
         from minilima.report.gguf import compare_predictions, modelfile, write_gguf
 
         assert gguf is not None
+        asked = opened.settings.get("model.thinking")
+        thinking = Thinking(asked) if asked else None
         file = aside / f"model-{gguf}.gguf"
-        text = modelfile(aside, file.name, context_tokens(read_config(aside)))
+        text = modelfile(aside, file.name, context_tokens(read_config(aside)), thinking)
         write_gguf(aside, gguf, file)
-        notes.append(f"{file.name} was read back: {compare_predictions(aside, file, gguf)}.")
+        notes.append(f"{file.name} was read back: {compare_predictions(aside, file, gguf, thinking)}.")
         (aside / "Modelfile").write_text(text, encoding="utf-8")
 
     if gguf is not None:

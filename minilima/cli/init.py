@@ -1,6 +1,8 @@
 """The verb `init`: a starter folder for an experiment of one's own, which runs as it is."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +39,8 @@ EVAL = (
 
 EXPERIMENT = """\
 # @package _global_
-# An experiment of your own. Every setting with its meaning: minilima --cfg job --config-dir {folder} +experiment=mine
+# An experiment of your own. All its settings: {line}
+# Its paths are whole ones, so that it runs from any folder; where you move it, change them.
 defaults:
   - override /compute: cpu      # or gpu; auto looks for one itself
   - override /model: smollm2_135m  # the base model; model.path=/a/folder or model.hub=owner/name for another one
@@ -49,7 +52,8 @@ defaults:
 name: mine                      # names the run's folder
 
 seeds:
-  path: {folder}/seeds.jsonl    # two to begin with; a hundred of many kinds make better data
+  # two to begin with; a hundred of many kinds make better data
+  path: {folder}/seeds.jsonl
 
 data:
   instructions: 4               # tasks to write; raise it to some hundreds
@@ -71,7 +75,8 @@ sft:
   learning_rate: 1e-4           # high, for so few steps
 
 eval_set:
-  path: {folder}/eval.jsonl     # two to begin with; an interval that says something needs a hundred or more
+  # two to begin with; an interval that says something needs a hundred or more
+  path: {folder}/eval.jsonl
 
 eval:
   temperature: 0                # greedy
@@ -94,7 +99,8 @@ def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
 
 def handle(*, folder: str) -> int:
     """Writes the folder and says what to type."""
-    write_starter(Path(folder))
+    where = Path(folder).absolute()
+    write_starter(where)
     console.say(f"Wrote {folder}:")
     console.show_table(
         ("file", "what it is"),
@@ -105,7 +111,8 @@ def handle(*, folder: str) -> int:
         ],
     )
     for verb, what in (("plan", "what would be built:"), ("", "run it:")):
-        console.say(f"{what:<22}{plain_line(*filter(None, [verb]), '--config-dir', folder, '+experiment=mine')}", whole=True)
+        line = plain_line(*filter(None, [verb]), "--config-dir", str(where), "+experiment=mine")
+        console.say(f"{what:<22}{line}", whole=True)
     return 0
 
 
@@ -117,12 +124,14 @@ def write_starter(folder: Path) -> None:
     """
     from minilima.formats.files import new_folder, write_atomic, write_jsonl
 
+    # A path in YAML is quoted as JSON is, where it holds what YAML reads in another way.
+    plain = str(folder).replace("\\", "/")
+    quoted = re.search(r"[^\w./-]", plain) is not None
+    text = EXPERIMENT.replace("{line}", shlex.join(["minilima", "--cfg", "job", "--config-dir", plain, "+experiment=mine"]))
+    for name in ("seeds.jsonl", "eval.jsonl"):
+        path = f"{plain}/{name}"
+        text = text.replace(f"{{folder}}/{name}", json.dumps(path, ensure_ascii=False) if quoted else path)
     with new_folder(folder) as aside:
-        # A path in YAML: quoted as JSON is, where it holds what YAML reads in another way.
-        plain = str(folder).replace("\\", "/")
-        named = plain if plain.replace("/", "").replace("_", "").replace("-", "").replace(".", "").isalnum() else None
-        text = EXPERIMENT if named else EXPERIMENT.replace("{folder}/seeds.jsonl    ", json.dumps(f"{plain}/seeds.jsonl") + "  ")
-        text = text if named else text.replace("{folder}/eval.jsonl     ", json.dumps(f"{plain}/eval.jsonl") + "  ")
-        write_atomic(aside / "experiment" / "mine.yaml", text.replace("{folder}", plain))
+        write_atomic(aside / "experiment" / "mine.yaml", text)
         write_jsonl(aside / "seeds.jsonl", SEEDS)
         write_jsonl(aside / "eval.jsonl", EVAL)

@@ -48,7 +48,8 @@ def handle(*, run: str, host: str, port: int, engine: str | None) -> int:
     """
     from minilima.report.finished import open_run
 
-    model = Path(run).resolve() if (Path(run) / "config.json").is_file() else open_run(run).model
+    opened = None if (Path(run) / "config.json").is_file() else open_run(run)
+    model = opened.model if opened else Path(run).resolve()
     chosen = engine or ("vllm" if find_spec("vllm") is not None and shutil.which("nvidia-smi") is not None else "transformers")
     program = _program(chosen)
     _check_port(host, port)
@@ -57,7 +58,9 @@ def handle(*, run: str, host: str, port: int, engine: str | None) -> int:
     shown = f"[{shown}]" if ":" in shown else shown
     console.say(f"Serving {name} with {chosen}. Ctrl-C ends it. When it is ready:")
     console.say_raw(curl_line(name, shown, port))
-    console.say(f"With minilima: compute.served_at=[http://{shown}:{port}/v1]", whole=True)
+    # A server has no such penalty as the run's evaluation may have had.
+    penalised = opened is not None and opened.settings.get("eval.repetition_penalty") is not None
+    console.say(f"With minilima: {setting(shown, port)}{' eval.repetition_penalty=null' if penalised else ''}", whole=True)
     sys.stdout.flush()
     arguments = command(chosen, program, model, host, port)
     environment = dict(os.environ)
@@ -147,6 +150,12 @@ def linked_cache(model: Path) -> Path:
 
 
 _REVISION = "0" * 40
+
+
+def setting(host: str, port: int) -> str:
+    """What makes minilima ask the server; in quotes, since brackets mean something to zsh, and those of an address to Hydra."""
+    address = f"http://{host}:{port}/v1"
+    return shlex.quote(f"compute.served_at=[{json.dumps(address) if '[' in host else address}]")
 
 
 def curl_line(name: str, host: str, port: int) -> str:

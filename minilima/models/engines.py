@@ -3,6 +3,7 @@
 The choice is about how, not what: the cache and the stages know the model by its weights, whoever runs it.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -120,6 +121,12 @@ def _thinks(location: str) -> bool:
     return any("enable_thinking" in file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 
+def _line(location: str, own: str) -> str:
+    if Path(location).is_dir():
+        return shlex.join(["minilima", "serve", location, "--port", "8001"])
+    return f"vllm serve {location.replace('@', ' --revision ')} --served-model-name {own}"
+
+
 def find_served(location: str, name: str, compute: ComputeConfig, cache: Path, stage: str) -> ServedModel:
     """The model at the first of the servers in `compute.served_at` that offers it under the name of its folder.
 
@@ -151,5 +158,5 @@ def find_served(location: str, name: str, compute: ComputeConfig, cache: Path, s
     raise MinilimaError(
         f"No server of compute.served_at offers {own}.",
         f"They offer: {options(offered) or 'nothing'}.",
-        f"Serve it (vllm serve {location.replace('@', ' --revision ')} --served-model-name {own}), or leave the setting out.",
+        f"Serve it too ({_line(location, own)}) and add its address, or leave the setting out.",
     )

@@ -16,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
+from minilima.config.choices import Thinking
 from minilima.errors import MinilimaError
-from minilima.models.template import prompt_ids
+from minilima.models.template import prompt_ids, prompt_text
 from minilima.models.tokenizer import adds_bos, load_tokenizer
 
 FORMS = ("q8_0", "q4_k_m")
@@ -103,15 +105,22 @@ def _quantise(whole: Path, target: Path) -> None:
         )
 
 
-def modelfile(model: Path, gguf: str, context: int | None) -> str:
-    """Ollama's Modelfile: where the weights are, the template, what ends a turn, the context, how answers are sampled."""
+def modelfile(model: Path, gguf: str, context: int | None, thinking: Thinking | None = None) -> str:
+    """Ollama's Modelfile: where the weights are, the template, what ends a turn, the context, how answers are sampled.
+
+    Args:
+        model: the exported folder.
+        gguf: the file's name in it.
+        context: tokens; None = Ollama's own.
+        thinking: `model.thinking` of the run.
+    """
     tokenizer = load_tokenizer(str(model))
     settings = json.loads((model / "generation_config.json").read_text(encoding="utf-8"))
     ends = settings.get("eos_token_id")
     stops = [
         str(tokenizer.convert_ids_to_tokens(token)) for token in (ends if isinstance(ends, list) else [ends]) if token is not None
     ]
-    lines = [f"FROM ./{gguf}", f'TEMPLATE """{ollama_template(tokenizer)}"""']
+    lines = [f"FROM ./{gguf}", f'TEMPLATE """{ollama_template(tokenizer, thinking)}"""']
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops]
     lines += [f"PARAMETER num_ctx {context}"] if context else []
     lines += [
@@ -120,7 +129,7 @@ def modelfile(model: Path, gguf: str, context: int | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ollama_template(tokenizer: Any) -> str:
+def ollama_template(tokenizer: Any, thinking: Thinking | None = None) -> str:
     """The chat template in Ollama's language, taken from how the model's own template renders a conversation.
 
     Raises:
@@ -128,39 +137,50 @@ def ollama_template(tokenizer: Any) -> str:
     """
     user, answer, second = ("\ue000u\ue000", "\ue000a\ue000", "\ue000v\ue000")
     turns = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}, {"role": "user", "content": second}]
-    parts = _around(_rendered(tokenizer, turns), (user, answer, second))
-    if parts is None or parts[1] != parts[3] or any(mark in part for part in parts for mark in ('"""', "{{")):
+    parts = _around(_rendered(tokenizer, turns, thinking), (user, answer, second))
+    # Where the model is asked to answer there may be more than before its earlier answers, as Qwen3's empty block of reasoning.
+    if parts is None or not parts[3].startswith(parts[1]) or any(mark in part for part in parts for mark in ('"""', "{{")):
         raise MinilimaError(
             "The model's chat template cannot be written for Ollama.",
             "It writes the turns of one conversation in different ways.",
             "Leave out --gguf; llama.cpp itself reads the template from the file.",
         )
-    before, asked, between, _ = parts
+    before, asked, between, last = parts
+    with_system = _around(_rendered(tokenizer, [{"role": "system", "content": answer}, *turns[:1]], thinking), (answer, user))
+    in_turn = with_system is not None and with_system[0].startswith(before)
     # Before each turn of the user stands the same; before the first one there may be more, before a later one an answer's end.
-    mark = next(before[at:] for at in range(len(before) + 1) if between.endswith(before[at:]))
-    first = "{{ if .System }}%s{{ .System }}%s{{ else }}%s{{ end }}"
-    opened = before.removesuffix(mark)
-    with_system = _around(_rendered(tokenizer, [{"role": "system", "content": answer}, *turns[:1]]), (answer, user))
-    if with_system is not None and with_system[1].endswith(mark):
-        opened = first % (with_system[0], with_system[1].removesuffix(mark), opened)
-    end = between.removesuffix(mark)
+    mark = _common_end(before, between, *([with_system[1]] if with_system and not in_turn else []))
+    opened, end, system = before.removesuffix(mark), between.removesuffix(mark), ""
+    if with_system is not None and in_turn:
+        system = _SYSTEM_IN_TURN % (with_system[0].removeprefix(before), with_system[1])
+    elif with_system is not None:
+        opened = _SYSTEM_FIRST % (with_system[0], with_system[1].removesuffix(mark), opened)
+    more = last.removeprefix(asked)
+    begun = f"{{{{ if $last }}}}{more}{{{{ end }}}}" if more else ""
     return (
         f"{opened}{{{{ range $i, $turn := .Messages }}}}{{{{ $last := eq (len (slice $.Messages $i)) 1 }}}}"
-        f'{{{{ if eq .Role "user" }}}}{mark}{{{{ .Content }}}}{asked}'
+        f'{{{{ if eq .Role "user" }}}}{mark}{system}{{{{ .Content }}}}{asked}{begun}'
         f'{{{{ else if eq .Role "assistant" }}}}{{{{ .Content }}}}{{{{ if not $last }}}}{end}'
         "{{ end }}{{ end }}{{ end }}"
     )
 
 
-def _rendered(tokenizer: Any, turns: list[dict[str, str]]) -> str:
-    """As the template writes it, without a beginning of text that llama.cpp adds; empty where it refuses the turns."""
-    from jinja2 import TemplateError
+_SYSTEM_FIRST = "{{ if .System }}%s{{ .System }}%s{{ else }}%s{{ end }}"
+_SYSTEM_IN_TURN = "{{ if and $.System (le $i 1) }}%s{{ $.System }}%s{{ end }}"
+"""Gemma 3 and Llama 2 put it into the user's first turn, which is the first message, or the second after the system's."""
 
+
+def _rendered(tokenizer: Any, turns: list[dict[str, str]], thinking: Thinking | None) -> str:
+    """As the template writes it, without a beginning of text that llama.cpp adds; empty where it refuses the turns."""
     try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except TemplateError:
+        text = prompt_text(tokenizer, turns, thinking)
+    except MinilimaError:
         return ""
     return text.removeprefix(str(tokenizer.bos_token)) if adds_bos(tokenizer) else text
+
+
+def _common_end(*texts: str) -> str:
+    return commonprefix([text[::-1] for text in texts])[::-1]  # noqa: RUF071 - characters are meant
 
 
 def _around(text: str, marks: Sequence[str]) -> list[str] | None:
@@ -174,7 +194,7 @@ def _around(text: str, marks: Sequence[str]) -> list[str] | None:
     return [*parts, text]
 
 
-def compare_predictions(model: Path, gguf: Path, form: str) -> Agreement:
+def compare_predictions(model: Path, gguf: Path, form: str, thinking: Thinking | None = None) -> Agreement:
     """What the file predicts beside what the folder it was made from predicts, on the latter's greedy answers.
 
     Raises:
@@ -184,7 +204,7 @@ def compare_predictions(model: Path, gguf: Path, form: str) -> Agreement:
 
     with torch.inference_mode():
         whole = _load(model, None)
-        texts = list(_answered(model, whole))
+        texts = list(_answered(model, whole, thinking))
         wanted = [whole(torch.tensor([ids])).logits[0, start - 1 : -1] for ids, start in texts]
         del whole
         rounded = _load(model, gguf)
@@ -210,7 +230,7 @@ def _load(model: Path, gguf: Path | None) -> Any:
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **settings).eval()
 
 
-def _answered(model: Path, loaded: Any) -> Iterator[tuple[list[int], int]]:
+def _answered(model: Path, loaded: Any, thinking: Thinking | None) -> Iterator[tuple[list[int], int]]:
     """Each of PROMPTS with the model's greedy answer, as token ids, and where the answer begins."""
     import torch
 
@@ -218,7 +238,7 @@ def _answered(model: Path, loaded: Any) -> Iterator[tuple[list[int], int]]:
     ends = json.loads((model / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
     ways = {"max_new_tokens": COMPARED_TOKENS, "do_sample": False, "eos_token_id": ends, "pad_token_id": 0}
     for prompt in PROMPTS:
-        ids = prompt_ids(tokenizer, [{"role": "user", "content": prompt}])
+        ids = prompt_ids(tokenizer, [{"role": "user", "content": prompt}], thinking)
         row = torch.tensor([ids])
         yield loaded.generate(row, attention_mask=torch.ones_like(row), **ways)[0].tolist(), len(ids)
 

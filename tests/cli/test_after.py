@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import sys
@@ -21,6 +22,7 @@ from minilima.__main__ import main
 from minilima.cli import serve
 from minilima.cli.chat_blind import compare_blind
 from minilima.cli.chat_session import Speaker, converse
+from minilima.config.choices import Thinking
 from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.length_control_tables import cached_tables
@@ -31,6 +33,8 @@ from minilima.models.chat import Message, Sampling
 from minilima.report import model_card
 from minilima.report.finished import BaseModel, OpenedRun, licence_of, open_run
 from tests.cli.after import tiny_run
+from tests.conformance.families import FAMILIES, named, tokenizer_of
+from tests.report.go_template import rendered
 
 GREEDY = Sampling(temperature=0.0, max_tokens=8)
 
@@ -350,18 +354,24 @@ def test_a_model_streams_what_it_answers_in_one_go(tiny_model: Path) -> None:
     assert short[-1] == messages[0] and len(short) < len(long)
 
 
-def test_a_starter_folder_composes_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("folder", ["my_conf", "with: space#", "Übungen (ä)/it's mine"])
+def test_a_starter_folder_composes_as_it_is_shown_from_any_folder(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in ("my_conf", "with: space#"):
-        assert main(["init", folder]) == 0
-        assert "+experiment=mine" in capfd.readouterr().out
-        config = load_config(["+experiment=mine"], config_dir=folder)
-        assert config.seeds.path == f"{folder}/seeds.jsonl" and config.eval_set.path == f"{folder}/eval.jsonl"
-        assert len(read_jsonl(Path(str(config.seeds.path)))) == len(read_jsonl(Path(str(config.eval_set.path)))) == 2
-    assert main(["plan", "--config-dir", "my_conf", "+experiment=mine", "paths.outputs=o"]) == 0
-    assert main(["init"]) == 1, "what is there is not written over"
+    assert main(["init", folder]) == 0
+    shown = capfd.readouterr().out
+    plan, run = (re.findall(rf"^{what}: +minilima (.*)$", shown, re.M)[0] for what in ("what would be built", "run it"))
+    (everything,) = re.findall(
+        r"^# .*All its settings: minilima (.*)$", (tmp_path / folder / "experiment" / "mine.yaml").read_text(), re.M
+    )
+    monkeypatch.chdir(tmp_path / folder)  # as well as from where it was made
+    assert shlex.split(plan)[1:] == shlex.split(run) == shlex.split(everything)[2:]
+    assert main([*shlex.split(plan), "paths.outputs=o"]) == 0
+    config = load_config(["+experiment=mine"], config_dir=shlex.split(run)[1])
+    assert len(read_jsonl(Path(str(config.seeds.path)))) == len(read_jsonl(Path(str(config.eval_set.path)))) == 2
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", folder]) == 1, "what is there is not written over"
 
 
 def test_serve_hands_over_to_a_server_that_is_installed(
@@ -414,6 +424,8 @@ def test_serve_hands_over_to_a_server_that_is_installed(
     assert "Address already in use" in said and "99999 is no port" in said and len(started) == 3
     assert main(["serve", str(run), "--engine", "vllm", "--host", "0.0.0.0", "--port", "9000"]) == 0
     assert "curl http://127.0.0.1:9000/" in capfd.readouterr().out
+    for host in ("127.0.0.1", "[::1]"):  # brackets mean something to shells and to Hydra
+        assert load_config(shlex.split(serve.setting(host, 9000))).compute.served_at == [f"http://{host}:9000/v1"]
 
     from huggingface_hub import scan_cache_dir
 
@@ -423,20 +435,55 @@ def test_serve_hands_over_to_a_server_that_is_installed(
     assert repository.repo_id == f"minilima/{model.name}" and "config.json" in {file.file_name for file in revision.files}
 
 
-def test_the_ollama_template_writes_turns_as_the_models_own_does(tiny_model: Path) -> None:
+def test_a_modelfile_holds_the_template_what_ends_a_turn_and_the_context(tiny_model: Path) -> None:
     from minilima.models.tokenizer import load_tokenizer
     from minilima.report.gguf import modelfile, ollama_template
 
-    tokenizer = load_tokenizer(str(tiny_model))
-    tokenizer.bos_token = "<|im_start|>"  # as SmolLM2's, which its tokenizer does not add by itself
-    template = ollama_template(tokenizer)
-    head, _, body = template.partition("{{ range $i, $turn := .Messages }}")
-    assert head == "{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ else }}{{ end }}"
-    assert '{{ if eq .Role "user" }}<|im_start|>user\n{{ .Content }}<|im_end|>\n<|im_start|>assistant\n' in body
-    assert "{{ if not $last }}<|im_end|>\n{{ end }}" in body
     written = modelfile(tiny_model, "model-q8_0.gguf", 512)
-    assert written.startswith("FROM ./model-q8_0.gguf\n") and template in written
+    template = ollama_template(load_tokenizer(str(tiny_model)))
+    assert written.startswith(f'FROM ./model-q8_0.gguf\nTEMPLATE """{template}"""\n')
     assert 'PARAMETER stop "<|im_end|>"\nPARAMETER num_ctx 512\n' in written
+
+
+@pytest.mark.parametrize("thinking", [None, Thinking.on])
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES if family.template is not None])
+def test_the_ollama_template_writes_turns_as_the_models_own_does(name: str, thinking: Thinking | None) -> None:
+    from minilima.models.template import prompt_text
+    from minilima.models.tokenizer import adds_bos
+    from minilima.report.gguf import ollama_template
+
+    family = named(name)
+    tokenizer = tokenizer_of(family)
+    if name in ("Llama 2", "Vicuna"):  # a space more before earlier answers than where the model is asked
+        with pytest.raises(MinilimaError, match="cannot be written for Ollama"):
+            ollama_template(tokenizer, thinking)
+        return
+    template = ollama_template(tokenizer, thinking)
+    user, answer, again, system = (
+        {"role": role, "content": text}
+        for role, text in (("user", "Hi"), ("assistant", "Yes."), ("user", "And?"), ("system", "Be brief."))
+    )
+    for turns in ([user], [user, answer, again], *([[system, user], [system, user, answer, again]] if family.systems else [])):
+        own = prompt_text(tokenizer, turns, thinking)
+        # llama.cpp adds the beginning of text itself where the tokenizer does.
+        assert rendered(template, turns) == (own.removeprefix(str(family.bos)) if adds_bos(tokenizer) else own)
+
+
+def test_the_ollama_template_puts_the_system_into_the_first_turn_where_the_models_own_does() -> None:
+    from minilima.report.gguf import ollama_template
+
+    tokenizer = tokenizer_of(named("Gemma 3 (model=gemma3_1b)"))
+    tokenizer.chat_template = (
+        "{% set first = messages[0]['content'] + '\n\n' if messages[0]['role'] == 'system' else '' %}"
+        "{% for message in (messages[1:] if first else messages) %}{{ '<start_of_turn>' + ('model' if message['role'] == "
+        "'assistant' else 'user') + '\n' + (first if loop.first else '') + message['content'] + '<end_of_turn>\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+    )
+    words = (("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes."), ("user", "And?"))
+    assert rendered(ollama_template(tokenizer), [{"role": role, "content": text} for role, text in words]) == (
+        "<start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nYes.<end_of_turn>\n"
+        "<start_of_turn>user\nAnd?<end_of_turn>\n<start_of_turn>model\n"
+    )
 
 
 def test_a_gguf_file_is_refused_before_anything_is_written_where_its_programs_are_missing(

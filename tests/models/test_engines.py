@@ -45,7 +45,10 @@ def test_weights_that_no_server_offers_are_named(compute: ComputeConfig, tmp_pat
     (tmp_path / "mine").mkdir()
     with pytest.raises(MinilimaError, match="offers mine") as error:
         find_served(str(tmp_path / "mine"), "model-1a2b", compute, tmp_path / "replies.sqlite", "k")
-    assert "writer-large" in error.value.why and "vllm serve" in error.value.fix
+    assert "writer-large" in error.value.why and f"minilima serve {tmp_path / 'mine'} --port" in error.value.fix
+    with pytest.raises(MinilimaError) as error:
+        find_served("me/mine@" + "a" * 40, "model-1a2b", compute, tmp_path / "replies.sqlite", "k")
+    assert "vllm serve me/mine --revision aaaa" in error.value.fix
 
 
 def test_a_server_is_not_asked_for_what_it_cannot_do(compute: ComputeConfig, tmp_path: Path) -> None:
