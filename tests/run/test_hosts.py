@@ -9,7 +9,8 @@ from minilima.config.schema import ComputeConfig
 from minilima.errors import MinilimaError
 from minilima.formats.files import read_jsonl
 from minilima.run.hosts import Machine, machines, processes_each, read_hostfile, torchrun
-from tests.train.test_sft import train
+from tests.train.ranks import free_port
+from tests.train.test_sft import launch, train
 
 
 def program(folder: Path, name: str, script: str) -> None:
@@ -77,8 +78,9 @@ def test_two_machines_learn_what_one_learns(path: Path, tiny_model: Path) -> Non
     hosts = path / "hosts"
     hosts.write_text("127.0.0.1\nlocalhost\n")
     _, one = train(path / "one", tiny_model)
-    settings = (f"compute.hostfile={hosts}", "compute.nodes=null", "compute.rendezvous=127.0.0.1:29617", "compute.zero_stage=1")
-    outcome, two = train(path / "two", tiny_model, *settings)
+    meeting = f"compute.rendezvous=127.0.0.1:{free_port()}"
+    settings = (f"compute.hostfile={hosts}", "compute.nodes=null", meeting, "compute.zero_stage=1")
+    outcome, two = launch(path / "two", tiny_model, *settings)
     assert outcome.metrics["processes"] == 2
     losses = [[row["loss"] for row in read_jsonl(work / "training_log.jsonl")] for work in (one, two)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
@@ -89,4 +91,4 @@ def test_a_machine_that_cannot_be_reached_stops_the_training(path: Path, tiny_mo
     hosts = path / "hosts"
     hosts.write_text("127.0.0.1\nb\n")
     with pytest.raises(MinilimaError, match="No route to host"):
-        train(path, tiny_model, f"compute.hostfile={hosts}", "compute.nodes=2", "compute.rendezvous=127.0.0.1:29618")
+        launch(path, tiny_model, f"compute.hostfile={hosts}", "compute.nodes=2", f"compute.rendezvous=127.0.0.1:{free_port()}")

@@ -2,8 +2,7 @@
 
 import json
 import shutil
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
@@ -12,52 +11,27 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from minilima.run.launch import run_stage
 from minilima.store.job import Job
 from minilima.train.callbacks import mark_complete, newest_checkpoint
+from tests.train.ranks import Ranks
 from tests.train.test_sft import job_of, losses, train
 
 SETTINGS = ("sft.residual_dropout=0.3", "compute.checkpoint_seconds=0")
 DIVIDED = ("sft=lora", "sft.batch_size=4", "sft.lora_dropout=0.1", "compute.processes=2", "compute.zero_stage=2")
 
 
-WORKER = """
-import os, signal, sys
-from pathlib import Path
-from minilima.train import callbacks
-
-plain = callbacks.mark_complete
-
-def mark_complete(checkpoint):
-    plain(checkpoint)
-    if checkpoint.name == "checkpoint-4":
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-callbacks.mark_complete = mark_complete
-from minilima.run.worker import main
-os._exit(main(sys.argv[1]))
-"""
-"""Stops by itself at the first checkpoint of the second epoch, so that it cannot be done before it is killed."""
-
-
 def kill_in_second_epoch(job: Job) -> Path:
-    """Starts the training, kills it once the second epoch has a checkpoint, and returns the newest."""
-    file, program = job.scratch / "job.json", job.scratch / "worker.py"
-    file.write_text(job.to_json())
-    program.write_text(WORKER)
-    processes = job.config.compute.processes or 1
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    command = [sys.executable, *torchrun, str(program), str(file)]
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    started = psutil.Process(worker.pid)
-    while not any(process.status() == psutil.STATUS_STOPPED for process in [started, *started.children(recursive=True)]):
-        assert worker.poll() is None, "the training ended before it could be killed"
-        time.sleep(0.1)
-    everyone = [*started.children(recursive=True), started]
-    for process in everyone:
-        process.kill()
-    worker.wait()
-    psutil.wait_procs(everyone, timeout=600)
+    """Starts the training, kills it at the first checkpoint of its second epoch, and returns the newest."""
+    ranks = Ranks(job, stop_at="checkpoint-4")
+    processes = [psutil.Process(pid) for pid in ranks.pids]
+    try:
+        while (said := {process.status() for process in processes}) and psutil.STATUS_STOPPED not in said:
+            assert psutil.STATUS_ZOMBIE not in said, "it ended before it could be killed"
+            time.sleep(0.05)
+    finally:
+        for process in processes:
+            process.kill()
+    assert set(ranks.wait()) == {-signal.SIGKILL}
     newest = newest_checkpoint(job.scratch / "checkpoints")
     assert newest is not None
     return Path(newest)
@@ -79,7 +53,7 @@ def test_a_training_killed_in_its_second_epoch_ends_as_if_it_had_not_been(
     begun = newest.with_name("checkpoint-6")
     shutil.copytree(newest, begun)
     (begun / "complete").unlink()
-    run_stage(job, lambda progress: None)
+    Ranks(job).outcome()
     assert losses(job.work) == losses(whole)
     assert same(whole, job.work)
     assert len(losses(whole)) == 6 and newest.name == "checkpoint-4", "it was killed in its second epoch"

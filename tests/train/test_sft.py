@@ -1,5 +1,6 @@
 """Training on a tiny model: packing changes nothing, runs go on where they stopped, models stop by themselves."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from minilima.store.job import Job, Outcome
 from minilima.train.dropout import add_residual_dropout
 from minilima.train.trainer import rate_factor, refuse_rounding
 from tests.models.test_whole_runs import in_this_process
+from tests.train.ranks import Ranks
 
 EXAMPLES = [
     Example(
@@ -48,11 +50,15 @@ def job_of(tmp_path: Path, model: Path, *overrides: str, role: str = "model") ->
 
 
 def train(tmp_path: Path, model: Path, *overrides: str, role: str = "model") -> tuple[Outcome, Path]:
-    """Trains as the pipeline does; one process is this one, which has loaded torch already."""
+    """Trains as the pipeline does, in processes that have loaded torch already; one process is this one."""
     job = job_of(tmp_path, model, *overrides, role=role)
-    compute = job.config.compute
-    several = compute.hostfile is not None or compute.nodes != 1 or (compute.processes or 1) > 1
-    return run_stage(job, lambda progress: None) if several else in_this_process(job, None), job.work
+    return Ranks(job).outcome() if (job.config.compute.processes or 1) > 1 else in_this_process(job, None), job.work
+
+
+def launch(tmp_path: Path, model: Path, *overrides: str) -> tuple[Outcome, Path]:
+    """Trains as the pipeline does, from its launcher on."""
+    job = job_of(tmp_path, model, *overrides)
+    return run_stage(job, lambda progress: None), job.work
 
 
 def losses(work: Path) -> list[float]:
@@ -80,18 +86,19 @@ def test_computing_blocks_again_does_not_change_what_is_learned(alone: Path, tmp
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("start", "how"),
     [
-        ("compute.micro_batch_tokens=64",),
-        ("compute.zero_stage=1", "compute.micro_batch_tokens=64"),
-        ("compute.zero_stage=2", "compute.offload=optimizer"),
-        ("compute.zero_stage=3",),
-        ("compute.zero_stage=3", "compute.offload=all"),
+        (train, "compute.micro_batch_tokens=64"),
+        (train, "compute.zero_stage=1 compute.micro_batch_tokens=64"),
+        (train, "compute.zero_stage=2 compute.offload=optimizer"),
+        (launch, "compute.zero_stage=3"),
+        (train, "compute.zero_stage=3 compute.offload=all"),
     ],
-    ids=" ".join,
 )
-def test_two_processes_learn_what_one_learns(alone: Path, tmp_path: Path, tiny_model: Path, how: tuple[str, ...]) -> None:
-    outcome, two = train(tmp_path, tiny_model, RATES, "compute.processes=2", *how)
+def test_two_processes_learn_what_one_learns(
+    alone: Path, tmp_path: Path, tiny_model: Path, start: Callable[..., tuple[Outcome, Path]], how: str
+) -> None:
+    outcome, two = start(tmp_path, tiny_model, RATES, "compute.processes=2", *how.split())
     assert outcome.metrics["processes"] == 2
     assert losses(two) == pytest.approx(losses(alone), abs=1e-5)
     weights = [AutoModelForCausalLM.from_pretrained(work, dtype=torch.float32).state_dict() for work in (alone, two)]
@@ -103,7 +110,7 @@ def test_two_processes_learn_what_one_learns(alone: Path, tmp_path: Path, tiny_m
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(MinilimaError, match="cannot be divided among 2 processes"):
-        train(tmp_path, tiny_model, "compute.processes=2", "sft.batch_size=3")
+        launch(tmp_path, tiny_model, "compute.processes=2", "sft.batch_size=3")
 
 
 def test_a_model_trained_long_enough_answers_and_stops_by_itself(tmp_path: Path, tiny_model: Path) -> None:
