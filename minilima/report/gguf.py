@@ -198,7 +198,7 @@ def compare_predictions(model: Path, gguf: Path, form: str, thinking: Thinking |
     """What the file predicts beside what the folder it was made from predicts, on the latter's greedy answers.
 
     Raises:
-        MinilimaError: they differ by more than rounding to this form can make them.
+        MinilimaError: they differ by more than rounding to this form can make them, or the file cannot be read back.
     """
     import torch
 
@@ -227,7 +227,16 @@ def _load(model: Path, gguf: Path | None) -> Any:
     logging.disable_progress_bar()
     name, settings = (model, {}) if gguf is None else (gguf.parent, {"gguf_file": gguf.name})
     with redirect_stderr(io.StringIO()):  # a bar of its own for each tensor
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **settings).eval()
+        try:
+            return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **settings).eval()
+        except Exception as error:  # transformers takes sizes that the file does not name from its own defaults
+            if gguf is None:
+                raise
+            raise MinilimaError(
+                "The GGUF file cannot be read back, so it was not compared with the model.",
+                f"transformers says: {' '.join(str(error).split())[:300]}",
+                "Leave out --gguf, or convert the exported folder with llama.cpp's convert_hf_to_gguf yourself.",
+            ) from None
 
 
 def _answered(model: Path, loaded: Any, thinking: Thinking | None) -> Iterator[tuple[list[int], int]]:

@@ -153,8 +153,12 @@ def builds(outputs: Path, now: float | None = None) -> list[dict[str, Any]]:
         reports = read_progress(scratch)
         try:
             job = json.loads((scratch / "job.json").read_text(encoding="utf-8"))
+            begun = (scratch / "job.json").stat().st_mtime
         except (OSError, ValueError):
             continue
+        if not reports and (outputs / "store" / ".locks" / f"{scratch.parent.name}.holder").is_file():
+            # Its process is there and loads packages or a model, which can take a minute.
+            reports = [Reported(at=begun, done=0, total=None, unit="", note="starting")]
         if reports:
             stages.append(_build(scratch, job, reports, time.time() if now is None else now))
     return sorted(stages, key=lambda build: build["silent_seconds"])

