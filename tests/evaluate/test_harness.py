@@ -175,7 +175,6 @@ def test_an_unknown_task_and_missing_data_are_said_in_words(
     # Both read the environment when they are imported, which another test may have done before.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("minilima.run.stages.benchmarks.check_base", lambda config, sources: ())
     with pytest.raises(MinilimaError, match="has no task arc_eazy") as refused:
         score(config_of(model, data, "arc_eazy"), tmp_path, "arc_eazy")
     assert "arc_easy" in refused.value.why
@@ -183,10 +182,10 @@ def test_an_unknown_task_and_missing_data_are_said_in_words(
     for task in ("arc_eazy", "zzz"):
         (base, _), *_ = pairs(config_of(model, data, task))
         with pytest.raises(MinilimaError, match=f"has no task {task}"):
-            base.try_out(config, resolve(config))
-    for task in ("arc_easy", "mmlu", "gsm8k", "hellaswag", "truthfulqa_mc2", "arc_challenge"):
+            base.check(config, resolve(config))
+    for task in ("arc_easy", "mmlu", "mmlu_anatomy", "gsm8k", "hellaswag", "truthfulqa_mc2", "arc_challenge", "leaderboard"):
         (base, _), *_ = pairs(config_of(model, data, task))
-        base.try_out(config, resolve(config))
+        base.check(config, resolve(config))
     with pytest.raises(MinilimaError, match="could not be read") as missing:
         score(config_of(model, tmp_path, "arc_easy"), tmp_path, "arc_easy")
     assert "benchmark.data" in missing.value.fix
@@ -209,14 +208,11 @@ def test_ifeval_is_refused_before_anything_runs_where_it_could_not_count_sentenc
 
 
 @pytest.mark.parametrize("task", ["wikitext", "paloma", "paloma_c4_en", "french_bench_perplexity", "pythia"])
-def test_perplexity_of_whole_texts_is_refused_before_anything_runs(
-    model: Path, data: Path, task: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("minilima.run.stages.benchmarks.check_base", lambda config, sources: ())
+def test_perplexity_of_whole_texts_is_refused_before_a_plan_is_shown(model: Path, data: Path, task: str) -> None:
     config = config_of(model, data, task)
     ((base, _),) = pairs(config)
     with pytest.raises(MinilimaError, match="perplexity of whole texts") as refused:
-        base.try_out(config, resolve(config))
+        base.check(config, resolve(config))
     assert "ifeval" in refused.value.why and f"--tasks {task}" in refused.value.fix
 
 

@@ -34,9 +34,14 @@ def _of(spec: Spec, task: str) -> Spec:
         some = f"the first {config.benchmark.size} of " if config.benchmark.size else ""
         return f"the {'base' if based else 'tuned'} model on {some}{task}"
 
+    def check(config: Config, sources: Sources) -> None:
+        # A plan may be for a machine that has the harness where this one has not.
+        if task != verifiable.NAME and harness_version() is not None:
+            check_task(task)
+
     def try_out(config: Config, sources: Sources) -> None:
-        check_base(config, sources)
         _check(config, task)
+        check_base(config, sources)
 
     def examples(config: Config, sources: Sources) -> int | None:
         return len(verifiable.load_items(config.benchmark.size)) if task == verifiable.NAME else None
@@ -48,8 +53,8 @@ def _of(spec: Spec, task: str) -> Spec:
         return work(items * config.benchmark.max_tokens, "answers", sources.base.recipe())
 
     return replace(
-        spec, role=f"{task}{BASE if based else TUNED}", recipe=recipe, describe=describe, try_out=try_out, examples=examples,
-        planned_work=planned,
+        spec, role=f"{task}{BASE if based else TUNED}", recipe=recipe, describe=describe, check=check, try_out=try_out,
+        examples=examples, planned_work=planned,
     )  # fmt: skip
 
 
@@ -79,7 +84,6 @@ def _check(config: Config, task: str) -> None:
             f"Only {verifiable.NAME} runs without it.",
             f"Install it: pip install 'minilima[benchmarks]'. Or use benchmarks=[{verifiable.NAME}].",
         )
-    check_task(task)
     if "ifeval" in task:
         _check_sentences(task)
     folder = config.benchmark.data
