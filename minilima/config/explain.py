@@ -22,7 +22,9 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError, *_UNRE
 
 def explain_composition(error: Exception, overrides: Sequence[str], config_dir: str | None = None) -> MinilimaError:
     """Hydra's or OmegaConf's error as one paragraph that names the valid choices, those of the user's own folder too."""
-    if (unreadable := _unreadable_file(error, overrides, config_dir)) is not None:
+    if (
+        unreadable := _unreadable_file(error, overrides, config_dir) or _file_without_settings(overrides, config_dir)
+    ) is not None:
         return unreadable
     if not isinstance(error, (HydraException, OmegaConfBaseException, *_UNREADABLE)) and "group override" not in str(error):
         raise error
@@ -40,11 +42,14 @@ def explain_composition(error: Exception, overrides: Sequence[str], config_dir: 
                 _quoting(str(link.override))
                 or f"For example {options(['sft.epochs=2', '+experiment=quickstart'])}; `minilima --help` lists the rest.",
             )
+    invalid = [link for link in chain if isinstance(link, ValidationError)]
     for link in reversed(chain):
         if isinstance(link, ConfigKeyError):
-            return _unknown_key(str(link.full_key or link.key))
+            key = str(link.full_key or link.key)
+            return _no_option(overrides, known) if key in known and key not in members("") else _unknown_key(key)
         if isinstance(link, ValidationError):
-            return _wrong_type(link, str(error))
+            named = next((str(one.full_key) for one in invalid if one.full_key), None)
+            return _wrong_type(named, str(link), str(error))
     return _no_such_group(error, overrides, known)
 
 
@@ -59,9 +64,7 @@ def _unreadable_file(error: Exception, overrides: Sequence[str], config_dir: str
 
     Those that are chosen come first; others count only where the error is one of reading.
     """
-    files = sorted(Path(config_dir).rglob("*.yaml")) if config_dir else []
-    words = set(re.findall(r"[^\s=,\[\]/]+", " ".join(overrides)))
-    chosen = [file for file in files if file.stem in words]
+    files, chosen = _own_files(overrides, config_dir)
     for file in [*chosen, *files] if isinstance(error, _UNREADABLE) else chosen:
         try:
             yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -74,6 +77,36 @@ def _unreadable_file(error: Exception, overrides: Sequence[str], config_dir: str
             )
     return None
 
+
+def _own_files(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Path], list[Path]]:
+    """All files of the user's own folder, and those that the overrides name."""
+    files = sorted(Path(config_dir).rglob("*.yaml")) if config_dir else []
+    words = set(re.findall(r"[^\s=,\[\]/]+", " ".join(overrides)))
+    return files, [file for file in files if file.stem in words]
+
+
+def _file_without_settings(overrides: Sequence[str], config_dir: str | None) -> MinilimaError | None:
+    """The first chosen file of the user's own that holds no settings by name, or none that Hydra puts where they belong."""
+    for file in _own_files(overrides, config_dir)[1]:
+        text = file.read_text(encoding="utf-8")
+        held = yaml.safe_load(text)
+        if not isinstance(held, dict):
+            what = {type(None): "It is empty", list: "It is a list"}.get(type(held), "It is one value")
+            return MinilimaError(
+                f"{file} holds no settings.",
+                f"{what}; settings stand by their names, as in a file of conf/.",
+                f"Write into it: {_FILE}",
+            )
+        if not re.search(r"^\s*#\s*@package\b", text, re.MULTILINE) and held.keys() & {"defaults", *members("")}:
+            return MinilimaError(
+                f"The settings of {file} are not where they belong.",
+                f"Without a line that says otherwise they stand below {file.parent.name}.",
+                "Make this its first line: # @package _global_",
+            )
+    return None
+
+
+_FILE = "# @package _global_ on the first line, and below it, for example, sft: {epochs: 2}"
 
 _EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "optuna"}
 """Which of our extras brings a launcher or sweeper."""
@@ -114,11 +147,12 @@ def _unknown_key(key: str) -> MinilimaError:
     )
 
 
-def _wrong_type(error: ValidationError, context: str) -> MinilimaError:
-    named = re.search(r"merging override '?([^'\s]+)'?", context)
+def _wrong_type(key: str | None, reason: str, context: str) -> MinilimaError:
+    override, file = re.search(r"merging override '?([^'\s]+)'?", context), re.search(r"^In '([^']+)'", context)
+    where = f" in {file[1]}.yaml" if file else ""
     return MinilimaError(
-        f"{error.full_key or (named and named.group(1)) or 'A setting'} has a value of the wrong kind.",
-        _expected(str(error).splitlines()[0].rstrip(".")),
+        f"{(override and override[1]) or key or 'A setting'}{where} has a value of the wrong kind.",
+        _expected(reason.splitlines()[0].rstrip(".")),
         "Correct the value; `minilima --cfg job` shows all settings as they are.",
     )
 
@@ -137,6 +171,8 @@ def _expected(reason: str) -> str:
     """What OmegaConf says of a value, for people."""
     if match := re.search(r"could not be converted to (\w+)", reason):
         return f"It must be {_KINDS.get(match.group(1), match.group(1))}."
+    if match := re.search(r"\w+ is not a subclass of \w+Config\. value: (.*)", reason):
+        return f"{match[1]} stands where a group of settings belongs, as in sft: {{epochs: 2}}."
     if match := re.search(r"expected one of \[(.*)\]", reason):
         return f"It must be one of {match.group(1)}."
     return next((said for part, said in _SAID.items() if part in reason), f"{reason}.")
@@ -166,10 +202,12 @@ def _no_such_group(error: Exception, overrides: Sequence[str], known: Mapping[st
         return _no_such_name(named.group(1) or named.group(2), known)
     if named := re.search(r"Multiple values for ([\w/]+)", text):
         group = named.group(1)
+        typed = any(word.startswith(f"+{group}=") for word in overrides)
+        fix = f"Leave one of them out, or write {group}=option without '+'."
         return MinilimaError(
             f"{group} is given twice.",
             "Each group takes one option.",
-            f"Leave one of them out, or write {group}=option without '+'.",
+            fix if typed else f"In the defaults of a file write: - override /{group}: OPTION",
         )
     return (
         _wrong_mark(text, overrides, known)
@@ -199,11 +237,23 @@ def _wrong_mark(text: str, overrides: Sequence[str], known: Mapping[str, Sequenc
         name, why = named[1] or named[2], "It was not chosen." if named[1] else "Every setting has a value."
         return MinilimaError(f"{name} cannot be taken out with '~'.", why, f"Leave ~{name} out.")
     if "Config group override" in text:
-        wrong = next((item for item in overrides if item.lstrip("+~").partition("=")[0] in ("", *known)), "This override")
-        return MinilimaError(
-            f"{wrong} cannot be read.", "A group takes the name of one option.", "Write group=option, for example sft=lora"
-        )
+        return _no_option(overrides, known)
     return None
+
+
+def _no_option(overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> MinilimaError:
+    """A group with a number, null or settings in place of an option's name."""
+    words = [
+        word for word in overrides if re.match(r"(null|[-+.\d]|inf|nan|true|false|\{)", word.partition("=")[2], re.IGNORECASE)
+    ]
+    wrong = next((word for word in words if word.lstrip("+~").partition("=")[0] in known), "An override")
+    group = wrong.lstrip("+~").partition("=")[0]
+    names = known.get(group, [])
+    return MinilimaError(
+        f"{wrong} names no option.",
+        f"The options of {group} are: {options(names)}." if names else "A group takes the name of one option.",
+        f"Write {wrong.partition('=')[0]}={names[0]}, for example." if names else "Write group=option, for example sft=lora",
+    )
 
 
 def _wrong_reference(text: str) -> MinilimaError | None:

@@ -66,6 +66,9 @@ def test_the_command_line_wins_over_the_experiment_which_wins_over_the_group() -
         ("+experiment=quikstart", ["experiment=quikstart", "quickstart"]),
         ("experiment=quickstart", ["+experiment=quickstart"]),
         ("sft", ["key=value"]),
+        ("+experiment=inf", ["+experiment=inf names no option", "quickstart", "Write +experiment="]),
+        ("+experiment={a:1}", ["names no option", "quickstart"]),
+        ("sft=null", ["sft=null names no option", "lora", "Write sft=full"]),
         ("sft.learning_rate=-1", ["sft.learning_rate", "above 0"]),
         ("dataset.size=0", ["dataset.size", "at least 1"]),
         ("eval.top_p=1.5", ["eval.top_p", "between 0 and 1"]),
@@ -101,6 +104,28 @@ def test_a_typo_inside_an_experiment_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nsft:\n  learning_rte: 1\n")
     with pytest.raises(MinilimaError, match=r"no setting sft\.learning_rte"):
         load_config(["+experiment=mine"], config_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("just text", ["mine.yaml holds no settings", "It is one value", "# @package _global_"]),
+        ("- a\n- b\n", ["mine.yaml holds no settings", "It is a list"]),
+        ("", ["mine.yaml holds no settings", "It is empty"]),
+        ("sft:\n  epochs: 2\n", ["mine.yaml are not where they belong", "below experiment", "first line: # @package _global_"]),
+        ("# @package _global_\nsft:\n  epochs: many\n", ["sft.epochs in experiment/mine.yaml", "whole number"]),
+        ("# @package _global_\nsft: 3\n", ["experiment/mine.yaml", "3 stands where a group of settings belongs"]),
+        ("# @package _global_\ndefaults:\n  - /model: gemma3_270m\n", ["model is given twice", "- override /model: OPTION"]),
+    ],
+)
+def test_a_file_of_the_users_own_that_cannot_be_used_is_named_with_what_to_write(
+    tmp_path: Path, text: str, said: list[str]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    with pytest.raises(MinilimaError) as caught:
+        load_config(["+experiment=mine"], config_dir=str(tmp_path))
+    assert not [part for part in said if part not in str(caught.value)]
 
 
 def test_an_experiment_of_the_users_own_composes(tmp_path: Path) -> None:
