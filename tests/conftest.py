@@ -1,5 +1,6 @@
 """Small real things that tests share: a tiny Llama with its tokenizer, and an OpenAI-compatible server on loopback."""
 
+import gc
 import logging
 import os
 import subprocess
@@ -13,6 +14,12 @@ from tests.server import ModelServer
 from tests.tiny import save_tiny_model
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported_for_good() -> None:
+    """Every training ends with a collection of garbage, for which all that the tests have imported is looked through."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

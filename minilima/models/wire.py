@@ -7,7 +7,9 @@ CPU time. Where a proxy stands between or the server redirects, that layer does 
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
@@ -38,7 +40,7 @@ class Wire:
         self._query = address.query
         key = os.environ.get(endpoint.api_key_env) or "none"
         self._http = openai.DefaultAioHttpClient(
-            timeout=endpoint.timeout_seconds, event_hooks={"response": [refuse_redirect]}
+            timeout=endpoint.timeout_seconds, event_hooks={"response": [refuse_redirect]}, verify=_trust()
         )  # takes a third less CPU than openai's own choice
         self._client = openai.AsyncOpenAI(
             api_key=key, base_url=address.base_url, default_query=address.query, default_headers=address.headers,
@@ -62,7 +64,7 @@ class Wire:
         asked = self._request("/", b"")
         if not _through_proxy(asked.url.host):
             whole = {name: value for name, value in asked.headers.items() if name not in _OF_EACH_REQUEST}
-            connector = aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=_http_library(asked).create_ssl_context())
+            connector = aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=_trust())
             headers = {**whole, "accept-encoding": _ENCODINGS}
             self._session = aiohttp.ClientSession(connector=connector, headers=headers, timeout=self._timeout)
         return self
@@ -98,7 +100,7 @@ class Wire:
             return await self._by_client(path, content)  # it follows; nothing was done with the request yet
         request = self._request(path, content)
         kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in _OF_THE_BODY]
-        response = _http_library(request).Response(answer.status, headers=kept, content=raw, request=request)
+        response = _http_library().Response(answer.status, headers=kept, content=raw, request=request)
         try:
             await refuse_redirect(response)
         except RedirectedError as error:
@@ -125,9 +127,21 @@ def _through_proxy(host: str) -> bool:
     return bool(set(getproxies()) - {"no"}) and not proxy_bypass(host)
 
 
-def _http_library(request: Any) -> Any:
+def _http_library() -> Any:
     """The library that openai's client is made with: httpx, or httpx2 in later versions."""
-    return import_module(type(request).__module__.partition(".")[0])
+    return import_module(openai.DefaultAioHttpClient.__mro__[-2].__module__.partition(".")[0])
+
+
+def _trust() -> ssl.SSLContext:
+    """Whose certificates are trusted."""
+    return _read_trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _read_trust(*named: str | None) -> ssl.SSLContext:
+    """Once for all clients of a process: to read the certificates takes a tenth of a second."""
+    context: ssl.SSLContext = _http_library().create_ssl_context()
+    return context
 
 
 def _text(raw: bytes, charset: str | None) -> str:

@@ -1,7 +1,7 @@
 """Each family is right end to end: what is trained, what is asked, what is saved and what is measured are one rendering."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 
 from minilima.config.choices import DeviceKind
 from minilima.config.compose import load_config
+from minilima.config.schema import Config
 from minilima.errors import MinilimaError
 from minilima.formats.files import write_jsonl
 from minilima.formats.records import Example
@@ -75,12 +76,16 @@ def trained(example: TokenizedExample, tokenizer: Any) -> list[str]:
     return [tokenizer.decode([token for token, _ in run]) for has_loss, run in runs if has_loss]
 
 
+@cache
+def composed(*overrides: str) -> Config:
+    """The settings of a training; which model it trains is put in afterwards."""
+    fixed = ("compute=cpu", "compute.precision=float32", "sft.batch_size=3", "sft.warmup_ratio=0", "sft.max_grad_norm=1")
+    return load_config([*fixed, *overrides])
+
+
 def job_of(base: Path, folder: Path, *overrides: str) -> Job:
-    settings = [
-        f"model.path={base}", "compute=cpu", "compute.precision=float32", "sft.batch_size=3", "sft.warmup_ratio=0",
-        "sft.max_grad_norm=1", *overrides,
-    ]  # fmt: skip
-    config = load_config(settings)
+    config = composed(*overrides)
+    config = replace(config, model=replace(config.model, path=str(base)))
     dataset, work = folder / "dataset", folder / "work"
     dataset.mkdir(parents=True)
     work.mkdir()
