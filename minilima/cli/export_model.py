@@ -32,6 +32,8 @@ def write_model(run: str, folder: str, *, adapter: bool, gguf: str | None, repos
         write_gguf(aside, gguf, file)
         notes.append(f"{file.name} was read back: {compare_predictions(aside, file, gguf, thinking)}.")
         (aside / "Modelfile").write_text(text, encoding="utf-8")
+        with (aside / "README.md").open("a", encoding="utf-8") as card:
+            card.write(f"\n## llama.cpp and Ollama\n\n{notes[-1]}\n\n```\nollama create {opened.name} -f Modelfile\n```\n")
 
     if gguf is not None:
         from minilima.report.gguf import check_programs

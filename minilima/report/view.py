@@ -89,7 +89,7 @@ class Library:
             raise MinilimaError("There is nothing to compare.", "Two runs are needed.", "Tick two boxes.")
         table = tabulate(chosen, chosen[0])
         return {
-            "against": label(chosen[0], table.naming),
+            "against": {"name": chosen[0].name, "label": label(chosen[0], table.naming)},
             "comparable": table.comparable,
             "rows": [
                 {"name": row.point.name, "label": label(row.point, table.naming), **_paired(row.against)}

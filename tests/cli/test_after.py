@@ -542,6 +542,7 @@ def test_a_model_becomes_a_gguf_file_that_is_read_back(
         capfd.readouterr().out.split()
     )
     assert (tmp_path / "out" / "model-q8_0.gguf").is_file()
+    assert "model-q8_0.gguf was read back: on 96 tokens" in (tmp_path / "out" / "README.md").read_text()
     assert (tmp_path / "out" / "Modelfile").read_text().startswith("FROM ./model-q8_0.gguf\n")
     # Weights of another model under the same name
     import torch

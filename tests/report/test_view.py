@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 import urllib.error
@@ -177,7 +178,8 @@ def test_the_page_sorts_compares_opens_reports_and_asks_nobody_else(address: str
             boxes = page.locator("#rows-of-runs input")
             boxes.nth(0).check()
             boxes.nth(2).check()
-            expect(page.locator("#comparison")).to_contain_text("size 10: -")
+            expect(page.locator("#comparison h3")).to_contain_text(re.compile(r"quickstart-\w{8} size 30$"))
+            expect(page.locator("#comparison p")).to_contain_text(re.compile(r"^quickstart-\w{8} size 10: -"))
             if SHOTS:
                 page.screenshot(path=f"{SHOTS}/view-{scheme}-{width}.png", full_page=True)
             page.get_by_role("button", name="win rate, %").click()

@@ -113,10 +113,13 @@ async function compareChosen() {
   if (compared.error) { card.replaceChildren(element("p", {}, compared.error)); return; }
   const signed = (value) => (value < 0 ? "" : "+") + value.toFixed(1);
   card.replaceChildren(
-    element("h3", {}, `Compared with ${compared.against}`),
-    ...compared.rows.map((item) => element("p", {}, element("strong", {}, item.label), ": ",
+    element("h3", {}, "Compared with ", ...named(compared.against)),
+    ...compared.rows.map((item) => element("p", {}, element("strong", {}, ...named(item)), ": ",
       item.difference === undefined ? item.note : `${signed(item.difference)} points, 95 % interval ${item.bounds}; p = ${item.p.toFixed(4)} (paired bootstrap, Holm), ${item.mcnemar.toFixed(4)} (McNemar); ${item.prompts} shared prompts. ${item.note}`)));
 }
+
+/** The run as its row calls it, and what sets it apart from the others that are compared. */
+const named = (run) => [run.name, ...(run.label === run.name ? [] : [" ", element("span", { class: "soft" }, run.label)])];
 
 function showSweeps(sweeps) {
   document.getElementById("sweeps-card").hidden = !sweeps.length;
