@@ -172,7 +172,7 @@ def _expected(reason: str) -> str:
     if match := re.search(r"could not be converted to (\w+)", reason):
         return f"It must be {_KINDS.get(match.group(1), match.group(1))}."
     if match := re.search(r"\w+ is not a subclass of \w+Config\. value: (.*)", reason):
-        return f"{match[1]} stands where a group of settings belongs, as in sft: {{epochs: 2}}."
+        return f"It is a group of settings, and {match[1]} is one value; set those in it, as in endpoints.judge.concurrency=4."
     if match := re.search(r"expected one of \[(.*)\]", reason):
         return f"It must be one of {match.group(1)}."
     return next((said for part, said in _SAID.items() if part in reason), f"{reason}.")
@@ -243,11 +243,10 @@ def _wrong_mark(text: str, overrides: Sequence[str], known: Mapping[str, Sequenc
 
 def _no_option(overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> MinilimaError:
     """A group with a number, null or settings in place of an option's name."""
-    words = [
-        word for word in overrides if re.match(r"(null|[-+.\d]|inf|nan|true|false|\{)", word.partition("=")[2], re.IGNORECASE)
-    ]
-    wrong = next((word for word in words if word.lstrip("+~").partition("=")[0] in known), "An override")
-    group = wrong.lstrip("+~").partition("=")[0]
+    no_name = re.compile(r"null|[-+.\d]|inf|nan|true|false|\{", re.IGNORECASE)
+    words = [(word, word.lstrip("+~").partition("=")) for word in overrides]
+    given = [(word, group) for word, (group, _, value) in words if group in ("", *known) and no_name.match(value)]
+    wrong, group = given[0] if given else ("An override", "")
     names = known.get(group, [])
     return MinilimaError(
         f"{wrong} names no option.",

@@ -114,7 +114,7 @@ def test_a_typo_inside_an_experiment_file_is_named(tmp_path: Path) -> None:
         ("", ["mine.yaml holds no settings", "It is empty"]),
         ("sft:\n  epochs: 2\n", ["mine.yaml are not where they belong", "below experiment", "first line: # @package _global_"]),
         ("# @package _global_\nsft:\n  epochs: many\n", ["sft.epochs in experiment/mine.yaml", "whole number"]),
-        ("# @package _global_\nsft: 3\n", ["experiment/mine.yaml", "3 stands where a group of settings belongs"]),
+        ("# @package _global_\nsft: 3\n", ["experiment/mine.yaml", "It is a group of settings, and 3 is one value"]),
         ("# @package _global_\ndefaults:\n  - /model: gemma3_270m\n", ["model is given twice", "- override /model: OPTION"]),
     ],
 )
