@@ -6,6 +6,9 @@ bug and keeps its traceback.
 """
 
 import errno
+import os
+import shlex
+from pathlib import Path
 
 
 class MinilimaError(Exception):
@@ -41,13 +44,64 @@ def explain(error: BaseException) -> MinilimaError | None:
             "A file's or folder's name has at most 255 bytes, and a whole path some 4,000.",
             "Choose a shorter name=…, or a shorter paths.outputs=…, and run again.",
         )
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+    if not isinstance(error, OSError):
+        return None
+    file = error.filename or "A file of the run"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return no_permission(error.filename)
+    if error.errno == errno.EROFS:
         return MinilimaError(
-            f"{error.filename or 'A file of the run'} cannot be written or read: {error.strerror}.",
-            "This user has no permission, the disk is mounted read-only, or a file has the name of a folder.",
-            "Ask the owner for permission, or choose a folder of your own, for example paths.outputs=$HOME/minilima.",
+            f"{file} cannot be written: {error.strerror}.",
+            "Its disk is mounted read-only.",
+            f"Choose a folder on another disk, {_OWN_FOLDER}, or have it mounted for writing, and run the same command again.",
+        )
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return MinilimaError(
+            f"{file} cannot be written or read: {error.strerror}.",
+            "A file has the name of a folder.",
+            f"Give that file another name, or choose another folder, {_OWN_FOLDER}.",
         )
     return None
+
+
+_OWN_FOLDER = "for example paths.outputs=$HOME/minilima"
+
+
+def no_permission(file: str | Path | None) -> MinilimaError:
+    """What to say of a file or folder that may be whole and that this user may not read or write."""
+    path = Path(os.path.normpath(Path(file or ".").absolute()))
+    path = next((above for above in reversed(path.parents) if above.is_dir() and not os.access(above, os.X_OK)), path)
+    whose = f"It belongs to {owner(path)}."
+    if _may_not_be_read(path):
+        return MinilimaError(
+            f"This user has no permission to read {path}.",
+            whose,
+            f"Ask its owner to share it (chmod -R a+rX {shlex.quote(str(path))}, and a+x for the folders above it).",
+        )
+    return MinilimaError(
+        f"This user has no permission to write {path}.",
+        whose,
+        f"Ask its owner for permission, or choose a folder of your own, {_OWN_FOLDER}.",
+    )
+
+
+def _may_not_be_read(path: Path) -> bool:
+    return path.exists() and not (may_look_into(path) if path.is_dir() else os.access(path, os.R_OK))
+
+
+def may_look_into(folder: Path) -> bool:
+    """Whether this user may list a folder and open what it holds."""
+    return os.access(folder, os.R_OK | os.X_OK)
+
+
+def owner(path: Path) -> str:
+    """The name of the user whose file it is; `another user` where that is not known here."""
+    try:
+        while not path.exists():
+            path = path.parent
+        return path.owner()
+    except (OSError, KeyError):
+        return "another user"
 
 
 def disk_full(file: str | None) -> MinilimaError:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from minilima.cli.findings import Finding, Level
-from minilima.errors import MinilimaError
+from minilima.errors import MinilimaError, explain
 from minilima.formats.files import size_text
 from minilima.models.salvage import find_damage, salvage
 from minilima.store.debris import find_debris, remove_leftover, unfinished
@@ -24,8 +24,14 @@ def store_findings(root: Path, *, repair: bool) -> list[Finding]:
     if not root.is_dir():
         return [Finding(name="store", level=Level.ok, says=f"{root} is not there yet")]
     findings = list(_damaged(root))
-    with removing(root):
-        findings += _debris_finding(root, repair=repair)
+    try:
+        with removing(root):
+            findings += _debris_finding(root, repair=repair)
+    except OSError as error:  # the store of somebody else
+        if (refused := explain(error)) is None:
+            raise
+        says = f"leftovers of killed processes were not looked for. {refused.what} {refused.why}"
+        findings.append(Finding(name="store", level=Level.warn, says=says, fix=refused.fix))
     if resumable := [path for path in unfinished(root) if (path / SCRATCH / "job.json").is_file()]:
         says = f"{len(resumable)} interrupted or running: {', '.join(path.name for path in resumable)}"
         findings.append(Finding(name="builds", level=Level.ok, says=f"{says}; the same command resumes them"))

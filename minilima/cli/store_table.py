@@ -8,7 +8,7 @@ from minilima import console
 from minilima.errors import MinilimaError
 from minilima.formats.files import size_text
 from minilima.store.debris import ABANDONED_SECONDS, Leftover, find_debris, interrupted, remove_leftover
-from minilima.store.entries import checked_manifest, removing
+from minilima.store.entries import UnreadableError, checked_manifest, removing
 from minilima.store.gc import Entry, directories, list_entries, remove
 
 _ROWS = 20
@@ -89,15 +89,19 @@ def _leftovers(count: int) -> str:
 
 
 def verify(root: Path) -> int:
-    """Hashes every file of the store; returns the exit status: 1 where an entry is damaged."""
-    damaged = 0
+    """Hashes every file of the store; returns the exit status: 1 where an entry is damaged or could not be read."""
+    damaged, closed = 0, 0
     paths = directories(root)
     for path in paths:
         try:
             checked_manifest(path, math.inf)
+        except UnreadableError as error:
+            closed += 1
+            console.complain(error)
         except MinilimaError as error:
             if path.is_dir():  # else it was removed meanwhile
                 damaged += 1
                 console.complain(error)
-    console.say(f"{_count(paths)} hashed, {damaged:,} damaged.")
-    return 1 if damaged else 0
+    unread = f", {closed:,} could not be read" if closed else ""
+    console.say(f"{_count(paths[closed:])} hashed, {damaged:,} damaged{unread}.")
+    return 1 if damaged or closed else 0

@@ -124,16 +124,6 @@ def clear_aside(folder: Path) -> None:
             _remove(path)
 
 
-def owner(path: Path) -> str:
-    """The name of the user whose file it is; `another user` where that is not known here."""
-    try:
-        while not path.exists():
-            path = path.parent
-        return path.owner()
-    except (OSError, KeyError):
-        return "another user"
-
-
 def umask() -> int:
     """The bits that new files of this process lack."""
     mask = os.umask(0o077)

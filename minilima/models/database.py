@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.environment import network_filesystem
-from minilima.errors import MinilimaError, disk_full
+from minilima.errors import MinilimaError, disk_full, explain
 
 VERSION = 0
 """PRAGMA user_version of the file; raised by hand when an earlier minilima could not read it any more."""
@@ -76,9 +76,12 @@ def open_database(file: Path) -> Database:
     Raises:
         MinilimaError: the file is no such database, or one of a newer minilima.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     if str(file) != ":memory:":
-        file.touch()  # with the umask's mode: SQLite itself gives nobody but the owner the right to write
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()  # with the umask's mode: SQLite itself gives nobody but the owner the right to write
+        except OSError as error:
+            raise explain(error) or error from None
     try:
         database = sqlite3.connect(file, timeout=WAIT_SECONDS, isolation_level=None, factory=Database)
     except sqlite3.Error as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.config.renames import result_settings_of
-from minilima.errors import MinilimaError
+from minilima.errors import MinilimaError, may_look_into, no_permission
 from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.judge_cards import read_card
 from minilima.evaluate.judged import opponent, read_judged
@@ -106,12 +106,20 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
             points = recorded(sweep, lambda written: [(point["run"], point["status"]) for point in written["points"]], _AGAIN)
             runs = [folder / run for run, status in points if status == "done"]
         if not runs:
+            if closed := [item for item in _folders(folder) if not may_look_into(item)]:
+                raise no_permission(closed[0])
             if not folder.is_dir():
                 raise MinilimaError(f"There is no folder {folder}.", "Finished runs are looked for in it.", FIX)
             why = "It holds no run.json, and neither does a folder in it."
             raise MinilimaError(f"{folder} is not a finished run.", why, FIX)
         unique.update(dict.fromkeys(run.resolve() for run in runs))
     return list(unique)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """A folder and those in it, as far as this user may see them."""
+    inner = sorted(item for item in folder.iterdir() if item.is_dir()) if folder.is_dir() and may_look_into(folder) else []
+    return [folder, *inner] if folder.is_dir() else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +144,8 @@ def read_points(folders: Sequence[Path]) -> FinishedRuns:
             skipped.append(f"{error.what} {error.why}")
     for folder in folders:
         skipped += _unfinished(folder)
+        closed = [no_permission(item) for item in _folders(folder) if not may_look_into(item)]
+        skipped += [f"{error.what} {error.why}" for error in closed]
     if not points:
         raise MinilimaError("None of these runs can be compared.", " ".join(skipped[:3]), "Run them to the end first.")
     return FinishedRuns(points=tuple(points), skipped=tuple(skipped))
@@ -159,6 +169,8 @@ def read_point(folder: Path) -> FinishedRun:
     """
     try:
         return _read_point(folder)
+    except PermissionError as error:
+        raise no_permission(error.filename) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"run.json or a manifest that it names is damaged ({type(error).__name__}: {error})."
         raise MinilimaError(f"{folder.name} cannot be read.", why.replace("\n", " "), _AGAIN) from None

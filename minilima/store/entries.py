@@ -25,8 +25,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from minilima import environment
-from minilima.errors import MinilimaError
-from minilima.formats.files import clear_aside, owner, sha256_file, sha256_text, share, sync, umask, write_atomic
+from minilima.errors import MinilimaError, owner
+from minilima.formats.files import clear_aside, sha256_file, sha256_text, share, sync, umask, write_atomic
 from minilima.store.job import SCRATCH, Outcome, Stage, key_of
 
 FULL_CHECK_BYTES = 4_000_000
@@ -187,7 +187,7 @@ def reservations(root: Path) -> dict[str, set[str]]:
         lock = FileLock(file.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
-        except Timeout:
+        except (Timeout, PermissionError):  # what this user may not lock counts as held
             # Between the look at the folder and this one, the experiment may have ended.
             with suppress(FileNotFoundError):
                 needed[file.stem.rpartition("-")[0]] = _reserved_in(file)
@@ -278,16 +278,20 @@ def _check_file(path: Path, name: str, expected: dict[str, Any], hash_up_to: flo
         raise ValueError(f"the contents of {name} have changed")
 
 
-def _unreadable(path: Path, error: OSError) -> MinilimaError:
+class UnreadableError(MinilimaError):
+    """An entry that may well be whole."""
+
+
+def _unreadable(path: Path, error: OSError) -> UnreadableError:
     """An entry that may well be whole: nothing is said of removing it."""
     if isinstance(error, PermissionError):
-        return MinilimaError(
+        return UnreadableError(
             f"This user has no permission to read the store entry {path.name}.",
-            f"{error.filename} belongs to {owner(Path(error.filename or path))}.",
+            f"{error.filename} belongs to {owner(Path(error.filename or path).absolute())}.",
             f"Ask for it to be shared (chmod -R a+rX {shlex.quote(str(path))}), or build in a folder of your own: "
             "paths.outputs=$HOME/minilima",
         )
-    return MinilimaError(
+    return UnreadableError(
         f"The store entry {path.name} cannot be read just now.",
         f"The system says of {error.filename or path}: {error.strerror}.",
         "Check the disk or the network file system, and run the same command again.",

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilima.errors import MinilimaError
+from minilima.errors import MinilimaError, may_look_into, no_permission
 from minilima.formats.files import remove_unheld
 from minilima.store.debris import folders, size_of, unfinished
 from minilima.store.entries import claimed, reservations
@@ -71,10 +71,12 @@ def directories(root: Path) -> list[Path]:
 
 
 def _inputs(path: Path) -> tuple[str, ...]:
-    """A damaged entry names no inputs; `verify` reports it."""
+    """A damaged entry names no inputs; `verify` reports it. What one that may not be read needs is not known."""
     try:
         inputs = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["inputs"].values()
         return tuple(directory for directory in inputs if isinstance(directory, str))
+    except PermissionError as error:
+        raise no_permission(error.filename) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ()
 
@@ -83,9 +85,9 @@ def _users(outputs: Path, without: Collection[str]) -> dict[str, set[str]]:
     """Directories that each run names, and those that each running experiment and each unfinished build needs."""
     # Reservations first: an experiment writes its run.json before it gives them up.
     users = {f"running {name}": directories for name, directories in reservations(outputs / "store").items()}
-    for file in sorted((outputs / "runs").glob("*/run.json")):
+    for file in found(outputs / "runs", "*/run.json"):
         users[file.parent.name] = _read(file, lambda text: {stage["directory"] for stage in json.loads(text)["stages"]})
-    for file in sorted((outputs / "judges").glob("*.json")):
+    for file in found(outputs / "judges", "*.json"):
         users[f"judge {file.stem}"] = _read(file, lambda text: {item["entry"] for item in json.loads(text)["measured"]})
     for work in unfinished(outputs / "store"):
         job = work / SCRATCH / "job.json"
@@ -94,11 +96,25 @@ def _users(outputs: Path, without: Collection[str]) -> dict[str, set[str]]:
     return users
 
 
+def found(folder: Path, pattern: str) -> list[Path]:
+    """What `glob` finds.
+
+    Raises:
+        MinilimaError: this user may not look into the folder, or into one in it, of which `glob` says nothing.
+    """
+    inner = [item for item in folder.iterdir() if item.is_dir()] if folder.is_dir() and may_look_into(folder) else [folder]
+    for closed in (item for item in inner if item.is_dir() and not may_look_into(item)):
+        raise no_permission(closed)
+    return sorted(folder.glob(pattern))
+
+
 def _read(file: Path, parse: Callable[[str], set[str]]) -> set[str]:
     try:
         return parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:  # a build that was published, or a run that was removed, since the look at the folder
         return set()
+    except PermissionError:
+        raise no_permission(file) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         folder = shlex.quote(str(file.parent.parent if file.name == "job.json" else file.parent))
         raise MinilimaError(

@@ -14,10 +14,13 @@ import pytest
 
 from minilima import console
 from minilima.__main__ import main
+from minilima.cli.doctor_store import cache_findings, store_findings
+from minilima.cli.store_table import verify
 from minilima.config.schema import BudgetConfig
 from minilima.errors import MinilimaError, explain
 from minilima.formats.files import new_folder, write_atomic
 from minilima.models.budget import Budget
+from minilima.report.runs import read_points
 from minilima.store.debris import ABANDONED_SECONDS
 from minilima.store.entries import Store, checked_manifest, claimed, reservations, reserved
 from minilima.store.gc import list_entries
@@ -71,15 +74,14 @@ def test_a_group_can_lock_and_write_what_it_shares(tmp_path: Path, umask: Callab
 
 
 def as_another_user(look: Callable[[], object]) -> str:
-    """What a user who is neither root nor the owner is told when looking."""
+    """What a user who is neither root nor the owner sees when looking, or is told."""
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         if os.getuid() == 0:
             os.setgid(NOBODY)
             os.setuid(NOBODY)
         try:
-            look()
-            said = "nothing"
+            said = str(look() or "nothing")
         except Exception as error:
             said = str(explain(error))
         os.write(write, said.encode())
@@ -102,6 +104,80 @@ def test_an_entry_that_may_not_be_read_is_not_called_damaged(closed: str) -> Non
         assert "damaged" not in said and "rm -r" not in said
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """The outputs of somebody else: two entries, one made from the other, and the run that uses them."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    Store(folder / "store").get_or_build(stage(), build_private)
+    dataset = Stage(name="dataset", version=1, recipe={}, inputs={"pool": stage()})
+    made = Store(folder / "store").get_or_build(dataset, build_private).path
+    run = folder / "runs" / "one-0123abcd"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"stages": [{"directory": made.name}]}))
+    Budget(folder / "cache" / "replies.sqlite", "pool-1", BudgetConfig(), None)
+    yield folder
+    subprocess.run(["chmod", "-R", "u+rwX", str(folder)], check=True)
+    shutil.rmtree(folder)
+
+
+def close(outputs: Path, pattern: str) -> None:
+    for item in outputs.glob(pattern):
+        item.chmod(0)
+
+
+@pytest.mark.parametrize(
+    "closed", ["runs", "runs/*", "runs/*/run.json", "store", "store/dataset-*", "store/dataset-*/manifest.json"]
+)
+def test_what_may_not_be_read_never_counts_as_unused(shared: Path, closed: str) -> None:
+    close(shared, closed)
+    said = as_another_user(lambda: list_entries(shared))
+    assert said.startswith("This user has no permission to read ") and "chmod -R a+rX" in said
+    assert "rm -r" not in said
+
+
+@pytest.mark.parametrize("closed", ["runs", "runs/*", "runs/*/run.json", "store/dataset-*"])
+def test_a_run_that_may_not_be_read_is_not_called_unfinished_or_damaged(shared: Path, closed: str) -> None:
+    run = shared / "runs" / "one-0123abcd"
+    stages = [{"role": role, "path": str(path)} for role, path in (("verdicts", next((shared / "store").glob("dataset-*"))),)]
+    (run / "run.json").write_text(json.dumps({"stages": stages}))
+    close(shared, closed)
+    said = as_another_user(lambda: read_points([shared / "runs"]))
+    assert "This user has no permission to read " in said
+    assert "not a finished run" not in said and "damaged" not in said and "no longer exists" not in said
+
+
+def test_entries_that_may_not_be_read_are_no_damaged_ones(shared: Path) -> None:
+    close(shared, "store/dataset-*/model.safetensors")
+
+    def look() -> object:
+        said: list[str] = []
+        console.say = said.append  # type: ignore[assignment]
+        return f"{verify(shared / 'store')}: {said[-1]}"
+
+    assert as_another_user(look) == "1: 1 entry hashed, 0 damaged, 1 could not be read."
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_doctor_looks_at_a_store_and_a_cache_that_it_may_not_write(shared: Path) -> None:
+    cache = shared / "cache" / "replies.sqlite"
+
+    def look() -> object:
+        findings = [*store_findings(shared / "store", repair=True), *cache_findings(cache, shared / "store", repair=True)]
+        return [(finding.name, finding.level.value, finding.says, finding.fix) for finding in findings]
+
+    said = as_another_user(look)
+    assert f"no permission to write {shared}/store/.locks/removing.lock" in said
+    assert f"no permission to write {cache}" in said and "--repair" not in said and "damaged" not in said
+    close(shared, "cache")
+    assert f"no permission to read {shared}/cache" in as_another_user(look)
+
+
+def test_a_reader_sees_what_a_running_experiment_of_somebody_else_has_reserved(shared: Path) -> None:
+    with reserved(shared / "store", ["pool-1"]):
+        assert "pool-1" in as_another_user(lambda: reservations(shared / "store"))
 
 
 def test_a_disk_that_does_not_answer_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
