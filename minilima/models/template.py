@@ -19,8 +19,8 @@ from minilima.config.choices import Thinking
 from minilima.errors import MinilimaError
 from minilima.models.reasoning import CLOSE, EMPTY_BLOCK, OPEN, OPENED_PROMPT, split_reasoning
 
-_PATTERNS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[object, ...], re.Pattern[str]]] = WeakKeyDictionary()
-"""For each tokenizer what ends a turn, and by what one sees that tokens have come to it since."""
+_PATTERNS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[str, ...], re.Pattern[str]]] = WeakKeyDictionary()
+"""For each tokenizer its special tokens, and what ends a turn as long as these are the same."""
 
 Turns = Sequence[dict[str, str]]
 """role and content of each turn."""
@@ -232,9 +232,9 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def _ends(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     """Matches any token that can end a turn: all that the tokenizer never divides, but whitespace and marks of reasoning.
 
-    Gemma has 6,400 of them, and to collect them takes longer than to render a conversation.
+    Gemma has 6,400 of them, and to collect them, or only to count the vocabulary, takes longer than to render a conversation.
     """
-    marks = (len(tokenizer), *tokenizer.all_special_tokens)
+    marks = tuple(tokenizer.all_special_tokens)
     if (kept := _PATTERNS.get(tokenizer)) is not None and kept[0] == marks:
         return kept[1]
     added = {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)

@@ -44,12 +44,12 @@ def test_the_prompt_is_trained_too_on_request(tiny_model: Path) -> None:
     assert made.labels == made.input_ids
 
 
-def test_what_ends_a_turn_is_collected_once_and_again_where_tokens_have_come(tiny_model: Path) -> None:
+def test_what_ends_a_turn_is_collected_once_and_again_with_another_special_token(tiny_model: Path) -> None:
     tokenizer = load_tokenizer(str(tiny_model))
     kept = template._ends(tokenizer)
     assert template._ends(tokenizer) is kept
     assert kept.search("Paris.<|done|>") is None
-    tokenizer.add_tokens(["<|done|>"], special_tokens=True)
+    tokenizer.add_special_tokens({"eos_token": "<|done|>"})
     found = template._ends(tokenizer).search("Paris.<|done|>")
     assert found is not None
     assert found[0] == "<|done|>"
