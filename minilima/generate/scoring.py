@@ -16,6 +16,7 @@ from minilima.config.choices import Select
 from minilima.config.schema import EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set
+from minilima.formats.files import canonical_json, sha256_text
 from minilima.formats.records import EvalPrompt, Example, OnProgress, Usage, user_text
 from minilima.generate.pool import connect_generator
 from minilima.generate.prompting import Prompter
@@ -75,9 +76,18 @@ class Scoring:
         return {"scored_tokens": sum(reader.read_tokens for reader in readers), "scored_on": readers[0].device.type}
 
     def embed(self, texts: Sequence[str]) -> Numbers:
+        """Vectors of the texts, kept for all of them at once: in other batches their last digits would be others."""
         from minilima.models.embedder import Embedder
 
-        return Embedder()(texts)
+        ordered = sorted(set(texts), key=lambda text: (len(text), text))
+        key = f"all_minilm_l6_v2|{sha256_text(canonical_json(ordered))}"
+        known = self.kept.find([key])
+        if not known:
+            known = {key: Embedder()(ordered).ravel()}
+            self.kept.add(known)
+        vectors = known[key].reshape(len(ordered), -1)
+        place = {text: index for index, text in enumerate(ordered)}
+        return vectors[[place[text] for text in texts]]
 
     def rate(self, examples: Sequence[Example]) -> list[float | None]:
         model, prompter = self._generator()

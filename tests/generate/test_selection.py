@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from minilima.generate.gradients import Projection, adam_step, best_group, weigh
 from minilima.generate.passages import passages, question
 from minilima.generate.pool import build_pool
 from minilima.generate.quality import parse_tags
-from minilima.generate.scoring import expected
+from minilima.generate.scoring import Scoring, expected
 from minilima.generate.selection import METHODS, arrange
 from minilima.generate.tools import Text, Tools, mean_losses
 from minilima.generate.warmup import (
@@ -524,3 +525,20 @@ def test_a_generator_on_this_machine_rates_the_rows_of_a_file(select: str, tiny_
 @pytest.mark.parametrize("select", list(Select))
 def test_each_method_names_its_source(select: Select) -> None:
     assert METHODS[select].source
+
+
+def test_vectors_are_kept_for_all_orders_of_the_same_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded: list[list[str]] = []
+
+    class Counting:
+        def __call__(self, texts: Sequence[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+            embedded.append(list(texts))
+            return _letters(texts)
+
+    monkeypatch.setattr("minilima.models.embedder.Embedder", Counting)
+    job: Any = SimpleNamespace(cache=tmp_path / "replies.sqlite")
+    texts = ["cat", "a", "bee", "a"]
+    for order in (texts, texts[::-1]):
+        scoring = Scoring(job=job, on_progress=lambda progress: None, examples=())
+        np.testing.assert_array_equal(scoring.embed(order), _letters(order))
+    assert embedded == [["a", "bee", "cat"]]
