@@ -35,6 +35,9 @@ RANDOM, HUMAN = "random", "written by people"
 FIGURES = {"win_rate": "win rate", "loss": "loss on reference answers", "verifiable": "verifiable prompts, strict"}
 
 
+Points = Sequence[Mapping[str, Any]]
+
+
 def read_points(folder: Path) -> list[dict[str, Any]]:
     """Each finished point of the study: how it was made, its figures, and what they are by prompt."""
     manifests = {
@@ -96,7 +99,7 @@ def _point(
     }
 
 
-def compared(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def compared(points: Points) -> list[dict[str, Any]]:
     """Each method against random at the same size, by each figure."""
     groups: dict[tuple[int, str], list[Mapping[str, Any]]] = defaultdict(list)
     for point in points:
@@ -107,16 +110,22 @@ def compared(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if (size, RANDOM) not in groups:
             continue
         for figure in FIGURES:
-            pairs = [_against(groups[size, method], groups[size, RANDOM], figure) for method in methods]
-            corrected = holm([pair.p_bootstrap for pair in pairs])
-            for method, pair, p_value in zip(methods, pairs, corrected, strict=True):
-                seeds = len(groups[size, method])
+            both = {method: _of_the_same_seeds(groups[size, method], groups[size, RANDOM]) for method in methods}
+            pairs = {method: _against(*sides, figure) for method, sides in both.items() if sides[0]}
+            corrected = holm([pair.p_bootstrap for pair in pairs.values()])
+            for (method, pair), p_value in zip(pairs.items(), corrected, strict=True):
                 found = asdict(replace(pair, p_holm=p_value))
-                rows.append({"size": size, "method": method, "figure": figure, "seeds": seeds, **found})
+                rows.append({"size": size, "method": method, "figure": figure, "seeds": len(both[method][0]), **found})
     return rows
 
 
-def _against(ours: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], figure: str) -> Paired:
+def _of_the_same_seeds(ours: Points, others: Points) -> tuple[Points, Points]:
+    """The points of both whose seed both have: a study that is not finished compares like with like."""
+    shared = {point["seed"] for point in ours} & {point["seed"] for point in others}
+    return [point for point in ours if point["seed"] in shared], [point for point in others if point["seed"] in shared]
+
+
+def _against(ours: Points, others: Points, figure: str) -> Paired:
     one, two = (_means([point["by_prompt"][figure] for point in side]) for side in (ours, others))
     shared = sorted(one.keys() & two.keys())
     return compare([one[name] for name in shared], [two[name] for name in shared])
@@ -128,7 +137,7 @@ def _means(values: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     return {name: sum(float(one[name] or 0.0) for one in values) / len(values) for name in names}
 
 
-def table(points: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+def table(points: Points, rows: Sequence[Mapping[str, Any]]) -> str:
     """Means over seeds, and the difference from random with its interval and corrected p-value, as Markdown."""
     found = {(row["size"], row["method"], row["figure"]): row for row in rows}
     groups: dict[tuple[int, str], list[Mapping[str, Any]]] = defaultdict(list)
@@ -153,7 +162,7 @@ def table(points: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
     return "\n".join(lines) + "\n"
 
 
-def _mean(points: Sequence[Mapping[str, Any]], name: str) -> float:
+def _mean(points: Points, name: str) -> float:
     return float(sum(point[name] for point in points) / len(points))
 
 
@@ -162,12 +171,12 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     shown = [row for row in rows if row["figure"] == "win_rate"]
-    sizes = sorted({row["size"] for row in shown if row["seeds"] > 1}) or sorted({row["size"] for row in shown})
+    sizes = sorted({row["size"] for row in shown})
     names = sorted(
         {row["method"] for row in shown}, key=lambda name: sum(r["difference"]["value"] for r in shown if r["method"] == name)
     )
     figure, panels = plt.subplots(
-        1, len(sizes), figsize=(2.2 + 2.3 * len(sizes), 0.9 + 0.27 * len(names)), sharey=True, squeeze=False
+        1, len(sizes), figsize=(2.2 + 2.3 * len(sizes), 0.9 + 0.27 * len(names)), sharex=True, sharey=True, squeeze=False
     )
     for axes, size in zip(panels[0], sizes, strict=True):
         for row in (row for row in shown if row["size"] == size):
@@ -181,7 +190,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.tick_params(axis="x", labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("win rate, points more than random examples (95 % interval; filled: p < 0.05 after Holm)", fontsize=8)
+    figure.supxlabel("points of win rate more than random examples\n95 % interval; filled: p < 0.05 after Holm", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=160)
 
