@@ -89,7 +89,7 @@ def _other(against: str, run: "OpenedRun") -> _Found:
     from minilima.models.packaged import PACKAGED
     from minilima.report.finished import open_run
 
-    if against == "base":
+    if against in ("base", run.base.name):
         if not run.base.location:
             raise MinilimaError(
                 f"The base model of {run.name} is no longer in the store.",

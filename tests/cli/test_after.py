@@ -31,6 +31,7 @@ from minilima.formats.files import read_jsonl
 from minilima.formats.preferences import read_labels
 from minilima.models.chat import Message, Sampling
 from minilima.report import model_card
+from minilima.report.export_tuned import facts_of
 from minilima.report.finished import BaseModel, OpenedRun, licence_of, open_run
 from tests.cli.after import tiny_run
 from tests.conformance.families import FAMILIES, named, tokenizer_of
@@ -120,6 +121,8 @@ def test_an_exported_model_loads_and_its_card_says_what_it_is(
     ):
         assert said in card, said
     assert not (tmp_path / "out" / "manifest.json").exists()
+    assert 'model="this/folder"' in card
+    assert 'model="me/model"' in model_card.model_card(facts_of(open_run(str(run)), False, None, "me/model"))
 
 
 def test_adapters_are_exported_alone_where_there_are_some(
@@ -330,8 +333,9 @@ def test_a_labels_file_of_other_models_is_refused(
     row = {"instruction": "a", "output_1": "b", "output_2": "c", "generator_1": "x", "generator_2": "y", "preference": 1}
     labels.write_text(json.dumps(row))
     typed(monkeypatch, "a")
-    assert main(["chat", str(run), "--against", "base", "--blind", "--labels", str(labels)]) == 1
-    assert "holds pairs of other models" in capfd.readouterr().err
+    for base in ("base", tiny_model.name):
+        assert main(["chat", str(run), "--against", base, "--blind", "--labels", str(labels)]) == 1
+        assert "holds pairs of other models" in capfd.readouterr().err
     assert main(["chat", str(run), "--against", run.name[:6], "--blind"]) == 1, "which is looked for in outputs/runs"
     assert main(["chat", str(run), "--against", str(run)]) == 1
     assert "cannot be compared with itself" in capfd.readouterr().err
