@@ -11,14 +11,12 @@ from minilima.config.schema import Config, EndpointConfig
 from minilima.models.address import address_of
 from minilima.models.budget import key_problem, missing_key, shutdown_note
 from minilima.models.chat import FAILED, REFUSAL
-from minilima.models.masking import masked
+from minilima.models.masking import PROXIES, masked
 from minilima.models.refusals import nearest, tls_fix
 from minilima.run.endpoints import endpoints_of
 from minilima.run.probe import Probe
 from minilima.run.probe import probe as send_probe
 from minilima.store.sources import Sources
-
-PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 
 
 def examine_endpoint(role: str, config: Config, sources: Sources, *, probe: bool) -> Finding:

@@ -1,4 +1,4 @@
-"""A key that a server repeats is never shown: it is replaced by the name of its variable, however the server writes it.
+"""A key or a proxy's password that is repeated to us is never shown: its variable's name stands there, however it was written.
 
 words of a server ─> whole, escaped (JSON, URL, HTML), in base64, broken over lines, or cut off at the end ─> $VARIABLE
 """
@@ -6,15 +6,32 @@ words of a server ─> whole, escaped (JSON, URL, HTML), in base64, broken over 
 import base64
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
+from urllib.parse import unquote, urlsplit
 
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 _LEAST, _LEAST_CHANGED = 4, 8
 """Shorter ones are no keys, and stand in ordinary words; so do parts and other spellings of less than the second."""
 
 
 def masked(text: str, variable: str) -> str:
-    """The text with the key that the environment's variable holds replaced by that variable's name."""
-    key = os.environ.get(variable, "").strip()
+    """The text with the key that the environment's variable holds, and with proxies' passwords, replaced by variables' names."""
+    for name, key in ((variable, os.environ.get(variable, "").strip()), *_passwords()):
+        text = _without(text, key, name)
+    return text
+
+
+def _passwords() -> Iterator[tuple[str, str]]:
+    """Of the proxies that the environment names, with the variable of each."""
+    for variable in PROXIES:
+        with suppress(ValueError):
+            if password := urlsplit(os.environ.get(variable, "")).password:
+                yield variable, unquote(password)
+
+
+def _without(text: str, key: str, variable: str) -> str:
     if len(key) < _LEAST:
         return text
     text = text.replace(key, f"${variable}")

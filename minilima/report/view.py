@@ -171,7 +171,7 @@ def _build(scratch: Path, job: Mapping[str, Any], reports: Sequence[Reported], n
     begun = reports[reports.index(first) + 1] if first is not None else reports[0]
     progress = Progress(done=last.done, total=last.total, unit=last.unit)
     cache = Path(job["cache"]) if job.get("cache") else None
-    silent = now - last.at
+    silent = max(0.0, now - last.at)  # a clock may be set back
     return {
         "entry": scratch.parent.name,
         "role": str(job.get("role", "")),
@@ -180,7 +180,7 @@ def _build(scratch: Path, job: Mapping[str, Any], reports: Sequence[Reported], n
         "total": last.total,
         "unit": last.unit,
         "note": last.note,
-        "pace": list(pace(progress, last.done - begun.done, last.at - begun.at)),
+        "pace": list(pace(progress, last.done - begun.done, max(0.0, last.at - begun.at))),
         "silent_seconds": round(silent, 1),
         "silent": silent > _SILENT_SECONDS,
         "usd": spent_usd(cache, str(job.get("account"))) if cache is not None else None,

@@ -90,7 +90,7 @@ class Store:
             work = self.work(stage)
             (work / SCRATCH).mkdir(parents=True, exist_ok=True)
             clear_aside(work)
-            started = time.time()
+            started = time.monotonic()  # the clock may be set meanwhile
             outcome = build(work)
             self._publish(stage, work, outcome, started)
         existing = self.find(stage)
@@ -130,7 +130,7 @@ class Store:
             "files": {str(f.relative_to(work)): {"bytes": f.stat().st_size, "sha256": sha256_file(f)} for f in files},
             "metrics": outcome.metrics,
             "usage": asdict(outcome.usage),
-            "seconds": round(time.time() - started, 2),
+            "seconds": round(time.monotonic() - started, 2),
             **environment.describe(),
         }
         manifest = {**manifest, "sha256": _seal(manifest)}

@@ -57,7 +57,7 @@ def list_entries(outputs: Path, without: Collection[str] = ()) -> list[Entry]:
                 Entry(
                     directory=path.name,
                     size_bytes=size_of(path),
-                    age_seconds=time.time() - changed,
+                    age_seconds=max(0.0, time.time() - changed),
                     inputs=inputs[path.name],
                     users=tuple(sorted(users[path.name])),
                 )

@@ -510,6 +510,14 @@ def test_a_key_is_masked_however_it_is_written(spelt: str, monkeypatch: pytest.M
         assert not any(part in spelt for part in left), shown
 
 
+@pytest.mark.parametrize("spelt", [spelt for spelt in SPELT if spelt != f"Bearer {KEY}"])
+def test_the_password_of_a_proxy_is_masked_as_a_key_is(spelt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://me:{quote(KEY, safe='')}@proxy.example.com:3128")
+    monkeypatch.setenv("HTTPS_PROXY", "http://[no address")
+    shown = masked(f"cannot reach me:{spelt}", "TEST_KEY")
+    assert "$http_proxy" in shown and KEY[:8] not in shown
+
+
 def test_words_that_are_no_key_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "The model is not there: none of test, sk-proj and 12 others."
     for key in (KEY, "", "no", "absent-key"):

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from minilima.errors import explain
+from minilima.__main__ import main
+from minilima.errors import MinilimaError, explain
+from minilima.formats.files import write_atomic
+from minilima.models.database import cache_file, open_database
+from minilima.store.entries import Store
+from minilima.store.job import Outcome, Stage
 
 FULL = (
     OSError(28, "No space left on device", "/x"),
@@ -32,6 +37,42 @@ def test_a_name_that_is_too_long_is_named_as_that(tmp_path: Path) -> None:
         (tmp_path / ("x" * 300)).touch()
     mistake = explain(caught.value)
     assert mistake is not None and "too long" in mistake.what
+
+
+def test_permission_a_read_only_disk_and_a_file_where_a_folder_belongs_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "outputs").touch()
+    said = [str(explain(OSError(number, os.strerror(number), str(tmp_path / "outputs")))) for number in (1, 13, 17, 20, 30)]
+    assert [text.partition(" ")[0] for text in said] == ["This", "This", *[str(tmp_path / "outputs")] * 3]
+    assert all("no permission to write" in text and "belongs to" in text for text in said[:2])
+    assert all("A file has the name of a folder." in text for text in said[2:4])
+    assert "mounted read-only" in said[4] and "paths.outputs=" in said[4]
+
+
+def test_a_store_on_a_disk_that_became_read_only_is_read_and_says_why_nothing_is_written(small_disk: Path) -> None:
+    def fill(work: Path) -> Outcome:
+        (work / "text.txt").write_text("x")
+        return Outcome(metrics={})
+
+    def stage(number: int) -> Stage:
+        return Stage(name="pool", version=1, recipe={"n": number})
+
+    outputs = f"paths.outputs={small_disk}"
+    path = Store(small_disk / "store").get_or_build(stage(0), fill).path
+    open_database(cache_file(small_disk)).close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    found = Store(small_disk / "store").get_or_build(stage(0), fill)
+    assert (found.path, found.how) == (path, "reused")
+    assert main(["store", "ls", outputs]) == main(["store", "verify", outputs]) == 0
+    for write in (
+        lambda: Store(small_disk / "store").get_or_build(stage(1), fill),
+        lambda: open_database(cache_file(small_disk)),
+        lambda: write_atomic(small_disk / "memory.json", "{}"),
+    ):
+        with pytest.raises((OSError, MinilimaError)) as caught:
+            write()
+        assert "mounted read-only" in str(explain(caught.value)), caught.value
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert Store(small_disk / "store").get_or_build(stage(1), fill).how == "built"
 
 
 @pytest.fixture

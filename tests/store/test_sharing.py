@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from minilima.formats.files import new_folder, write_atomic
 from minilima.models.budget import Budget
 from minilima.report.runs import read_points
 from minilima.store.debris import ABANDONED_SECONDS
+from minilima.store.debris import interrupted as interrupted_builds
 from minilima.store.entries import Store, checked_manifest, claimed, reservations, reserved
 from minilima.store.gc import list_entries
 from minilima.store.job import SCRATCH, Outcome, Stage
@@ -271,6 +273,19 @@ def test_what_a_living_process_is_writing_aside_is_left_to_it(tmp_path: Path) ->
         raise RuntimeError("fails")
     assert other.communicate("\n")[0] == "" and other.returncode == 0
     assert sorted(item.name for item in tmp_path.rglob("*")) == ["export", "mine"]
+
+
+def test_a_clock_that_was_set_back_makes_nothing_younger_than_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(work: Path) -> Outcome:
+        monkeypatch.setattr(time, "time", lambda: 1.0)
+        return build_private(work)
+
+    path = Store(tmp_path / "store").get_or_build(stage(), fill).path
+    assert json.loads((path / "manifest.json").read_text())["seconds"] >= 0
+    assert [entry.age_seconds for entry in list_entries(tmp_path)] == [0.0]
+    assert [build.age_seconds for build in interrupted_builds(tmp_path / "store")] == []
+    interrupted(tmp_path, "model-0123456789abcdef", 0.0)
+    assert [build.age_seconds for build in interrupted_builds(tmp_path / "store")] == [0.0]
 
 
 def gc(outputs: Path, *options: str) -> int:
