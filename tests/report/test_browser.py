@@ -284,6 +284,15 @@ def test_a_wide_table_says_that_it_scrolls_and_only_where_it_does(open_page: Pag
         assert width != 390 or any(wide for wide, _ in boxes)
 
 
+def test_the_widest_table_fits_on_paper(browser: Browser, pages: dict[str, Path]) -> None:
+    page = browser.new_page(viewport={"width": 718, "height": 900})  # A4 between its margins
+    page.goto(pages["sweep"].as_uri())
+    page.locator("table.sortable td").first.evaluate("cell => { cell.textContent = 'a_setting_or_a_name'.repeat(9) }")
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.close()
+
+
 def test_answers_of_several_runs_stand_beside_each_other_and_the_address_keeps_the_choice(
     browser: Browser, pages: dict[str, Path]
 ) -> None:
