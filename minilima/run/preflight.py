@@ -60,7 +60,7 @@ def obstacles(config: Config, sources: Sources, graph: Graph, store: Store) -> t
     try:
         _check_machine(config, sources, graph, _missing(config, graph, store))
     except MinilimaError as error:
-        return (f"A run on this machine would stop: {error}",)
+        return (f"A run on this machine would stop before its first stage. {error}",)
     return ()
 
 
@@ -126,7 +126,7 @@ def _check_gpu(config: Config) -> None:
     if config.compute.device == DeviceKind.cuda and not elsewhere and not may_have_gpu():
         raise MinilimaError(
             "There is no GPU.",
-            "compute.device=cuda demands one, and this process may use none; nothing was started.",
+            "compute.device=cuda (as in compute=gpu) demands one, and this process may use none.",
             "Use compute=cpu, or compute=auto, which takes a GPU where there is one.",
         )
 
