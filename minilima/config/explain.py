@@ -162,6 +162,7 @@ _SAID = {
     "not a valid bool": "It must be true or false.",
     "to string": "It must be text.",
     "is not Optional": "It cannot be null.",
+    "is not a ListConfig": "It is a list: put the value into brackets, as in benchmarks=[ifeval,gsm8k].",
     "Invalid type assigned": "It is a group of settings; set those in it, as in endpoints.judge.concurrency=4.",
 }
 """Parts of OmegaConf's messages that name its own types."""

@@ -88,7 +88,8 @@ def _bootstrap(difference: Vector) -> tuple[Estimate, float]:
     means = resamples(len(difference)) @ difference / len(difference)
     low, high = np.percentile(means, [2.5, 97.5])
     tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    p_value = min(1.0, 2 * (tail + 1) / (RESAMPLES + 1))
+    # A single prompt is drawn again and again: its resamples say nothing of how prompts differ.
+    p_value = min(1.0, 2 * (tail + 1) / (RESAMPLES + 1)) if len(difference) > 1 else 1.0
     return Estimate(value=float(difference.mean()), low=float(low), high=float(high)), p_value
 
 

@@ -78,12 +78,13 @@ def _of_judge(judge: Mapping[str, Any], of_set: Manifests, paths: Mapping[str, P
 
 
 def _of_majority(rate: Mapping[str, Any] | None, judges: Sequence[Judgments]) -> Judgments:
-    verdicts = [{name: Verdict(id=name, preference=value) for name, value in judge.preferences.items()} for judge in judges]
-    ids = list(dict.fromkeys(name for judge in judges for name in judge.preferences))
+    voting = [judge for judge in judges if judge.rate is not None]
+    verdicts = [{name: Verdict(id=name, preference=value) for name, value in judge.preferences.items()} for judge in voting]
+    ids = list(dict.fromkeys(name for judge in voting for name in judge.preferences))
     most = dict(zip(ids, majority(verdicts, ids), strict=True))
     return Judgments(
         preferences={name: value for name, value in most.items() if value is not None},
-        yardstick={**judges[0].yardstick, "judge": canonical_json([judge.yardstick["judge"] for judge in judges])},
+        yardstick={**judges[0].yardstick, "judge": canonical_json([judge.yardstick["judge"] for judge in voting])},
         prompts=judges[0].prompts,
         rate=_rate(rate),
     )

@@ -65,8 +65,13 @@ class SetPanel:
     set: str
     opinions: tuple[Opinion, ...]
     majority: WinRate | None
-    """The win rate by what most judges prefer; None with a single judge."""
+    """The win rate by what most judges prefer, of those with enough verdicts; None where there are not two of them."""
     concords: tuple[Concord, ...]
+
+    @property
+    def voting(self) -> int:
+        """Judges with enough verdicts for a win rate of their own."""
+        return sum(opinion.results.win_rate is not None for opinion in self.opinions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +118,8 @@ def read_panel(asked: Sequence[Asked], artifacts: Mapping[str, Artifact]) -> Pan
 def _set_panel(name: str, opinions: Sequence[Opinion]) -> SetPanel:
     judges = {opinion.asked.judge: opinion.verdicts for opinion in opinions}
     ids = [prompt.id for prompt in opinions[0].judged.prompts]
-    by_most = win_rate(majority(list(judges.values()), ids)) if len(judges) > 1 else None
+    voting = [opinion.verdicts for opinion in opinions if opinion.results.win_rate is not None]
+    by_most = win_rate(majority(voting, ids)) if len(voting) > 1 else None
     return SetPanel(set=name, opinions=tuple(opinions), majority=by_most, concords=concords(judges))
 
 
@@ -129,7 +135,7 @@ def panel_facts(panel: Panel | None) -> list[tuple[str, str]]:
             counts = f"{rate.wins} won, {rate.losses} lost, {rate.ties} tied; {opinion.results.coverage}"
             rates.append(f"{rate.win_rate.text('.1f', ' %')}, {opinion.whose} ({counts})")
     most = [
-        f"{rate.win_rate.text('.1f', ' %')}, by most of {len(one.opinions)} judges{f' on {one.set}' if one.set else ''} "
+        f"{rate.win_rate.text('.1f', ' %')}, by most of {one.voting} judges{f' on {one.set}' if one.set else ''} "
         f"({rate.wins} won, {rate.losses} lost, {rate.ties} tied)"
         for one in panel.sets
         if (rate := one.majority) is not None

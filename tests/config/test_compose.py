@@ -173,6 +173,7 @@ def test_the_reference_tells_range_unit_and_default_of_a_setting() -> None:
         ("model.path={a:1}", "It must be text"),
         ("sft.epochs=null", "It cannot be null"),
         ("endpoints.judge=3", "It is a group of settings"),
+        ("benchmarks=ifeval", "It is a list: put the value into brackets"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_told_what_it_must_be(override: str, said: str) -> None:

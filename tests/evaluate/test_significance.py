@@ -74,4 +74,4 @@ def test_holm_multiplies_by_what_is_left_and_never_reverses_the_order() -> None:
 def test_a_single_prompt_has_no_error_and_proves_nothing() -> None:
     found = compare([2.0], [1.0])
     assert np.isnan(found.standard_error) and np.isnan(found.minimum_detectable)
-    assert found.p_mcnemar == 1
+    assert found.p_mcnemar == found.p_bootstrap == 1

@@ -160,6 +160,18 @@ def test_runs_are_paired_by_every_judge_and_by_the_majority(tmp_path: Path) -> N
     assert "difference by chatgpt | p (Holm) by chatgpt" in text and "+40.0 (" in text
 
 
+def test_a_judge_with_too_few_verdicts_has_no_vote(tmp_path: Path) -> None:
+    rows = prompts()
+    for row in rows[:5]:
+        row["verdicts_by_chatgpt"] = {"preference": None}
+    summary = finished_run(tmp_path, rows, "eval_set.size=10", TWO)
+    assert summary.panel and summary.panel.sets[0].majority is None, "one judge is no majority"
+    facts = headlines(summary)
+    assert not any(name == "Majority" for name, _ in facts)
+    assert any(name == "Win rates" and text.startswith("chatgpt: No win rate: 5 of 10") for name, text in facts)
+    assert list(read_point(summary.folder).others) == ["by chatgpt"]
+
+
 def test_sets_are_paired_each_with_itself(tmp_path: Path) -> None:
     sets = ("eval_sets=[minilima_100,minilima_de_40]", "eval_set.size=5")
     for seed in (0, 1):
