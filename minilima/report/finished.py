@@ -122,7 +122,7 @@ def _folder(name: str, runs: Path) -> Path:
         f"{why} {where if known else f'There are no runs in {runs}.'}",
         f"Did you mean {runs / close[0]}?"
         if close
-        else "Name the folder that stands in the last line of the run, as in: outputs/runs/quickstart-0123abcd",
+        else "Name the folder that the line Report of the run shows, as in: outputs/runs/quickstart-0123abcd",
     )
 
 
