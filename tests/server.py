@@ -93,9 +93,9 @@ class ModelServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=5)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=600)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=600)
         self._loop.close()
 
     async def _stop(self) -> None:

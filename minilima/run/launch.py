@@ -28,8 +28,8 @@ from minilima.store.progress import written_too
 
 LOG_LINES_SHOWN = 6
 
-_GRACE_SECONDS = 3.0
-"""A worker in which nothing is in flight ends in less."""
+_GRACE_SECONDS = 10.0
+"""In less, also on a loaded machine, a worker ends, or says that replies are in flight."""
 
 _LAST_SECONDS = 30.0
 """Other machines may take so long to end after the first one has."""

@@ -128,8 +128,9 @@ def test_openai_itself_needs_a_key_and_a_server_of_ones_own_does_not(monkeypatch
 
 
 def test_every_kind_of_fault_is_survived_and_counted(server: ModelServer, tmp_path: Path) -> None:
-    server.fault_share, server.hang_seconds, server.answer = 0.3, 2.0, lambda body: body["messages"][0]["content"].upper()
-    model = cached(server, tmp_path, concurrency=32, timeout_seconds=1.0, max_retries=8)
+    server.fault_share, server.hang_seconds, server.answer = 0.3, 6.0, lambda body: body["messages"][0]["content"].upper()
+    # On a loaded machine an answer may take a second.
+    model = cached(server, tmp_path, concurrency=64, timeout_seconds=3.0, max_retries=8)
     asked = requests(400)
     replies = model.reply_many(asked)
     cut = {place for place, reply in enumerate(replies) if reply.finish == "length"}
