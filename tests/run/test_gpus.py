@@ -25,26 +25,28 @@ def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "_LOOK_SECONDS", 0.02)
 
 
-def _hold(folder: Path, count: int, seconds: float) -> None:
+def _hold(folder: Path, count: int, begun: int) -> None:
+    """Keeps its GPUs until so many jobs have had some, however long those take to begin."""
     tempfile.tempdir = str(folder)
     gpus._LOOK_SECONDS = 0.02
     with leased(count, ["0", "1", "2", "3"]) as held:
         started = time.monotonic()
         (folder / f"started-{os.getpid()}").write_text(" ".join(held))
-        time.sleep(seconds)
+        while len(list(folder.glob("started-*"))) < begun:
+            time.sleep(0.01)
         (folder / f"ended-{os.getpid()}").write_text(json.dumps([held, started, time.monotonic()]))
 
 
 def test_jobs_beside_each_other_never_share_a_gpu_and_a_killed_one_frees_its_own(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    killed = context.Process(target=_hold, args=(tmp_path, 2, 600.0))
+    killed = context.Process(target=_hold, args=(tmp_path, 2, 1_000_000))
     killed.start()
     while not list(tmp_path.glob("started-*")):
         time.sleep(0.01)
     assert killed.pid is not None
     os.kill(killed.pid, signal.SIGKILL)
     killed.join()
-    jobs = [context.Process(target=_hold, args=(tmp_path, 2, 0.1)) for _ in range(6)]
+    jobs = [context.Process(target=_hold, args=(tmp_path, 2, 3)) for _ in range(6)]
     for job in jobs:
         job.start()
     for job in jobs:
