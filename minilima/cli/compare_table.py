@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from minilima import console
 from minilima.evaluate.statistics import Estimate
-from minilima.report.compare import Against, ComparedRun, Table, benchmarks_of, change_on, notes, others_of, value
+from minilima.report.compare import Against, ComparedRun, Table, benchmarks_of, change_on, label, notes, others_of, value
 from minilima.report.compare_records import records
 from minilima.report.runs import FinishedRun
 
@@ -16,6 +16,13 @@ def show(table: Table) -> None:
     """Shows the table in as much room as the terminal has, and below it what must be known to read it."""
     headings, rows, dropped = _fitting(table, console.width())
     console.show_table(headings, rows)
+    if further := _by_further_judges(table):
+        console.say()
+        console.show_table(("judge and set", "point", "win rate", "difference", "p (Holm)")[: len(further[0])], further)
+    if apart := [task for task in benchmarks_of(table) if task in dropped]:
+        console.say()
+        console.show_table(("what alignment cost", "point", "base", "tuned", "change", "p"), _alignment_cost(table, apart))
+        dropped = [name for name in dropped if name not in apart]
     for line in notes(table):
         console.say(line, style="dim")
     if dropped:
@@ -32,7 +39,11 @@ def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[
     A point is named by its settings, or by its run name where the settings do not fit.
     """
     headings, rows = _cells(table)
-    rows = [[cell.replace("paired: ", "paired:\n") for cell in row] for row in rows]
+    # Further judges and sets have a table of their own below.
+    aside = {f"{what} {name}" for what in ("win rate", "difference", "p (Holm)") for name in others_of(table)}
+    stay = [place for place, heading in enumerate(headings) if heading not in aside]
+    headings = [headings[place] for place in stay]
+    rows = [[row[place].replace("paired: ", "paired:\n") for place in stay] for row in rows]
     shown = _narrow(headings)
     widths = [max(len(line) for cell in column for line in cell.split("\n")) + _GAP for column in zip(shown, *rows, strict=True)]
 
@@ -46,8 +57,7 @@ def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[
         return sum(width for heading, width in zip(headings, widths, strict=True) if stays(heading, dropped)) - _GAP <= room
 
     implied = [name for name in table.settings if name not in table.naming]
-    further = [f"{what} {name}" for what in ("p (Holm)", "difference") for name in others_of(table)]
-    last = [*_DROPPED_FIRST[2:], *further, *benchmarks_of(table)]
+    last = [*_DROPPED_FIRST[2:], *benchmarks_of(table)]
     by_settings = bool(table.naming) and fits(["point", *implied, *_DROPPED_FIRST[:2], *last])
     spare = [*_DROPPED_FIRST[:2], *(["point", *implied] if by_settings else table.settings), *last]
     for number in [0, 1, *range(2 if by_settings else 2 + len(table.settings), len(spare) + 1)]:
@@ -62,9 +72,38 @@ def _fitting(table: Table, room: int) -> tuple[list[str], list[list[str]], list[
             0,
             f"{hidden} of the {len(table.settings)} settings that differ"
             if by_settings
-            else f"the {hidden} settings that differ",
+            else f"the {hidden} settings that differ"
+            if hidden > 1
+            else "the setting that differs",
         )
     return [shown[column] for column in kept], [[row[column] for column in kept] for row in rows], dropped
+
+
+def _by_further_judges(table: Table) -> list[list[str]]:
+    """A line for each point by each further judge, on each further set, and by the majority."""
+    paired = any(row.against for row in table.rows)
+    lines = []
+    for name in others_of(table):
+        for number, row in enumerate(table.rows):
+            judged, against = row.point.judgments(name), row.others.get(name)
+            compared = [*(_compared(against) if against else ("compared with", ""))] if paired else []
+            named = label(row.point, table.naming)
+            lines.append(["" if number else name, named, _rate(judged.rate if judged else None), *compared])
+    return lines
+
+
+def _alignment_cost(table: Table, tasks: Sequence[str]) -> list[list[str]]:
+    """A line for each point on each benchmark: both models' main figure in percent, the change in points, and McNemar's p."""
+    lines = []
+    for task in tasks:
+        for number, row in enumerate(table.rows):
+            if (change := change_on(row.point, task)) is None:
+                figures = ["not run", "", "", ""]
+            else:
+                figures = [f"{change.base.value:.1f}", f"{change.tuned.value:.1f}"]
+                figures += [change.paired.difference.text("+.1f", brief=True), f"{change.paired.p_mcnemar:.4f}"]
+            lines.append(["" if number else task, label(row.point, table.naming), *figures])
+    return lines
 
 
 def _narrow(headings: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minilima.cli.compare_table import FORMATS
+from minilima.cli.compare_table import FORMATS, _alignment_cost
 from minilima.evaluate.significance import mcnemar
 from minilima.report import wandb_record
 from minilima.report.compare import change_on, notes, tabulate
@@ -80,6 +80,8 @@ def test_a_comparison_and_a_sweep_have_a_column_for_each_benchmark(summary: Summ
     assert {row[SET] for row in csv.DictReader(io.StringIO(FORMATS["csv"](table)))} == {"50.0", ""}
     page = write_sweep_report([summary.folder.parent], tmp_path / "sweep.html").read_text()
     assert f"<button>{SET}, change in points</button>" in page and "+20.0 <small" in page and "not run" in page
+    assert "What alignment cost</h2>" in page and f'<td class="number">{P:.4f}</td>' in page
+    assert sorted(_alignment_cost(table, [SET]), key=lambda line: line[2])[0][2:4] == ["30.0", "50.0"]
     assert change_on(points[0], "no such benchmark") is None
 
 

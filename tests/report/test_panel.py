@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from minilima.cli.compare_table import FORMATS
+from minilima.cli.compare_table import FORMATS, _by_further_judges, _fitting
 from minilima.config.compose import load_config
 from minilima.config.schema import Config
 from minilima.config.several import judges_of
@@ -158,6 +158,9 @@ def test_runs_are_paired_by_every_judge_and_by_the_majority(tmp_path: Path) -> N
     assert (by_chatgpt := found["by chatgpt"]) and record["p_holm_by_chatgpt"] == by_chatgpt.p_holm
     text = FORMATS["markdown"](table)
     assert "difference by chatgpt | p (Holm) by chatgpt" in text and "+40.0 (" in text
+    lines = {(line[0], line[1]): line[2:] for line in _by_further_judges(tabulate([one, two], one)) if line[0]}
+    assert [name for name, _ in lines] == ["by chatgpt", "by the majority"]
+    assert not any("by chatgpt" in heading for heading in _fitting(table, 80)[0]), "they stand in a table of their own"
 
 
 def test_a_judge_with_too_few_verdicts_has_no_vote(tmp_path: Path) -> None:
