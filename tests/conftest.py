@@ -16,6 +16,11 @@ from tests.tiny import save_tiny_model
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first: at the end they would keep one process busy while the others have nothing left."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _imported_for_good() -> None:
     """Every training ends with a collection of garbage, for which all that the tests have imported is looked through."""

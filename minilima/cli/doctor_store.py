@@ -21,17 +21,28 @@ _BY_SIZE_ALONE = -1
 
 def store_findings(root: Path, *, repair: bool) -> list[Finding]:
     """What is wrong with the store `root`; with `repair`, what is debris is gone afterwards."""
-    if not root.is_dir():
-        return [Finding(name="store", level=Level.ok, says=f"{root} is not there yet")]
+    try:
+        if not root.is_dir():
+            return [Finding(name="store", level=Level.ok, says=f"{root} is not there yet")]
+        return _store_findings(root, repair=repair)
+    except OSError as error:
+        return [_refused(error)]
+
+
+def _refused(error: OSError, before: str = "") -> Finding:
+    """What the system does not let this user look at, which is no reason to end without the other checks."""
+    if (refused := explain(error)) is None:
+        raise error
+    return Finding(name="store", level=Level.warn, says=f"{before}{refused.what} {refused.why}", fix=refused.fix)
+
+
+def _store_findings(root: Path, *, repair: bool) -> list[Finding]:
     findings = list(_damaged(root))
     try:
         with removing(root):
             findings += _debris_finding(root, repair=repair)
     except OSError as error:  # the store of somebody else
-        if (refused := explain(error)) is None:
-            raise
-        says = f"leftovers of killed processes were not looked for. {refused.what} {refused.why}"
-        findings.append(Finding(name="store", level=Level.warn, says=says, fix=refused.fix))
+        findings.append(_refused(error, "leftovers of killed processes were not looked for. "))
     if resumable := [path for path in unfinished(root) if (path / SCRATCH / "job.json").is_file()]:
         says = f"{len(resumable)} interrupted or running: {', '.join(path.name for path in resumable)}"
         findings.append(Finding(name="builds", level=Level.ok, says=f"{says}; the same command resumes them"))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.config.schema import BudgetConfig
-from minilima.errors import MinilimaError
+from minilima.errors import MinilimaError, explain
 from minilima.models.batch_notes import Notes
 from minilima.models.budget import Budget
 from minilima.models.cache import REPLIES, parse_reply
@@ -43,9 +43,9 @@ class Salvaged:
 
 def find_damage(file: Path) -> MinilimaError | None:
     """What is wrong with a reply cache; None of one that is whole or not there. Reads all of it."""
-    if not file.is_file():
-        return None
     try:
+        if not file.is_file():
+            return None
         with closing(open_database(file)) as database:
             said = [row[0] for row in database.execute("PRAGMA integrity_check(1)")]
             if said != ["ok"]:
@@ -54,8 +54,10 @@ def find_damage(file: Path) -> MinilimaError | None:
             for (text,) in database.execute("SELECT reply FROM replies") if _has_replies(database) else ():
                 if parse_reply(text) is None:
                     raise sqlite3.DatabaseError("a reply in it is no reply")
-    except MinilimaError as error:
-        return error
+    except (MinilimaError, OSError) as error:
+        if (mistake := explain(error)) is None:
+            raise
+        return mistake
     except sqlite3.Error as error:
         return unusable(file, error)
     return None

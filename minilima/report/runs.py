@@ -136,18 +136,19 @@ def read_points(folders: Sequence[Path]) -> FinishedRuns:
     Raises:
         MinilimaError: a folder holds no finished run, or no run can be read.
     """
-    points, skipped = [], []
+    points, skipped, fixes = [], [], []
     for folder in find_runs(folders):
         try:
             points.append(read_point(folder))
         except MinilimaError as error:
             skipped.append(f"{error.what} {error.why}")
+            fixes.append(error.fix)
     for folder in folders:
         skipped += _unfinished(folder)
         closed = [no_permission(item) for item in _folders(folder) if not may_look_into(item)]
         skipped += [f"{error.what} {error.why}" for error in closed]
     if not points:
-        raise MinilimaError("None of these runs can be compared.", " ".join(skipped[:3]), "Run them to the end first.")
+        raise MinilimaError("None of these runs can be compared.", " ".join(skipped[:3]), [*fixes, "Run them to the end."][0])
     return FinishedRuns(points=tuple(points), skipped=tuple(skipped))
 
 

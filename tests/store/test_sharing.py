@@ -148,6 +148,7 @@ def test_a_run_that_may_not_be_read_is_not_called_unfinished_or_damaged(shared: 
     close(shared, closed)
     said = as_another_user(lambda: read_points([shared / "runs"]))
     assert "This user has no permission to read " in said
+    assert "chmod -R a+rX" in said and "Run them to the end" not in said
     assert "not a finished run" not in said and "damaged" not in said and "no longer exists" not in said
 
 
@@ -174,7 +175,9 @@ def test_doctor_looks_at_a_store_and_a_cache_that_it_may_not_write(shared: Path)
     assert f"no permission to write {shared}/store/.locks/removing.lock" in said
     assert f"no permission to write {cache}" in said and "--repair" not in said and "damaged" not in said
     close(shared, "cache")
-    assert f"no permission to read {shared}/cache" in as_another_user(look)
+    close(shared, "store")
+    said = as_another_user(look)
+    assert f"no permission to read {shared}/cache" in said and f"no permission to read {shared}/store" in said
 
 
 def test_a_reader_sees_what_a_running_experiment_of_somebody_else_has_reserved(shared: Path) -> None:
