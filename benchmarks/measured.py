@@ -17,6 +17,7 @@ _ENDPOINT = (
 _JUDGE = (*_ENDPOINT, "minilima/evaluate", "minilima/prompts/judge")
 _WHOLE = ("minilima", "conf")
 MEASURES: Mapping[str, tuple[str, ...]] = {
+    "authors": ("minilima/generate", *_LOCAL),
     "cache": (*_JUDGE, "minilima/run", "minilima/store"),
     "chaos": ("benchmarks/chaos_case.py", *_WHOLE),
     "classification": (*_LOCAL, "minilima/generate/classification.py", "minilima/data"),
