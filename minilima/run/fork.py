@@ -16,10 +16,10 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from minilima.run.gpus import may_have_gpu
 
@@ -144,10 +144,10 @@ def _serve(control: socket.socket) -> None:
             control.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _become_worker(job_file: str, environment: dict[str, str], ends: list[int]) -> None:
+def _become_worker(job_file: str, environment: dict[str, str], ends: list[int]) -> NoReturn:
     """Builds the job in this process, and ends it."""
-    status = 1
-    try:
+
+    def build() -> int:
         for number, end_of_pipe in enumerate(ends):
             os.dup2(end_of_pipe, number)
             os.close(end_of_pipe)
@@ -157,7 +157,16 @@ def _become_worker(job_file: str, environment: dict[str, str], ends: list[int]) 
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, int(environment[_MALLOC]))
         from minilima.run.worker import main
 
-        status = main(job_file)
+        return main(job_file)
+
+    end_with(build)
+
+
+def end_with(build: Callable[[], int]) -> NoReturn:
+    """Ends this forked process with the status that `build` returns; with 1 and a traceback where it raises."""
+    status = 1
+    try:
+        status = build()
     except BaseException:
         traceback.print_exc()
     finally:

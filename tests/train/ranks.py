@@ -11,10 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
-import traceback
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
+from minilima.run.fork import end_with
 from minilima.run.launch import _environment, _events
 from minilima.store.job import Job, Outcome
 
@@ -91,14 +92,19 @@ def _serve() -> None:
         answers.write(json.dumps(statuses) + "\n")
 
 
-def _become(rank: int, port: int, request: dict[str, object]) -> None:
+def _become(rank: int, port: int, request: dict[str, object]) -> NoReturn:
     """Builds the job as that rank, and ends."""
     from minilima.run import worker
     from minilima.train import callbacks, trainer
 
     file, world = Path(str(request["job"])), str(request["world"])
-    status = 1
-    try:
+
+    def mark_complete(checkpoint: Path) -> None:
+        callbacks.mark_complete(checkpoint)
+        if checkpoint.name == request["stop_at"]:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def build() -> int:
         for number, name in ((1, "events" if rank == 0 else "log.txt"), (2, "log.txt")):
             os.dup2(os.open(file.with_name(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), number)
         os.environ.clear()
@@ -107,19 +113,10 @@ def _become(rank: int, port: int, request: dict[str, object]) -> None:
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
             os.environ.update(place, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
             worker.RANK = rank
-
-        def mark_complete(checkpoint: Path) -> None:
-            callbacks.mark_complete(checkpoint)
-            if checkpoint.name == request["stop_at"]:
-                os.kill(os.getpid(), signal.SIGSTOP)
-
         trainer.mark_complete = mark_complete  # type: ignore[attr-defined]
-        status = worker.main(str(file))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+        return worker.main(str(file))
+
+    end_with(build)
 
 
 if __name__ == "__main__":
