@@ -37,6 +37,7 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
     "talk": (
         "minilima/cli/chat.py",
         "minilima/cli/chat_blind.py",
+        "minilima/cli/chat_screen.py",
         "minilima/cli/chat_session.py",
         "minilima/console.py",
         "minilima/models/streaming.py",

@@ -1,4 +1,4 @@
-"""The only module that prints: the plan, one calm line a stage, the result, and errors as one paragraph.
+"""What prints (conversations: cli/chat_screen.py): the plan, one calm line a stage, the result, and errors as one paragraph.
 
 On a terminal the running stage has a live line; elsewhere a plain line when it starts, when it is done, and now and then
 between; in CI the first and the last alone. Text written by models or users is shown through `plain`, which takes control
@@ -13,11 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.cells import cell_len
 from rich.console import Console as RichConsole
-from rich.live import Live
 from rich.markup import escape
-from rich.panel import Panel
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as LiveProgress
 from rich.table import Column, Table
@@ -67,153 +64,6 @@ def say_piece(text: str) -> None:
     sys.stdout.flush()
 
 
-@contextmanager
-def text_wrapped() -> Iterator[Callable[[str], None]]:
-    """A text that is being written, shown by calling what this yields with each piece; on a terminal lines end between words."""
-    words = _Words()
-    try:
-        yield words.show
-    finally:
-        words.end()
-
-
-class _Words:
-    """Shows a growing text word by word: one that does not fit into the terminal's line begins the next line."""
-
-    def __init__(self) -> None:
-        self._column = 0
-        self._word = ""
-
-    def show(self, piece: str) -> None:
-        if not _out.is_terminal:
-            say_piece(piece)
-            return
-        for char in plain(piece):
-            if char == "\n":
-                self.end()
-                say_piece(char)
-                self._column = 0
-            elif char == " " or cell_len(char) > 1:  # Chinese and Japanese have no spaces: each sign may begin a line
-                self.end()
-                self._word = char
-                self.end()
-            else:
-                self._word += char
-
-    def end(self) -> None:
-        """Shows the word that was begun."""
-        if self._column + cell_len(self._word) > _out.width and self._column:
-            say_piece("\n")
-            self._column, self._word = 0, self._word.lstrip(" ")
-        say_piece(self._word)
-        self._column, self._word = self._column + cell_len(self._word), ""
-
-
-@contextmanager
-def keys_unseen() -> Iterator[None]:
-    """Until the block ends, what is typed is kept for whoever reads next and does not appear in the text being written."""
-    if not sys.stdin.isatty():
-        yield
-        return
-    import termios
-
-    terminal = sys.stdin.fileno()
-    before = termios.tcgetattr(terminal)
-    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
-    termios.tcsetattr(terminal, termios.TCSANOW, silent)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(terminal, termios.TCSANOW, before)
-
-
-_COLUMNS_WIDE = 90
-"""Columns of a terminal in which two texts can stand beside each other."""
-
-
-@contextmanager
-def texts_beside(titles: Sequence[str]) -> Iterator[Callable[[int, str], None]]:
-    """Texts that are being written, beside each other on a wide terminal, one after another elsewhere.
-
-    Yields:
-        What to call with the number of a text and its next piece; a text is ended before the next one begins.
-    """
-    if not _out.is_terminal or _out.width < _COLUMNS_WIDE:
-        begun: dict[int, _Words] = {}
-
-        def follow(number: int, piece: str) -> None:
-            if number not in begun:
-                for words in begun.values():
-                    words.end()
-                say(f"{chr(10) if begun else ''}{titles[number]}:", "bold")
-                begun[number] = _Words()
-            begun[number].show(piece)
-
-        yield follow
-        for words in begun.values():
-            words.end()
-        say_piece("\n\n")
-        return
-    texts = [Text() for _ in titles]
-    room, inside = max(3, _out.height - _AROUND_TEXTS), _out.width // len(titles) - _BESIDE_TEXT
-
-    def ends() -> list[Text]:
-        """The last lines, as many as the screen holds: what has left it cannot be drawn again."""
-        return [Text("\n").join(text.wrap(_out, inside)[-room:]) for text in texts]
-
-    with Live(_beside(titles, texts), console=_out, transient=True, refresh_per_second=8) as live:
-
-        def append(number: int, piece: str) -> None:
-            texts[number].append(plain(piece))
-            live.update(_beside(titles, ends()))
-
-        yield append
-    _out.print(_beside(titles, texts))
-
-
-_AROUND_TEXTS = 4
-"""Lines of the screen that are not the texts': their borders, and a line for the cursor."""
-_BESIDE_TEXT = 5
-"""Columns of a text's border and of the gap to the next one."""
-
-
-def _beside(titles: Sequence[str], texts: Sequence[Text]) -> Table:
-    grid = Table.grid(padding=(0, 1), expand=True)
-    for _ in titles:
-        grid.add_column(ratio=1)
-    grid.add_row(*(Panel(text, title=escape(plain(title))) for text, title in zip(texts, titles, strict=True)))
-    return grid
-
-
-def read_key(question: str, keys: Sequence[str]) -> str | None:
-    """Asks for one of the keys: a press on a terminal, the first letter of a line from a pipe; None where the input ended."""
-    say_piece(question)
-    while True:
-        pressed = _pressed() if sys.stdin.isatty() else sys.stdin.readline()
-        if not pressed or pressed in ("\x03", "\x04"):
-            say_piece("\n")
-            return None
-        key = pressed.lower() if sys.stdin.isatty() else pressed.strip()[:1].lower()
-        if key in keys:
-            say_piece(f"{key}\n")
-            return key
-
-
-def _pressed() -> str:
-    """One key, without Enter; what was typed before it was asked for is dropped. An arrow sends several characters at once, whose
-    last is a letter: they come as one, which is no key of ours."""
-    import termios
-    import tty
-
-    terminal = sys.stdin.fileno()
-    before = termios.tcgetattr(terminal)
-    try:
-        tty.setraw(terminal)
-        return os.read(terminal, 64).decode(errors="replace")
-    finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-
-
 def say_raw(text: str) -> None:
     """Text as it is, without wrapping: for output that other programs read."""
     sys.stdout.write(text + "\n")
@@ -231,6 +81,11 @@ def warn(text: str) -> None:
 
 _WIDE = 130
 """Columns of a terminal that has room for the names of store entries too."""
+
+
+def terminal() -> RichConsole:
+    """What `say` writes to, for modules that draw on it themselves."""
+    return _out
 
 
 def width() -> int:

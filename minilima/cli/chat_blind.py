@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima import console
+from minilima.cli import chat_screen
 from minilima.cli.chat_session import Speaker, Talk, lines, spoken
 from minilima.cli.options import plain_line
 from minilima.errors import MinilimaError
@@ -71,7 +72,7 @@ def _compare_one(prompt: EvalPrompt, tuned: Speaker, other: Speaker, sampling: S
     random.SystemRandom().shuffle(order)
     speakers = (other, tuned)
     answers = [""] * 2
-    with console.texts_beside(_LETTERS) as show:
+    with chat_screen.texts_beside(_LETTERS) as show:
         for number, which in enumerate(order):
             talk = Talk(sampling=sampling)
             for turn in prompt.asked:
@@ -79,7 +80,7 @@ def _compare_one(prompt: EvalPrompt, tuned: Speaker, other: Speaker, sampling: S
                 spoken(talk, speakers[which], turn, partial(show, number))
             said = [message.content for message in talk.histories[speakers[which].name] if message.role == "assistant"]
             answers[which] = shown_turns(said)
-    key = console.read_key(", ".join(f"{key} = {meaning}" for key, meaning in _KEYS.items()) + "? ", tuple(_KEYS))
+    key = chat_screen.read_key(", ".join(f"{key} = {meaning}" for key, meaning in _KEYS.items()) + "? ", tuple(_KEYS))
     if key in (None, "q"):
         return False
     if key == "s":

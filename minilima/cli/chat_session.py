@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from minilima import console
+from minilima.cli import chat_screen
 from minilima.errors import MinilimaError, options
 from minilima.formats.files import write_atomic
 from minilima.models.chat import Message, Sampling
@@ -77,11 +78,11 @@ def converse(speakers: Sequence[Speaker], sampling: Sampling) -> None:
 def _answer(talk: Talk, speakers: Sequence[Speaker], line: str) -> None:
     """The answer of each speaker; those of two beside each other where there is room."""
     if len(speakers) == 1:
-        with console.text_wrapped() as show:
+        with chat_screen.text_wrapped() as show:
             text = spoken(talk, speakers[0], line, show)
         console.say_piece("\n" if text.endswith("\n") else "\n\n")
         return
-    with console.texts_beside([speaker.name for speaker in speakers]) as show:
+    with chat_screen.texts_beside([speaker.name for speaker in speakers]) as show:
         for number, speaker in enumerate(speakers):
             spoken(talk, speaker, line, partial(show, number))
 
@@ -92,7 +93,7 @@ def spoken(talk: Talk, speaker: Speaker, line: str, show: Callable[[str], None])
     heard = speaker.model.fitting(heard, talk.sampling.max_tokens)
     pieces: list[str] = []
     try:
-        with console.keys_unseen(), closing(speaker.model.stream(heard, talk.sampling, talk.turns)) as stream:  # type: ignore[type-var]
+        with chat_screen.keys_unseen(), closing(speaker.model.stream(heard, talk.sampling, talk.turns)) as stream:  # type: ignore[type-var]
             for piece in stream:
                 pieces.append(piece)
                 show(piece)

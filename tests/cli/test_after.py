@@ -19,7 +19,7 @@ from rich.console import Console
 
 from minilima import console
 from minilima.__main__ import main
-from minilima.cli import serve
+from minilima.cli import chat_screen, serve
 from minilima.cli.chat_blind import compare_blind
 from minilima.cli.chat_session import Speaker, converse
 from minilima.config.choices import Thinking
@@ -236,12 +236,12 @@ def test_lines_of_a_growing_text_end_between_words(
     pieces: tuple[str, ...], lines: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console, "_out", Console(force_terminal=True, width=12, highlight=False))
-    with console.text_wrapped() as show:
+    with chat_screen.text_wrapped() as show:
         for piece in pieces:
             show(piece)
     assert [line.rstrip() for line in capfd.readouterr().out.split("\n")] == lines
     monkeypatch.setattr(console, "_out", Console(force_terminal=False, width=12, highlight=False))
-    with console.text_wrapped() as show:
+    with chat_screen.text_wrapped() as show:
         for piece in pieces:
             show(piece)
     assert capfd.readouterr().out == "".join(pieces), "a file keeps the lines of the model"
@@ -250,7 +250,7 @@ def test_lines_of_a_growing_text_end_between_words(
 def test_answers_longer_than_the_screen_are_drawn_by_their_ends_and_then_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(console, "_out", Console(file=screen, force_terminal=True, width=100, height=12, highlight=False))
-    with console.texts_beside(("A", "B")) as show:
+    with chat_screen.texts_beside(("A", "B")) as show:
         for number in range(60):
             show(0, f"line {number}\n")
             show(1, "one long line " * 9)
@@ -271,12 +271,12 @@ def test_a_key_is_one_press_and_no_arrow(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(tty, "setraw", press_when_read)
     with os.fdopen(terminal) as stdin, os.fdopen(controller, "wb"):
         monkeypatch.setattr(sys, "stdin", stdin)
-        with console.keys_unseen():
+        with chat_screen.keys_unseen():
             assert not termios.tcgetattr(terminal)[3] & termios.ECHO
         assert termios.tcgetattr(terminal)[3] & termios.ECHO
         os.write(controller, b"a")  # typed while the answers were still being written
-        assert console.read_key("? ", ("a", "b", "t")) == "t"
-        assert console.read_key("? ", ("a", "b", "t")) is None
+        assert chat_screen.read_key("? ", ("a", "b", "t")) == "t"
+        assert chat_screen.read_key("? ", ("a", "b", "t")) is None
 
 
 def test_blind_choices_become_pairs_that_agreement_and_score_read(
