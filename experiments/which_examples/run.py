@@ -2,7 +2,7 @@
 
     python experiments/which_examples/run.py --folder F --out P --minutes 9     # again and again, until it says "all done"
 
-prepare ─> pool ─> orders ─> grid ─> study. Many points at once (workers.py); they build the stages of
+prepare ─> pool ─> grid ─> orders, study. Many points at once (workers.py); they build the stages of
 `+experiment=which_examples +sweep=which` under the same keys as `minilima` does. After each point its weights are removed; what
 is small is packed (packs.py) and restored with `--from P`.
 """
@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from minilima.store.entries import Artifact, Store
 from minilima.store.job import Job, Outcome
 from minilima.store.sources import Sources
 
-STAGES = ("prepare", "pool", "orders", "grid", "study")
+STAGES = ("prepare", "pool", "grid", "orders", "study")
 SEEDS_FILE = ROOT / "minilima" / "data" / "minilima_175.jsonl"
 DEV_SET = ROOT / "minilima" / "data" / "minilima_dev_50.jsonl"
 RATES = ("3e-6", "1e-5", "3e-5", "1e-4")
@@ -109,6 +109,10 @@ def results(of: Experiment) -> list[Node]:
 
 def is_done(of: Experiment) -> bool:
     return all((of.store.root / node.stage.directory / "manifest.json").is_file() for node in results(of))
+
+
+def has_order(of: Experiment) -> bool:
+    return (of.store.root / of.graph["dataset"].directory / "manifest.json").is_file()
 
 
 def build_roles(overrides: Overrides, roles: Sequence[str]) -> str:
@@ -216,16 +220,18 @@ def make_pool(study: Study, clock: Clock) -> bool:
     return write_pool(study)
 
 
-def orders(study: Study) -> Iterator[list[Task]]:
-    """Two waves: what a method asks of models for one seed serves the others."""
+def orders(study: Study) -> tuple[list[Task], list[Task]]:
+    """Those to be made first, and the rest: what most methods ask of models for one seed serves the others."""
     groups: dict[tuple[str, ...], list[Overrides]] = {}
     for of in study.points():
-        if not (of.store.root / of.graph["dataset"].directory / "manifest.json").is_file():
+        if not has_order(of):
             kind = (str(of.config.data.path), of.config.dataset.select, of.config.dataset.perplexity, str(of.config.seed))
             groups.setdefault(kind, []).append(of.overrides)
     first = min((kind[3] for kind in groups), default="0")
-    yield [(build_orders, (points,)) for kind, points in groups.items() if kind[3] == first or kind[1] == "less"]
-    yield [(build_orders, (points,)) for kind, points in groups.items() if kind[3] != first and kind[1] != "less"]
+    waves: tuple[list[Task], list[Task]] = ([], [])
+    for (_, method, _, seed), points in groups.items():
+        waves[seed != first and method != "less"].append(Task(call=build_orders, arguments=(points,), kind=f"order by {method}"))
+    return waves
 
 
 def choose_rate(study: Study) -> None:
@@ -247,7 +253,11 @@ def choose_rate(study: Study) -> None:
 
 
 def undone(points: Sequence[Experiment]) -> list[Task]:
-    return [(build_point, (of.overrides,)) for of in points if not is_done(of)]
+    return [
+        Task(call=build_point, arguments=(of.overrides,), kind=f"{of.config.dataset.size} examples")
+        for of in points
+        if not is_done(of)
+    ]
 
 
 def prepare(study: Study) -> list[Task]:
@@ -259,7 +269,7 @@ def prepare(study: Study) -> list[Task]:
             keys = {of.graph[role].directory for role in roles}
             there = all((of.store.root / key / "manifest.json").is_file() for key in keys)
             if keys - seen and not there:
-                tasks.append((build_roles, (of.overrides, roles)))
+                tasks.append(Task(call=build_roles, arguments=(of.overrides, roles), kind="prepare"))
             seen |= keys
     return tasks
 
@@ -271,15 +281,19 @@ def go_on(study: Study, wanted: Sequence[str], clock: Clock, workers: int) -> st
         return "pool"
     if "prepare" in wanted and not run_all(prepare(study), clock, workers, study.folder):
         return "prepare"
-    if "orders" in wanted and not all(run_all(tasks, clock, workers, study.folder) for tasks in orders(study)):
-        return "orders"
     if "grid" in wanted and not (study.folder / "rate.json").is_file():
         if not run_all(undone(study.grid()), clock, workers, study.folder):
             return "grid"
         choose_rate(study)
-    if "study" in wanted and not run_all(undone(study.points()), clock, workers, study.folder):
-        return "study"
-    return None
+    points = study.points()
+    first, second = orders(study) if "orders" in wanted else ((), ())
+    ready = [of for of in points if has_order(of)]
+    # The points of less come first: its orders are made from the start, and those of the others after the points that are ready.
+    waiting = sorted((of for of in points if not has_order(of)), key=lambda of: of.config.dataset.select != "less")
+    now, then = (undone(ready), undone(waiting)) if "study" in wanted else ([], [])
+    if run_all([*first, *now, *second, *then], clock, workers, study.folder):
+        return None
+    return "orders" if not all(map(has_order, points)) else "study"
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,29 +40,39 @@ def _at_start(threads: int, log: Path, started: "Synchronized[int]", cards: int)
     transformers.logging.disable_progress_bar()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What one process does at a time."""
+
+    call: Callable[..., str]
+    arguments: tuple[Any, ...]
+    kind: str
+    """Tasks of one kind take about as long."""
+
+
 @dataclass(kw_only=True)
 class Clock:
     """The time of one call."""
 
     ends: float
-    longest: float = 0.0
+    longest: dict[str, float] = field(default_factory=dict)
+    """Seconds that a task of each kind took at most."""
 
     @property
     def left(self) -> float:
         return self.ends - time.monotonic()
 
-    def has_room(self) -> bool:
-        """Whether another task would still come to its end."""
-        return self.left > (1.2 * self.longest or FIRST_GUESS_SECONDS)
+    def has_room(self, task: Task) -> bool:
+        """Whether a task would still come to its end."""
+        return self.left > 1.2 * self.longest.get(task.kind, FIRST_GUESS_SECONDS / 1.2)
 
-
-Task = tuple[Callable[..., str], tuple[Any, ...]]
+    def ended(self, task: Task, seconds: float) -> None:
+        self.longest[task.kind] = max(self.longest.get(task.kind, 0.0), seconds)
 
 
 def run_all(tasks: Sequence[Task], clock: Clock, workers: int, folder: Path) -> bool:
     """Runs tasks beside each other while there is time; returns whether all are done. A failed one is listed and passed over."""
     rest, done, failed = list(tasks), 0, 0
-    clock.longest = 0.0
     threads = max(1, (os.cpu_count() or 1) // workers)
     os.environ |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
@@ -71,9 +81,9 @@ def run_all(tasks: Sequence[Task], clock: Clock, workers: int, folder: Path) -> 
     with ProcessPoolExecutor(min(workers, max(1, len(tasks))), mp_context=spawn, initializer=_at_start, initargs=how) as pool:
         running: dict[Future[str], tuple[Task, float]] = {}
         while rest or running:
-            while rest and len(running) < workers and clock.has_room():
-                call, arguments = task = rest.pop(0)
-                running[pool.submit(call, *arguments)] = (task, time.monotonic())
+            while len(running) < workers and (task := next(filter(clock.has_room, rest), None)):
+                rest.remove(task)
+                running[pool.submit(task.call, *task.arguments)] = (task, time.monotonic())
             if not running:
                 break
             ended, _ = wait(running, timeout=max(1.0, clock.left), return_when=FIRST_COMPLETED)
@@ -84,9 +94,8 @@ def run_all(tasks: Sequence[Task], clock: Clock, workers: int, folder: Path) -> 
                 break
             for future in ended:
                 task, started = running.pop(future)
-                arguments = task[1]
                 seconds = time.monotonic() - started
-                clock.longest = max(clock.longest, seconds)
+                clock.ended(task, seconds)
                 try:
                     print(f"{seconds:6.1f} s  {future.result()}  ({clock.left:.0f} s left, {len(rest)} waiting)", flush=True)
                     done += 1
@@ -101,7 +110,7 @@ def run_all(tasks: Sequence[Task], clock: Clock, workers: int, folder: Path) -> 
                         continue
                     failed += 1
                     with (folder / "failed.txt").open("a") as file:
-                        file.write(f"{arguments}\n{type(error).__name__}: {error}\n\n")
+                        file.write(f"{task.arguments}\n{type(error).__name__}: {error}\n\n")
                     print(f"FAILED after {seconds:.1f} s: {error}", flush=True)
     print(f"{done} done, {failed} failed, {len(rest)} not begun.", flush=True)
     return not rest and not running
