@@ -121,9 +121,9 @@ def test_sample_output_in_the_documentation_is_what_the_commands_printed() -> No
     assert not any("/tmp" in text or "/home" in text for text in printed.values()), "a page names no folder of a machine"
 
 
-def test_pictures_are_those_that_the_tour_takes_and_small() -> None:
+def test_pictures_are_those_of_the_tour_and_of_the_study_and_small() -> None:
     pictures = {path.stem: path.stat().st_size for path in tour.PICTURES.iterdir()}
-    assert set(pictures) == set(tour.SHOTS) and max(pictures.values()) < 80_000
+    assert set(pictures) == {*tour.SHOTS, "which_examples"} and max(pictures.values()) < 80_000
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,6 +1,7 @@
 """The study's runner: what travels between machines comes back as it was, and each point of the sweep counts once."""
 
 import json
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -85,7 +86,8 @@ def test_a_method_is_compared_with_random_at_its_size_over_the_same_prompts(monk
     def point(method: str, size: int, seed: int, gain: float) -> dict[str, object]:
         values = {name: 1.5 + gain + 0.01 * ((n + seed) % 5) for n, name in enumerate(prompts)}
         figures = {"win_rate": values, "loss": values, "verifiable": {**values, "odd": None if seed else 1.0}}
-        means = {"win_rate": 50 + 100 * gain, "length_controlled": None, "loss": 1.0, "verifiable": 10.0}
+        means = {"win_rate": 50 + 100 * gain, "length_controlled": None, "loss": 1.0, "verifiable": 10.0, "words": 9.0}
+        means |= {"base_loss": 2.0, "trained_on_words": 9.0}
         return {"method": method, "size": size, "seed": seed, "by_prompt": figures, **means}
 
     points = [point("random", 50, seed, 0.0) for seed in (0, 1)] + [point("rds", 50, seed, 0.1) for seed in (0, 1)]
@@ -95,5 +97,20 @@ def test_a_method_is_compared_with_random_at_its_size_over_the_same_prompts(monk
         (50, "rds", figure, 2) for figure in gather.FIGURES
     ]
     assert rows[0]["difference"]["value"] == pytest.approx(10.0) and rows[0]["p_holm"] < 0.05
-    written = gather.table(points, rows)
+    written = gather.table(gather.means(points), rows)
     assert "| 50 | rds | 2 | 60.0 | not known | +10.0 " in written and "| 100 | long | 1 | 70.0 | not known | - | - |" in written
+
+
+def test_figures_on_the_page_of_the_study_stand_in_its_results() -> None:
+    results = json.loads((STUDY / "results.json").read_text(encoding="utf-8"))
+    rows = [row["difference"] | row for row in results["against_random"]] + results["means"]
+    known = {
+        f"{abs(value):.{digits}f}" for row in rows for value in row.values() if isinstance(value, float) for digits in (1, 3)
+    }
+    for page in (STUDY.parent.parent / "docs" / "explanation" / "which_examples.md", STUDY.parent.parent / "README.md"):
+        text = page.read_text(encoding="utf-8")
+        said = text if page.name != "README.md" else text[text.index("Fourteen ways") : text.index("A first one asked")]
+        figures = re.findall(r"(?<![\w.\-])\d\.\d{3}(?=\D)|(?<![\w.\-])\d+\.\d(?= points|,|:| to|\.\s| %)", said)
+        assert figures, page
+        assert [figure for figure in figures if figure not in known] == [], page
+        assert f"{len(results['points'])} of 315" in said

@@ -1,6 +1,6 @@
 """Reads what run.py packed, and writes the study's results: each point, each method against random, a table and a picture.
 
-    python experiments/which_examples/gather.py PACKS        # writes results.json, table.md and methods.png beside this file
+    python experiments/which_examples/gather.py PACKS  # ─> results.json and table.md beside this file, the picture in docs/
 
 Everything follows from manifests: verdicts ─> answers ─> model ─> data set (method, size, seed) ─> pool. A method is compared
 with random at the same size, prompt by prompt: the mean over seeds of both, a paired bootstrap over prompts, and Holm's
@@ -28,12 +28,15 @@ from minilima.evaluate.length_control import minimal_length_controlled
 from minilima.evaluate.length_control_tables import LengthControlled
 from minilima.evaluate.significance import Paired, compare, holm
 from minilima.formats.files import read_jsonl
+from minilima.formats.records import ReferenceLoss
 from minilima.report.alpaca_files import as_run
 
 HERE = Path(__file__).resolve().parent
+PICTURE = ROOT / "docs" / "pictures" / "which_examples.png"
 RANDOM, HUMAN = "random", "written by people"
 FIGURES = {"win_rate": "win rate", "loss": "loss on reference answers", "verifiable": "verifiable prompts, strict"}
 
+MEANS = ("win_rate", "length_controlled", "loss", "base_loss", "verifiable", "words", "trained_on_words")
 
 Points = Sequence[Mapping[str, Any]]
 
@@ -82,7 +85,6 @@ def _point(
         "loss": {loss.id: loss.nats / loss.tokens for loss in judged.tuned_losses},
         "verifiable": {row["id"]: row["scores"]["strict"] for row in read_jsonl(checks / "items.jsonl")},
     }
-    tokens = sum(loss.tokens for loss in judged.tuned_losses)
     preferences = [value for value in by_prompt["win_rate"].values() if value is not None]
     return {
         "method": f"perplexity {order}" if order else str(recipe["select"]) if of_pool else HUMAN,
@@ -91,12 +93,17 @@ def _point(
         "learning_rate": trained["recipe"]["learning_rate"],
         "win_rate": 100 * (sum(preferences) / len(preferences) - 1),
         "length_controlled": controlled.value if isinstance(controlled, LengthControlled) else None,
-        "loss": sum(loss.nats for loss in judged.tuned_losses) / tokens,
+        "loss": _nats_a_token(judged.tuned_losses),
+        "base_loss": _nats_a_token(judged.reference_losses),
         "verifiable": 100 * sum(by_prompt["verifiable"].values()) / len(by_prompt["verifiable"]),
         "words": sum(len(prompt.tuned.output.split()) for prompt in judged.prompts) / len(judged.prompts),
         "trained_on_words": data["metrics"]["output_words"]["mean"],
         "by_prompt": by_prompt,
     }
+
+
+def _nats_a_token(losses: Sequence[ReferenceLoss]) -> float:
+    return sum(loss.nats for loss in losses) / sum(loss.tokens for loss in losses)
 
 
 def compared(points: Points) -> list[dict[str, Any]]:
@@ -137,33 +144,40 @@ def _means(values: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     return {name: sum(float(one[name] or 0.0) for one in values) / len(values) for name in names}
 
 
-def table(points: Points, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Means over seeds, and the difference from random with its interval and corrected p-value, as Markdown."""
-    found = {(row["size"], row["method"], row["figure"]): row for row in rows}
+def means(points: Points) -> list[dict[str, Any]]:
+    """What each method reaches at each size, over its seeds; the highest win rate of a size first."""
     groups: dict[tuple[int, str], list[Mapping[str, Any]]] = defaultdict(list)
     for point in points:
         groups[point["size"], point["method"]].append(point)
+    rows = []
+    for (size, method), group in groups.items():
+        row: dict[str, Any] = {"size": size, "method": method, "seeds": len(group)}
+        for name in MEANS:
+            known = [point[name] for point in group if point[name] is not None]
+            row[name] = sum(known) / len(known) if known else None
+        rows.append(row)
+    return sorted(rows, key=lambda row: (row["size"], -row["win_rate"]))
+
+
+def table(groups: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Means over seeds, and the difference from random with its interval and corrected p-value, as Markdown."""
+    found = {(row["size"], row["method"], row["figure"]): row for row in rows}
     lines = [
         "| examples | method | seeds | win rate | length-controlled | against random, points (p after Holm) | detectable | loss "
-        "| verifiable |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| verifiable | words |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (size, method), group in sorted(groups.items(), key=lambda item: (item[0][0], -_mean(item[1], "win_rate"))):
-        row = found.get((size, method, "win_rate"))
+    for group in groups:
+        row = found.get((group["size"], group["method"], "win_rate"))
         against = "-" if row is None else "{value:+.1f} ({low:+.1f} to {high:+.1f})".format(**row["difference"])
         against += "" if row is None else f", p = {row['p_holm']:.3f}"
         detectable = "-" if row is None else f"{row['minimum_detectable']:.1f}"
-        known = [point for point in group if point["length_controlled"] is not None]
-        controlled = f"{_mean(known, 'length_controlled'):.1f}" if known else "not known"
+        controlled = "not known" if group["length_controlled"] is None else f"{group['length_controlled']:.1f}"
         lines.append(
-            f"| {size:,} | {method} | {len(group)} | {_mean(group, 'win_rate'):.1f} | {controlled} | {against} | {detectable} "
-            f"| {_mean(group, 'loss'):.3f} | {_mean(group, 'verifiable'):.1f} |"
+            f"| {group['size']:,} | {group['method']} | {group['seeds']} | {group['win_rate']:.1f} | {controlled} | {against} "
+            f"| {detectable} | {group['loss']:.3f} | {group['verifiable']:.1f} | {group['words']:.0f} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _mean(points: Points, name: str) -> float:
-    return float(sum(point[name] for point in points) / len(points))
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -192,13 +206,14 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("points of win rate more than random examples\n95 % interval; filled: p < 0.05 after Holm", fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=160)
+    figure.savefig(path, dpi=120)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packs", type=Path, help="the folder with all packs of run.py")
     parser.add_argument("--out", type=Path, default=HERE, help="where the results are put")
+    parser.add_argument("--picture", type=Path, default=PICTURE, help="where the picture is put")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         restore(Path(folder), sorted(chosen.packs.glob("pack-*.xz")))
@@ -207,12 +222,15 @@ def main() -> int:
         raise SystemExit(f"No finished point of the study is in {chosen.packs}.")
     rows = compared(points)
     chosen.out.mkdir(parents=True, exist_ok=True)
+    groups = means(points)
     slim = [{name: value for name, value in point.items() if name != "by_prompt"} for point in points]
-    (chosen.out / "results.json").write_text(json.dumps({"points": slim, "against_random": rows}, indent=1) + "\n")
-    (chosen.out / "table.md").write_text(table(points, rows))
+    (chosen.out / "results.json").write_text(
+        json.dumps({"means": groups, "against_random": rows, "points": slim}, indent=1) + "\n"
+    )
+    (chosen.out / "table.md").write_text(table(groups, rows))
     if rows:
-        draw(rows, chosen.out / "methods.png")
-    print(table(points, rows))
+        draw(rows, chosen.picture)
+    print(table(groups, rows))
     return 0
 
 
