@@ -238,11 +238,16 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise _broken_line(path, number, f"{error.msg} at column {error.colno}") from None
+            raise _broken_line(path, number, json_reason(error)) from None
         if not isinstance(row, dict):
             raise _broken_line(path, number, f"a JSON object is needed, this is a {type(row).__name__}")
         rows.append(row)
     return rows
+
+
+def json_reason(error: json.JSONDecodeError) -> str:
+    """What is wrong with a line of JSON, and in which column."""
+    return f"{error.msg.removesuffix(' at')} at column {error.colno}"
 
 
 def _broken_line(path: Path, number: int, why: str) -> MinilimaError:

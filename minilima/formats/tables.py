@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from minilima.errors import MinilimaError
-from minilima.formats.files import canonical_json, sha256_file, sha256_text
+from minilima.formats.files import canonical_json, json_reason, sha256_file, sha256_text
 from minilima.formats.packed import archived, unpacked
 from minilima.formats.shards import files_of
 
@@ -207,7 +207,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _why(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
+        return json_reason(error)
     return "its brackets are nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 

@@ -10,6 +10,7 @@ import pytest
 from minilima.errors import MinilimaError
 from minilima.formats.annotations import read_annotations
 from minilima.formats.eval_sets import load_eval_set
+from minilima.formats.files import read_jsonl
 from minilima.formats.imports import Reading, read_tasks
 from minilima.formats.preferences import read_labels
 from minilima.formats.seeds import load_seeds
@@ -68,3 +69,10 @@ def test_tasks_without_an_instruction_are_rejected_where_that_is_asked_for(tmp_p
     path.write_text('{"instruction": ""}\n')
     with pytest.raises(MinilimaError, match="None of its 1 rows holds a task"):
         read_tasks(path, Reading(reject=True))
+
+
+def test_what_json_says_of_a_line_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "no end\n', encoding="utf-8")
+    with pytest.raises(MinilimaError) as refused:
+        read_jsonl(tmp_path / "rows.jsonl")
+    assert "Unterminated string starting at column 17." in str(refused.value)

@@ -244,8 +244,9 @@ def _check(config: Config, sources: Sources) -> None:
     """A file has at least dataset.size rows; and targets are not what the model is evaluated on."""
     imports = config.data.kind == DataKind.file and sources.data is not None
     if imports and sources.data is not None and (most := _is_short(config, sources)) is not None:
+        there = "is only 1 example" if most == 1 else f"are only {most:,} examples"
         raise MinilimaError(
-            f"dataset.size={config.dataset.size}, and there are only {most:,} examples.",
+            f"dataset.size={config.dataset.size}, and there {there}.",
             f"{sources.data.name} has no more rows{' (the seeds are counted)' if config.dataset.include_seeds else ''}; another "
             "size would be trained on the same ones.",
             f"Use dataset.size={most}, or dataset.size=null for all that pass the filters.",
