@@ -15,7 +15,7 @@ from minilima.evaluate.length_control import length_controlled, minimal_length_c
 from minilima.evaluate.length_control_tables import BASELINE, LengthControlled, NotKnown, Tables
 from minilima.evaluate.significance import Paired, compare, holm
 from minilima.evaluate.statistics import Estimate, Share, WinRate, length_preference, share, win_rate
-from minilima.formats.annotations import Run, by_prompt, first_won, mean_length, read_annotations
+from minilima.formats.annotations import Run, by_prompt, mean_length, read_annotations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def _score(name: str, file: Path, run: Run, tables: Tables, positional: bool) ->
             "Judge the answers again, or leave the file out.",
         )
     lengths = [(len(row.output_1), len(row.output_2)) for row in run.annotations]
-    positions = [first_won(row.raw_completion) for row in run.annotations if row.preference is not None]
+    positions = [row.first_won for row in run.annotations if row.preference is not None]
     return Scored(
         name=name,
         run=run,

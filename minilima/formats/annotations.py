@@ -42,6 +42,17 @@ class Annotation:
     version: str | None = None
     glm_preference: float | None = None
     """The length-controlled preference, 0 to 1, that alpaca_eval writes into some files."""
+    shown_first: int | None = None
+    """Which answer was shown first, 1 or 2, where the file says so, as that of `minilima chat --blind` does."""
+
+    @property
+    def first_won(self) -> bool | None:
+        """Whether the answer that was shown first is preferred; None for a tie, and where it is not known which was."""
+        if self.shown_first is None:
+            return first_won(self.raw_completion)
+        if self.preference is None or self.preference == TIE:
+            return None
+        return self.shown_first == (2 if self.preference > TIE else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +125,7 @@ def _annotation(row: dict[str, Any]) -> Annotation:
         date=_text(row, "preference_date"),
         version=_text(row, "preference_version"),
         glm_preference=_number(row.get("glm_preference")),
+        shown_first=row["shown_first"] if row.get("shown_first") in (1, 2) else None,
     )
 
 

@@ -27,6 +27,7 @@ from minilima.config.compose import load_config
 from minilima.errors import MinilimaError
 from minilima.evaluate.length_control_tables import cached_tables
 from minilima.evaluate.score import score
+from minilima.formats.annotations import read_annotations
 from minilima.formats.files import read_jsonl
 from minilima.formats.preferences import read_labels
 from minilima.models.chat import Message, Sampling
@@ -298,6 +299,7 @@ def test_blind_choices_become_pairs_that_agreement_and_score_read(
         "tuned: third", ""
     ).replace("tuned: fourth", "").replace("tuned: fifth", "")
     assert [pair.label for pair in read_labels(labels).pairs] == [row["preference"] for row in rows]
+    assert [row.first_won for row in read_annotations(labels)[0].annotations] == [True, None, False], "the tie says nothing"
     (scored,) = score([labels], cached_tables()).runs
     assert scored.run.generator == "tuned"
     # A file of prompts goes on where it was left.
