@@ -262,6 +262,11 @@ def git() -> dict[str, Any]:
     return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
 
 
+def load() -> float:
+    """Processes that computed or waited for a core in the last minute, on average; 0 where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
 def threads() -> str:
     """CPU threads that arithmetic is shared among: $OMP_NUM_THREADS, or one for each core that this process may use."""
     return os.environ.get("OMP_NUM_THREADS") or str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count())

@@ -80,7 +80,7 @@ def _point(
     judged = read_judged(folders)
     assert judged is not None
     controlled = minimal_length_controlled(as_run(JudgeConfig(), judged), refits=0)
-    by_prompt = {
+    by_prompt: dict[str, dict[str, Any]] = {
         "win_rate": {prompt.id: prompt.verdict.preference for prompt in judged.prompts},
         "loss": {loss.id: loss.nats / loss.tokens for loss in judged.tuned_losses},
         "verifiable": {row["id"]: row["scores"]["strict"] for row in read_jsonl(checks / "items.jsonl")},

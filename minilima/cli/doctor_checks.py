@@ -61,6 +61,7 @@ def examine(config: Config, *, probe: bool = False) -> list[Finding]:
             check_python(),
             *check_packages([*environment.requirements(), *extras(config)], environment.pins(), environment.installed()),
             *check_devices(config, gpus, torch.result()),
+            *check_processor(config, torch.result().get("gpus", 0), environment.load(), environment.threads()),
             check_disk(folder, free, writable=writable),
             *check_filesystem(caveat(Path(config.paths.outputs))),
             check_hub(*hub.result(), sources.missing()),
@@ -159,6 +160,16 @@ def _deepspeed(torch: Mapping[str, Any]) -> Finding:
         fix = "ds_report says why; a compiler and the CUDA toolkit of torch's version are needed to build them"
         return Finding(name="deepspeed", level=Level.warn, says=f"cannot build {', '.join(lacking)}", fix=fix)
     return Finding(name="deepspeed", level=Level.ok, says="its operations can be built")
+
+
+def check_processor(config: Config, usable_gpus: int, load: float, threads: str) -> list[Finding]:
+    """Nothing where a GPU computes or the processor is calm: threads that wait for each other are slow where others compute."""
+    on_gpu = usable_gpus and config.compute.device != DeviceKind.cpu
+    if on_gpu or threads == "1" or load <= float(threads.split(",")[0]):
+        return []
+    says = f"busy: a load of {load:.1f} for {threads} threads; models on the CPU can take many times longer"
+    fix = "wait until it is calmer, or set OMP_NUM_THREADS=1"
+    return [Finding(name="processor", level=Level.warn, says=says, fix=fix)]
 
 
 def check_disk(folder: Path, free_bytes: int, *, writable: bool) -> Finding:

@@ -18,6 +18,7 @@ from minilima.cli.doctor_checks import (
     check_hub,
     check_model,
     check_packages,
+    check_processor,
     check_python,
     check_tracking,
     extras,
@@ -222,3 +223,18 @@ def test_what_cannot_be_examined_is_named(arguments: list[str], named: str, capf
     assert main(["doctor", *arguments]) == 1
     told = capfd.readouterr()
     assert named in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "load", "threads", "warned"),
+    [
+        ([], 0, 4.2, "2", True), ([], 0, 2.0, "2", False), ([], 0, 4.2, "1", False), ([], 1, 4.2, "2", False),
+        (["compute=cpu"], 1, 4.2, "2", True),
+    ],
+)  # fmt: skip
+def test_a_busy_processor_is_said_where_a_model_computes_on_it(
+    settings: list[str], gpus: int, load: float, threads: str, warned: bool
+) -> None:
+    found = check_processor(load_config(settings), gpus, load, threads)
+    assert [(each.level.value, each.name) for each in found] == [("warn", "processor")] * warned
+    assert all("4.2 for 2 threads" in each.says and "OMP_NUM_THREADS=1" in each.fix for each in found)
