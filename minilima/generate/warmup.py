@@ -7,6 +7,7 @@ attention layers (Xia et al. 2024, section 3.1), AdamW, eight examples a step, a
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ class WarmUp:
     learning_rate: float
     seed: int
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """Stands for all of it in the keys of scores."""
+        """Stands for all of it in the keys of scores, of which each example has one for each pass."""
         read = [(list(passage.ids), passage.start, passage.end) for passage in self.passages]
         how = (self.epochs, self.learning_rate, self.seed, RANK, ALPHA, BATCH)
         return sha256_text(canonical_json([read, how]))[:16]
