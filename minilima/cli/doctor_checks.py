@@ -165,7 +165,7 @@ def _deepspeed(torch: Mapping[str, Any]) -> Finding:
 def check_processor(config: Config, usable_gpus: int, load: float, threads: str) -> list[Finding]:
     """Nothing where a GPU computes or the processor is calm: threads that wait for each other are slow where others compute."""
     on_gpu = usable_gpus and config.compute.device != DeviceKind.cpu
-    if on_gpu or threads == "1" or load <= float(threads.split(",")[0]):
+    if on_gpu or threads == "1" or load <= float(threads.partition(",")[0]):
         return []
     says = f"busy: a load of {load:.1f} for {threads} threads; models on the CPU can take many times longer"
     fix = "wait until it is calmer, or set OMP_NUM_THREADS=1"

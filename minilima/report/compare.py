@@ -157,9 +157,10 @@ def notes(table: Table, best: str = "* best win rate", front: str = "+ no other 
     if table.comparable:
         worth = f"; {front} is both better and cheaper in USD" if any(row.pareto for row in table.rows) else ""
         lines.append(f"{best}{worth}. Shared stages count in each point.")
-        lines.append(
-            "The best of many points is chosen partly by luck; the paired p-values say which differences are significant."
-        )
+        if len(table.rows) > 1:
+            lines.append(
+                "The best of many points is chosen partly by luck; the paired p-values say which differences are significant."
+            )
     else:
         lines.append(unlike(table))
     if (builds := unlike_builds([row.point for row in table.rows])) is not None:

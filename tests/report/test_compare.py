@@ -34,6 +34,8 @@ def test_the_best_comes_first_and_the_front_holds_no_point_that_another_beats() 
         ("many", True, True), ("few", False, True), ("waste", False, False),
     ]  # fmt: skip
     assert table.settings == ("dataset.size",) and any("cheaper in USD" in line for line in notes(table))
+    assert any("best of many" in line for line in notes(table))
+    assert not any("best of many" in line for line in notes(tabulate([table.rows[0].point]))), "one is not many"
     first = table.rows[0].against
     assert first and first.paired and first.paired.difference.value == 32.5
     assert first.paired.p_holm and first.paired.p_holm >= first.paired.p_bootstrap
