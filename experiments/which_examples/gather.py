@@ -135,7 +135,9 @@ def _of_the_same_seeds(ours: Points, others: Points) -> tuple[Points, Points]:
 def _against(ours: Points, others: Points, figure: str) -> Paired:
     one, two = (_means([point["by_prompt"][figure] for point in side]) for side in (ours, others))
     shared = sorted(one.keys() & two.keys())
-    return compare([one[name] for name in shared], [two[name] for name in shared])
+    # Differences of shares are told in points; those of losses stay in nats a token.
+    unit = 0.01 if figure == "loss" else 1.0
+    return compare([unit * one[name] for name in shared], [unit * two[name] for name in shared])
 
 
 def _means(values: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
