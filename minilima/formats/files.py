@@ -191,9 +191,15 @@ def recorded(path: Path, parse: Callable[[Any], Value], fix: str) -> Value:
         raise MinilimaError(f"{path} cannot be read.", f"{type(error).__name__}: {error}.".replace("\n", " "), fix) from None
 
 
+def below(folder: Path) -> Iterator[Path]:
+    """All folders and files below a folder. What vanishes during the walk, at which `Path.rglob` fails, is passed over."""
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files))
+
+
 def sizes(folder: Path) -> dict[str, int]:
     """The files below a folder, by their names in it, with their sizes in bytes."""
-    return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+    return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(below(folder)) if file.is_file()}
 
 
 def size_text(size_bytes: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilima.formats.files import is_aside, remove_unheld
+from minilima.formats.files import below, is_aside, remove_unheld
 from minilima.store.entries import claimed, reservations
 from minilima.store.job import SCRATCH
 
@@ -85,7 +85,7 @@ def size_of(path: Path) -> int:
 
 def _stats(path: Path) -> Iterator[tuple[int, float]]:
     """Size and time of the last change of each file below `path`."""
-    for file in path.rglob("*") if path.is_dir() else [path]:
+    for file in below(path) if path.is_dir() else [path]:
         try:
             if file.is_file():
                 yield file.stat().st_size, file.stat().st_mtime
@@ -101,7 +101,7 @@ def _leftover(path: Path, holds: str) -> Leftover:
 
 
 def _checkpoints(work: Path) -> str:
-    count = sum(path.is_dir() for path in (work / SCRATCH).rglob("checkpoint-*"))
+    count = sum(path.name.startswith("checkpoint-") and path.is_dir() for path in below(work / SCRATCH))
     parts = {0: "no checkpoint", 1: "1 checkpoint"}
     return f"an interrupted build, {parts.get(count, f'{count} checkpoints')}"
 

@@ -106,5 +106,12 @@ def newest_checkpoint(folder: Path) -> str | None:
 
 def _is_whole(checkpoint: Path) -> bool:
     wanted = remembered(checkpoint / COMPLETE, lambda written: list(written.items()))
-    present = sizes(checkpoint)
-    return wanted is not None and all(present.get(name) == size for name, size in wanted)
+    return wanted is not None and all(_size(checkpoint / name) == size for name, size in wanted)
+
+
+def _size(file: Path) -> int | None:
+    """In bytes; None where rank 0 is removing it, which it does only with a checkpoint that is not whole."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return None

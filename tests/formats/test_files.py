@@ -1,11 +1,12 @@
 """Files: broken lines are named, odd characters survive, writes are whole."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from minilima.errors import MinilimaError
-from minilima.formats.files import canonical_json, read_jsonl, write_atomic, write_jsonl
+from minilima.formats.files import below, canonical_json, read_jsonl, write_atomic, write_jsonl
 from minilima.models.fingerprint import fingerprint_directory
 
 
@@ -37,6 +38,17 @@ def test_an_atomic_write_leaves_nothing_aside(tmp_path: Path) -> None:
     write_atomic(tmp_path / "new" / "a.txt", "one")
     write_atomic(tmp_path / "new" / "a.txt", "two")
     assert [(file.name, file.read_text()) for file in (tmp_path / "new").iterdir()] == [("a.txt", "two")]
+
+
+def test_what_another_process_removes_during_a_walk_is_passed_over(tmp_path: Path) -> None:
+    for name in ("checkpoint-2", "checkpoint-4"):
+        (tmp_path / name / "optimizer").mkdir(parents=True)
+        (tmp_path / name / "optimizer" / "states.pt").write_bytes(b"x")
+    walk = below(tmp_path)
+    assert next(walk).parent == tmp_path
+    for folder in tmp_path.iterdir():
+        shutil.rmtree(folder)
+    assert {item.name for item in walk} <= {"checkpoint-2", "checkpoint-4"}
 
 
 def test_a_fingerprint_follows_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

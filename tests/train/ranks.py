@@ -88,8 +88,20 @@ def _serve() -> None:
                 _become(rank, port, request)
             pids.append(pid)
         answers.write(json.dumps(pids) + "\n")
-        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-        answers.write(json.dumps(statuses) + "\n")
+        answers.write(json.dumps(_ended(pids)) + "\n")
+
+
+def _ended(pids: list[int]) -> list[int]:
+    """Their exit statuses; once one has failed, the others, which would wait half an hour for it, are killed."""
+    statuses: dict[int, int] = {}
+    while len(statuses) < len(pids):
+        pid, status = os.wait()
+        if pid in pids:
+            statuses[pid] = os.waitstatus_to_exitcode(status)
+        if statuses.get(pid):
+            for other in set(pids) - set(statuses):
+                os.kill(other, signal.SIGKILL)
+    return [statuses[pid] for pid in pids]
 
 
 def _become(rank: int, port: int, request: dict[str, object]) -> NoReturn:

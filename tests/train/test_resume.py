@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -30,7 +31,8 @@ def kill_in_second_epoch(job: Job) -> Path:
             time.sleep(0.05)
     finally:
         for process in processes:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # the first to go takes the others along
+                process.kill()
     assert set(ranks.wait()) == {-signal.SIGKILL}
     newest = newest_checkpoint(job.scratch / "checkpoints")
     assert newest is not None
@@ -70,6 +72,17 @@ def test_a_checkpoint_that_is_not_whole_is_not_taken(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
     assert not (tmp_path / "checkpoint-6").exists() and not (tmp_path / "checkpoint-8").exists()
     assert newest_checkpoint(tmp_path / "nothing") is None
+
+
+def test_a_checkpoint_that_rank_0_is_removing_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    for step, names in ((2, ("optimizer.pt",)), (4, ("optimizer.pt", "global_step4/states.pt"))):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "optimizer.pt").write_bytes(b"x" * 100)
+        (folder / "complete").write_text(json.dumps(dict.fromkeys(names, 100)))
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert (tmp_path / "checkpoint-4").is_dir()
 
 
 def test_older_checkpoints_are_removed_once_a_newer_one_is_whole(tmp_path: Path) -> None:
