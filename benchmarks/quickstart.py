@@ -2,7 +2,7 @@
 
     python benchmarks/quickstart.py --json benchmarks/results/quickstart.json
 
-Prints one `name value unit` a line. The memory is that of the command and all of its child processes, sampled five times a
+Prints one `name value unit` a line. The memory is that of the command and all of its child processes, sampled once a
 second: the largest sum of their resident sets, in which memory that several of them share counts once (Linux's PSS). Run it
 on an idle machine, after `make install` (which fetches the models).
 """
@@ -50,7 +50,7 @@ def _watch(pid: int, peak: list[int]) -> None:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # one has just ended
         peak[0] = max(peak[0], total)
-        time.sleep(0.2)
+        time.sleep(1.0)
 
 
 def measure() -> dict[str, Any]:

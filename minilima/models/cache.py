@@ -52,18 +52,20 @@ class CachedModel:
     ) -> list[Reply]:
         """Replies from the cache, and from the model for those that are not in it.
 
-        What `usable` refuses is kept, counted as `unusable`, and asked again, at most ASK_AGAIN times.
+        What `usable` refuses is kept, counted as `unusable`, and asked again, at most ASK_AGAIN times; but not of a model on this
+        machine that takes the likeliest tokens, which would say the same again.
         """
         replies = self._reply_once(requests, on_reply)
+        asked = list(range(len(requests)))
         for attempt in range(1, ASK_AGAIN + 1):
-            unusable_at = [index for index, reply in enumerate(replies) if reply.finish != FAILED and not usable(reply)]
-            if not unusable_at:
+            refused = [index for index in asked if replies[index].finish != FAILED and not usable(replies[index])]
+            if refused:
+                self.usage += Usage(faults={UNUSABLE: len(refused)})
+            asked = [index for index in refused if requests[index].sampling.temperature or not self.arithmetic]
+            if not asked:
                 break
-            self.usage += Usage(faults={UNUSABLE: len(unusable_at)})
-            again = self._reply_once(
-                [replace(requests[index], attempt=attempt) for index in unusable_at], lambda index, reply: None
-            )
-            for index, reply in zip(unusable_at, again, strict=True):
+            again = self._reply_once([replace(requests[index], attempt=attempt) for index in asked], lambda index, reply: None)
+            for index, reply in zip(asked, again, strict=True):
                 replies[index] = reply
         return replies
 

@@ -3,20 +3,21 @@
     prompts, padded on the left ─> prefill ─> step ─> step ─> … ─> the tokens written
 A step of a small model is hundreds of tiny kernels, and launching each takes far longer than running it. So a step
 touches nothing but tensors that stay where they are (a cache of fixed size, last token, position, random numbers, what was
-written), is recorded as a CUDA graph, and is played with a single call. On a CPU the same step is simply called, the cache
-grows, and rows that are done are left out once they are half of all.
+written), is recorded as a CUDA graph, and is played with a single call. On a CPU the same step is simply called and reads what
+the cache holds so far, and rows that are done are left out once they are half of all. There a padded token takes as long as
+another: what all prompts begin with is read once, and short prompts join when the long ones are as far as they are.
 """
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache, StaticCache
-from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 
 from minilima.models.chat import Sampling
+from minilima.models.kv_cache import RoomyCache, static_cache
 from minilima.models.sampling import choose
 from minilima.models.weights import context_of
 
@@ -24,6 +25,10 @@ LEAST_STEPS = 4
 """Recording takes three steps."""
 _PREFILL_TOKENS = 32_768
 """Prompt tokens of all rows that pass through the model at once; keeps the memory of long prompts bounded."""
+_LEAST_SHARED = 8
+"""Tokens; what begins several texts is read with each of them where it is shorter."""
+_LEAST_COLUMNS, _STAGES = 16, 8
+"""On a CPU short prompts join the long ones after so many columns, in so many stages."""
 _UNLIMITED = 2**31
 _STEPS_UNSEEN = 16
 """Steps that a GPU takes before the host looks at what was written, which makes both wait for each other."""
@@ -33,15 +38,6 @@ def keeps_cache(model: Any) -> bool:
     """Whether rows can be padded on the left and read once: the model remembers keys and values, and no state that padding
     would enter (Mamba, RWKV, RecurrentGemma and hybrids of them). Others read a row alone, and again for each token."""
     return "past_key_values" in inspect.signature(model.forward).parameters and not model._is_stateful
-
-
-def _static_cache(model: Any, slots: int) -> Any:
-    """A cache of so many slots in every layer. Layers that attend to a window count in Python what they hold, which a recorded
-    step would not repeat; they keep everything here, and the mask holds to the window."""
-    cache = StaticCache(config=model.config, max_cache_len=slots)
-    if any(isinstance(layer, StaticSlidingWindowLayer) for layer in cache.layers):
-        cache.layers = [StaticLayer(max_cache_len=slots) for _ in cache.layers]
-    return cache
 
 
 def reread(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -87,6 +83,13 @@ class Row:
         return len(self.prompt) + len(self.written)
 
 
+def common_beginning(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with, the last one of each left out; 0 where that is not worth a pass of its own."""
+    columns = zip(*(row[:-1] for row in rows), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns))
+    return shared if len(rows) > 1 and shared >= _LEAST_SHARED else 0
+
+
 class Batch:
     """The tensors of one shape. `fixed`: they stay where they are, so that a GPU can record the step."""
 
@@ -101,7 +104,7 @@ class Batch:
         rows, vocabulary = shape.rows, model.get_output_embeddings().weight.shape[0]
         self.cached, self._takes = keeps_cache(model), set(inspect.signature(model.forward).parameters)
         self._read = torch.empty(rows, 0, dtype=torch.long, device=self.device)
-        self._cache = _static_cache(model, shape.slots) if fixed else DynamicCache(config=model.config)
+        self._cache: Any = static_cache(model, shape.slots) if fixed else RoomyCache(model, rows, shape.slots)
         self._shown = torch.ones(rows, shape.slots, dtype=torch.long, device=self.device)
         self._token = torch.zeros(rows, 1, dtype=torch.long, device=self.device)
         self._position = torch.zeros(rows, 1, dtype=torch.long, device=self.device)
@@ -113,11 +116,11 @@ class Batch:
 
     @torch.inference_mode()
     def write(self, rows: Sequence[Row]) -> None:
-        """Continues at most `shape.rows` rows, each by as many tokens as it has draws, until none of them wants more."""
-        self._prefill(self._load(rows))
+        """Continues at most `shape.rows` rows, longest first, each by as many tokens as it has draws, until none wants more."""
+        self._choose(self._prefill(self._load(rows)))
         if self.fixed and self._graph is None and self.device.type == "cuda":
             self._record()
-            self._prefill(self._load(rows))
+            self._choose(self._prefill(self._load(rows)))
         active, seen = list(rows), 0
         for count in self._steps(len(rows[0].draws)):
             fresh = self._out[:, seen:count].tolist()
@@ -161,16 +164,44 @@ class Batch:
                 self._written[tuple(torch.tensor(places, device=self.device).T)] = True
         return ids.to(self.device)
 
-    def _prefill(self, ids: torch.Tensor) -> None:
+    @torch.inference_mode()
+    def first_scores(self, rows: Sequence[Row]) -> torch.Tensor:
+        """Scores (rows, vocabulary) of the token that would come after each of at most `shape.rows` rows, longest first."""
+        return self._prefill(self._load(rows))[: len(rows)]
+
+    def _prefill(self, ids: torch.Tensor) -> torch.Tensor:
+        """Reads the prompts; the scores of the tokens after them."""
         rows, width = ids.shape
         # The position of a row's first token is 0, whatever padding stands before it.
         positions = (torch.arange(width, device=self.device) - (width - self._position)).clamp(min=0)
         logits = torch.empty(0)
-        stride = max(1, _PREFILL_TOKENS // rows)
-        for start in range(0, width, stride):
-            span = slice(start, start + stride)
-            logits = self._forward(ids[:, span], positions[:, span])
-        self._choose(logits)
+        apart = self.cached and not self.fixed and self._cache.divisible
+        for active, first, end in self._stages(ids, positions) if apart else [(rows, 0, width)]:
+            if apart:
+                self._length = first
+                self._cache.turn_to(active, first)
+            stride = max(1, _PREFILL_TOKENS // active)
+            for start in range(first, end, stride):
+                span = slice(start, min(end, start + stride))
+                logits = self._forward(ids[:active, span], positions[:active, span])
+        return logits
+
+    def _stages(self, ids: torch.Tensor, positions: torch.Tensor) -> list[tuple[int, int, int]]:
+        """(rows, first column, end) of what is left to be read, once the beginning that all rows share was read."""
+        width = ids.shape[1]
+        pads = (width - self._position[:, 0]).tolist()
+        shared = common_beginning([row[pad:] for row, pad in zip(ids.tolist(), pads, strict=True)])
+        if shared:
+            self._cache.turn_to(1, 0)
+            self._forward(ids[:1, :shared], positions[:1, :shared])
+            self._cache.repeat_first(shared, pads)
+        columns = max(_LEAST_COLUMNS, -(-(width - shared) // _STAGES))
+        joins = [shared + pad // columns * columns for pad in pads]
+        firsts = sorted(set(joins))
+        return [
+            (sum(join <= first for join in joins), first, end)
+            for first, end in zip(firsts, [*firsts[1:], width], strict=True)
+        ]  # fmt: skip
 
     def _step(self) -> None:
         self._choose(self._forward(self._token, self._position.clamp(max=self._last_position)))
@@ -182,7 +213,7 @@ class Batch:
             self._read = torch.cat([self._read, ids], dim=1)
             return reread(self.model, self._read)
         self._length += ids.shape[1]
-        shown = self._shown if self.fixed else self._shown[:, : self._length]
+        shown = self._shown if self.fixed else self._shown[: len(ids), : self._length]
         given = {
             "input_ids": ids, "attention_mask": shown, "position_ids": positions, "past_key_values": self._cache,
             "use_cache": True, "logits_to_keep": 1,

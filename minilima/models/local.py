@@ -8,7 +8,6 @@ drafts again costs little beside writing them. Each request has its own random n
 """
 
 import copy
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
@@ -22,7 +21,7 @@ from minilima.errors import MinilimaError
 from minilima.formats.records import ReferenceLoss
 from minilima.models.attention import use_grouped
 from minilima.models.chat import Message, OnReply, Reply, Request, Sampling
-from minilima.models.decoding import LEAST_STEPS, Batch, Shape, keeps_cache
+from minilima.models.decoding import LEAST_STEPS, Batch, Row, Shape, common_beginning, keeps_cache
 from minilima.models.drafts import Draft
 from minilima.models.request_tokens import asked_ids, end_ids, open_user_turn, reply_tokens
 from minilima.models.template import render
@@ -52,6 +51,8 @@ def inference_dtype(device: torch.device) -> torch.dtype:
 _CPU_BATCH, _GPU_BATCH = 32, 256
 _GROUP_BATCHES = 4
 _FIRST_TOKENS = 128
+_WEIGHED_TOKENS = 8192
+"""Tokens of the prompts whose next ones are weighed together; more only wait for memory."""
 
 
 class LocalModel:
@@ -137,28 +138,32 @@ class LocalModel:
 
     @torch.inference_mode()
     def _first_tokens(self, requests: Sequence[Request], wanted: Sequence[bool]) -> Iterator[tuple[int, Reply]]:
-        """The likeliest first tokens of each wanted reply, with its number. What all prompts begin with is read once."""
+        """The likeliest first tokens of each wanted reply, with its number.
+
+        All prompts are batched alike whichever are wanted: the last digits depend on what is read together.
+        """
         if not any(wanted):
             return
         prompts = [self._prompt_ids(request.messages, request.prefill, request.thinking) for request in requests]
-        columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
-        many = len(prompts) > 1 and self.cached
-        shared = sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)) if many else 0
-        read = None
-        if shared:
-            ids = torch.tensor([prompts[0][:shared]], device=self.device)
-            read = self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-        for number, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
-            if not wanted[number]:
+        waiting = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
+        while waiting:
+            longest = len(prompts[waiting[0]])
+            size = max(1, min(self.batch, _WEIGHED_TOKENS // longest))
+            chunk, waiting = waiting[:size], waiting[size:]
+            if not any(wanted[number] for number in chunk):
                 continue
-            ids = torch.tensor([prompt[shared:]], device=self.device)
-            # A copy, since a cache grows while it is used, and not every kind can be cut again.
-            again = {"past_key_values": copy.deepcopy(read)} if self.cached else {}
-            best = self._logits(ids, 1, **again)[-1].log_softmax(-1).topk(request.sampling.top_logprobs or 1)
-            # Rounded: the last digits depend on how much was read together.
-            tops = {self.tokenizer.decode([int(token)]): round(float(value), 4) for value, token in zip(*best, strict=True)}
-            reply = Reply(text=next(iter(tops)), finish="length", prompt_tokens=len(prompt), completion_tokens=1, logprobs=tops)
-            yield number, reply
+            rows = [Row(prompt=prompts[number], written=[], draws=[0.0], take=lambda _: False) for number in chunk]
+            shape = Shape(rows=len(rows), slots=longest, steps=1, sampling=requests[chunk[0]].sampling)
+            scores = Batch(self.model, shape, fixed=False).first_scores(rows).float().log_softmax(-1)
+            for number, row in zip(chunk, scores, strict=True):
+                if wanted[number]:
+                    yield number, self._weighed(requests[number], len(prompts[number]), row)
+
+    def _weighed(self, request: Request, prompt_tokens: int, scores: torch.Tensor) -> Reply:
+        """The likeliest first token as a reply, with the others beside it."""
+        best = scores.topk(request.sampling.top_logprobs or 1)
+        tops = {self.tokenizer.decode([int(token)]): round(float(value), 4) for value, token in zip(*best, strict=True)}
+        return Reply(text=next(iter(tops)), finish="length", prompt_tokens=prompt_tokens, completion_tokens=1, logprobs=tops)
 
     def _draft(self, index: int, request: Request, kept: Reply | None) -> Draft:
         prompt = self._prompt_ids(request.messages, request.prefill, request.thinking)
@@ -259,14 +264,22 @@ class LocalModel:
         Raises:
             MinilimaError: the chat template does not render an answer as it is.
         """
+        rows: list[tuple[str, list[int], int]] = []
         for identity, instruction, answer in prompts:
             turns = [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer}]
             rendered = render(self.tokenizer, turns, thinking, f"evaluation prompt {identity}")
             start, end = rendered.answers[-1]
-            length = min(end, self.context or end)
-            ids = torch.tensor([rendered.ids[:length]], device=self.device)
-            target = ids[0, start:]
-            logits = self._logits(ids, len(target) + 1)[:-1]
+            rows.append((identity, rendered.ids[: min(end, self.context or end)], start))
+        shared = common_beginning([ids[:start] for _, ids, start in rows]) if self.cached else 0
+        read = None
+        if shared:
+            beginning = torch.tensor([rows[0][1][:shared]], device=self.device)
+            read = self.model(input_ids=beginning, use_cache=True, logits_to_keep=1).past_key_values
+        for identity, ids, start in rows:
+            target = torch.tensor(ids[start:], dtype=torch.long, device=self.device)
+            # A copy, since a cache grows while it is used, and not every kind can be cut again.
+            cache = {"past_key_values": copy.deepcopy(read)} if shared else {}
+            logits = self._logits(torch.tensor([ids[shared:]], device=self.device), len(target) + 1, **cache)[:-1]
             nats = torch.nn.functional.cross_entropy(logits, target, reduction="sum")
             yield ReferenceLoss(id=identity, nats=float(nats), tokens=len(target))
 

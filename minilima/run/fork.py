@@ -8,7 +8,6 @@ fresh one does. Where there may be a GPU nothing is forked: CUDA does not outliv
 """
 
 import atexit
-import ctypes
 import json
 import os
 import signal
@@ -25,9 +24,6 @@ from minilima.run.gpus import may_have_gpu
 
 _PACKET_BYTES = 200_000
 """Below what Linux takes in one packet; a longer environment gets a process of its own."""
-_MALLOC = "MALLOC_MMAP_THRESHOLD_"
-_M_MMAP_THRESHOLD = -3
-"""Of mallopt(3): glibc reads the variable when a program starts, which a forked process does not."""
 
 
 class Forked:
@@ -153,8 +149,6 @@ def _become_worker(job_file: str, environment: dict[str, str], ends: list[int]) 
             os.close(end_of_pipe)
         os.environ.clear()
         os.environ.update(environment)
-        if _MALLOC in environment:
-            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, int(environment[_MALLOC]))
         from minilima.run.worker import main
 
         return main(job_file)

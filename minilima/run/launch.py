@@ -39,6 +39,10 @@ _NO_ROOM_BYTES, _LITTLE_ROOM_BYTES = 1_000_000, 1_000_000_000
 
 _EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception): ")
 
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+"""How glibc is to treat a stage's memory: freed blocks of up to 32 MiB are kept. Given back, as they are unless something is set,
+each is asked for and cleared again by the next operation, an eighth of a small model's time on a CPU."""
+
 
 def training_processes(compute: ComputeConfig) -> int:
     """How many processes train: what is set, else one for each GPU, else one."""
@@ -188,12 +192,9 @@ def _environment(job: Job) -> dict[str, str]:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    if spec_of(job.kind).trains:
-        # glibc keeps freed blocks of up to 32 MiB; rows of ever new lengths then cost a third of a GiB that nobody uses.
-        quiet["MALLOC_MMAP_THRESHOLD_"] = os.environ.get("MALLOC_MMAP_THRESHOLD_", str(2**20))
     package = str(ROOT)
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, **quiet, "PYTHONPATH": path}
+    return {**_MALLOC, **os.environ, **quiet, "PYTHONPATH": path}
 
 
 def _events(lines: Iterable[str]) -> Iterator[Progress | Outcome | MinilimaError]:

@@ -82,7 +82,7 @@ class Plan:
 def make_plan(config: Config, sources: Sources, graph: Graph, store: Store) -> Plan:
     """What `run` would do, without doing it. Reads manifests only."""
     manifests, device = read_manifests(store.root), device_here(config.compute)
-    known = known_speeds(cpu=device.flops is None)
+    known = known_speeds(device)
     planned = [_planned(node, store, manifests, known) for node in graph.until(config.until)]
     estimate = _foreseen(planned, config, sources, graph, store, device)
     plan = _noted(planned, _all_notes(config, sources, graph), _warnings(graph, config, store), store)
@@ -119,7 +119,7 @@ def make_sweep_plan(points: Sequence[tuple[Config, Sources, Graph]]) -> Plan:
         how = canonical_json(vars(config.compute))
         if how not in devices:
             devices[how] = device_here(config.compute)  # asks nvidia-smi
-        known = known_speeds(cpu=devices[how].flops is None)
+        known = known_speeds(devices[how])
         new = []
         for node in graph.until(config.until):
             if (shared := planned.get(node.stage.directory)) is not None:

@@ -2,14 +2,13 @@
 
     spec, config ─> (kind of work, units) ─> median of seconds a unit over manifests of that kind ─> seconds
 Before the first build of a kind, a committed table (data/speeds.json, made by benchmarks/speeds.py) says what it took on a
-machine that it names. Of what neither knows, no time is told.
+machine that it names, with or without bfloat16 as this one. Of what neither knows, no time is told.
 """
 
 import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from minilima import environment
@@ -18,6 +17,7 @@ from minilima.run.graph import Node
 from minilima.run.resources import Resources
 from minilima.run.spec import Manifest, Manifests, Work
 from minilima.run.stages import SPECS
+from minilima.train.memory import Device
 
 TABLE = DATA / "speeds.json"
 
@@ -30,10 +30,12 @@ class Speeds:
     seconds_per_unit: Mapping[str, float] = field(default_factory=dict)
 
 
-@cache
-def known_speeds(*, cpu: bool) -> Speeds:
-    """The committed table for CPUs; there is none for GPUs, of which it is too different."""
-    return Speeds(**json.loads(TABLE.read_text(encoding="utf-8"))["cpu"]) if cpu else Speeds()
+def known_speeds(device: Device) -> Speeds:
+    """The committed table for CPUs that multiply in the same precision; there is none for GPUs, of which it is too different."""
+    if device.flops is not None:
+        return Speeds()
+    table = json.loads(TABLE.read_text(encoding="utf-8"))["bfloat16" if device.bf16 else "float32"]
+    return Speeds(machine=table["machine"], seconds_per_unit=table["seconds_per_unit"])
 
 
 def read_manifests(root: Path) -> Manifests:

@@ -134,7 +134,7 @@ def first_loss(folder: Path, base: Path, *overrides: str) -> tuple[float, bool]:
 
 
 def test_answers_in_a_batch_are_those_of_a_model_that_reads_everything_again(folder: Path) -> None:
-    asked = [Request(messages=ask("word " * n + "?"), sampling=Sampling(temperature=0.0, max_tokens=10)) for n in (1, 12, 4)]
+    asked = [Request(messages=ask("word " * n + "?"), sampling=Sampling(temperature=0.0, max_tokens=10)) for n in (1, 40, 4, 15)]
     model = LocalModel(str(folder), "tiny", device=DeviceKind.cpu, batch=4)
     replies = model.reply_many(asked, lambda index, reply: None)
     for request, reply in zip(asked, replies, strict=True):

@@ -54,6 +54,18 @@ def test_replies_do_not_depend_on_the_pieces_they_are_written_in(
     assert load(tiny_model, 3).reply_many(requests(temperature, max_tokens=40), ignore) == whole
 
 
+def test_a_batch_reads_little_padding_and_once_what_its_prompts_begin_with(tiny_model: Path) -> None:
+    model = load(tiny_model, 8)
+    read: list[int] = []
+    model.model.register_forward_pre_hook(lambda _, __, given: read.append(given["input_ids"].numel()), with_kwargs=True)
+    sampling = Sampling(temperature=0.0, max_tokens=1)
+    asked = [Request(messages=ask("How is it? " + "Well " * n), sampling=sampling) for n in (1, 120, 2, 50)]
+    lengths = [reply.prompt_tokens for reply in model.reply_many(asked, ignore)]
+    shared, rest = read[0], sum(read[1:])
+    assert shared >= 8
+    assert sum(lengths) - len(lengths) * shared <= rest < 0.5 * len(lengths) * max(lengths)
+
+
 def test_greedy_replies_are_those_of_generate_with_its_growing_cache(tiny_model: Path) -> None:
     model = load(tiny_model, 8)
     asked = requests(0.0, max_tokens=30)
