@@ -22,7 +22,6 @@ from minilima.config.choices import Until
 from minilima.config.outputs import store_note
 from minilima.config.schema import Config
 from minilima.models.database import cache_file
-from minilima.report.panel import Asked
 from minilima.run.build import get_or_build
 from minilima.run.graph import Graph, arrow, run_name
 from minilima.run.plan import Plan, make_plan
@@ -36,6 +35,7 @@ from minilima.store.entries import Artifact, Store, reserved
 from minilima.store.sources import Sources
 
 if TYPE_CHECKING:
+    from minilima.report.panel import Asked
     from minilima.report.summary import Summary
 
 
@@ -137,8 +137,10 @@ def run(config: Config, *, shown: bool = False, confirmed: bool = False) -> "Sum
     return summary
 
 
-def asked(config: Config, sources: Sources) -> list[Asked]:
+def asked(config: Config, sources: Sources) -> "list[Asked]":
     """Every judge on every evaluation set, as the report is to read them."""
+    from minilima.report.panel import Asked
+
     return [
         Asked(
             set=view.set, judge=view.judge, roles=view.roles, config=view.config, sources=view.sources,

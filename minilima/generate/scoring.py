@@ -21,7 +21,8 @@ from minilima.formats.records import EvalPrompt, Example, OnProgress, Usage, use
 from minilima.generate.pool import connect_generator
 from minilima.generate.prompting import Prompter
 from minilima.generate.quality import rate, tag
-from minilima.generate.selection import METHODS, shuffle
+from minilima.generate.selection import shuffle
+from minilima.generate.selection_methods import METHODS
 from minilima.generate.tools import Numbers, Text, Tools
 from minilima.models.cache import CachedModel
 from minilima.models.chat import Request, Sampling, ask, counted

@@ -1,11 +1,12 @@
 """Which examples come first: an order of all of them, so that every smaller data set lies inside the larger ones.
 
 Each method of `dataset.select` is a function from examples to examples in its order, best first, with the numbers that it went
-by in their `score` and `scores`. What it needs beside them (vectors, losses, ratings, targets) it asks of `Tools`.
+by in their `score` and `scores`. What it needs beside them (vectors, losses, ratings, targets) it asks of `Tools`; what that
+costs stands in selection_methods.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -40,29 +41,6 @@ FOREIGN = 0.9
 Order = Callable[[list[Example], DatasetConfig, Tools], list[Example]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """A method, its source, and what it costs for each example: what of the following is not 0 or false."""
-
-    order: Order
-    source: str
-    passes: int = 0
-    """Forward passes of dataset.scorer."""
-    gradients: bool = False
-    """Whether dataset.scorer is trained a little, and passes back."""
-    ratings: int = 0
-    """Ratings by dataset.scorer, each a forward pass or, where it is served, a request."""
-    replies: int = 0
-    """Replies by the generator."""
-    targets: bool = False
-    """Whether it needs dataset.targets."""
-
-    @property
-    def scores(self) -> bool:
-        """Whether dataset.scorer scores."""
-        return bool(self.passes or self.ratings or self.gradients)
-
-
 def arrange(examples: Sequence[Example], dataset: DatasetConfig, seed: int, tools: Tools) -> list[Example]:
     """The examples in the order of `dataset.select`.
 
@@ -73,7 +51,7 @@ def arrange(examples: Sequence[Example], dataset: DatasetConfig, seed: int, tool
         tools: what methods ask for.
     """
     shuffled = shuffle(examples, seed)
-    return METHODS[dataset.select].order(shuffled, dataset, tools) if len(shuffled) > 1 else shuffled
+    return ORDERS[dataset.select](shuffled, dataset, tools) if len(shuffled) > 1 else shuffled
 
 
 def shuffle(examples: Sequence[Example], seed: int) -> list[Example]:
@@ -153,22 +131,20 @@ def _less(examples: list[Example], dataset: DatasetConfig, tools: Tools) -> list
     return _in(highest_first(influence), _scored(examples, influence))
 
 
-METHODS: Mapping[Select, Method] = {
-    Select.random: Method(order=_random, source="-"),
-    Select.diverse: Method(order=_diverse, source="Gonzalez 1985"),
-    Select.stratified: Method(order=_stratified, source="LIMA, section 2.1 (Zhou et al. 2023)"),
-    Select.long: Method(order=_long, source="Zhao et al. 2024, arXiv 2402.04833"),
-    Select.quality: Method(order=_quality, source="AlpaGasus (Chen et al. 2023), arXiv 2307.08701", replies=1),
-    Select.tags: Method(order=_tags, source="InsTag (Lu et al. 2023), arXiv 2308.07074", replies=1),
-    Select.ifd: Method(order=_ifd, source="Cherry LLM (Li et al. 2024), arXiv 2308.12032", passes=2),
-    Select.superfiltering: Method(order=_superfiltering, source="Li et al. 2024, arXiv 2402.00530", passes=2),
-    Select.superfiltering_diverse: Method(
-        order=_superfiltering_diverse, source="Superfiltering.D (Li et al. 2024), arXiv 2402.00530", passes=2
-    ),
-    Select.perplexity: Method(order=_perplexity, source="Marion et al. 2023, arXiv 2309.04564", passes=1),
-    Select.deita: Method(order=_deita, source="Deita (Liu et al. 2024), arXiv 2312.15685", ratings=2),
-    Select.rds: Method(order=_rds, source="RDS+ (Ivison et al. 2025), arXiv 2503.01807", passes=1, targets=True),
-    Select.less: Method(order=_less, source="LESS (Xia et al. 2024), arXiv 2402.04333", gradients=True, targets=True),
+ORDERS: Mapping[Select, Order] = {
+    Select.random: _random,
+    Select.diverse: _diverse,
+    Select.stratified: _stratified,
+    Select.long: _long,
+    Select.quality: _quality,
+    Select.tags: _tags,
+    Select.ifd: _ifd,
+    Select.superfiltering: _superfiltering,
+    Select.superfiltering_diverse: _superfiltering_diverse,
+    Select.perplexity: _perplexity,
+    Select.deita: _deita,
+    Select.rds: _rds,
+    Select.less: _less,
 }
 
 

@@ -19,7 +19,7 @@ from minilima.formats.files import DATA, canonical_json, sha256_file, sha256_tex
 from minilima.formats.llamafactory import import_identity, locate, split_name
 from minilima.formats.shards import is_there
 from minilima.formats.tables import table_identity
-from minilima.generate.selection import METHODS
+from minilima.generate.selection_methods import METHODS
 from minilima.models import hub
 from minilima.models.fingerprint import fingerprint_directory
 from minilima.models.hub_splits import find_split

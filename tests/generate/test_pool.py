@@ -26,7 +26,8 @@ from minilima.generate.layouts import encode
 from minilima.generate.orders import Vectors
 from minilima.generate.pool import build_pool, connect_generator
 from minilima.generate.prompting import Prompter
-from minilima.generate.selection import METHODS, arrange, shuffle
+from minilima.generate.selection import arrange, shuffle
+from minilima.generate.selection_methods import METHODS
 from minilima.generate.tools import Text, Tools
 from minilima.models.cache import CachedModel
 from minilima.models.chat import OnReply, Reply, Request

@@ -11,8 +11,7 @@ from minilima.errors import MinilimaError
 from minilima.formats.eval_sets import load_eval_set
 from minilima.formats.records import Example, OnProgress
 from minilima.generate.import_pool import reading
-from minilima.generate.selection import METHODS
-from minilima.rouge import RougeIndex
+from minilima.generate.selection_methods import METHODS
 from minilima.run.requests import CHARACTERS_A_TOKEN, TEMPLATE_TOKENS, Requests, mean, priced, seed_tasks
 from minilima.run.spec import Manifest, Manifests, Spec, Work, work
 from minilima.run.stages.pool import given_tasks, imported, most_examples, tokenizer_key, writer
@@ -265,6 +264,8 @@ def _check_targets(config: Config, sources: Sources) -> None:
             f"dataset.select={config.dataset.select} compares examples with tasks and their answers.",
             'A line looks like: {"instruction": "…", "output": "…"}',
         )
+    from minilima.rouge import RougeIndex  # brings numpy, which no other plan needs
+
     index = RougeIndex(config.data.tokenizer)
     for asked in sources.all_sets:
         for prompt in load_eval_set(asked.path, None) if asked.path is not None else ():
