@@ -90,6 +90,14 @@ def common_beginning(rows: Sequence[Sequence[int]]) -> int:
     return shared if len(rows) > 1 and shared >= _LEAST_SHARED else 0
 
 
+def _stages(pads: list[int], shared: int, width: int) -> list[tuple[int, int, int]]:
+    """(rows, first column, end) of what is left to be read after `shared` tokens, of rows that are padded so, longest first."""
+    columns = max(_LEAST_COLUMNS, -(-(width - shared) // _STAGES))
+    joins = [shared + pad // columns * columns for pad in pads]
+    firsts = sorted(set(joins))
+    return [(sum(join <= first for join in joins), first, end) for first, end in zip(firsts, [*firsts[1:], width], strict=True)]
+
+
 class Batch:
     """The tensors of one shape. `fixed`: they stay where they are, so that a GPU can record the step."""
 
@@ -175,8 +183,11 @@ class Batch:
         # The position of a row's first token is 0, whatever padding stands before it.
         positions = (torch.arange(width, device=self.device) - (width - self._position)).clamp(min=0)
         logits = torch.empty(0)
-        apart = self.cached and not self.fixed and self._cache.divisible
-        for active, first, end in self._stages(ids, positions) if apart else [(rows, 0, width)]:
+        apart, stages = self.cached and not self.fixed and self._cache.divisible, [(rows, 0, width)]
+        if apart:
+            pads = (width - self._position[:, 0]).tolist()
+            stages = _stages(pads, self._read_beginning(ids, positions, pads), width)
+        for active, first, end in stages:
             if apart:
                 self._length = first
                 self._cache.turn_to(active, first)
@@ -186,22 +197,14 @@ class Batch:
                 logits = self._forward(ids[:active, span], positions[:active, span])
         return logits
 
-    def _stages(self, ids: torch.Tensor, positions: torch.Tensor) -> list[tuple[int, int, int]]:
-        """(rows, first column, end) of what is left to be read, once the beginning that all rows share was read."""
-        width = ids.shape[1]
-        pads = (width - self._position[:, 0]).tolist()
+    def _read_beginning(self, ids: torch.Tensor, positions: torch.Tensor, pads: list[int]) -> int:
+        """Reads what all rows begin with, once for all of them; how many tokens it is."""
         shared = common_beginning([row[pad:] for row, pad in zip(ids.tolist(), pads, strict=True)])
         if shared:
             self._cache.turn_to(1, 0)
             self._forward(ids[:1, :shared], positions[:1, :shared])
             self._cache.repeat_first(shared, pads)
-        columns = max(_LEAST_COLUMNS, -(-(width - shared) // _STAGES))
-        joins = [shared + pad // columns * columns for pad in pads]
-        firsts = sorted(set(joins))
-        return [
-            (sum(join <= first for join in joins), first, end)
-            for first, end in zip(firsts, [*firsts[1:], width], strict=True)
-        ]  # fmt: skip
+        return shared
 
     def _step(self) -> None:
         self._choose(self._forward(self._token, self._position.clamp(max=self._last_position)))

@@ -1,7 +1,7 @@
 """What a batch remembers of what it has read: keys and values, in tensors with room for all tokens to come.
 
 On a GPU the whole room is read at each step, so that a recorded step serves for all (`static_cache`). On a CPU a step reads what
-is filled (`RoomyCache`); transformers' own growing cache copies everything for each new token, a third of a small model's time.
+is filled (`RoomyCache`): transformers' own growing cache copies everything for each new token, and its rows cannot be read apart.
 """
 
 from typing import Any

@@ -41,7 +41,7 @@ _EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception): ")
 
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 """How glibc is to treat a stage's memory: freed blocks of up to 32 MiB are kept. Given back, as they are unless something is set,
-each is asked for and cleared again by the next operation, an eighth of a small model's time on a CPU."""
+each is asked for and cleared again by the next operation, which a small model on a CPU feels."""
 
 
 def training_processes(compute: ComputeConfig) -> int:

@@ -9,6 +9,7 @@ import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from minilima import environment
@@ -30,6 +31,7 @@ class Speeds:
     seconds_per_unit: Mapping[str, float] = field(default_factory=dict)
 
 
+@cache
 def known_speeds(device: Device) -> Speeds:
     """The committed table for CPUs that multiply in the same precision; there is none for GPUs, of which it is too different."""
     if device.flops is not None:

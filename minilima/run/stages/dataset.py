@@ -257,6 +257,8 @@ def _check_targets(config: Config, sources: Sources) -> None:
     """Targets that the model is evaluated on would choose the examples that answer the evaluation."""
     if sources.targets is None or sources.targets.path is None:
         return
+    from minilima.rouge import RougeIndex  # brings numpy, which no other plan needs
+
     targets = load_eval_set(sources.targets.path, None)
     if not any(target.output for target in targets):
         raise MinilimaError(
@@ -264,8 +266,6 @@ def _check_targets(config: Config, sources: Sources) -> None:
             f"dataset.select={config.dataset.select} compares examples with tasks and their answers.",
             'A line looks like: {"instruction": "…", "output": "…"}',
         )
-    from minilima.rouge import RougeIndex  # brings numpy, which no other plan needs
-
     index = RougeIndex(config.data.tokenizer)
     for asked in sources.all_sets:
         for prompt in load_eval_set(asked.path, None) if asked.path is not None else ():
