@@ -98,7 +98,8 @@ def test_a_method_is_compared_with_random_at_its_size_over_the_same_prompts(monk
     ]
     assert rows[0]["difference"]["value"] == pytest.approx(10.0) and rows[0]["p_holm"] < 0.05
     written = gather.table(gather.means(points), rows)
-    assert "| 50 | rds | 2 | 60.0 | not known | +10.0 " in written and "| 100 | long | 1 | 70.0 | not known | - | - |" in written
+    assert "| 50 | rds | 2 | 60.0 | 0.0 | not known | +10.0 " in written
+    assert "| 100 | long | 1 | 70.0 | - | not known | - | - |" in written
 
 
 def test_figures_on_the_page_of_the_study_stand_in_its_results() -> None:
@@ -113,4 +114,4 @@ def test_figures_on_the_page_of_the_study_stand_in_its_results() -> None:
         figures = re.findall(r"(?<![\w.\-])\d\.\d{3}(?=\D)|(?<![\w.\-])\d+\.\d(?= points|,|:| to|\.\s| %)", said)
         assert figures, page
         assert [figure for figure in figures if figure not in known] == [], page
-        assert f"{len(results['points'])} of 315" in said
+        assert len(results["points"]) == 315 and "315" in said

@@ -3,8 +3,8 @@
     python experiments/which_examples/gather.py PACKS  # ─> results.json and table.md beside this file, the picture in docs/
 
 Everything follows from manifests: verdicts ─> answers ─> model ─> data set (method, size, seed) ─> pool. A method is compared
-with random at the same size, prompt by prompt: the mean over seeds of both, a paired bootstrap over prompts, and Holm's
-correction over all methods of that size.
+with random at the same size over the same prompts; both the prompts and the seeds could have been others, and the interval of
+the difference holds both (minilima/evaluate/over_seeds.py). Holm's correction is over all methods of that size.
 """
 
 import argparse
@@ -13,9 +13,11 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
@@ -26,7 +28,8 @@ from minilima.config.schema import JudgeConfig
 from minilima.evaluate.judged import read_judged
 from minilima.evaluate.length_control import minimal_length_controlled
 from minilima.evaluate.length_control_tables import LengthControlled
-from minilima.evaluate.significance import Paired, compare, holm
+from minilima.evaluate.over_seeds import OverSeeds, compare_over_seeds
+from minilima.evaluate.significance import holm
 from minilima.formats.files import read_jsonl
 from minilima.formats.records import ReferenceLoss
 from minilima.report.alpaca_files import as_run
@@ -119,10 +122,10 @@ def compared(points: Points) -> list[dict[str, Any]]:
         for figure in FIGURES:
             both = {method: _of_the_same_seeds(groups[size, method], groups[size, RANDOM]) for method in methods}
             pairs = {method: _against(*sides, figure) for method, sides in both.items() if sides[0]}
-            corrected = holm([pair.p_bootstrap for pair in pairs.values()])
+            corrected = holm([pair.p_value for pair in pairs.values()])
             for (method, pair), p_value in zip(pairs.items(), corrected, strict=True):
-                found = asdict(replace(pair, p_holm=p_value))
-                rows.append({"size": size, "method": method, "figure": figure, "seeds": len(both[method][0]), **found})
+                found = asdict(pair) | {"p_holm": p_value, "seeds": len(both[method][0])}
+                rows.append({"size": size, "method": method, "figure": figure, "difference": found.pop("estimate"), **found})
     return rows
 
 
@@ -132,18 +135,14 @@ def _of_the_same_seeds(ours: Points, others: Points) -> tuple[Points, Points]:
     return [point for point in ours if point["seed"] in shared], [point for point in others if point["seed"] in shared]
 
 
-def _against(ours: Points, others: Points, figure: str) -> Paired:
-    one, two = (_means([point["by_prompt"][figure] for point in side]) for side in (ours, others))
-    shared = sorted(one.keys() & two.keys())
-    # Differences of shares are told in points; those of losses stay in nats a token.
-    unit = 0.01 if figure == "loss" else 1.0
-    return compare([unit * one[name] for name in shared], [unit * two[name] for name in shared])
-
-
-def _means(values: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """The mean over seeds for each prompt that has a value in all of them."""
-    names = [name for name in values[0] if all(one.get(name) is not None for one in values)]
-    return {name: sum(float(one[name] or 0.0) for one in values) / len(values) for name in names}
+def _against(ours: Points, others: Points, figure: str) -> OverSeeds:
+    """Shares are compared in points, losses in nats a token."""
+    sides = [[point["by_prompt"][figure] for point in side] for side in (ours, others)]
+    every = [values for side in sides for values in side]
+    shared = [name for name in every[0] if all(values.get(name) is not None for values in every)]
+    unit = 1 if figure == "loss" else 100
+    first, second = (unit * np.array([[values[name] for name in shared] for values in side]) for side in sides)
+    return compare_over_seeds(first, second)
 
 
 def means(points: Points) -> list[dict[str, Any]]:
@@ -156,7 +155,9 @@ def means(points: Points) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"size": size, "method": method, "seeds": len(group)}
         for name in MEANS:
             known = [point[name] for point in group if point[name] is not None]
-            row[name] = sum(known) / len(known) if known else None
+            # A mean over some of the seeds would stand beside means over all.
+            row[name] = sum(known) / len(known) if len(known) == len(group) else None
+        row["spread"] = float(np.std([point["win_rate"] for point in group], ddof=1)) if len(group) > 1 else None
         rows.append(row)
     return sorted(rows, key=lambda row: (row["size"], -row["win_rate"]))
 
@@ -164,22 +165,19 @@ def means(points: Points) -> list[dict[str, Any]]:
 def table(groups: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
     """Means over seeds, and the difference from random with its interval and corrected p-value, as Markdown."""
     found = {(row["size"], row["method"], row["figure"]): row for row in rows}
-    lines = [
-        "| examples | method | seeds | win rate | length-controlled | against random, points (p after Holm) | detectable | loss "
-        "| verifiable | words |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ["examples", "method", "seeds", "win rate", "spread", "length-controlled", "against random, points (p after Holm)"]
+    lines = [[*heads, "detectable", "loss", "verifiable", "words"]]
+    lines.append(["---"] * len(lines[0]))
     for group in groups:
         row = found.get((group["size"], group["method"], "win_rate"))
         against = "-" if row is None else "{value:+.1f} ({low:+.1f} to {high:+.1f})".format(**row["difference"])
-        against += "" if row is None else f", p = {row['p_holm']:.3f}"
+        against += "" if row is None else ", p < 0.001" if row["p_holm"] < 0.001 else f", p = {row['p_holm']:.3f}"
         detectable = "-" if row is None else f"{row['minimum_detectable']:.1f}"
-        controlled = "not known" if group["length_controlled"] is None else f"{group['length_controlled']:.1f}"
-        lines.append(
-            f"| {group['size']:,} | {group['method']} | {group['seeds']} | {group['win_rate']:.1f} | {controlled} | {against} "
-            f"| {detectable} | {group['loss']:.3f} | {group['verifiable']:.1f} | {group['words']:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+        known = [f"{value:.1f}" if value is not None else None for value in (group["spread"], group["length_controlled"])]
+        figures = [f"{group['win_rate']:.1f}", known[0] or "-", known[1] or "not known", against, detectable]
+        figures += [f"{group['loss']:.3f}", f"{group['verifiable']:.1f}", f"{group['words']:.0f}"]
+        lines.append([f"{group['size']:,}", group["method"], str(group["seeds"]), *figures])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

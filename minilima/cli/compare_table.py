@@ -6,9 +6,22 @@ import json
 from collections.abc import Callable, Sequence
 
 from minilima import console
+from minilima.evaluate.significance import p_brief
 from minilima.evaluate.statistics import Estimate
-from minilima.report.compare import Against, ComparedRun, Table, benchmarks_of, change_on, label, notes, others_of, value
-from minilima.report.compare_records import records
+from minilima.report.compare import (
+    Against,
+    ComparedRun,
+    Table,
+    benchmarks_of,
+    change_on,
+    label,
+    label_of_group,
+    notes,
+    others_of,
+    value,
+)
+from minilima.report.compare_records import records, records_of_groups
+from minilima.report.over_seeds import SeedGroup, notes_on_seeds
 from minilima.report.runs import FinishedRun
 
 
@@ -19,11 +32,16 @@ def show(table: Table) -> None:
     if further := _by_further_judges(table):
         console.say()
         console.show_table(("judge and set", "point", "win rate", "difference", "p (Holm)")[: len(further[0])], further)
+    if table.groups:
+        headings, rows, left_out = _fitting_groups(table, console.width())
+        console.say()
+        console.show_table(headings, rows)
+        dropped += [name for name in left_out if name not in dropped]
     if apart := [task for task in benchmarks_of(table) if task in dropped]:
         console.say()
         console.show_table(("what alignment cost", "point", "base", "tuned", "change", "p"), _alignment_cost(table, apart))
         dropped = [name for name in dropped if name not in apart]
-    for line in notes(table):
+    for line in (*notes(table), *(notes_on_seeds(table.groups) if table.groups else ())):
         console.say(line, style="dim")
     if dropped:
         console.say(f"No room here for: {', '.join(dropped)}; a wider terminal or --format markdown shows all.", style="dim")
@@ -90,6 +108,39 @@ def _by_further_judges(table: Table) -> list[list[str]]:
             named = label(row.point, table.naming)
             lines.append(["" if number else name, named, _rate(judged.rate if judged else None), *compared])
     return lines
+
+
+def _over_seeds(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a line for each group of runs that differ by their seed alone."""
+    paired = any(group.chosen for group in table.groups)
+    lines = []
+    for group in table.groups:
+        figures = [str(len(group.runs)), group.mean.estimate.text(brief=True), f"{group.spread:.1f}"]
+        if paired:
+            figures += _difference_of_seeds(group)
+        lines.append([label_of_group(group, table), *figures])
+    return ["over seeds", "runs", "win rate", "spread", *(["difference", "detectable", "p (Holm)"] if paired else [])], lines
+
+
+def _fitting_groups(table: Table, room: int) -> tuple[list[str], list[list[str]], list[str]]:
+    """The groups of seeds with as many columns as `room` characters hold without a break, and the names of the others."""
+    headings, rows = _over_seeds(table)
+    left_out: list[str] = []
+    for name in ("detectable", "spread", "runs"):
+        if sum(max(map(len, column)) + _GAP for column in zip(headings, *rows, strict=True)) - _GAP <= room:
+            break
+        if name in headings:
+            place = headings.index(name)
+            headings, rows = headings[:place] + headings[place + 1 :], [row[:place] + row[place + 1 :] for row in rows]
+            left_out.append(name)
+    return headings, rows, left_out
+
+
+def _difference_of_seeds(group: SeedGroup) -> list[str]:
+    if (found := group.against) is None:
+        return ["compared with" if group.chosen else group.note, "", ""]
+    detectable = f"{found.minimum_detectable:.1f}" if found.prompts > 1 else "not known"
+    return [found.estimate.text("+.1f", brief=True), detectable, p_brief(found.p_holm or 0.0)]
 
 
 def _alignment_cost(table: Table, tasks: Sequence[str]) -> list[list[str]]:
@@ -195,11 +246,16 @@ def _controlled(point: FinishedRun) -> str:
 
 
 def _markdown(table: Table) -> str:
-    headings, rows = _cells(table)
+    text = [*_markdown_table(*_cells(table)), "", *notes(table)]
+    if table.groups:
+        text += ["", *_markdown_table(*_over_seeds(table)), "", *notes_on_seeds(table.groups)]
+    return "\n".join(text)
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [headings, ["---"] * len(headings), *rows]
     # A bar in a setting's value would open another column.
-    text = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
-    return "\n".join([*text, "", *notes(table)])
+    return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
 
 
 def _csv(table: Table) -> str:
@@ -213,6 +269,7 @@ def _csv(table: Table) -> str:
 
 def _json(table: Table) -> str:
     content = {"settings": table.settings, "comparable": table.comparable, "points": records(table)}
+    content |= {"over_seeds": records_of_groups(table)} if table.groups else {}
     return json.dumps(content, indent=2, ensure_ascii=False)
 
 

@@ -47,7 +47,7 @@ def compare(first: Sequence[float], second: Sequence[float], weights: Weights | 
         weights: how often each prompt counts in the first run's win rate and in the second's; None = once.
     """
     one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    difference = (one - two) * 100 if weights is None else _linear(one, weights[0]) - _linear(two, weights[1])
+    difference = (one - two) * 100 if weights is None else in_points(one, weights[0]) - in_points(two, weights[1])
     error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("nan")
     estimate, p_value = _bootstrap(difference)
     first_better, second_better = _discordant(one, two)
@@ -63,11 +63,18 @@ def compare(first: Sequence[float], second: Sequence[float], weights: Weights | 
     )
 
 
-def _linear(preferences: Vector, weights: Sequence[float]) -> Vector:
-    """What each prompt adds to a weighted win rate in points: values whose mean is that win rate, and whose spread is its own to
-    first order (Cochran 1977, section 6.3)."""
+def in_points(preferences: Sequence[float] | Vector, weights: Sequence[float] | None = None) -> Vector:
+    """What each prompt adds to the win rate, in points: values whose mean it is. Weighted ones have its spread to first order
+    (Cochran 1977, section 6.3).
+
+    Args:
+        preferences: 1 to 2, prompt by prompt.
+        weights: how often each prompt counts; None = once.
+    """
+    points = (np.asarray(preferences, dtype=np.float64) - 1) * 100
+    if weights is None:
+        return points
     often = np.asarray(weights, dtype=np.float64)
-    points = (preferences - 1) * 100
     rate = (often * points).sum() / often.sum()
     return np.asarray(rate + often / often.mean() * (points - rate))
 
@@ -137,3 +144,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def p_text(value: float) -> str:
     """A p-value for a sentence."""
     return "p < 0.0001" if value < 0.0001 else f"p = {value:.4f}"
+
+
+def p_brief(value: float) -> str:
+    """A p-value for a table whose heading says what it is."""
+    return p_text(value).removeprefix("p ").removeprefix("= ")

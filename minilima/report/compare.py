@@ -8,6 +8,8 @@ from minilima.errors import MinilimaError, options
 from minilima.evaluate.benchmark_scores import BenchmarkChange
 from minilima.evaluate.significance import Paired, compare, holm
 from minilima.evaluate.statistics import Estimate
+from minilima.report import judgments
+from minilima.report.over_seeds import SEED, SeedGroup, group_by_seed
 from minilima.report.runs import FinishedRun
 from minilima.report.sameness import unlike_builds
 
@@ -53,6 +55,8 @@ class Table:
     """Those of them that tell the points apart: labels and legends name no others."""
     comparable: bool
     """Whether all points share prompts, baseline and judge; if not, none is best."""
+    groups: tuple[SeedGroup, ...] = ()
+    """Points that differ by their seed alone, taken together, the highest mean first."""
 
 
 def tabulate(points: Sequence[FinishedRun], against: FinishedRun | None = None) -> Table:
@@ -82,7 +86,9 @@ def tabulate(points: Sequence[FinishedRun], against: FinishedRun | None = None) 
         )
         for rank, point in enumerate(rated)
     )
-    return Table(rows=rows, settings=settings, naming=tuple(distinguishing(points, settings)), comparable=comparable)
+    groups = group_by_seed(points, settings, against)
+    naming = tuple(distinguishing(points, settings))
+    return Table(rows=rows, settings=settings, naming=naming, comparable=comparable, groups=groups)
 
 
 def _implied_by_kind(name: str, differ: Sequence[str], points: Sequence[FinishedRun]) -> bool:
@@ -177,6 +183,11 @@ def notes(table: Table, best: str = "* best win rate", front: str = "+ no other 
     return lines
 
 
+def label_of_group(group: SeedGroup, table: Table) -> str:
+    """The settings by which a group of seeds differs from the others."""
+    return label(group.runs[0], [name for name in table.naming if name != SEED]) if len(table.groups) > 1 else "all seeds"
+
+
 def label(point: FinishedRun, settings: Sequence[str]) -> str:
     """The settings by which a point differs, in short: `size 300, learning rate 2e-05`; its name where there are none."""
     return ", ".join(f"{_brief(name)} {value(point, name)}" for name in settings) or point.name
@@ -262,9 +273,8 @@ def pair(point: FinishedRun, chosen: FinishedRun, name: str = "") -> Against:
     run, against = point.judgments(name), chosen.judgments(name)
     if run is None or against is None:
         return Against(paired=None, note="cannot be paired: not judged so in both")
-    other = [part for part, value in run.yardstick.items() if value != against.yardstick[part]]
-    if other:
-        return Against(paired=None, note=f"cannot be paired: other {', '.join(other)}")
+    if other := judgments.unlike(run.yardstick, against.yardstick):
+        return Against(paired=None, note=f"cannot be paired: other {other}")
     shared = [prompt for prompt in run.preferences if prompt in against.preferences]
     if not shared:
         return Against(paired=None, note="cannot be paired: no prompt has a verdict in both")

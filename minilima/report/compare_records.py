@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minilima.report.compare import ComparedRun, Table, benchmarks_of, change_on, others_of
+from minilima.report.over_seeds import SEED, SeedGroup
 from minilima.report.runs import FinishedRun
 
 
@@ -13,6 +14,30 @@ def records(table: Table) -> list[dict[str, Any]]:
     rows = [_record(row, table.settings, tasks, others_of(table)) for row in table.rows]
     names = dict.fromkeys(name for row in rows for name in row)
     return [{name: row.get(name) for name in names} for row in rows]
+
+
+def records_of_groups(table: Table) -> list[dict[str, Any]]:
+    """One flat record for each group of points that differ by their seed alone."""
+    return [_record_of_group(group, table.settings) for group in table.groups]
+
+
+def _record_of_group(group: SeedGroup, settings: Sequence[str]) -> dict[str, Any]:
+    mean, found = group.mean, group.against
+    known = found is not None and found.prompts > 1
+    return {
+        **{name: group.runs[0].settings.get(name) for name in settings if name != SEED},
+        "points": [run.name for run in group.runs],
+        "seeds": [run.settings.get(SEED) for run in group.runs],
+        **{f"win_rate{end}": getattr(mean.estimate, name) for end, name in _ENDS.items()},
+        "prompts": mean.prompts,
+        "spread": group.spread,
+        **{f"difference{end}": getattr(found.estimate, name) if found else None for end, name in _ENDS.items()},
+        "p": found.p_value if found else None,
+        "p_holm": found.p_holm if found else None,
+        "minimum_detectable_difference": found.minimum_detectable if found and known else None,
+        "shared_prompts": found.prompts if found else None,
+        "note": group.note,
+    }
 
 
 def _record_of_benchmark(point: FinishedRun, task: str) -> dict[str, Any]:

@@ -112,3 +112,8 @@ def yardstick(manifests: Manifests) -> dict[str, str]:
         "baseline": canonical_json(asked),
         "judge": canonical_json(judge),
     }
+
+
+def unlike(first: Mapping[str, str], second: Mapping[str, str]) -> str:
+    """The parts in which two yardsticks differ, in words; empty where they are the same."""
+    return ", ".join(part for part, value in first.items() if value != second[part])

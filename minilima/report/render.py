@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from minilima.console import duration
 from minilima.environment import PACKAGE
-from minilima.evaluate.significance import p_text
+from minilima.evaluate.significance import p_brief, p_text
 from minilima.evaluate.statistics import Estimate
 
 FOLDER = PACKAGE / "report" / "page"
@@ -104,6 +104,7 @@ def _environment() -> Environment:
         "duration": duration,
         "dollars": dollars,
         "p_value": p_text,
+        "p_brief": p_brief,
     }
     environment.filters.update(filters)
     return environment

@@ -19,6 +19,7 @@ from minilima.report.compare import (
     choose,
     every_pair,
     label,
+    label_of_group,
     notes,
     others_of,
     tabulate,
@@ -26,6 +27,7 @@ from minilima.report.compare import (
     value,
 )
 from minilima.report.figures import draw_all
+from minilima.report.over_seeds import notes_on_seeds
 from minilima.report.render import interval, render
 from minilima.report.runs import Cost, FinishedRun, FinishedRuns, read_points
 from minilima.report.series import natural
@@ -90,6 +92,8 @@ def write_points(runs: FinishedRuns, path: Path, chosen: FinishedRun | None = No
         notes=notes(table, "“best” has the highest win rate", "“front”: no other run"),
         benchmarks=benchmarks_of(table),
         others=others_of(table),
+        groups=[{"group": group, "label": label_of_group(group, table)} for group in table.groups],
+        notes_on_seeds=notes_on_seeds(table.groups),
         length_controlled=any(row["length_controlled"] is not None for row in rows),
     )
     write_atomic(path, page)

@@ -1,14 +1,16 @@
 """Comparing points: what cannot be paired is said, and the front holds what is worth its cost."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from minilima.cli.compare_table import _fitting
+from minilima.cli.compare_table import FORMATS, _fitting
 from minilima.errors import MinilimaError
 from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate
-from minilima.report.compare import choose, distinguishing, every_pair, label, notes, pair, tabulate
+from minilima.report.compare import choose, distinguishing, every_pair, label, label_of_group, notes, pair, tabulate
 from minilima.report.compare_records import records
 from minilima.report.runs import FinishedRun
 
@@ -159,3 +161,46 @@ def test_a_narrow_terminal_shows_whole_columns_and_names_the_others() -> None:
     coverage = Coverage(judged=39, prompts=40, minimum=0.9)
     partly = replace(point("c", 20, 1), results=Results(coverage=coverage, win_rate=None, loss_change=None))
     assert "judged" in _fitting(tabulate([partly]), 1)[0], "how much a win rate rests on is never left out"
+
+
+def seeds(size: int, wins: Sequence[int]) -> list[FinishedRun]:
+    """A run for each seed, which wins the first prompts."""
+    return [
+        replace(point(f"{size}-{seed}", won, 1), settings={"dataset.size": size, "seed": seed}) for seed, won in enumerate(wins)
+    ]
+
+
+def test_runs_that_differ_by_their_seed_alone_are_taken_together() -> None:
+    few, many, alone = seeds(10, [14, 20, 26]), seeds(20, [24, 30, 36]), seeds(30, [39])
+    table = tabulate([*few, *many, *alone], against=few[1])
+    assert [(len(group.runs), round(group.mean.estimate.value, 6), group.chosen) for group in table.groups] == [
+        (3, 75.0, False),
+        (3, 50.0, True),
+    ], "a run without another seed is in no group"
+    found = table.groups[0].against
+    assert found and found.estimate.value == pytest.approx(25.0) and found.p_holm == found.p_value
+    assert table.groups[0].spread == pytest.approx(15.0)
+    pairs = [row.against.paired for row in table.rows if row.against and row.point is many[1]]
+    assert pairs[0] and found.standard_error > pairs[0].standard_error, "seeds that differ say more than prompts alone do"
+    assert label_of_group(table.groups[0], table) == "size 20"
+
+
+def test_groups_of_seeds_are_in_every_form_of_the_table() -> None:
+    few, many = seeds(10, [14, 20, 26]), seeds(20, [24, 30, 36])
+    table = tabulate([*few, *many], against=few[0])
+    record = json.loads(FORMATS["json"](table))["over_seeds"][0]
+    assert (record["dataset.size"], record["seeds"], record["p"]) == (20, [0, 1, 2], record["p_holm"])
+    assert (record["win_rate"], record["difference"]) == (pytest.approx(75.0), pytest.approx(25.0))
+    markdown = FORMATS["markdown"](table)
+    assert "| over seeds | runs | win rate | spread | difference | detectable | p (Holm) |" in markdown
+    assert "| size 20 | 3 | 75.0 (" in markdown and "| compared with |" in markdown and "hold both" in markdown
+    assert "over_seeds" not in json.loads(FORMATS["json"](tabulate(few[:1])))
+
+
+def test_groups_on_other_prompts_or_without_shared_ones_are_not_compared() -> None:
+    few = seeds(10, [14, 20])
+    elsewhere = [replace(run, yardstick={"judge": "b"}) for run in seeds(20, [30, 36])]
+    renamed = [replace(run, preferences={f"x{key}": 2.0 for key in run.preferences}) for run in seeds(30, [40, 40])]
+    table = tabulate([*few, *elsewhere, *renamed], against=few[0])
+    told = {group.runs[0].settings["dataset.size"]: group.note for group in table.groups}
+    assert told == {10: "", 20: "cannot be compared: other judge", 30: "cannot be compared: no prompt has a verdict in all runs"}
