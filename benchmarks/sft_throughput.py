@@ -4,8 +4,9 @@
     torchrun --nproc_per_node 2 benchmarks/sft_throughput.py --case 1b_full       # on two GPUs, twice the examples a step
 
 Lengths are log-normal like LIMA-style answers (mean 270 tokens, at most 2,048), fixed by a seed, and the same for all.
-8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several. `trl` (pip install trl) packs with its
-default strategy, two rows of 8,192 tokens a step, float32 weights under autocast.
+8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several; 8b_qlora writes its weights to the disk
+first and reads them in 4 bits, as a run does. 135m_lima plays recorded steps (`--plain`: not). `trl` (pip install trl) packs
+with its default strategy, two rows of 8,192 tokens a step, float32 weights under autocast.
 `predicted_peak_gib` is what the memory preflight foretells of ours, for the longest row that a step had.
 Useful tokens are those of the examples, padding left out. MFU is `minilima.train.shape` over 989 TFLOP/s. The figures are
 medians of the steps after the first five.
@@ -29,14 +30,14 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCall
 
 from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
-from minilima.config.choices import Method, Rounding
+from minilima.config.choices import Method, Quantise, Rounding
 from minilima.config.schema import ComputeConfig, Config, SftConfig
 from minilima.models.packing import IGNORED, Tokens
 from minilima.train.arguments import training_arguments
 from minilima.train.memory import GIB, Device, memory
-from minilima.train.model import prepared
+from minilima.train.model import load_base, prepared
 from minilima.train.packing import Packer
-from minilima.train.shape import H100_FLOPS, shape_of, training_flops
+from minilima.train.shape import H100_FLOPS, ModelShape, shape_of, training_flops
 from minilima.train.trainer import SftTrainer
 
 WARM_UP = 5
@@ -51,26 +52,29 @@ CASES = {
     "1b_full": ("1b", Method.full, 128, 38_912),
     "8b_lora": ("8b", Method.lora, 64, 10_240),
     "8b_full": ("8b", Method.full, 32, 10_240),
+    "8b_qlora": ("8b", Method.lora, 64, 10_240),
     "tiny_full": ("tiny", Method.full, 8, 2_048),
     "tiny_lora": ("tiny", Method.lora, 8, 2_048),
 }
 
 
-TIGHT = "8b_full"
-"""The case whose states fill a GPU."""
+TIGHT, QUANTISED, SMALL_STEPS = "8b_full", "8b_qlora", "135m_lima"
+"""The case whose states fill a GPU, the one in 4 bits, and the one whose steps are recorded and not compiled."""
 
 
-def ours(case: str) -> tuple[Config, int]:
+def ours(case: str, *, plain: bool = False) -> tuple[Config, int]:
     """Our settings for a case, and how many tokens a row may have."""
     _, method, batch, row_tokens = CASES[case]
     alone, divided = case == TIGHT and WORLD == 1, case == TIGHT and WORLD > 1
     sft = SftConfig(
         method=method, epochs=1, batch_size=batch * WORLD, learning_rate=1e-5, beta2=0.95, weight_decay=0.1,
         weights=Rounding.stochastic if alone else Rounding.masters,
+        quantise=Quantise.nf4 if case == QUANTISED else None,
     )  # fmt: skip
+    compiled = torch.cuda.is_available() and not divided and case not in (QUANTISED, SMALL_STEPS)
     compute = ComputeConfig(
-        checkpoint_seconds=1e9, compile=torch.cuda.is_available() and not divided, zero_stage=3 if divided else None,
-        activation_checkpointing=case == TIGHT or None,
+        checkpoint_seconds=1e9, compile=compiled, zero_stage=3 if divided else None, cuda_graphs=not plain,
+        activation_checkpointing=case in (TIGHT, QUANTISED) or None,
     )  # fmt: skip
     return Config(sft=sft, compute=compute), row_tokens // 2 if divided else row_tokens
 
@@ -166,30 +170,48 @@ class Measured(Packer):
         return step
 
 
-def predicted_gib(case: str) -> float:
-    """The preflight's forecast of the peak on each GPU."""
+def _shape(case: str) -> ModelShape:
     known = shape_of(LlamaConfig(**SHAPES[CASES[case][0]]).to_dict())
     assert known is not None
+    return known
+
+
+def predicted_gib(case: str) -> float:
+    """The preflight's forecast of the peak on each GPU."""
     sft, compute = ours(case)[0].sft, ours(case)[0].compute
     foretold = memory(
-        known, sft, compute, Device(bytes=None, bf16=True, processes=WORLD, name="GPU"),
+        _shape(case), sft, compute, Device(bytes=None, bf16=True, processes=WORLD, name="GPU"),
         row_tokens=Measured.longest, checkpointing=bool(compute.activation_checkpointing), one_row=Measured.one_row,
     )  # fmt: skip
     return foretold.total / GIB
 
 
-def trainer_of(variant: str, case: str, data: list[dict[str, Any]], folder: Path, clock: Clock, rows: int) -> Trainer:
+def quantised(model: Any, folder: Path, config: Config) -> Any:
+    """The model as a run reads it from its folder, in 4 bits."""
+    model.save_pretrained(folder)
+    del model
+    torch.cuda.empty_cache()
+    read = load_base(str(folder), config)
+    torch.cuda.reset_peak_memory_stats()
+    return read
+
+
+def trainer_of(
+    variant: str, case: str, data: list[dict[str, Any]], folder: Path, clock: Clock, rows: int, *, plain: bool
+) -> Trainer:
     shape = CASES[case][0]
     torch.manual_seed(0)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         settings = LlamaConfig(**SHAPES[shape], max_position_embeddings=2048)
-        model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16 if case == TIGHT else torch.float32)
+        model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16 if case in (TIGHT, QUANTISED) else torch.float32)
     if variant == "trl":
         return trl_trainer(model, data, folder, clock)
     if variant == "minilima":
-        config, row_tokens = ours(case)
+        config, row_tokens = ours(case, plain=plain)
+        if case == QUANTISED:
+            model = quantised(model, folder / "model", config)
         arguments = training_arguments(config, folder)
         return SftTrainer(
             model=prepared(model, config), args=arguments, train_dataset=data, callbacks=[clock], config=config,
@@ -235,6 +257,7 @@ def main() -> None:
     arguments.add_argument("--variant", choices=["minilima", "padded_trainer", "trl"], default="minilima")
     arguments.add_argument("--steps", type=int, default=25)
     arguments.add_argument("--rows", type=int, default=8, help="rows a step of padded_trainer")
+    arguments.add_argument("--plain", action="store_true", help="no step is recorded")
     arguments.add_argument("--profile", type=Path, help="profile two of the steps into this file")
     chosen = arguments.parse_args()
     shape, method, batch, _ = CASES[chosen.case]
@@ -245,18 +268,12 @@ def main() -> None:
     data = examples(sizes, int(SHAPES[shape]["vocab_size"]))
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(chosen.variant, chosen.case, data, Path(folder), clock, chosen.rows)
+        trainer = trainer_of(chosen.variant, chosen.case, data, Path(folder), clock, chosen.rows, plain=chosen.plain)
         if chosen.profile:
             trainer.add_callback(Profile(chosen.profile))
-        # Divided weights (ZeRO-3) are empty here, but know their size.
-        parameters = sum(
-            getattr(weight, "ds_numel", weight.numel())
-            for name, weight in trainer.model.named_parameters()
-            if "lora_" not in name
-        )
         trainer.train()
-    if not SHAPES[shape]["tie_word_embeddings"]:
-        parameters -= int(SHAPES[shape]["vocab_size"]) * int(SHAPES[shape]["hidden_size"])
+    # Of the shape: weights that are divided or in 4 bits do not tell their number.
+    parameters = _shape(chosen.case).multiplying
     steps = trainer.state.global_step
     mean_tokens = sum(sizes) / steps
     seconds = statistics.median(clock.seconds()[WARM_UP:])
@@ -273,10 +290,12 @@ def main() -> None:
     }
     if chosen.variant == "minilima":
         figures["predicted_peak_gib"] = (round(predicted_gib(chosen.case), 2), "GiB")
+    graphs = getattr(trainer, "recorded", None)
+    recorded = {"recorded_lengths": graphs.lengths} if graphs else {}
     publish(
         figures, chosen.json, case=chosen.case, variant=chosen.variant, gpus=WORLD,
         device=torch.cuda.get_device_name() if gpu else "cpu", parameters=parameters, examples_per_step=round(len(sizes) / steps),
-        mean_tokens=round(statistics.mean(sizes), 1),
+        mean_tokens=round(statistics.mean(sizes), 1), **recorded,
     )  # fmt: skip
 
 

@@ -411,6 +411,9 @@ class ComputeConfig:
     GPU."""
     compile: bool = False
     """Training with compiled blocks: a minute at the start, faster steps on a GPU; the compiled code is kept for later runs."""
+    cuda_graphs: bool = True
+    """Whether steps of a small model, for which a GPU takes longer to start the kernels than to run them, are recorded once and
+    played again; with sft=full in bfloat16, neither compiled nor under DeepSpeed."""
     engine: Engine = Engine.auto
     """What writes answers and data on this machine. auto: transformers; vllm where it is installed (the extra `vllm`), there is a
     GPU, and there is so much to write, millions of tokens, that its start of a minute is worth it."""

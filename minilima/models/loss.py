@@ -94,10 +94,15 @@ class _SummedLoss(Function):
 
 
 def loss_and_gradient(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed cross-entropy of logits (tokens, vocabulary), and its gradient by them in their own precision."""
-    exact = logits.float()
+    """Summed cross-entropy of logits (tokens, vocabulary), and its gradient by them in their own precision.
+
+    A negative target has no loss and no gradient.
+    """
+    exact, without = logits.float(), wanted < 0
     normaliser = torch.logsumexp(exact, dim=-1, keepdim=True)
-    loss = (normaliser - exact.gather(1, wanted.unsqueeze(1))).sum()
+    losses = normaliser - exact.gather(1, wanted.clamp(min=0).unsqueeze(1))
+    loss = losses.squeeze(1).masked_fill(without, 0.0).sum()
+    normaliser = normaliser.masked_fill(without.unsqueeze(1), float("inf"))  # of which the gradient comes out as 0
     chosen = torch.arange(logits.shape[1], device=logits.device) == wanted.unsqueeze(1)
     gradient = exact.sub_(normaliser).exp_().add_(chosen, alpha=-1)
     return loss, gradient.to(logits.dtype)

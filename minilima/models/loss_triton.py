@@ -12,7 +12,10 @@ BLOCK = 8192
 
 
 def loss_and_gradient(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed cross-entropy of logits (tokens, vocabulary) with targets `wanted`, and its gradient, written over the logits."""
+    """Summed cross-entropy of logits (tokens, vocabulary) with targets `wanted`, and its gradient, written over the logits.
+
+    A negative target has no loss and no gradient.
+    """
     losses = torch.empty(len(wanted), dtype=torch.float32, device=logits.device)
     _cross_entropy[(len(wanted),)](logits, wanted, losses, logits.stride(0), logits.shape[1], block=BLOCK, num_warps=32)
     return losses.sum(), logits
@@ -23,7 +26,8 @@ def _cross_entropy(logits, wanted, losses, stride, vocabulary: tl.constexpr, blo
     row = tl.program_id(0).to(tl.int64)
     start = logits + row * stride
     target = tl.load(wanted + row)
-    chosen = tl.load(start + target).to(tl.float32)
+    trained = target >= 0
+    chosen = tl.load(start + target, mask=trained, other=0.0).to(tl.float32)
     highest = -float("inf")
     total = 0.0
     for first in range(0, vocabulary, block):
@@ -33,7 +37,8 @@ def _cross_entropy(logits, wanted, losses, stride, vocabulary: tl.constexpr, blo
         total = total * tl.exp(highest - higher) + tl.sum(tl.exp(values - higher), axis=0)
         highest = higher
     normaliser = highest + tl.log(total)
-    tl.store(losses + row, normaliser - chosen)
+    tl.store(losses + row, tl.where(trained, normaliser - chosen, 0.0))
+    normaliser = tl.where(trained, normaliser, float("inf"))  # of which the gradient comes out as 0
     for first in range(0, vocabulary, block):
         places = first + tl.arange(0, block)
         values = tl.load(start + places, mask=places < vocabulary, other=-float("inf")).to(tl.float32)

@@ -29,6 +29,7 @@ class MasterAdamW(torch.optim.AdamW):
 
     def __init__(self, groups: list[dict[str, Any]], *, max_grad_norm: float, compiled: bool = False, **settings: Any) -> None:
         self.pairs: list[tuple[torch.nn.Parameter, torch.nn.Parameter]] = []
+        self._sums: list[torch.Tensor] = []
         self.max_grad_norm = max_grad_norm
         self.update = torch.compile(adamw, dynamic=True) if compiled else None
         self.grad_norm = torch.zeros(())
@@ -38,6 +39,18 @@ class MasterAdamW(torch.optim.AdamW):
             masters = [self._master(parameter) for parameter in group["params"] if parameter.requires_grad]
             ours.append({**group, "params": masters})
         super().__init__(ours, **settings)
+
+    def sums(self) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
+        """Each trained weight with the float32 tensor in which the gradients of a step are added up: the same at every call."""
+        if not self._sums:
+            self._sums = [torch.zeros_like(master) for _, master in self.pairs]
+        return [(parameter, added) for (parameter, _), added in zip(self.pairs, self._sums, strict=True)]
+
+    def begin(self) -> None:
+        """Before the rows of a step where `sums` is used: the masters' gradients are those tensors, at zero."""
+        torch._foreach_zero_(self._sums)
+        for (_, master), added in zip(self.pairs, self._sums, strict=True):
+            master.grad = added
 
     def _master(self, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
         master = torch.nn.Parameter(parameter.detach().float().clone())

@@ -101,6 +101,7 @@ def _metrics(trainer: SftTrainer, examples: list[TokenizedExample], history: lis
         "trained_tokens_per_epoch": sum(label != IGNORED for example in examples for label in example.labels),
         "processes": trainer.args.world_size,
         "packed": trainer.traits.packs,
+        "recorded_lengths": trainer.recorded.lengths if trainer.recorded else None,
         "peak_gib": peak_gib(),
     }
 

@@ -12,7 +12,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import Trainer
 
-from minilima.config.choices import Rounding, Schedule
+from minilima.config.choices import Method, Rounding, Schedule
 from minilima.config.schema import Config, SftConfig
 from minilima.errors import MinilimaError
 from minilima.models import attention
@@ -24,6 +24,8 @@ from minilima.train.finite import FiniteWatch
 from minilima.train.metrics import Lagging, Meter
 from minilima.train.optimizers import MasterAdamW, StochasticAdamW
 from minilima.train.packing import without_targets
+from minilima.train.recorded import RecordedSteps, is_worth_recording
+from minilima.train.shape import shape_of
 
 LARGE = 1_000_000
 """Mean number of weights in a tensor from which one compiled pass over each beats AdamW's few launches for all."""
@@ -56,6 +58,9 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         self.head = self.model.get_output_embeddings()
         if self.fused:
             fuse_head(self.model, compiled=config.compute.compile)
+        self.records = self._may_record(config)
+        self.shape = shape_of(self.model.config.to_dict())
+        self.recorded: RecordedSteps | None = None
 
     def get_train_dataloader(self) -> Any:
         """Whole steps for every process, in the same order; the collator takes the process's share by tokens."""
@@ -131,9 +136,13 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         step = self.state.global_step + 1
         self.watch.begin(step, [number for row in rows for number in row.get("numbers", ())])
         total: torch.Tensor = torch.zeros((), device=self.args.device)
+        recorded = self._recorded(rows)
         for number, row in enumerate(rows, start=1):
             last = number == len(rows)
             self.accelerator.gradient_state._set_sync_gradients(last)
+            if recorded is not None:
+                total += recorded.play(row, scale)
+                continue
             # Masters average their own gradients; DDP must not find them taken away.
             with nullcontext() if last and not self.by_masters else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
@@ -143,6 +152,27 @@ class SftTrainer(Trainer):  # type: ignore[misc]
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
+
+    def _may_record(self, config: Config) -> bool:
+        """Whether steps may be recorded: all weights are trained as bfloat16 copies, by kernels that need no look at the data."""
+        ours = self.by_masters and self.fused and self.by_boundaries and self.args.device.type == "cuda"
+        whole = config.sft.method == Method.full and not config.compute.compile and not self.model.is_gradient_checkpointing
+        return ours and whole and config.compute.cuda_graphs
+
+    def _recorded(self, rows: Sequence[dict[str, Any]]) -> RecordedSteps | None:
+        """What plays these rows; None where plain passes are as fast, or not to be recorded."""
+        optimizer = self.own_optimizer
+        if not (self.records and isinstance(optimizer, MasterAdamW) and self.shape is not None):
+            return None
+        if not all(is_worth_recording(self.shape, row["input_ids"].shape[1]) for row in rows):
+            return None
+        if self.recorded is None:
+            self.recorded = RecordedSteps(
+                lambda row: self._summed_loss(self.model, row), optimizer.sums(), examples=self.sft.batch_size,
+                longest=self.sft.max_tokens,
+            )  # fmt: skip
+        optimizer.begin()
+        return self.recorded
 
     def _summed_loss(self, model: Any, row: dict[str, Any]) -> torch.Tensor:
         """Cross-entropy in nats, summed over the row's trained tokens; logits are computed for these alone."""

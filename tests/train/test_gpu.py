@@ -1,5 +1,6 @@
 """What only a GPU can show: attention by boundaries, Triton's loss and compiled updates give what plain torch gives."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from minilima.models import attention
-from minilima.models.loss import loss_and_gradient
+from minilima.models.loss import fuse_head, loss_and_gradient
 from minilima.models.packing import Row, make_row
+from minilima.train.dropout import add_residual_dropout
 from minilima.train.optimizers import MasterAdamW
+from minilima.train.recorded import RecordedSteps
 
 pytestmark = pytest.mark.skipif(not attention.is_available(), reason="needs a GPU with variable-length attention")
 
@@ -96,3 +99,63 @@ def test_one_compiled_pass_over_the_weights_steps_as_adamw_does() -> None:
         assert torch.equal(weight, ours.pairs[0][1])
         made.append(ours.pairs[0][1].detach())
     assert torch.allclose(made[0], made[1], atol=1e-5)
+
+
+def fused(made: Any) -> Callable[[dict[str, Any]], torch.Tensor]:
+    """The summed loss of a row, as the trainer takes it."""
+    fuse_head(made)
+    head = made.get_output_embeddings()
+
+    def loss_of(row: dict[str, Any]) -> torch.Tensor:
+        head.predicting, head.targets = row["predicting"], row["targets"]
+        given = {"input_ids": row["input_ids"], "position_ids": row["position_ids"], "attention_mask": None, "use_cache": False}
+        result: torch.Tensor = made(**given, **attention.boundaries(row)).logits
+        return result
+
+    return loss_of
+
+
+def on_gpu(row: Row) -> dict[str, Any]:
+    return {name: value.to("cuda") if isinstance(value, torch.Tensor) else value for name, value in vars(row).items()}
+
+
+def test_recorded_steps_have_the_losses_and_gradients_of_plain_ones() -> None:
+    made = model(varlen=True)
+    loss_of = fused(made)
+    optimizer = MasterAdamW([{"params": list(made.parameters())}], max_grad_norm=1.0, lr=1e-3, fused=True)
+    recorded = RecordedSteps(loss_of, optimizer.sums(), examples=8, longest=512)
+    some = examples()
+    rows = [on_gpu(make_row(chosen)) for chosen in (some, some[1:], some[:1], some * 2)]
+    for turn in range(2):  # recorded, and played again
+        for row in rows:
+            made.zero_grad()
+            loss = loss_of(row) * 0.01
+            torch.autograd.backward(loss)
+            plain = {weight: master.grad.clone() for weight, master in optimizer.pairs if master.grad is not None}
+            optimizer.begin()
+            assert float(recorded.play(row, 0.01)) == pytest.approx(float(loss.detach()), rel=1e-3), turn
+            for weight, master in optimizer.pairs:
+                assert master.grad is not None
+                error = float((master.grad - plain[weight]).norm() / plain[weight].norm())
+                assert error < 0.02, (turn, error)
+            torch.optim.Optimizer.zero_grad(optimizer)
+    assert recorded.lengths == [1024, 2048]
+
+
+def test_recorded_steps_drop_other_parts_each_time_and_rows_of_a_step_add_up() -> None:
+    made = model(varlen=True)
+    add_residual_dropout(made, 0.5)
+    optimizer = MasterAdamW([{"params": list(made.parameters())}], max_grad_norm=1.0, lr=1e-3, fused=True)
+    recorded = RecordedSteps(fused(made.train()), optimizer.sums(), examples=8, longest=512)
+    row = on_gpu(make_row(examples()))
+    optimizer.begin()
+    losses = [float(recorded.play(row, 1.0)) for _ in range(3)]
+    assert len(set(losses)) == 3
+    torch.cuda.manual_seed(1)
+    again = float(recorded.play(row, 1.0))
+    torch.cuda.manual_seed(1)
+    assert float(recorded.play(row, 1.0)) == again
+    before = [master.grad.clone() for _, master in optimizer.pairs if master.grad is not None]
+    made.eval()
+    optimizer.begin()
+    assert all(float(master.grad.norm()) == 0 for _, master in optimizer.pairs if master.grad is not None) and before
