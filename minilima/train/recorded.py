@@ -112,16 +112,28 @@ class RecordedSteps:
         # One step is played at a time, so that all graphs may use the same memory.
         self._pool = torch.cuda.graph_pool_handle()
 
+        self.failed = ""
+        """What torch said where a step could not be recorded."""
+
     @property
     def lengths(self) -> list[int]:
         """Those that were recorded."""
         return sorted(self._graphs)
 
-    def play(self, row: Mapping[str, Any], scale: float) -> torch.Tensor:
-        """Adds the row's gradient, times `scale`, to the sums; returns the loss times `scale`."""
+    def play(self, row: Mapping[str, Any], scale: float) -> torch.Tensor | None:
+        """Adds the row's gradient, times `scale`, to the sums.
+
+        Returns:
+            The loss times `scale`; None, with nothing added, where such a row cannot be recorded: the model looks at its data,
+            as some experts' routers do, or memory is full.
+        """
         length = filled_up(row["input_ids"].shape[1])
         if length not in self._graphs:
-            self._graphs[length] = self._record(length, row)
+            try:
+                self._graphs[length] = self._record(length, row)
+            except RuntimeError as error:
+                self.failed = str(error).splitlines()[0]
+                return None
         graph, fixed, loss = self._graphs[length]
         fixed.fill(row, scale)
         graph.replay()
@@ -132,6 +144,12 @@ class RecordedSteps:
         fixed.fill(row, 0.0)
         # Another run, or this one resumed, may record elsewhere: dropout must not depend on it.
         random = torch.cuda.get_rng_state()
+        try:
+            return self._recorded(fixed)
+        finally:
+            torch.cuda.set_rng_state(random)
+
+    def _recorded(self, fixed: FixedRow) -> tuple[torch.cuda.CUDAGraph, FixedRow, torch.Tensor]:
         now, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(now)
         with torch.cuda.stream(aside):  # libraries load their kernels, which must not happen while a graph is recorded
@@ -144,7 +162,6 @@ class RecordedSteps:
             for added, gradient in zip(self._sums, gradients, strict=True):
                 added.add_(gradient)
             del gradients
-        torch.cuda.set_rng_state(random)
         return graph, fixed, loss
 
     def _gradients(self, fixed: FixedRow) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:

@@ -140,8 +140,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         for number, row in enumerate(rows, start=1):
             last = number == len(rows)
             self.accelerator.gradient_state._set_sync_gradients(last)
-            if recorded is not None:
-                total += recorded.play(row, scale)
+            if recorded is not None and (played := recorded.play(row, scale)) is not None:
+                total += played
                 continue
             # Masters average their own gradients; DDP must not find them taken away.
             with nullcontext() if last and not self.by_masters else self.accelerator.no_sync(model):
@@ -163,6 +163,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         """What plays these rows; None where plain passes are as fast, or not to be recorded."""
         optimizer = self.own_optimizer
         if not (self.records and isinstance(optimizer, MasterAdamW) and self.shape is not None):
+            return None
+        if self.recorded is not None and self.recorded.failed:
             return None
         if not all(is_worth_recording(self.shape, row["input_ids"].shape[1]) for row in rows):
             return None
