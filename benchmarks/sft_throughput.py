@@ -158,15 +158,16 @@ def padded(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 class Measured(Packer):
-    """The packer of ours, which remembers the longest row and whether every step was one row."""
+    """The packer of ours, which remembers the longest first row of a step and the longest later one."""
 
     longest = 0
-    one_row = True
+    later = 0
 
     def __call__(self, examples: Sequence[Mapping[str, Tokens]]) -> dict[str, Any]:
         step = super().__call__(examples)
-        Measured.longest = max(Measured.longest, *(row["input_ids"].shape[1] for row in step["rows"]))
-        Measured.one_row = Measured.one_row and len(step["rows"]) == 1
+        first, *later = (row["input_ids"].shape[1] for row in step["rows"])
+        Measured.longest = max(Measured.longest, first)
+        Measured.later = max(Measured.later, *later, 0)
         return step
 
 
@@ -181,7 +182,7 @@ def predicted_gib(case: str) -> float:
     sft, compute = ours(case)[0].sft, ours(case)[0].compute
     foretold = memory(
         _shape(case), sft, compute, Device(bytes=None, bf16=True, processes=WORLD, name="GPU"),
-        row_tokens=Measured.longest, checkpointing=bool(compute.activation_checkpointing), one_row=Measured.one_row,
+        row_tokens=Measured.longest, checkpointing=bool(compute.activation_checkpointing), later_tokens=Measured.later,
     )  # fmt: skip
     return foretold.total / GIB
 
@@ -295,7 +296,7 @@ def main() -> None:
     publish(
         figures, chosen.json, case=chosen.case, variant=chosen.variant, gpus=WORLD,
         device=torch.cuda.get_device_name() if gpu else "cpu", parameters=parameters, examples_per_step=round(len(sizes) / steps),
-        mean_tokens=round(statistics.mean(sizes), 1), **recorded,
+        mean_tokens=round(statistics.mean(sizes), 1), longest_row=Measured.longest, later_row=Measured.later, **recorded,
     )  # fmt: skip
 
 

@@ -10,24 +10,44 @@ import torch
 
 
 def fuse_adapters(model: Any) -> int:
-    """Replaces the forward pass of every plain LoRA layer without dropout or bias; names of weights stay.
+    """Replaces the forward pass of every plain LoRA layer without dropout or bias, also of one over 4-bit weights; names stay.
 
     Returns:
         How many layers were replaced.
     """
-    from peft.tuners.lora import Linear
+    from peft.tuners.lora.layer import LoraLayer
 
-    layers = [layer for layer in model.modules() if isinstance(layer, Linear) and _is_plain(layer)]
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and _is_plain(layer)]
     for layer in layers:
-        layer.forward = _forward(layer)
+        layer.forward = _over_quantised(layer) if _is_quantised(layer) else _forward(layer)
     return len(layers)
 
 
 def _is_plain(layer: Any) -> bool:
+    base, name = layer.get_base_layer(), layer.active_adapters[0]
+    known = type(base) is torch.nn.Linear or _is_quantised(layer)
+    dropout = getattr(layer.lora_dropout[name], "p", 0.0) if name in layer.lora_dropout else 0.0
+    alone = len(layer.active_adapters) == 1 and name not in layer.lora_variant
+    return known and base.bias is None and dropout == 0 and alone
+
+
+def _is_quantised(layer: Any) -> bool:
+    """Whether the weights are in 4 bits; bitsandbytes is not imported to ask."""
+    return type(layer.get_base_layer()).__name__ == "Linear4bit"
+
+
+def _over_quantised(layer: Any) -> Any:
+    """Its weights are unpacked by the base layer, whose output the second product is added to as it is made."""
     name = layer.active_adapters[0]
-    plain = type(layer.get_base_layer()) is torch.nn.Linear and layer.get_base_layer().bias is None
-    dropout = getattr(layer.lora_dropout[name], "p", 0.0)
-    return plain and dropout == 0 and len(layer.active_adapters) == 1 and name not in layer.lora_variant
+    base, down, up, scale = layer.get_base_layer(), layer.lora_A[name], layer.lora_B[name], float(layer.scaling[name])
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        output = base(x)
+        low = torch.nn.functional.linear(x.reshape(-1, x.shape[-1]), down.weight)
+        added = torch.addmm(output.reshape(-1, output.shape[-1]), low, up.weight.T, alpha=scale)
+        return added.view(output.shape)
+
+    return forward
 
 
 def _forward(layer: Any) -> Any:

@@ -26,6 +26,11 @@ ENOUGH_TOKENS = 8192
 """Rows shorter than this leave a large GPU idle between its products: computing blocks again costs less."""
 _STEP = 1024
 _CHUNK = 8192  # tokens whose logits exist at once (models/loss.py)
+MOST_RECORDED = 16_384
+"""Tokens of a row that is recorded: what the longest one needs is kept beside what plain rows need."""
+_FLOPS_A_LAYER = 1e12
+"""A row with less to multiply in each layer waits for its kernels to be started. The 30 layers of 135M have 2e11 each in a step
+of LIMA's, in which an H100 is busy for 18 % of the time without recording."""
 _NF4_BYTES = 0.53  # 4 bits and their constants, quantised twice (Dettmers et al. 2023, section 3)
 
 
@@ -53,13 +58,14 @@ class Memory:
     buffers: float
     """In which DeepSpeed sends gradients and gathers weights."""
     host: float
-    one_row: bool = False
-    """Whether a step is one row: then gradients grow while activations go, and their sum is never needed."""
+    later: float | None = None
+    """Activations and logits of a step's later rows, for which the gradients are there already; None = as for its first row,
+    whose gradients grow while its activations go."""
 
     @property
     def total(self) -> float:
         passing = self.activations + self.logits
-        grown = max(self.gradients, passing) if self.one_row else self.gradients + passing
+        grown = max(self.gradients, passing, self.gradients + (passing if self.later is None else self.later))
         return self.weights + self.optimizer + self.buffers + grown
 
 
@@ -75,25 +81,54 @@ class MemoryLayout:
 
 def memory(
     shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device, *, row_tokens: int, checkpointing: bool,
-    one_row: bool = False,
+    later_tokens: int | None = None,
 ) -> Memory:  # fmt: skip
-    """The memory of a training with rows of so many tokens; `one_row` where a step needs no more than one."""
+    """The memory of a training with rows of so many tokens.
+
+    Args:
+        later_tokens: of a step's second row and those after it, 0 where one is enough; None = as many as of the first.
+    """
     weights, gradients, optimizer, host = _states(shape, sft, compute, device)
     element = 2 if device.bf16 else 4
+    if may_record(sft, compute, device) and not checkpointing and is_worth_recording(shape, row_tokens):
+        row_tokens, weights = filled_up(row_tokens), weights + element * shape.parameters  # all gradients of a row at once
     trained_head = sft.method == Method.full
     # A chunk's logits, which its gradient replaces; the output layer's gradient, summed in float32, and a chunk's part of it.
     head = (4 + element) * shape.embedding if trained_head else 0
-    logits = min(_CHUNK, row_tokens) * shape.vocabulary * element + head
+    a_token = _activations(shape, sft, compute, checkpointing=checkpointing) * element / 2
+
+    def logits(tokens: int) -> float:
+        return min(_CHUNK, tokens) * shape.vocabulary * element + head if tokens else 0.0
+
+    later = None
+    if later_tokens is not None and compute.zero_stage is None:
+        later = a_token * min(row_tokens, later_tokens) + logits(min(row_tokens, later_tokens))
     return Memory(
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        activations=_activations(shape, sft, compute, checkpointing=checkpointing) * element / 2 * row_tokens,
-        logits=logits,
+        activations=a_token * row_tokens,
+        logits=logits(row_tokens),
         buffers=_buffers(shape, compute, device),
         host=host,
-        one_row=one_row and compute.zero_stage is None,
+        later=later,
     )
+
+
+def may_record(sft: SftConfig, compute: ComputeConfig, device: Device) -> bool:
+    """Whether steps may be recorded (train/recorded.py): all weights are trained as bfloat16 copies, not compiled, on a GPU."""
+    masters = device.bf16 and compute.zero_stage is None and sft.weights == Rounding.masters
+    return masters and device.name != CPU and sft.method == Method.full and compute.cuda_graphs and not compute.compile
+
+
+def is_worth_recording(shape: ModelShape, tokens: int) -> bool:
+    """Whether a GPU takes longer to start the kernels of a row of so many tokens than to run them."""
+    return tokens <= MOST_RECORDED and 6 * shape.parameters * tokens < _FLOPS_A_LAYER * shape.layers
+
+
+def filled_up(tokens: int) -> int:
+    """The length to which a row of so many tokens is filled up before it is recorded."""
+    return _rounded(tokens)
 
 
 def _states(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device) -> tuple[float, float, float, float]:
@@ -147,7 +182,9 @@ def _activations(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, *, c
         block = (12 + more) * shape.hidden + 4 * shape.key_width + 6 * shape.feed_forward
     else:
         masks = 2 * shape.hidden if sft.residual_dropout else 0
-        block = 20 * shape.hidden + 4 * shape.key_width + 8 * shape.feed_forward + masks
+        if sft.method == Method.lora and sft.lora_dropout:  # each layer's input, dropped, and what was dropped of it
+            masks += 3 * (6 * shape.hidden + shape.feed_forward)
+        block = 23 * shape.hidden + 4 * shape.key_width + 8 * shape.feed_forward + masks
     kept = 2 * shape.hidden
     ends = 4 * shape.hidden
     return ends + (shape.layers * kept + block if checkpointing else shape.layers * block)
@@ -163,8 +200,8 @@ def fit(
     """
 
     def taking(row: int, checkpointing: bool) -> Memory:
-        one = most_tokens is not None and row >= most_tokens
-        return memory(shape, sft, compute, device, row_tokens=row, checkpointing=checkpointing, one_row=one)
+        later = None if most_tokens is None else max(0, most_tokens - row)
+        return memory(shape, sft, compute, device, row_tokens=row, checkpointing=checkpointing, later_tokens=later)
 
     room = None if device.bytes is None else USABLE * device.bytes
     choices = [compute.activation_checkpointing] if compute.activation_checkpointing is not None else [False, True]

@@ -63,7 +63,7 @@ def with_adapters(model: Any, sft: SftConfig, *, in_float32: bool = True) -> Any
     """The model with the recipe's adapters on all linear layers; only they are trained.
 
     Args:
-        in_float32: whether the adapters are float32 whatever the model is.
+        in_float32: whether the adapters are float32 whatever the model is; bfloat16 otherwise.
 
     Raises:
         MinilimaError: peft has none for this architecture.
@@ -79,13 +79,18 @@ def with_adapters(model: Any, sft: SftConfig, *, in_float32: bool = True) -> Any
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, adapters, autocast_adapter_dtype=in_float32)
+        made = get_peft_model(model, adapters, autocast_adapter_dtype=in_float32)
     except ValueError as error:
         raise MinilimaError(
             f"There are no adapters for {type(model).__name__}.",
             f"peft says: {' '.join(str(error).split())[:300]}",
             "Train all weights with sft=full, or use another model.",
         ) from None
+    if not in_float32:  # over 4-bit weights, whose precision they cannot take
+        for weight in made.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.to(torch.bfloat16)
+    return made
 
 
 def compile_blocks(model: Any) -> None:

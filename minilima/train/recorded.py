@@ -14,28 +14,10 @@ from typing import Any
 import torch
 
 from minilima.models.packing import IGNORED
-from minilima.train.shape import ModelShape
-
-STEP = 1024
-"""Rows are filled up to a multiple of so many tokens; each multiple that occurs is recorded once."""
-MOST_TOKENS = 16_384
-"""Of a row that is recorded: what the longest one needs is kept beside what plain rows need."""
-_FLOPS_A_LAYER = 1e12
-"""A row with less to multiply in each layer waits for its kernels to be started. The 30 layers of 135M have 2e11 each in a step
-of LIMA's, in which an H100 is busy for 18 % of the time."""
+from minilima.train.memory import filled_up
 
 LossOf = Callable[[dict[str, Any]], torch.Tensor]
 """From a row's fields to its summed loss."""
-
-
-def is_worth_recording(shape: ModelShape, tokens: int) -> bool:
-    """Whether a GPU takes longer to start the kernels of a row of so many tokens than to run them."""
-    return tokens <= MOST_TOKENS and 6 * shape.parameters * tokens < _FLOPS_A_LAYER * shape.layers
-
-
-def filled_up(tokens: int) -> int:
-    """The length to which a row of so many tokens is filled up."""
-    return -(-tokens // STEP) * STEP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +48,7 @@ class FixedRow:
             ends=torch.zeros(examples + 2, dtype=torch.int32, device=device),
             places=places,
             scale=torch.ones((), device=device),
-            longest=min(tokens, max(longest, STEP)),
+            longest=min(tokens, longest),
         )
 
     def fill(self, row: Mapping[str, Any], scale: float) -> None:

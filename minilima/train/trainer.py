@@ -12,19 +12,20 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import Trainer
 
-from minilima.config.choices import Method, Rounding, Schedule
+from minilima.config.choices import Rounding, Schedule
 from minilima.config.schema import Config, SftConfig
 from minilima.errors import MinilimaError
 from minilima.models import attention
 from minilima.models.loss import can_fuse, fuse_head
 from minilima.models.traits import Traits
-from minilima.train.arguments import has_masters
+from minilima.train.arguments import has_masters, this_device
 from minilima.train.callbacks import mark_complete
 from minilima.train.finite import FiniteWatch
+from minilima.train.memory import is_worth_recording, may_record
 from minilima.train.metrics import Lagging, Meter
 from minilima.train.optimizers import MasterAdamW, StochasticAdamW
 from minilima.train.packing import without_targets
-from minilima.train.recorded import RecordedSteps, is_worth_recording
+from minilima.train.recorded import RecordedSteps
 from minilima.train.shape import shape_of
 
 LARGE = 1_000_000
@@ -58,7 +59,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         self.head = self.model.get_output_embeddings()
         if self.fused:
             fuse_head(self.model, compiled=config.compute.compile)
-        self.records = self._may_record(config)
+        plain = self.fused and self.by_boundaries and not self.model.is_gradient_checkpointing
+        self.records = plain and may_record(config.sft, config.compute, this_device(config.compute))
         self.shape = shape_of(self.model.config.to_dict())
         self.recorded: RecordedSteps | None = None
 
@@ -152,12 +154,6 @@ class SftTrainer(Trainer):  # type: ignore[misc]
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
-
-    def _may_record(self, config: Config) -> bool:
-        """Whether steps may be recorded: all weights are trained as bfloat16 copies, by kernels that need no look at the data."""
-        ours = self.by_masters and self.fused and self.by_boundaries and self.args.device.type == "cuda"
-        whole = config.sft.method == Method.full and not config.compute.compile and not self.model.is_gradient_checkpointing
-        return ours and whole and config.compute.cuda_graphs
 
     def _recorded(self, rows: Sequence[dict[str, Any]]) -> RecordedSteps | None:
         """What plays these rows; None where plain passes are as fast, or not to be recorded."""

@@ -123,9 +123,9 @@ def test_recorded_steps_have_the_losses_and_gradients_of_plain_ones() -> None:
     made = model(varlen=True)
     loss_of = fused(made)
     optimizer = MasterAdamW([{"params": list(made.parameters())}], max_grad_norm=1.0, lr=1e-3, fused=True)
-    recorded = RecordedSteps(loss_of, optimizer.sums(), examples=8, longest=512)
+    recorded = RecordedSteps(loss_of, optimizer.sums(), examples=12, longest=512)
     some = examples()
-    rows = [on_gpu(make_row(chosen)) for chosen in (some, some[1:], some[:1], some * 2)]
+    rows = [on_gpu(make_row(chosen)) for chosen in (some, some[1:], some[:1], some * 2, some * 3)]
     for turn in range(2):  # recorded, and played again
         for row in rows:
             made.zero_grad()

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from minilima.models.loss import fuse_head, loss_and_gradient
 from minilima.models.packing import IGNORED, make_row
-from minilima.train.recorded import STEP, FixedRow, filled_up, is_worth_recording
+from minilima.train.memory import filled_up, is_worth_recording
+from minilima.train.recorded import FixedRow
 from minilima.train.shape import shape_of
 
 
@@ -64,4 +65,4 @@ def test_small_models_and_short_rows_are_worth_recording() -> None:
     assert not is_worth_recording(shape(), 81_920)
     large = {"num_hidden_layers": 16, "hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 32}
     assert not is_worth_recording(shape(**large, vocab_size=128256), 8_300), "1B keeps a GPU busy"
-    assert (filled_up(1), filled_up(STEP), filled_up(STEP + 1)) == (STEP, STEP, 2 * STEP)
+    assert (filled_up(1), filled_up(1024), filled_up(1025)) == (1024, 1024, 2048)
