@@ -6,19 +6,25 @@
 Lengths are log-normal like LIMA-style answers (mean 270 tokens, at most 2,048), fixed by a seed, and the same for all.
 8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several; 8b_qlora writes its weights to the disk
 first and reads them in 4 bits, as a run does. 135m_lima plays recorded steps (`--plain`: not). `trl` (pip install trl) packs
-with its default strategy, two rows of 8,192 tokens a step, float32 weights under autocast.
+with its default strategy, two rows of 8,192 tokens a step, float32 weights under autocast. `llamafactory` is
+peer_llamafactory.py: pip install --no-deps --target FOLDER llamafactory==0.9.5 transformers==5.6.0 and what else that
+transformers wants, then `--peer FOLDER`.
 `predicted_peak_gib` is what the memory preflight foretells of ours, for the longest row that a step had.
 Useful tokens are those of the examples, padding left out. MFU is `minilima.train.shape` over 989 TFLOP/s. The figures are
 medians of the steps after the first five.
 """
 
+import argparse
 import itertools
+import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -252,13 +258,55 @@ def trl_trainer(model: Any, data: list[dict[str, Any]], folder: Path, clock: Clo
     return SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[clock])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What a training took: seconds from each step to the next, the peak of memory, and what else is to be told."""
+
+    seconds: Sequence[float]
+    steps: int
+    peak_gib: float | None
+    more: Mapping[str, Any]
+
+
+def by_trainer(chosen: argparse.Namespace, sizes: list[int]) -> Steps:
+    """Trains in this process."""
+    clock = Clock()
+    data = examples(sizes, int(SHAPES[CASES[chosen.case][0]]["vocab_size"]))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(chosen.variant, chosen.case, data, Path(folder), clock, chosen.rows, plain=chosen.plain)
+        if chosen.profile:
+            trainer.add_callback(Profile(chosen.profile))
+        trainer.train()
+    more: dict[str, Any] = {}
+    if chosen.variant == "minilima":
+        more = {"longest_row": Measured.longest, "later_row": Measured.later}
+    if (graphs := getattr(trainer, "recorded", None)) is not None:
+        more["recorded_lengths"] = graphs.lengths
+    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
+    return Steps(seconds=clock.seconds(), steps=trainer.state.global_step, peak_gib=peak, more=more)
+
+
+def by_llamafactory(shape: str, sizes: list[int], peer: Path) -> Steps:
+    """Trains by LLaMA-Factory in a process of its own, whose packages are those in the folder `peer` first."""
+    script = Path(__file__).with_name("peer_llamafactory.py")
+    paths = [str(peer.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "sizes.json").write_text(json.dumps(sizes))
+        command = [sys.executable, str(script), "--shape", shape, "--folder", folder]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+        found = json.loads((Path(folder) / "result.json").read_text())
+    more = {"peer_versions": found["versions"]}
+    return Steps(seconds=found["seconds"], steps=found["steps"], peak_gib=found["peak_gib"], more=more)
+
+
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--case", choices=CASES, required=True)
-    arguments.add_argument("--variant", choices=["minilima", "padded_trainer", "trl"], default="minilima")
+    arguments.add_argument("--variant", choices=["minilima", "padded_trainer", "trl", "llamafactory"], default="minilima")
     arguments.add_argument("--steps", type=int, default=25)
     arguments.add_argument("--rows", type=int, default=8, help="rows a step of padded_trainer")
     arguments.add_argument("--plain", action="store_true", help="no step is recorded")
+    arguments.add_argument("--peer", type=Path, help="folder with LLaMA-Factory and the versions that it wants")
     arguments.add_argument("--profile", type=Path, help="profile two of the steps into this file")
     chosen = arguments.parse_args()
     shape, method, batch, _ = CASES[chosen.case]
@@ -266,37 +314,27 @@ def main() -> None:
         batch = chosen.rows
     batch *= WORLD
     sizes = lengths(batch * chosen.steps)
-    data = examples(sizes, int(SHAPES[shape]["vocab_size"]))
-    clock = Clock()
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(chosen.variant, chosen.case, data, Path(folder), clock, chosen.rows, plain=chosen.plain)
-        if chosen.profile:
-            trainer.add_callback(Profile(chosen.profile))
-        trainer.train()
+    measured = by_llamafactory(shape, sizes, chosen.peer) if chosen.variant == "llamafactory" else by_trainer(chosen, sizes)
     # Of the shape: weights that are divided or in 4 bits do not tell their number.
     parameters = _shape(chosen.case).multiplying
-    steps = trainer.state.global_step
-    mean_tokens = sum(sizes) / steps
-    seconds = statistics.median(clock.seconds()[WARM_UP:])
+    mean_tokens = sum(sizes) / measured.steps
+    seconds = statistics.median(measured.seconds[WARM_UP:])
     layers, width = int(SHAPES[shape]["num_hidden_layers"]), int(SHAPES[shape]["hidden_size"])
     flops = training_flops(sizes, parameters=parameters, layers=layers, heads_width=width, frozen=method == Method.lora)
     if os.environ.get("RANK", "0") != "0":
         return
-    gpu = torch.cuda.is_available()
     figures: dict[str, tuple[float | None, str]] = {
         "useful_tokens_per_second": (round(mean_tokens / seconds), "tokens_per_second"),
-        "mfu": (round(flops / steps / seconds / WORLD / H100_FLOPS, 4), "of_989_tflops"),
+        "mfu": (round(flops / measured.steps / seconds / WORLD / H100_FLOPS, 4), "of_989_tflops"),
         "seconds_per_step": (round(seconds, 4), "seconds"),
-        "peak_gib": (round(torch.cuda.max_memory_allocated() / 2**30, 2) if gpu else None, "GiB"),
+        "peak_gib": (None if measured.peak_gib is None else round(measured.peak_gib, 2), "GiB"),
     }
     if chosen.variant == "minilima":
         figures["predicted_peak_gib"] = (round(predicted_gib(chosen.case), 2), "GiB")
-    graphs = getattr(trainer, "recorded", None)
-    recorded = {"recorded_lengths": graphs.lengths} if graphs else {}
     publish(
         figures, chosen.json, case=chosen.case, variant=chosen.variant, gpus=WORLD,
-        device=torch.cuda.get_device_name() if gpu else "cpu", parameters=parameters, examples_per_step=round(len(sizes) / steps),
-        mean_tokens=round(statistics.mean(sizes), 1), longest_row=Measured.longest, later_row=Measured.later, **recorded,
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu", parameters=parameters,
+        examples_per_step=round(len(sizes) / measured.steps), mean_tokens=round(statistics.mean(sizes), 1), **measured.more,
     )  # fmt: skip
 
 
