@@ -32,7 +32,7 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
     "quickstart": _WHOLE,
     "selection": ("minilima/generate", *_LOCAL),
     "servers": ("benchmarks/recorder.py", *_JUDGE, "minilima/generate", "minilima/run"),
-    "sft_throughput": ("minilima/train", "minilima/models"),
+    "sft_throughput": ("benchmarks/peers.py", "benchmarks/peer_llamafactory.py", "minilima/train", "minilima/models"),
     "sweep": ("minilima/config", "minilima/run", "minilima/store", "minilima/pipeline.py"),
     "talk": (
         "minilima/cli/chat.py",

@@ -9,18 +9,21 @@ fastest settings on one H100: neat packing of two rows of 8,192 tokens, Liger's 
 import argparse
 import importlib.metadata
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from llamafactory.train.tuner import run_exp
-from shapes import SHAPES
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, TrainerCallback
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.shapes import SHAPES
 
 ROW_TOKENS, ROWS = 8192, 2
 _SPECIAL = ["<pad>", "<eos>", "<unk>"]
@@ -73,6 +76,8 @@ def main() -> None:
     folder: Path = chosen.folder
     vocabulary = write_model(chosen.shape, folder / "model")
     write_examples(json.loads((folder / "sizes.json").read_text()), vocabulary, folder)
+    from llamafactory.train.tuner import run_exp  # from the folder named by --peer
+
     clock, on_gpu = Clock(), torch.cuda.is_available()
     run_exp(
         {

@@ -16,10 +16,8 @@ medians of the steps after the first five.
 
 import argparse
 import itertools
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCallback
 
+from benchmarks.peers import by_llamafactory, padded_trainer, trl_trainer
 from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
 from minilima.config.choices import Method, Quantise, Rounding
@@ -152,17 +151,6 @@ class Profile(TrainerCallback):  # type: ignore[misc]
             self.file.write_text(f"{seconds:.4f} seconds, GPU busy {busy:.4f}\n{text}\n")
 
 
-def padded(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """The usual collator: every row as long as the longest."""
-    width = max(len(row["input_ids"]) for row in rows)
-    ids = torch.tensor(np.array([np.pad(row["input_ids"], (0, width - len(row["input_ids"]))) for row in rows]))
-    labels = torch.tensor(
-        np.array([np.pad(row["labels"], (0, width - len(row["labels"])), constant_values=IGNORED) for row in rows])
-    )
-    mask = torch.tensor(np.array([np.arange(width) < len(row["input_ids"]) for row in rows]), dtype=torch.long)
-    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
-
-
 class Measured(Packer):
     """The packer of ours, which remembers the longest first row of a step and the longest later one."""
 
@@ -193,16 +181,6 @@ def predicted_gib(case: str) -> float:
     return foretold.total / GIB
 
 
-def quantised(model: Any, folder: Path, config: Config) -> Any:
-    """The model as a run reads it from its folder, in 4 bits."""
-    model.save_pretrained(folder)
-    del model
-    torch.cuda.empty_cache()
-    read = load_base(str(folder), config)
-    torch.cuda.reset_peak_memory_stats()
-    return read
-
-
 def trainer_of(
     variant: str, case: str, data: list[dict[str, Any]], folder: Path, clock: Clock, rows: int, *, plain: bool
 ) -> Trainer:
@@ -217,45 +195,18 @@ def trainer_of(
         return trl_trainer(model, data, folder, clock)
     if variant == "minilima":
         config, row_tokens = ours(case, plain=plain)
-        if case == QUANTISED:
-            model = quantised(model, folder / "model", config)
+        if case == QUANTISED:  # as a run reads it
+            model.save_pretrained(folder / "model")
+            del model
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            model = load_base(str(folder / "model"), config)
         arguments = training_arguments(config, folder)
         return SftTrainer(
             model=prepared(model, config), args=arguments, train_dataset=data, callbacks=[clock], config=config,
             data_collator=Measured(row_tokens=row_tokens, rank=arguments.process_index, world=arguments.world_size),
         )  # fmt: skip
-    arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=rows, num_train_epochs=1, learning_rate=1e-5, save_strategy="no",
-        report_to=[], disable_tqdm=True, bf16=torch.cuda.is_available(), optim="adamw_torch_fused", logging_steps=1,
-        remove_unused_columns=False, use_cpu=not torch.cuda.is_available(),
-    )  # fmt: skip
-    return Trainer(model=model, args=arguments, train_dataset=data, data_collator=padded, callbacks=[clock])
-
-
-def trl_trainer(model: Any, data: list[dict[str, Any]], folder: Path, clock: Clock) -> Trainer:
-    from datasets import Dataset
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-    from trl import SFTConfig as TrlConfig
-    from trl import SFTTrainer
-
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 2}, unk_token="<unk>")), pad_token="<pad>",
-        eos_token="<eos>", unk_token="<unk>",
-    )  # fmt: skip
-    rows = Dataset.from_list(
-        [
-            {"input_ids": row["input_ids"].tolist(), "completion_mask": (row["labels"] != IGNORED).astype(int).tolist()}
-            for row in data
-        ]
-    )
-    arguments = TrlConfig(
-        output_dir=str(folder), per_device_train_batch_size=2, max_length=8192, packing=True, num_train_epochs=1,
-        learning_rate=1e-5, save_strategy="no", report_to=[], disable_tqdm=True, bf16=torch.cuda.is_available(),
-        optim="adamw_torch_fused", logging_steps=1, gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(),
-    )  # fmt: skip
-    return SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[clock])
+    return padded_trainer(model, data, folder, clock, rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,15 +237,9 @@ def by_trainer(chosen: argparse.Namespace, sizes: list[int]) -> Steps:
     return Steps(seconds=clock.seconds(), steps=trainer.state.global_step, peak_gib=peak, more=more)
 
 
-def by_llamafactory(shape: str, sizes: list[int], peer: Path) -> Steps:
-    """Trains by LLaMA-Factory in a process of its own, whose packages are those in the folder `peer` first."""
-    script = Path(__file__).with_name("peer_llamafactory.py")
-    paths = [str(peer.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "sizes.json").write_text(json.dumps(sizes))
-        command = [sys.executable, str(script), "--shape", shape, "--folder", folder]
-        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
-        found = json.loads((Path(folder) / "result.json").read_text())
+def beside(shape: str, sizes: list[int], peer: Path) -> Steps:
+    """LLaMA-Factory's training."""
+    found = by_llamafactory(shape, sizes, peer)
     more = {"peer_versions": found["versions"]}
     return Steps(seconds=found["seconds"], steps=found["steps"], peak_gib=found["peak_gib"], more=more)
 
@@ -314,7 +259,7 @@ def main() -> None:
         batch = chosen.rows
     batch *= WORLD
     sizes = lengths(batch * chosen.steps)
-    measured = by_llamafactory(shape, sizes, chosen.peer) if chosen.variant == "llamafactory" else by_trainer(chosen, sizes)
+    measured = beside(shape, sizes, chosen.peer) if chosen.variant == "llamafactory" else by_trainer(chosen, sizes)
     # Of the shape: weights that are divided or in 4 bits do not tell their number.
     parameters = _shape(chosen.case).multiplying
     mean_tokens = sum(sizes) / measured.steps

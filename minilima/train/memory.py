@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from minilima.config.choices import Method, Offload, Precision, Rounding
 from minilima.config.schema import ComputeConfig, SftConfig
 from minilima.errors import MinilimaError
+from minilima.train.recordable import filled_up, is_worth_recording, may_record
 from minilima.train.shape import ModelShape
 
 GIB = 2**30
@@ -26,11 +27,6 @@ ENOUGH_TOKENS = 8192
 """Rows shorter than this leave a large GPU idle between its products: computing blocks again costs less."""
 _STEP = 1024
 _CHUNK = 8192  # tokens whose logits exist at once (models/loss.py)
-MOST_RECORDED = 16_384
-"""Tokens of a row that is recorded: what the longest one needs is kept beside what plain rows need."""
-_FLOPS_A_LAYER = 1e12
-"""A row with less to multiply in each layer waits for its kernels to be started. The 30 layers of 135M have 2e11 each in a step
-of LIMA's, in which an H100 is busy for 18 % of the time without recording."""
 _NF4_BYTES = 0.53  # 4 bits and their constants, quantised twice (Dettmers et al. 2023, section 3)
 
 
@@ -90,7 +86,8 @@ def memory(
     """
     weights, gradients, optimizer, host = _states(shape, sft, compute, device)
     element = 2 if device.bf16 else 4
-    if may_record(sft, compute, device) and not checkpointing and is_worth_recording(shape, row_tokens):
+    on_gpu = device.bf16 and device.name != CPU
+    if on_gpu and may_record(sft, compute) and not checkpointing and is_worth_recording(shape, row_tokens):
         row_tokens, weights = filled_up(row_tokens), weights + element * shape.parameters  # all gradients of a row at once
     trained_head = sft.method == Method.full
     # A chunk's logits, which its gradient replaces; the output layer's gradient, summed in float32, and a chunk's part of it.
@@ -113,22 +110,6 @@ def memory(
         host=host,
         later=later,
     )
-
-
-def may_record(sft: SftConfig, compute: ComputeConfig, device: Device) -> bool:
-    """Whether steps may be recorded (train/recorded.py): all weights are trained as bfloat16 copies, not compiled, on a GPU."""
-    masters = device.bf16 and compute.zero_stage is None and sft.weights == Rounding.masters
-    return masters and device.name != CPU and sft.method == Method.full and compute.cuda_graphs and not compute.compile
-
-
-def is_worth_recording(shape: ModelShape, tokens: int) -> bool:
-    """Whether a GPU takes longer to start the kernels of a row of so many tokens than to run them."""
-    return tokens <= MOST_RECORDED and 6 * shape.parameters * tokens < _FLOPS_A_LAYER * shape.layers
-
-
-def filled_up(tokens: int) -> int:
-    """The length to which a row of so many tokens is filled up before it is recorded."""
-    return _rounded(tokens)
 
 
 def _states(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device) -> tuple[float, float, float, float]:

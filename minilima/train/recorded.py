@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from minilima.models.packing import IGNORED
-from minilima.train.memory import filled_up
+from minilima.train.recordable import FILLED, filled_up
 
 LossOf = Callable[[dict[str, Any]], torch.Tensor]
 """From a row's fields to its summed loss."""
@@ -36,6 +36,7 @@ class FixedRow:
     """0, 1, 2 …"""
     scale: torch.Tensor
     longest: int
+    """Tokens that no example has more of."""
 
     @classmethod
     def of(cls, tokens: int, *, examples: int, longest: int, device: torch.device) -> "FixedRow":
@@ -48,7 +49,8 @@ class FixedRow:
             ends=torch.zeros(examples + 2, dtype=torch.int32, device=device),
             places=places,
             scale=torch.ones((), device=device),
-            longest=min(tokens, longest),
+            # Also of the example that fills a row up: the kernel leaves what is beyond `longest` as it finds it.
+            longest=min(tokens, max(longest, FILLED)),
         )
 
     def fill(self, row: Mapping[str, Any], scale: float) -> None:

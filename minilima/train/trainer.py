@@ -18,13 +18,13 @@ from minilima.errors import MinilimaError
 from minilima.models import attention
 from minilima.models.loss import can_fuse, fuse_head
 from minilima.models.traits import Traits
-from minilima.train.arguments import has_masters, this_device
+from minilima.train.arguments import has_masters
 from minilima.train.callbacks import mark_complete
 from minilima.train.finite import FiniteWatch
-from minilima.train.memory import is_worth_recording, may_record
 from minilima.train.metrics import Lagging, Meter
 from minilima.train.optimizers import MasterAdamW, StochasticAdamW
 from minilima.train.packing import without_targets
+from minilima.train.recordable import is_worth_recording, may_record
 from minilima.train.recorded import RecordedSteps
 from minilima.train.shape import shape_of
 
@@ -60,7 +60,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         if self.fused:
             fuse_head(self.model, compiled=config.compute.compile)
         plain = self.fused and self.by_boundaries and not self.model.is_gradient_checkpointing
-        self.records = plain and may_record(config.sft, config.compute, this_device(config.compute))
+        self.records = plain and self.by_masters and may_record(config.sft, config.compute)
         self.shape = shape_of(self.model.config.to_dict())
         self.recorded: RecordedSteps | None = None
 

@@ -18,6 +18,7 @@ from minilima.train.memory import GIB, Device, check_states, fit, fitting_settin
 from minilima.train.shape import ModelShape, nominal_flops, published_shape, shape_of, training_flops
 from minilima.train.tokenize import TokenizedExample, check_tokens, masked_text, tokenize_example
 
+RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results"
 LLAMA_8B = ModelShape(
     layers=32, hidden=4096, feed_forward=14336, heads_width=4096, key_width=1024, vocabulary=128256, tied=False
 )  # fmt: skip
@@ -72,6 +73,26 @@ def test_memory_is_foretold_within_a_twentieth_of_what_h100s_took(
         shape, sft, compute, device, row_tokens=row, checkpointing=False, later_tokens=0 if sft.method == Method.full else None
     )
     assert foretold.total / GIB == pytest.approx(two_chunks_gib - _CHUNK_GIB[shape.vocabulary], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("result", "shape", "sft", "row", "later"),
+    [
+        ("135m_full", SMOL, FULL, 72_072, 0),
+        ("135m_lima", SMOL, FULL, 12_378, 0),
+        ("1b_full", LLAMA_1B, FULL, 36_323, 0),
+        ("8b_lora", LLAMA_8B, LORA, 10_240, 10_100),
+        ("8b_full", LLAMA_8B, SftConfig(weights=Rounding.stochastic), 10_226, 1_279),
+    ],
+)
+def test_memory_is_foretold_within_a_twentieth_of_what_an_h100_took_last(
+    result: str, shape: ModelShape, sft: SftConfig, row: int, later: int
+) -> None:
+    """benchmarks/results/memory_*.json: the longest first row of a step, and the longest later one."""
+    measured = json.loads((RESULTS / f"memory_{result}.json").read_text())
+    compute = ComputeConfig(compile=result != "135m_lima")
+    foretold = memory(shape, sft, compute, H100, row_tokens=row, checkpointing=result == "8b_full", later_tokens=later)
+    assert foretold.total / GIB == pytest.approx(measured["peak_gib"], rel=0.05)
 
 
 def test_memory_of_weights_rounded_stochastically_is_foretold_within_a_twentieth() -> None:

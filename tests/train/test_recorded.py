@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from minilima.config.choices import Method, Rounding
+from minilima.config.schema import ComputeConfig, SftConfig
 from minilima.models.loss import fuse_head, loss_and_gradient
 from minilima.models.packing import IGNORED, make_row
-from minilima.train.memory import filled_up, is_worth_recording
+from minilima.train.recordable import filled_up, is_worth_recording, may_record
 from minilima.train.recorded import FixedRow
 from minilima.train.shape import shape_of
 
@@ -43,6 +45,15 @@ def test_a_filled_up_row_has_the_loss_and_the_gradients_of_the_row(tiny_model: P
         assert float(fixed.scale) == 0.5
 
 
+@pytest.mark.parametrize(("tokens", "longest"), [(1024, 512), (2048, 512), (2048, 4096), (3072, 2048)])
+def test_no_example_is_longer_than_the_attention_kernel_is_told(tokens: int, longest: int) -> None:
+    fixed = FixedRow.of(tokens, examples=8, longest=longest, device=torch.device("cpu"))
+    for size in (tokens - 1023, tokens - 1):
+        row = vars(make_row(examples(*[min(longest, size - start) for start in range(0, size, longest)])))
+        fixed.fill(row, 1.0)
+        assert int(fixed.ends.diff().max()) <= fixed.longest, "what lies beyond is never written, and so may be anything"
+
+
 def test_positions_without_a_target_have_no_loss_and_no_gradient() -> None:
     logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([3, IGNORED, 7, IGNORED, 0])
@@ -66,3 +77,15 @@ def test_small_models_and_short_rows_are_worth_recording() -> None:
     large = {"num_hidden_layers": 16, "hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 32}
     assert not is_worth_recording(shape(**large, vocab_size=128256), 8_300), "1B keeps a GPU busy"
     assert (filled_up(1), filled_up(1024), filled_up(1025)) == (1024, 1024, 2048)
+
+
+def test_only_recipes_whose_steps_are_alike_are_recorded() -> None:
+    assert may_record(SftConfig(), ComputeConfig())
+    others = [
+        (SftConfig(method=Method.lora), ComputeConfig()),
+        (SftConfig(weights=Rounding.stochastic), ComputeConfig()),
+        (SftConfig(), ComputeConfig(compile=True)),
+        (SftConfig(), ComputeConfig(zero_stage=2)),
+        (SftConfig(), ComputeConfig(cuda_graphs=False)),
+    ]
+    assert not any(may_record(*other) for other in others)
