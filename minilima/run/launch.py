@@ -39,9 +39,10 @@ _NO_ROOM_BYTES, _LITTLE_ROOM_BYTES = 1_000_000, 1_000_000_000
 
 _EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception): ")
 
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
-"""How glibc is to treat a stage's memory: freed blocks of up to 32 MiB are kept. Given back, as they are unless something is set,
-each is asked for and cleared again by the next operation, which a small model on a CPU feels."""
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_ARENA_MAX": "1"}
+"""How glibc is to treat a stage's memory: freed blocks of up to 32 MiB are kept, for all threads together. Given back, as they
+are unless something is set, each is asked for and cleared again by the next operation, which a small model on a CPU feels; kept
+for each thread, they are kept several times."""
 
 
 def training_processes(compute: ComputeConfig) -> int:
