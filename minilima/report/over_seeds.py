@@ -74,7 +74,10 @@ def _group(runs: Sequence[FinishedRun]) -> SeedGroup | None:
     if not prompts:
         return None
     values = _matrix(runs, prompts)
-    return SeedGroup(runs=tuple(runs), mean=mean_over_seeds(values), spread=float(values.mean(axis=1).std(ddof=1)))
+    mean = mean_over_seeds(values)
+    # No rate lies beyond; the interval of the model does where nearly all prompts are won, or lost.
+    within = replace(mean.estimate, low=max(0.0, mean.estimate.low), high=min(100.0, mean.estimate.high))
+    return SeedGroup(runs=tuple(runs), mean=replace(mean, estimate=within), spread=float(values.mean(axis=1).std(ddof=1)))
 
 
 def _against(groups: Sequence[SeedGroup], chosen: SeedGroup) -> list[SeedGroup]:

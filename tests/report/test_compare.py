@@ -204,3 +204,8 @@ def test_groups_on_other_prompts_or_without_shared_ones_are_not_compared() -> No
     table = tabulate([*few, *elsewhere, *renamed], against=few[0])
     told = {group.runs[0].settings["dataset.size"]: group.note for group in table.groups}
     assert told == {10: "", 20: "cannot be compared: other judge", 30: "cannot be compared: no prompt has a verdict in all runs"}
+
+
+def test_no_mean_is_beyond_what_a_rate_can_be() -> None:
+    (group,) = tabulate(seeds(10, [39, 36, 40])).groups
+    assert group.mean.estimate.value > 90 and group.mean.estimate.high == 100.0
