@@ -117,6 +117,8 @@ class RecordedSteps:
                 self._graphs[length] = self._record(length, row)
             except RuntimeError as error:
                 self.failed = str(error).splitlines()[0]
+                torch.cuda.synchronize()  # none may still be playing
+                self._graphs.clear()  # no more is recorded: plain passes need their memory
                 return None
         graph, fixed, loss = self._graphs[length]
         fixed.fill(row, scale)
