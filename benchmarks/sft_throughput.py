@@ -237,7 +237,7 @@ def by_trainer(chosen: argparse.Namespace, sizes: list[int]) -> Steps:
     return Steps(seconds=clock.seconds(), steps=trainer.state.global_step, peak_gib=peak, more=more)
 
 
-def beside(shape: str, sizes: list[int], peer: Path) -> Steps:
+def trained_by_llamafactory(shape: str, sizes: list[int], peer: Path) -> Steps:
     """LLaMA-Factory's training."""
     found = by_llamafactory(shape, sizes, peer)
     more = {"peer_versions": found["versions"]}
@@ -259,7 +259,8 @@ def main() -> None:
         batch = chosen.rows
     batch *= WORLD
     sizes = lengths(batch * chosen.steps)
-    measured = beside(shape, sizes, chosen.peer) if chosen.variant == "llamafactory" else by_trainer(chosen, sizes)
+    peer = chosen.variant == "llamafactory"
+    measured = trained_by_llamafactory(shape, sizes, chosen.peer) if peer else by_trainer(chosen, sizes)
     # Of the shape: weights that are divided or in 4 bits do not tell their number.
     parameters = _shape(chosen.case).multiplying
     mean_tokens = sum(sizes) / measured.steps

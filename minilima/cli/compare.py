@@ -16,7 +16,7 @@ def declare(verbs: "argparse._SubParsersAction[Parser]") -> None:
     parser = verbs.add_parser(
         "compare",
         summary="show finished runs beside each other, with their intervals",
-        description="Compares finished runs: win rates with intervals, paired differences, costs.",
+        description="Compares finished runs: win rates with intervals, paired differences, several seeds together, costs.",
         examples=("compare outputs/runs", "compare outputs/runs --html sweep.html"),
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run, or a folder that holds runs")

@@ -86,8 +86,7 @@ def tabulate(points: Sequence[FinishedRun], against: FinishedRun | None = None) 
         )
         for rank, point in enumerate(rated)
     )
-    groups = group_by_seed(points, settings, against)
-    naming = tuple(distinguishing(points, settings))
+    naming, groups = tuple(distinguishing(points, settings)), group_by_seed(points, settings, against)
     return Table(rows=rows, settings=settings, naming=naming, comparable=comparable, groups=groups)
 
 

@@ -46,8 +46,7 @@ def group_by_seed(
     """
     groups: dict[tuple[str, ...], list[FinishedRun]] = {}
     for point in points:
-        # A loss of verdicts is no reason to be left out: the prompts that all runs share are compared.
-        if point.preferences:
+        if point.results.win_rate is not None:  # else too few of its prompts have a verdict
             key = (*(repr(point.settings.get(name)) for name in settings if name != SEED), *point.yardstick.values())
             groups.setdefault(key, []).append(point)
     several = [runs for runs in groups.values() if len({repr(run.settings.get(SEED)) for run in runs}) > 1]
@@ -60,10 +59,13 @@ def group_by_seed(
 
 def notes_on_seeds(groups: Sequence[SeedGroup]) -> list[str]:
     """What a reader must know to read the groups correctly."""
+    every = max(run.results.coverage.prompts for group in groups for run in group.runs) if groups else 0
     lines = [
         "Means are over seeds and prompts; their 95 % intervals hold both.",
         "Spread: standard deviation of the runs' win rates.",
     ]
+    if (fewest := min((group.mean.prompts for group in groups), default=0)) < every:
+        lines.append(f"Only prompts with a verdict in all runs of a group count, {fewest} of {every} in one of them.")
     if any(group.against for group in groups):
         lines.append("p: two-sided, with Holm's correction over the groups. Detectable: at 80 % power, with as many seeds.")
     return lines

@@ -95,9 +95,8 @@ class RecordedSteps:
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, FixedRow, torch.Tensor]] = {}
         # One step is played at a time, so that all graphs may use the same memory.
         self._pool = torch.cuda.graph_pool_handle()
-
         self.failed = ""
-        """What torch said where a step could not be recorded."""
+        """What torch said where a step could not be recorded; after that none is."""
 
     @property
     def lengths(self) -> list[int]:
@@ -111,6 +110,8 @@ class RecordedSteps:
             The loss times `scale`; None, with nothing added, where such a row cannot be recorded: the model looks at its data,
             as some experts' routers do, or memory is full.
         """
+        if self.failed:
+            return None
         length = filled_up(row["input_ids"].shape[1])
         if length not in self._graphs:
             try:

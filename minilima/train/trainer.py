@@ -156,7 +156,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         return total
 
     def _recorded(self, rows: Sequence[dict[str, Any]]) -> RecordedSteps | None:
-        """What plays these rows; None where plain passes are as fast, or not to be recorded."""
+        """What plays these rows, with the sums of the step begun; None where plain passes are as fast, or cannot be recorded."""
         optimizer = self.own_optimizer
         if not (self.records and isinstance(optimizer, MasterAdamW) and self.shape is not None):
             return None

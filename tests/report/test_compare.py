@@ -12,6 +12,7 @@ from minilima.evaluate.results import Coverage, Results
 from minilima.evaluate.statistics import win_rate
 from minilima.report.compare import choose, distinguishing, every_pair, label, label_of_group, notes, pair, tabulate
 from minilima.report.compare_records import records
+from minilima.report.over_seeds import notes_on_seeds
 from minilima.report.runs import FinishedRun
 
 
@@ -204,6 +205,15 @@ def test_groups_on_other_prompts_or_without_shared_ones_are_not_compared() -> No
     table = tabulate([*few, *elsewhere, *renamed], against=few[0])
     told = {group.runs[0].settings["dataset.size"]: group.note for group in table.groups}
     assert told == {10: "", 20: "cannot be compared: other judge", 30: "cannot be compared: no prompt has a verdict in all runs"}
+
+
+def test_a_run_with_too_few_verdicts_is_in_no_group_and_prompts_without_one_are_told() -> None:
+    few = seeds(10, [14, 20, 26])
+    unread = replace(few[0], results=replace(few[0].results, win_rate=None))
+    (group,) = tabulate([unread, *few[1:]]).groups
+    assert len(group.runs) == 2 and not any("Only prompts" in line for line in notes_on_seeds([group]))
+    partly = replace(few[0], preferences=dict(list(few[0].preferences.items())[:38]))
+    assert any("38 of 40" in line for line in notes_on_seeds(tabulate([partly, *few[1:]]).groups))
 
 
 def test_no_mean_is_beyond_what_a_rate_can_be() -> None:
