@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-_LOCAL = ("minilima/models", "minilima/formats")
+_WEIGHTS = (
+    "minilima/models/attention.py", "minilima/models/checkpoint.py", "minilima/models/packing.py", "minilima/models/template.py",
+    "minilima/models/tokenizer.py", "minilima/models/traits.py", "minilima/models/weights.py",
+)  # fmt: skip
+_LOCAL = (
+    "minilima/formats", "minilima/models/chat.py", "minilima/models/decoding.py", "minilima/models/drafts.py",
+    "minilima/models/kv_cache.py", "minilima/models/local.py", "minilima/models/loss.py", "minilima/models/masking.py",
+    "minilima/models/request_tokens.py", "minilima/models/sampling.py", "minilima/models/sampling_triton.py", *_WEIGHTS,
+)  # fmt: skip
 _ENDPOINT = (
     "minilima/models/address.py", "minilima/models/budget.py", "minilima/models/cache.py", "minilima/models/chat.py",
     "minilima/models/database.py", "minilima/models/dialect.py", "minilima/models/dialects.py", "minilima/models/endpoint.py",
@@ -24,7 +32,7 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
     "client": _ENDPOINT,
     "dedupe": ("minilima/generate/near_duplicates.py", "minilima/rouge.py"),
     "embedded_data": ("minilima/generate", "minilima/models", "conf/experiment"),
-    "generation": _LOCAL,
+    "generation": ("minilima/models/vllm.py", *_LOCAL),
     "judge": _JUDGE,
     "kills": (*_ENDPOINT, "minilima/generate", "minilima/run", "minilima/store"),
     "lima_run": ("minilima/train", "minilima/run", "minilima/store"),
@@ -32,7 +40,14 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
     "quickstart": _WHOLE,
     "selection": ("minilima/generate", *_LOCAL),
     "servers": ("benchmarks/recorder.py", *_JUDGE, "minilima/generate", "minilima/run"),
-    "sft_throughput": ("benchmarks/peers.py", "benchmarks/peer_llamafactory.py", "minilima/train", "minilima/models"),
+    "sft_throughput": (
+        "benchmarks/peers.py",
+        "benchmarks/peer_llamafactory.py",
+        "minilima/models/loss.py",
+        "minilima/models/loss_triton.py",
+        "minilima/train",
+        *_WEIGHTS,
+    ),
     "sweep": ("minilima/config", "minilima/run", "minilima/store", "minilima/pipeline.py"),
     "talk": (
         "minilima/cli/chat.py",
