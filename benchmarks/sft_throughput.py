@@ -4,11 +4,11 @@
     torchrun --nproc_per_node 2 benchmarks/sft_throughput.py --case 1b_full       # on two GPUs, twice the examples a step
 
 Lengths are log-normal like LIMA-style answers (mean 270 tokens, at most 2,048), fixed by a seed, and the same for all.
-8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several; 8b_qlora writes its weights to the disk
-first and reads them in 4 bits, as a run does. 135m_lima plays recorded steps (`--plain`: not). `trl` (pip install trl) packs
-with its default strategy, two rows of 8,192 tokens a step, float32 weights under autocast. `llamafactory` is
-peer_llamafactory.py: pip install --no-deps --target FOLDER llamafactory==0.9.5 transformers==5.6.0 and what else that
-transformers wants, then `--peer FOLDER`.
+8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several; 8b_offload keeps them in the machine's
+memory (150 GiB of it); 8b_qlora writes its weights to the disk first and reads them in 4 bits, as a run does. 135m_lima plays
+recorded steps (`--plain`: not). `trl` (pip install trl) packs with its default strategy, two rows of 8,192 tokens a step,
+float32 weights under autocast. `llamafactory` is peer_llamafactory.py: pip install --no-deps --target FOLDER
+llamafactory==0.9.5 transformers==5.6.0 and what else that transformers wants, then `--peer FOLDER`.
 `predicted_peak_gib` is what the memory preflight foretells of ours, for the longest row that a step had.
 Useful tokens are those of the examples, padding left out. MFU is `minilima.train.shape` over 989 TFLOP/s. The figures are
 medians of the steps after the first five.
@@ -35,7 +35,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCall
 from benchmarks.peers import by_llamafactory, padded_trainer, trl_trainer
 from benchmarks.publish import parser, publish
 from benchmarks.shapes import SHAPES
-from minilima.config.choices import Method, Quantise, Rounding
+from minilima.config.choices import Method, Offload, Quantise, Rounding
 from minilima.config.schema import ComputeConfig, Config, SftConfig
 from minilima.models.packing import IGNORED, Tokens
 from minilima.train.arguments import training_arguments
@@ -58,13 +58,15 @@ CASES = {
     "8b_lora": ("8b", Method.lora, 64, 10_240),
     "8b_full": ("8b", Method.full, 32, 10_240),
     "8b_qlora": ("8b", Method.lora, 64, 10_240),
+    "8b_offload": ("8b", Method.full, 64, 10_240),
     "tiny_full": ("tiny", Method.full, 8, 2_048),
     "tiny_lora": ("tiny", Method.lora, 8, 2_048),
 }
 
 
-TIGHT, QUANTISED, SMALL_STEPS = "8b_full", "8b_qlora", "135m_lima"
-"""The case whose states fill a GPU, the one in 4 bits, and the one whose steps are recorded and not compiled."""
+TIGHT, QUANTISED, OFFLOADED, SMALL_STEPS = "8b_full", "8b_qlora", "8b_offload", "135m_lima"
+"""The case whose states fill a GPU, the one in 4 bits, the one whose states lie in the machine's memory, and the one whose steps
+are recorded and not compiled."""
 
 
 def ours(case: str, *, plain: bool = False) -> tuple[Config, int]:
@@ -76,10 +78,11 @@ def ours(case: str, *, plain: bool = False) -> tuple[Config, int]:
         weights=Rounding.stochastic if alone else Rounding.masters,
         quantise=Quantise.nf4 if case == QUANTISED else None,
     )  # fmt: skip
-    compiled = torch.cuda.is_available() and not divided and case not in (QUANTISED, SMALL_STEPS)
+    compiled = torch.cuda.is_available() and case not in (QUANTISED, SMALL_STEPS)
     compute = ComputeConfig(
-        checkpoint_seconds=1e9, compile=compiled, zero_stage=3 if divided else None, cuda_graphs=not plain,
-        activation_checkpointing=case in (TIGHT, QUANTISED) or None,
+        checkpoint_seconds=1e9, compile=compiled, zero_stage=3 if divided else 2 if case == OFFLOADED else None,
+        offload=Offload.optimizer if case == OFFLOADED else Offload.none, cuda_graphs=not plain,
+        activation_checkpointing=case in (TIGHT, QUANTISED, OFFLOADED) or None,
     )  # fmt: skip
     return Config(sft=sft, compute=compute), row_tokens // 2 if divided else row_tokens
 
@@ -190,7 +193,9 @@ def trainer_of(
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         settings = LlamaConfig(**SHAPES[shape], max_position_embeddings=2048)
-        model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16 if case in (TIGHT, QUANTISED) else torch.float32)
+        model = AutoModelForCausalLM.from_config(
+            settings, dtype=torch.bfloat16 if case in (TIGHT, QUANTISED, OFFLOADED) else torch.float32
+        )
     if variant == "trl":
         return trl_trainer(model, data, folder, clock)
     if variant == "minilima":

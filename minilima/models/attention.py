@@ -3,7 +3,7 @@
 Training: variable-length flash attention on a GPU, a block mask elsewhere. Both keep examples apart. On a GPU
 `torch.nn.attention.varlen` reads only the boundaries, so that a row costs what its examples cost; the mask that transformers
 builds from the positions is a square of the row. Answering: the queries that share a key head are read as its queries, so that
-keys and values are not copied for each of them, which some versions of transformers do.
+keys and values are not copied for each of them, which some versions of transformers do, and of the cache only what a row sees.
 """
 
 from collections.abc import Callable, Mapping
@@ -121,14 +121,24 @@ def grouped(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query (rows, heads, tokens, d), key and value (rows, key heads, slots, d).
 
-    One token a row sees what the mask (rows, 1, 1, slots) shows, in every head alike: the heads of a group are given as the
-    tokens of their key head. Longer texts go to transformers' own.
+    One token a row sees what the mask (rows, 1, 1, slots) shows, in every head alike. On a GPU a kernel of our own reads only
+    that; elsewhere the heads of a group are given as the tokens of their key head. Longer texts go to transformers' own.
     """
     rows, heads, tokens, width = query.shape
     shared = key.shape[1]
+    if tokens == 1 and query.is_cuda and attention_mask is not None and _is_of_rows(attention_mask):
+        from minilima.models.attention_triton import attend
+
+        scale = width**-0.5 if scaling is None else scaling
+        return attend(query, key, value, attention_mask, scale).transpose(1, 2), None
     if tokens > 1 or heads == shared:
         attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **settings)
         return attended, None
     by_key = query.reshape(rows, shared, heads // shared, width)
     attended = torch.nn.functional.scaled_dot_product_attention(by_key, key, value, attn_mask=attention_mask, scale=scaling)
     return attended.reshape(rows, 1, heads, value.shape[-1]), None
+
+
+def _is_of_rows(mask: torch.Tensor) -> bool:
+    """Whether a mask says what a row sees, in every head alike."""
+    return mask.dtype == torch.bool and mask.shape[1] == 1

@@ -8,21 +8,26 @@ import torch
 import triton
 import triton.language as tl
 
-BLOCK = 2048
-"""Scores of a row that are read at once."""
+BLOCK, WARPS = 2048, 8
+"""Scores of a row that are read at once, and by how many warps."""
 _ROUNDS = 8
 """Eighths of eighths: 24 bits, the precision of a float32's fraction."""
 
 
 def sample_fused(
-    scores: torch.Tensor, written: torch.Tensor, penalty: float, temperature: float, top_p: float, drawn: torch.Tensor
+    scores: torch.Tensor,
+    written: torch.Tensor,
+    penalty: float | torch.Tensor,
+    temperature: float | torch.Tensor,
+    top_p: float | torch.Tensor,
+    drawn: torch.Tensor,
 ) -> torch.Tensor:
     """One token a row.
 
     Args:
         scores: (rows, vocabulary), of any floating type, on a GPU.
         written: same shape, bool, or empty where nothing is penalised.
-        penalty: as in `sampling.penalise`.
+        penalty: as in `sampling.penalise`; this and the next two are one for all, or all three float32 (rows, 1).
         temperature: above 0.
         top_p: nucleus, 0 to 1 (Holtzman et al. 2020).
         drawn: (rows, 1), one random number for each.
@@ -33,9 +38,11 @@ def sample_fused(
     rows, vocabulary = scores.shape
     chosen = torch.empty(rows, 1, dtype=torch.long, device=scores.device)
     marks = written.view(torch.uint8) if written.shape[1] else scores  # never read without a penalty
+    by_row = isinstance(top_p, torch.Tensor)
     _sample[(rows,)](
         scores, scores.stride(0), marks, marks.stride(0), drawn, drawn.stride(0), chosen, penalty, 1 / temperature, top_p,
-        vocabulary, penalised=bool(written.shape[1]), rounds=_ROUNDS if top_p < 1 else 0, block=BLOCK, num_warps=8,
+        vocabulary, by_row=by_row, penalised=bool(written.shape[1]), rounds=_ROUNDS if by_row or top_p < 1 else 0, block=BLOCK,
+        num_warps=WARPS,
     )  # fmt: skip
     return chosen
 
@@ -53,9 +60,13 @@ def _penalised(scores, written, places, vocabulary, penalty, penalised: tl.const
 @triton.jit  # type: ignore[untyped-decorator]
 def _sample(  # type: ignore[no-untyped-def]
     all_scores, scores_stride, all_written, written_stride, drawn, drawn_stride, chosen, penalty, sharpness, top_p,
-    vocabulary: tl.constexpr, penalised: tl.constexpr, rounds: tl.constexpr, block: tl.constexpr,
+    vocabulary: tl.constexpr, by_row: tl.constexpr, penalised: tl.constexpr, rounds: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
+    if by_row:
+        penalty = tl.load(penalty + row)
+        sharpness = tl.load(sharpness + row)
+        top_p = tl.load(top_p + row)
     scores = all_scores + row * scores_stride
     written = all_written + row * written_stride
     best = tl.full((block,), -float("inf"), tl.float32)
@@ -72,7 +83,8 @@ def _sample(  # type: ignore[no-untyped-def]
         for first in range(0, vocabulary, block):
             values = _penalised(scores, written, first + tl.arange(0, block), vocabulary, penalty, penalised)
             sums += tl.exp((values - highest) * sharpness)
-        enough = tl.sum(sums, axis=0) * top_p
+        # A nucleus of everything has no smallest probability to be looked for.
+        enough = tl.where(top_p < 1, tl.sum(sums, axis=0) * top_p, float("inf"))
         for _ in range(rounds):
             step = (most - least) / 8
             above_1 = tl.zeros((block,), tl.float32)

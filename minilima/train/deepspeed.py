@@ -39,7 +39,7 @@ def deepspeed_config(
             "contiguous_gradients": True,
             "reduce_bucket_size": 200_000_000,
             "allgather_bucket_size": 200_000_000,
-            "stage3_prefetch_bucket_size": 50_000_000,
+            "stage3_prefetch_bucket_size": 250_000_000,
             "stage3_param_persistence_threshold": 100_000,
             "stage3_max_live_parameters": 1_000_000_000,
             "stage3_max_reuse_distance": 1_000_000_000,

@@ -48,7 +48,7 @@ def prepared(model: Any, config: Config, *, checkpointing: bool | None = None) -
     if compute.activation_checkpointing if checkpointing is None else checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if compute.compile:
-        compile_blocks(model)
+        compile_blocks(model, gathered=compute.zero_stage == 3)
     if sft.residual_dropout:
         add_residual_dropout(model, sft.residual_dropout)
     if sft.method == Method.full:
@@ -93,11 +93,24 @@ def with_adapters(model: Any, sft: SftConfig, *, in_float32: bool = True) -> Any
     return made
 
 
-def compile_blocks(model: Any) -> None:
-    """Compiles every decoder block, for rows of any length."""
+def compile_blocks(model: Any, *, gathered: bool = False) -> None:
+    """Compiles every decoder block, for rows of any length.
+
+    Args:
+        gathered: whether DeepSpeed gathers the weights when a block is called (ZeRO-3). It then does so for a block at a time,
+            before and after what is compiled: within, it would cut the code in pieces.
+    """
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(user_cache() / "compiled")
     # Would cut the blocks in pieces so that DDP can send gradients early, which the masters do themselves.
     torch._dynamo.config.optimize_ddp = False
-    for block in decoder_blocks(model):
-        block.compile(dynamic=True)
+    blocks = decoder_blocks(model)
+    if gathered:
+        from deepspeed.utils import set_z3_leaf_modules
+
+        set_z3_leaf_modules(model, sorted({type(block) for block in blocks}, key=str))
+    for block in blocks:
+        if gathered:
+            block.forward = torch.compile(block.forward, dynamic=True)
+        else:
+            block.compile(dynamic=True)

@@ -1,4 +1,4 @@
-"""vLLM, where it is installed (it runs on a CPU too): greedy replies are those of transformers, settings mean the same."""
+"""vLLM, where it is installed (it runs on a CPU too): its replies are those of transformers, greedy and sampled."""
 
 import json
 from collections.abc import Iterator
@@ -52,16 +52,24 @@ def requests(**sampling: Any) -> list[Request]:
     return [Request(messages=ask("word " * n + "?"), sampling=chosen) for n in (1, 9, 3, 14, 2)]
 
 
-@pytest.mark.parametrize("penalty", [None, 1.3])
-def test_greedy_replies_are_those_of_transformers(
-    model: Any, folder: Path, penalty: float | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"repetition_penalty": 1.3},
+        {"temperature": 1.0},
+        {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.2, "max_tokens": 200},
+    ],
+)
+def test_replies_are_those_of_transformers(
+    model: Any, folder: Path, sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
     from minilima.models import local
 
     monkeypatch.setattr(local, "inference_dtype", lambda device: torch.float32)
-    asked = requests(repetition_penalty=penalty)
+    asked = requests(**sampling)
     arrived: dict[int, Reply] = {}
     replies = model.reply_many(asked, arrived.__setitem__)
     assert replies == LocalModel(str(folder), "tiny", device=DeviceKind.cpu, batch=8).reply_many(asked, lambda index, reply: None)
@@ -115,45 +123,59 @@ def test_the_likeliest_first_tokens_are_those_of_transformers(model: Any, folder
         assert whole and all(ours.logprobs[token] == pytest.approx(value, abs=1e-2) for token, value in whole.items())
 
 
-def test_the_penalty_follows_rows_as_vllm_moves_them() -> None:
+def test_rows_keep_their_way_of_choosing_as_vllm_moves_them() -> None:
     from types import SimpleNamespace
 
     import torch
     from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-    from minilima.models.sampling import penalise
-    from minilima.models.vllm import WrittenPenalty
+    from minilima.models.sampling import GREEDY, draws, sample
+    from minilima.models.vllm import OwnSampling
 
     sizes = SimpleNamespace(
         scheduler_config=SimpleNamespace(max_num_seqs=4), model_config=SimpleNamespace(get_vocab_size=lambda: 10)
     )
-    penalty = WrittenPenalty(sizes, torch.device("cpu"), False)
-    texts: dict[str, list[int]] = {"a": [1, 2], "b": [3], "c": [4, 4]}
-    penalties = {"a": 1.2, "b": None, "c": 2.0}
+    own = OwnSampling(sizes, torch.device("cpu"), False)
+    texts: dict[str, list[int]] = {"a": [1, 2], "b": [3], "c": [4, 4], "d": [5]}
+    ways: dict[str, dict[str, Any]] = {
+        "a": {"key": "a", "tokens": 300, "temperature": 0.7, "top_p": 0.9, "penalty": 1.2},
+        "b": {},
+        "c": {"key": "c", "tokens": 5, "temperature": 0.0, "top_p": 1.0, "penalty": 2.0},
+        "d": {"key": "d", "tokens": 9, "temperature": 1.0, "top_p": 1.0, "penalty": 1.0},
+    }
 
     def added(row: int, name: str) -> tuple[int, SimpleNamespace, None, list[int]]:
-        return row, SimpleNamespace(extra_args=penalties[name] and {"written_penalty": penalties[name]}), None, texts[name]
+        return row, SimpleNamespace(extra_args=ways[name] and {"minilima": ways[name]}), None, texts[name]
 
     def check(*rows: str) -> None:
-        scores = torch.randn(len(rows), 10)
-        expected = scores.clone()
-        for row, name in enumerate(rows):
-            written = torch.zeros(10, dtype=torch.bool)
-            written[[token for token in texts[name] if token >= 0]] = True
-            expected[row] = penalise(scores[row], written, penalties[name] or 1.0)
-        assert torch.equal(penalty.apply(scores), expected)
+        for _ in range(20):
+            scores = torch.randn(len(rows), 10)
+            expected = []
+            for row, name in enumerate(rows):
+                way, written = ways[name], torch.zeros(1, 10, dtype=torch.bool)
+                written[0, [token for token in texts[name] if token >= 0]] = True
+                number = draws(way["key"], len(texts[name]), 1) if way.get("temperature") else [0.0]
+                chosen = sample(
+                    scores[row : row + 1], written, way.get("penalty", 1.0), way.get("temperature") or GREEDY,
+                    way.get("top_p", 1.0), torch.tensor([number]),
+                )  # fmt: skip
+                expected.append(int(chosen))
+            assert own.apply(scores).argmax(dim=-1).tolist() == expected
 
-    penalty.update_state(BatchUpdate(3, removed=[], added=[added(0, "a"), added(1, "b"), added(2, "c")], moved=[]))
+    own.update_state(BatchUpdate(3, removed=[], added=[added(0, "a"), added(1, "b"), added(2, "c")], moved=[]))
     check("a", "b", "c")
     texts["a"].append(-1)  # begun before the last step was read
     check("a", "b", "c")
     texts["a"][-1] = 7
-    penalty.update_state(None)
+    own.update_state(None)
     check("a", "b", "c")
-    penalty.update_state(BatchUpdate(3, removed=[], added=[], moved=[(0, 2, MoveDirectionality.SWAP)]))
+    own.update_state(BatchUpdate(3, removed=[], added=[], moved=[(0, 2, MoveDirectionality.SWAP)]))
     check("c", "b", "a")
-    penalty.update_state(BatchUpdate(2, removed=[0], added=[], moved=[(2, 0, MoveDirectionality.UNIDIRECTIONAL)]))
+    own.update_state(BatchUpdate(2, removed=[0], added=[], moved=[(2, 0, MoveDirectionality.UNIDIRECTIONAL)]))
     texts["a"].append(9)
     check("a", "b")
-    penalty.update_state(BatchUpdate(2, removed=[], added=[added(0, "c")], moved=[]))
-    check("c", "b")
+    # Where a row stood that was moved away, another begins anew.
+    own.update_state(BatchUpdate(3, removed=[], added=[added(2, "d")], moved=[]))
+    check("a", "b", "d")
+    own.update_state(BatchUpdate(3, removed=[], added=[added(0, "c")], moved=[]))
+    check("c", "b", "d")

@@ -91,7 +91,7 @@ def test_computing_blocks_again_does_not_change_what_is_learned(alone: Path, tmp
         (train, "compute.micro_batch_tokens=64"),
         (train, "compute.zero_stage=1 compute.micro_batch_tokens=64"),
         (train, "compute.zero_stage=2 compute.offload=optimizer"),
-        (launch, "compute.zero_stage=3"),
+        (launch, "compute.zero_stage=3 compute.compile=true"),
         (train, "compute.zero_stage=3 compute.offload=all"),
     ],
 )
