@@ -7,9 +7,10 @@ Lengths are log-normal like LIMA-style answers (mean 270 tokens, at most 2,048),
 8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several; 8b_offload keeps them in the machine's
 memory (150 GiB of it); 8b_qlora writes its weights to the disk first and reads them in 4 bits, as a run does. 135m_lima plays
 recorded steps (`--plain`: not). `trl` (pip install trl) packs with its default strategy, two rows of 8,192 tokens a step,
-float32 weights under autocast. `llamafactory` is peer_llamafactory.py: pip install --no-deps --target FOLDER
-llamafactory==0.9.5 transformers==5.6.0 and what else that transformers wants, then `--peer FOLDER`.
-`predicted_peak_gib` is what the memory preflight foretells of ours, for the longest row that a step had.
+float32 weights under autocast; `trl_bfloat16` trains bfloat16 weights without masters. `llamafactory` is
+peer_llamafactory.py: pip install --no-deps --target FOLDER llamafactory==0.9.5 transformers==5.6.0 and what else that
+transformers wants, then `--peer FOLDER`.
+`predicted_peak_gib` is what the memory preflight foretold of ours then, for the longest rows that a step had.
 Useful tokens are those of the examples, padding left out. MFU is `minilima.train.shape` over 989 TFLOP/s. The figures are
 medians of the steps after the first five.
 """
@@ -34,57 +35,17 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCall
 
 from benchmarks.peers import by_llamafactory, padded_trainer, trl_trainer
 from benchmarks.publish import parser, publish
+from benchmarks.sft_cases import CASES, OFFLOADED, QUANTISED, TIGHT, WORLD, ours, predicted_gib, shape_of_case
 from benchmarks.shapes import SHAPES
-from minilima.config.choices import Method, Offload, Quantise, Rounding
-from minilima.config.schema import ComputeConfig, Config, SftConfig
+from minilima.config.choices import Method
 from minilima.models.packing import IGNORED, Tokens
 from minilima.train.arguments import training_arguments
-from minilima.train.memory import GIB, Device, memory
 from minilima.train.model import load_base, prepared
 from minilima.train.packing import Packer
-from minilima.train.shape import H100_FLOPS, ModelShape, shape_of, training_flops
+from minilima.train.shape import H100_FLOPS, training_flops
 from minilima.train.trainer import SftTrainer
 
 WARM_UP = 5
-
-WORLD = int(os.environ.get("WORLD_SIZE", "1"))
-"""GPUs, under torchrun; a step takes as many times the examples."""
-
-CASES = {
-    # case: shape, method, examples a step, row tokens
-    "135m_full": ("135m", Method.full, 256, 81_920),
-    "135m_lima": ("135m", Method.full, 32, 81_920),  # steps as small as LIMA's recipe has them
-    "1b_full": ("1b", Method.full, 128, 38_912),
-    "8b_lora": ("8b", Method.lora, 64, 10_240),
-    "8b_full": ("8b", Method.full, 32, 10_240),
-    "8b_qlora": ("8b", Method.lora, 64, 10_240),
-    "8b_offload": ("8b", Method.full, 64, 10_240),
-    "tiny_full": ("tiny", Method.full, 8, 2_048),
-    "tiny_lora": ("tiny", Method.lora, 8, 2_048),
-}
-
-
-TIGHT, QUANTISED, OFFLOADED, SMALL_STEPS = "8b_full", "8b_qlora", "8b_offload", "135m_lima"
-"""The case whose states fill a GPU, the one in 4 bits, the one whose states lie in the machine's memory, and the one whose steps
-are recorded and not compiled."""
-
-
-def ours(case: str, *, plain: bool = False) -> tuple[Config, int]:
-    """Our settings for a case, and how many tokens a row may have."""
-    _, method, batch, row_tokens = CASES[case]
-    alone, divided = case == TIGHT and WORLD == 1, case == TIGHT and WORLD > 1
-    sft = SftConfig(
-        method=method, epochs=1, batch_size=batch * WORLD, learning_rate=1e-5, beta2=0.95, weight_decay=0.1,
-        weights=Rounding.stochastic if alone else Rounding.masters,
-        quantise=Quantise.nf4 if case == QUANTISED else None,
-    )  # fmt: skip
-    compiled = torch.cuda.is_available() and case not in (QUANTISED, SMALL_STEPS)
-    compute = ComputeConfig(
-        checkpoint_seconds=1e9, compile=compiled, zero_stage=3 if divided else 2 if case == OFFLOADED else None,
-        offload=Offload.optimizer if case == OFFLOADED else Offload.none, cuda_graphs=not plain,
-        activation_checkpointing=case in (TIGHT, QUANTISED, OFFLOADED) or None,
-    )  # fmt: skip
-    return Config(sft=sft, compute=compute), row_tokens // 2 if divided else row_tokens
 
 
 def lengths(count: int) -> list[int]:
@@ -168,22 +129,6 @@ class Measured(Packer):
         return step
 
 
-def _shape(case: str) -> ModelShape:
-    known = shape_of(LlamaConfig(**SHAPES[CASES[case][0]]).to_dict())
-    assert known is not None
-    return known
-
-
-def predicted_gib(case: str) -> float:
-    """The preflight's forecast of the peak on each GPU."""
-    sft, compute = ours(case)[0].sft, ours(case)[0].compute
-    foretold = memory(
-        _shape(case), sft, compute, Device(bytes=None, bf16=True, processes=WORLD, name="GPU"),
-        row_tokens=Measured.longest, checkpointing=bool(compute.activation_checkpointing), later_tokens=Measured.later,
-    )  # fmt: skip
-    return foretold.total / GIB
-
-
 def trainer_of(
     variant: str, case: str, data: list[dict[str, Any]], folder: Path, clock: Clock, rows: int, *, plain: bool
 ) -> Trainer:
@@ -193,10 +138,9 @@ def trainer_of(
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         settings = LlamaConfig(**SHAPES[shape], max_position_embeddings=2048)
-        model = AutoModelForCausalLM.from_config(
-            settings, dtype=torch.bfloat16 if case in (TIGHT, QUANTISED, OFFLOADED) else torch.float32
-        )
-    if variant == "trl":
+        halves = case in (TIGHT, QUANTISED, OFFLOADED) or variant == "trl_bfloat16"
+        model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16 if halves else torch.float32)
+    if variant.startswith("trl"):
         return trl_trainer(model, data, folder, clock)
     if variant == "minilima":
         config, row_tokens = ours(case, plain=plain)
@@ -252,7 +196,9 @@ def trained_by_llamafactory(shape: str, sizes: list[int], peer: Path) -> Steps:
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--case", choices=CASES, required=True)
-    arguments.add_argument("--variant", choices=["minilima", "padded_trainer", "trl", "llamafactory"], default="minilima")
+    arguments.add_argument(
+        "--variant", choices=["minilima", "padded_trainer", "trl", "trl_bfloat16", "llamafactory"], default="minilima"
+    )
     arguments.add_argument("--steps", type=int, default=25)
     arguments.add_argument("--rows", type=int, default=8, help="rows a step of padded_trainer")
     arguments.add_argument("--plain", action="store_true", help="no step is recorded")
@@ -267,7 +213,7 @@ def main() -> None:
     peer = chosen.variant == "llamafactory"
     measured = trained_by_llamafactory(shape, sizes, chosen.peer) if peer else by_trainer(chosen, sizes)
     # Of the shape: weights that are divided or in 4 bits do not tell their number.
-    parameters = _shape(chosen.case).multiplying
+    parameters = shape_of_case(chosen.case).multiplying
     mean_tokens = sum(sizes) / measured.steps
     seconds = statistics.median(measured.seconds[WARM_UP:])
     layers, width = int(SHAPES[shape]["num_hidden_layers"]), int(SHAPES[shape]["hidden_size"])
@@ -281,7 +227,7 @@ def main() -> None:
         "peak_gib": (None if measured.peak_gib is None else round(measured.peak_gib, 2), "GiB"),
     }
     if chosen.variant == "minilima":
-        figures["predicted_peak_gib"] = (round(predicted_gib(chosen.case), 2), "GiB")
+        figures["predicted_peak_gib"] = (round(predicted_gib(chosen.case, Measured.longest, Measured.later), 2), "GiB")
     publish(
         figures, chosen.json, case=chosen.case, variant=chosen.variant, gpus=WORLD,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu", parameters=parameters,

@@ -43,8 +43,8 @@ class Pace:
 
 
 PACES = {
-    Engine.transformers: Pace(start_up_seconds=0.7, tokens_per_second=12_432),
-    Engine.vllm: Pace(start_up_seconds=73.0, tokens_per_second=13_284),
+    Engine.transformers: Pace(start_up_seconds=1.1, tokens_per_second=13_990),
+    Engine.vllm: Pace(start_up_seconds=88.4, tokens_per_second=12_882),
 }
 """Sampled answers of 1 to 1,024 tokens by a model of 1B on one H100 (benchmarks/results/generation_1b_5_17.json and
 generation_1b_vllm.json)."""

@@ -92,10 +92,15 @@ def memory(
     trained_head = sft.method == Method.full
     # A chunk's logits, which its gradient replaces; the output layer's gradient, summed in float32, and a chunk's part of it.
     head = (4 + element) * shape.embedding if trained_head else 0
-    a_token = _activations(shape, sft, compute, checkpointing=checkpointing) * element / 2
+    block = _block(shape, sft, compute) * element / 2
+    kept = element * shape.hidden  # a block's input
+    a_token = 2 * kept + (shape.layers * kept + block if checkpointing else shape.layers * block)
 
     def logits(tokens: int) -> float:
-        return min(_CHUNK, tokens) * shape.vocabulary * element + head if tokens else 0.0
+        chunk = min(_CHUNK, tokens) * shape.vocabulary * element
+        # They are gone when the first block is computed again, which takes their place.
+        again = block * tokens if checkpointing else 0.0
+        return max(0.0, chunk - again) + head if tokens else 0.0
 
     later = None
     if later_tokens is not None and compute.zero_stage is None:
@@ -151,8 +156,8 @@ def _buffers(shape: ModelShape, compute: ComputeConfig, device: Device) -> float
     return element * (3 * min(200_000_000, shape.parameters) + gathered)
 
 
-def _activations(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, *, checkpointing: bool) -> float:
-    """Bytes a token of a row, in bfloat16, kept for the backward pass: within a twentieth of the peaks measured on H100s.
+def _block(shape: ModelShape, sft: SftConfig, compute: ComputeConfig) -> float:
+    """Bytes a token of a row, in bfloat16, that a block keeps for the backward pass: within a twentieth of H100s' peaks.
 
     Compiled blocks keep the inputs of their matrix products and norms, 12 bytes for each number of the hidden state. The peaks
     say 2.5 more where all weights are trained, for 135M as for 1B, and 0.75 more with adapters; what takes them is not known.
@@ -160,15 +165,11 @@ def _activations(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, *, c
     """
     if compute.compile:
         more = 2.5 if sft.method == Method.full else 0.75
-        block = (12 + more) * shape.hidden + 4 * shape.key_width + 6 * shape.feed_forward
-    else:
-        masks = 2 * shape.hidden if sft.residual_dropout else 0
-        if sft.method == Method.lora and sft.lora_dropout:  # each layer's input, dropped, and what was dropped of it
-            masks += 3 * (6 * shape.hidden + shape.feed_forward)
-        block = 23 * shape.hidden + 4 * shape.key_width + 8 * shape.feed_forward + masks
-    kept = 2 * shape.hidden
-    ends = 4 * shape.hidden
-    return ends + (shape.layers * kept + block if checkpointing else shape.layers * block)
+        return (12 + more) * shape.hidden + 4 * shape.key_width + 6 * shape.feed_forward
+    masks = 2 * shape.hidden if sft.residual_dropout else 0
+    if sft.method == Method.lora and sft.lora_dropout:  # each layer's input, dropped, and what was dropped of it
+        masks += 3 * (6 * shape.hidden + shape.feed_forward)
+    return 23 * shape.hidden + 4 * shape.key_width + 8 * shape.feed_forward + masks
 
 
 def fit(

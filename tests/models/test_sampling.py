@@ -4,14 +4,26 @@ import pytest
 import torch
 from transformers import RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 
-from minilima.models.sampling import draws, least_by_sorting, penalise, sample
+from minilima.models.sampling import GREEDY, draws, least_by_sorting, penalise, sample
 
 
 def test_tokens_follow_the_probabilities() -> None:
     scores = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).repeat(4000, 1)
     drawn = torch.tensor([draws(str(n), 0, 1) for n in range(4000)])
-    shares = torch.bincount(sample(scores, 1.0, 1.0, drawn)[:, 0], minlength=3) / 4000
+    free = torch.zeros(4000, 0, dtype=torch.bool)
+    shares = torch.bincount(sample(scores, free, 1.0, 1.0, 1.0, drawn)[:, 0], minlength=3) / 4000
     assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03)
+
+
+def test_rows_of_different_ways_are_chosen_as_each_by_itself() -> None:
+    scores, written, drawn = torch.randn(5, 300) * 2, torch.rand(5, 300) < 0.3, torch.rand(5, 1)
+    drawn[2:4] = 0.0
+    ways = [(1.2, 0.7, 0.9), (1.0, 1.0, 1.0), (1.5, GREEDY, 1.0), (1.0, GREEDY, 1.0), (1.1, 0.5, 0.2)]
+    penalty, temperature, top_p = torch.tensor(ways).T[:, :, None]
+    together = sample(scores, written, penalty, temperature, top_p, drawn)
+    each = [sample(scores[row : row + 1], written[row : row + 1], *way, drawn[row : row + 1]) for row, way in enumerate(ways)]
+    assert torch.equal(together, torch.cat(each))
+    assert together[2:4, 0].tolist() == [int(penalise(scores[row], written[row], ways[row][0]).argmax()) for row in (2, 3)]
 
 
 def test_the_numbers_of_a_request_go_on_where_they_were_left() -> None:
