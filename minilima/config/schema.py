@@ -415,8 +415,8 @@ class ComputeConfig:
     """Whether steps of a small model, for which a GPU takes longer to start the kernels than to run them, are recorded once and
     played again; with sft=full in bfloat16, neither compiled nor under DeepSpeed."""
     engine: Engine = Engine.auto
-    """What writes answers and data on this machine. auto: transformers, or vllm where it is installed (the extra `vllm`), there is
-    a GPU, and it ended sooner, its start included, when both were measured; at present it never did."""
+    """What writes answers and data on this machine. auto: transformers, or vllm where it is installed (the extra `vllm`), there
+    is a GPU, and it ended sooner, its start included, when both were measured; at present it never did."""
     served_at: list[str] = field(default_factory=list)
     """Addresses of OpenAI-compatible servers that hold the models which are to answer, for example http://localhost:8000/v1;
     none = they answer on this machine. A model is named by its folder."""
