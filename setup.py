@@ -46,6 +46,7 @@ setup(
         "gguf>=0.17",
         # Model endpoints and judging. alpaca-eval 0.6.6 imports pkg_resources and breaks with newer pandas and scikit-learn.
         "openai[aiohttp]>=2",
+        "uvloop>=0.21; sys_platform != 'win32'",
         "alpaca-eval>=0.6.6",
         "setuptools<82",
         "pandas<3",

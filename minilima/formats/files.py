@@ -28,6 +28,8 @@ def canonical_json(value: object) -> str:
 
 
 def _without_none(value: Any) -> Any:
+    if isinstance(value, str | int | float):  # first, since to ask for a Mapping takes long
+        return value
     if isinstance(value, Mapping):
         return {str(key): _without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):

@@ -198,7 +198,7 @@ class Usage:
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             usd=sum(known) if known else None,
-            faults=dict(Counter(self.faults) + Counter(other.faults)),
+            faults=dict(Counter(self.faults) + Counter(other.faults)) if other.faults else self.faults,
         )
 
     def text(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from minilima.formats.records import Usage
 from minilima.models.chat import FAILED, BatchedModel, ChatModel, OnReply, Reply, Request
-from minilima.models.database import open_database
+from minilima.models.database import Database, open_database
 
 UNUSABLE = "unusable"
 """What a reply counts as that came whole and could not be used."""
@@ -28,10 +28,10 @@ REPLIES = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT 
 class CachedModel:
     """A model whose replies are looked up before it is asked, and stored when it answers."""
 
-    def __init__(self, model: ChatModel, file: Path) -> None:
+    def __init__(self, model: ChatModel, cache: Path | Database) -> None:
         self.model = model
         self.usage = Usage()
-        self._database = open_database(file)
+        self._database = open_database(cache) if isinstance(cache, Path) else cache
         self._database.execute(REPLIES)
 
     @property

@@ -84,7 +84,7 @@ class Reply:
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
             usd=self.usd,
-            faults=dict(Counter(self.faults)),
+            faults=dict(Counter(self.faults)) if self.faults else {},
         )
 
 

@@ -4,9 +4,10 @@ WAL needs a local disk (https://sqlite.org/wal.html); on a network file system t
 and as safe as that file system's locks.
 """
 
+import asyncio
 import shlex
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,27 @@ class Database(sqlite3.Connection):
         """All rows of a query; raises what `execute` raises, also where a later row cannot be read."""
         with self._explained():
             return super().execute(sql, parameters).fetchall()
+
+    def join_turn(self, on_error: Callable[[Exception], None]) -> None:
+        """Makes one transaction of all that is written until the running event loop turns: a commit takes longer than a request.
+
+        What has to be kept before something else happens waits for the turn: `await asyncio.sleep(0)`.
+
+        Args:
+            on_error: called where the commit failed; nothing of the turn is kept then.
+        """
+        if not self.in_transaction:
+            self.execute("BEGIN IMMEDIATE")
+            asyncio.get_running_loop().call_soon(self._end_turn, on_error)
+
+    def _end_turn(self, on_error: Callable[[Exception], None]) -> None:
+        try:
+            if self.in_transaction:  # SQLite itself takes back what met a full disk
+                self.execute("COMMIT")
+        except MinilimaError as error:
+            if self.in_transaction:
+                self.execute("ROLLBACK")
+            on_error(error)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -145,7 +167,11 @@ def _broken(file: Path, why: str) -> MinilimaError:
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """All that is written in the block, or nothing; no other process writes meanwhile."""
+    """All that is written in the block, or nothing; no other process writes meanwhile. Part of a turn's where one is open."""
+    is_open = database.in_transaction
+    if is_open:
+        yield
+        return
     database.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -27,7 +27,7 @@ from minilima.models.in_flight import in_flight, is_stopping
 from minilima.models.openai_api import NoCompletionError, chat_call, is_whole, named, parse_completion
 from minilima.models.pacing import FIRST_PAUSE_SECONDS, Throttle, pause_after
 from minilima.models.refusals import RedirectedError, Refusal, explain, fault_of, is_cut, root_cause, whom
-from minilima.models.wire import Wire
+from minilima.models.wire import Wire, loop_factory
 
 _FAILURES_IN_A_ROW = 3
 """So many requests that failed for good, with no success between them: the endpoint is down."""
@@ -83,7 +83,8 @@ class EndpointModel:
             MinilimaError: the key or the model is refused, the budget is used up, or the endpoint is down.
             KeyboardInterrupt: the process is asked to end; what was in flight is kept.
         """
-        replies = asyncio.run(self._reply_all(requests, on_reply))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            replies = runner.run(self._reply_all(requests, on_reply))
         if self._fatal is None and not self._ever_answered and replies:
             self._fatal = self._last_refusal  # whatever was asked was refused
         if self._ours is not None:
@@ -111,14 +112,18 @@ class EndpointModel:
                         if (reply := await self._reply(wire, request)) is not None:
                             replies[index] = reply
                             on_reply(index, reply)
+                        await asyncio.sleep(0)  # until it is kept
                 except Exception as error:  # a full disk, for example: what is in flight may still be kept
-                    self._ours = self._ours or error
-                    self._settled.set()
+                    self._fail(error)
 
         async with Wire(self.endpoint) as wire, asyncio.TaskGroup() as group:
             for number in range(min(self.endpoint.concurrency, len(requests))):
                 group.create_task(work(number))
         return [] if self._stopped() else [replies[index] for index in range(len(requests))]
+
+    def _fail(self, error: Exception) -> None:
+        self._ours = self._ours or error
+        self._settled.set()
 
     def _stopped(self) -> bool:
         return self._fatal is not None or self._ours is not None or is_stopping()
@@ -128,16 +133,16 @@ class EndpointModel:
         faults: list[str] = []
         attempt = 0
         while True:
-            worst = self._worst(request)
-            ticket = await self._reserve(worst)
-            if ticket is None:
+            if (reserved := await self._reserve(request)) is None:
                 return None
+            ticket, worst = reserved
             sent, reply, error = await self._try(wire, request)
             self._settle(ticket, worst, reply, error)
             if reply is not None and is_whole(reply):
                 self._answered()
                 before, self._unsaid = self._unsaid, []
-                return replace(reply, faults=(*before, *faults, *reply.faults, *self._overlong(reply, request)))
+                known = (*before, *faults, *reply.faults, *self._overlong(reply, request))
+                return replace(reply, faults=known) if known else reply
             if error is not None and (learned := self._learn(sent, error)) is not None:
                 faults += [learned] if learned else []
                 continue
@@ -207,6 +212,8 @@ class EndpointModel:
     def _worst(self, request: Request) -> Spend:
         """The most that a request can take, by what this server has been seen to take."""
         worst = worst_case(request, self.budget.price)
+        if not self._excess:
+            return worst
         usd = self.budget.price.usd(0, self._excess) if self.budget.price else 0.0
         return worst + Spend(tokens=self._excess, usd=usd)
 
@@ -218,8 +225,8 @@ class EndpointModel:
             "Run the same command again then: every reply that arrived is kept. To wait within the run, raise that setting.",
         )
 
-    async def _reserve(self, worst: Spend) -> int | None:
-        """A ticket of the budget; waits where requests in flight may turn out cheaper than reserved.
+    async def _reserve(self, request: Request) -> tuple[int, Spend] | None:
+        """A ticket of the budget and what it stands for; waits where requests in flight may turn out cheaper than reserved.
 
         Under a cap, requests go one at a time until one has shown that the server keeps to the length that it is asked for, and
         where it does not: the books are right before each.
@@ -227,8 +234,14 @@ class EndpointModel:
         while not self._stopped():
             alone = self.budget.is_capped and (self._excess > 0 or not self._ever_answered)
             may_send = not (alone and self.budget.in_flight)
+            worst = self._worst(request)  # anew, since it may have grown while this one waited
+            self.budget.database.join_turn(self._fail)
             if may_send and (ticket := self.budget.reserve(worst)) is not None:
-                return ticket
+                await asyncio.sleep(0)  # until it is booked
+                if self._ours is None:
+                    return ticket, worst
+                self.budget.settle(ticket, worst, Spend())
+                break
             if self.budget.in_flight == 0:
                 self._fatal = self.budget.exhausted()
                 break
@@ -243,6 +256,7 @@ class EndpointModel:
             actual = Spend(requests=1)  # refused or failed at the server: not billed
         else:
             actual = worst  # a dropped connection, a time-out, a broken reply: it may have been billed
+        self.budget.database.join_turn(self._fail)
         self.budget.settle(ticket, worst, actual)
         self._settled.set()
 
@@ -282,4 +296,4 @@ def connect(
         from minilima.models.batch import BatchModel
 
         return CachedModel(BatchModel(model, endpoint, budget, cache, extra), cache)
-    return CachedModel(EndpointModel(model, endpoint, budget, extra), cache)
+    return CachedModel(EndpointModel(model, endpoint, budget, extra), budget.database)

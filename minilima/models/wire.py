@@ -5,12 +5,14 @@ and the layer of httpx below it copy options, headers and address for each reque
 CPU time. Where a proxy stands between or the server redirects, that layer does it: it knows how.
 """
 
+import asyncio
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 from urllib.request import getproxies, proxy_bypass
@@ -120,6 +122,16 @@ class Wire:
         if response.is_success:
             return _text(response.content, response.charset_encoding)
         raise _refused(response)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's event loop, which takes a quarter less CPU for a request; asyncio's own where it is not installed (Windows)."""
+    if find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return new_loop
 
 
 def _through_proxy(host: str) -> bool:

@@ -3,12 +3,19 @@
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from minilima.config.schema import BudgetConfig
+from minilima.config.schema import BudgetConfig, EndpointConfig
+from minilima.errors import MinilimaError, disk_full
 from minilima.models.budget import Budget, Spend
+from minilima.models.chat import Request, Sampling, ask
+from minilima.models.database import Database
+from minilima.models.endpoint import EndpointModel, connect
+from minilima.models.wire import Wire
 from tests.server import VALID_KEY, ModelServer
 
 _RUN = """
@@ -89,3 +96,60 @@ def test_an_account_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     old.execute("UPDATE spent SET tokens = 4 WHERE ticket = 1")  # by a process of the earlier version
     old.commit()
     assert budget.spent.tokens == 14
+
+
+def test_a_request_is_booked_before_it_is_sent_and_its_reply_kept_before_the_next(
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another process sees it, each time that one is sent; many are booked and kept by one commit."""
+    monkeypatch.setenv("TEST_KEY", VALID_KEY)
+    file, sent, commits = tmp_path / "c.sqlite", [0], [0]
+    model = connect("generator.model", "writer-small", _endpoint(server), file, "pool-1")
+    post, execute = Wire.post, Database.execute
+
+    async def looking(self: Wire, path: str, body: dict[str, Any]) -> str:
+        with closing(sqlite3.connect(file)) as database:
+            (booked,) = database.execute("SELECT requests FROM accounts").fetchone()
+            (kept,) = database.execute("SELECT count(*) FROM replies").fetchone()
+        sent[0] += 1
+        assert sent[0] <= booked
+        assert kept >= sent[0] - 8, "each of eight workers sends its next request once its reply is kept"
+        return await post(self, path, body)
+
+    def counting(self: Database, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        commits[0] += sql == "COMMIT"
+        return execute(self, sql, parameters)
+
+    monkeypatch.setattr(Wire, "post", looking)
+    monkeypatch.setattr(Database, "execute", counting)
+    assert all(reply.finish == "stop" for reply in model.reply_many(_requests(80)))
+    assert sent[0] == 80 > commits[0]
+
+
+def test_nothing_is_sent_that_could_not_be_booked(server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", VALID_KEY)
+    model = connect("generator.model", "writer-small", _endpoint(server), tmp_path / "c.sqlite", "pool-1")
+    execute = Database.execute
+
+    def full(self: Database, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if sql == "COMMIT":
+            raise disk_full("c.sqlite")
+        return execute(self, sql, parameters)
+
+    monkeypatch.setattr(Database, "execute", full)
+    with pytest.raises(MinilimaError, match="disk is full"):
+        model.reply_many(_requests(80))
+    assert server.requests == []
+    monkeypatch.undo()
+    monkeypatch.setenv("TEST_KEY", VALID_KEY)
+    assert isinstance(model.model, EndpointModel)
+    assert model.model.budget.spent == Spend() and model.model.budget.in_flight == 0
+    assert len(model.reply_many(_requests(80))) == 80
+
+
+def _endpoint(server: ModelServer) -> EndpointConfig:
+    return EndpointConfig(base_url=server.url, api_key_env="TEST_KEY", concurrency=8)
+
+
+def _requests(count: int) -> list[Request]:
+    return [Request(messages=ask(f"question {n}"), sampling=Sampling(temperature=0.0, max_tokens=5)) for n in range(count)]
