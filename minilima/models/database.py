@@ -4,7 +4,6 @@ WAL needs a local disk (https://sqlite.org/wal.html); on a network file system t
 and as safe as that file system's locks.
 """
 
-import asyncio
 import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -71,9 +70,11 @@ class Database(sqlite3.Connection):
         Args:
             on_error: called where the commit failed; nothing of the turn is kept then.
         """
+        from asyncio import get_running_loop  # whoever only reads needs no event loop
+
         if not self.in_transaction:
             self.execute("BEGIN IMMEDIATE")
-            asyncio.get_running_loop().call_soon(self._end_turn, on_error)
+            get_running_loop().call_soon(self._end_turn, on_error)
 
     def _end_turn(self, on_error: Callable[[Exception], None]) -> None:
         try:

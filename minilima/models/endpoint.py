@@ -27,7 +27,7 @@ from minilima.models.in_flight import in_flight, is_stopping
 from minilima.models.openai_api import NoCompletionError, chat_call, is_whole, named, parse_completion
 from minilima.models.pacing import FIRST_PAUSE_SECONDS, Throttle, pause_after
 from minilima.models.refusals import RedirectedError, Refusal, explain, fault_of, is_cut, root_cause, whom
-from minilima.models.wire import Wire, loop_factory
+from minilima.models.wire import Wire, loop_factory, rare_collection
 
 _FAILURES_IN_A_ROW = 3
 """So many requests that failed for good, with no success between them: the endpoint is down."""
@@ -83,7 +83,7 @@ class EndpointModel:
             MinilimaError: the key or the model is refused, the budget is used up, or the endpoint is down.
             KeyboardInterrupt: the process is asked to end; what was in flight is kept.
         """
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        with rare_collection(), asyncio.Runner(loop_factory=loop_factory()) as runner:
             replies = runner.run(self._reply_all(requests, on_reply))
         if self._fatal is None and not self._ever_answered and replies:
             self._fatal = self._last_refusal  # whatever was asked was refused
