@@ -6,8 +6,8 @@ The client runs on one core. Two cases: 2,000 requests, 64 in flight; and 10,000
 requests / concurrency x latency. CPU and memory are those of the client's process; what the first request of all takes, with
 imports and certificates, is told apart. The server has a process of its own, on the other cores where there are any; its CPU for
 each request is told too: where that is more than latency / concurrency, the server, one process of Python, sets the pace and no
-client could come near the ideal. The floor is what aiohttp alone takes on the same event loop to send the same bodies and read the
-replies' JSON, without a budget, a cache or any check: nothing built on it can take less.
+client could come near the ideal. The floor is what aiohttp alone takes on the same event loop to send the same bodies and to read
+the JSON of the replies, without a budget, a cache or any check: nothing built on it can take less.
 """
 
 import asyncio
