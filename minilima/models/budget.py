@@ -23,7 +23,7 @@ from minilima.config.groups import CONF
 from minilima.config.schema import BudgetConfig, EndpointConfig
 from minilima.errors import MinilimaError
 from minilima.models.chat import Request
-from minilima.models.database import open_database, transaction
+from minilima.models.database import Database, open_database, transaction
 
 _OPENAI = "api.openai.com"
 _BATCH_SHARE = 0.5
@@ -119,7 +119,7 @@ class Budget:
             )
         self.caps, self.price, self._scope = caps, price, scope
         self.in_flight = 0
-        self.database = open_database(database)
+        self.database: Database = open_database(database)
         _make_tables(self.database)
         self.database.execute("INSERT OR IGNORE INTO accounts SELECT ?, 0, 0, 0.0", (scope,))
 

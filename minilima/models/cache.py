@@ -28,10 +28,14 @@ REPLIES = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT 
 class CachedModel:
     """A model whose replies are looked up before it is asked, and stored when it answers."""
 
-    def __init__(self, model: ChatModel, cache: Path | Database) -> None:
+    def __init__(self, model: ChatModel, file: Path) -> None:
         self.model = model
         self.usage = Usage()
-        self._database = open_database(cache) if isinstance(cache, Path) else cache
+        # A model behind an endpoint books its costs in the same file, and may have begun to when its reply is to be kept: by
+        # one connection, since two would wait for each other.
+        books: Database | None = getattr(model, "database", None)
+        shared = books is not None and books.file.resolve() == file.resolve()
+        self._database = books if books is not None and shared else open_database(file)
         self._database.execute(REPLIES)
 
     @property

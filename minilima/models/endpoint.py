@@ -21,11 +21,12 @@ from minilima.models.address import address_text
 from minilima.models.budget import Budget, Spend, price_of, worst_case
 from minilima.models.cache import CachedModel
 from minilima.models.chat import FAILED, UNKNOWN_USAGE, OnReply, Reply, Request
+from minilima.models.database import Database
 from minilima.models.dialect import Dialect
 from minilima.models.dialects import Dialects
 from minilima.models.in_flight import in_flight, is_stopping
 from minilima.models.openai_api import NoCompletionError, chat_call, is_whole, named, parse_completion
-from minilima.models.pacing import FIRST_PAUSE_SECONDS, Throttle, pause_after
+from minilima.models.pacing import FIRST_PAUSE_SECONDS, Throttle, pause_after, too_long_a_wait
 from minilima.models.refusals import RedirectedError, Refusal, explain, fault_of, is_cut, root_cause, whom
 from minilima.models.wire import Wire, loop_factory, rare_collection
 
@@ -57,6 +58,11 @@ class EndpointModel:
         """What was learned before, for the usage of this stage, which says it once."""
         self._excess = 0
         """Tokens by which the longest reply was longer than asked for: the server does not keep to its limit."""
+
+    @property
+    def database(self) -> Database:
+        """Where its costs are booked."""
+        return self.budget.database
 
     @property
     def dialect(self) -> list[str]:
@@ -162,7 +168,7 @@ class EndpointModel:
             self._throttle.busy(time.monotonic())
         pause = pause_after(error, attempt)
         if pause > self.endpoint.longest_wait_seconds and isinstance(error, openai.APIStatusError):
-            self._fatal = self._fatal or self._asks_to_wait(pause)
+            self._fatal = self._fatal or too_long_a_wait(pause, self.endpoint)
         until = time.monotonic() + pause
         while not self._stopped() and (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left, FIRST_PAUSE_SECONDS))
@@ -216,14 +222,6 @@ class EndpointModel:
             return worst
         usd = self.budget.price.usd(0, self._excess) if self.budget.price else 0.0
         return worst + Spend(tokens=self._excess, usd=usd)
-
-    def _asks_to_wait(self, pause: float) -> MinilimaError:
-        until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + pause))
-        return MinilimaError(
-            f"{self.endpoint.base_url or 'OpenAI'} asks to wait {pause:,.0f} seconds, until {until}.",
-            f"Its Retry-After is longer than longest_wait_seconds={self.endpoint.longest_wait_seconds:,.0f} of the endpoint.",
-            "Run the same command again then: every reply that arrived is kept. To wait within the run, raise that setting.",
-        )
 
     async def _reserve(self, request: Request) -> tuple[int, Spend] | None:
         """A ticket of the budget and what it stands for; waits where requests in flight may turn out cheaper than reserved.
@@ -296,4 +294,4 @@ def connect(
         from minilima.models.batch import BatchModel
 
         return CachedModel(BatchModel(model, endpoint, budget, cache, extra), cache)
-    return CachedModel(EndpointModel(model, endpoint, budget, extra), budget.database)
+    return CachedModel(EndpointModel(model, endpoint, budget, extra), cache)

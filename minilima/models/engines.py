@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minilima.config.choices import Engine, Precision, Thinking
 from minilima.config.schema import BudgetConfig, ComputeConfig, Config, EndpointConfig
 from minilima.errors import MinilimaError, options
 from minilima.models.chat import ChatModel, OnReply, Reply, Request
+
+if TYPE_CHECKING:
+    from minilima.models.endpoint import EndpointModel
 
 
 def check_engine(config: Config) -> None:
@@ -93,8 +97,9 @@ def load_writer(
 class ServedModel:
     """Weights of ours at a server: the cache knows them by `name`, the server by a name of its own."""
 
-    def __init__(self, name: str, endpoint_model: ChatModel, *, thinks: bool = False) -> None:
+    def __init__(self, name: str, endpoint_model: "EndpointModel", *, thinks: bool = False) -> None:
         self.name = name
+        self.database = endpoint_model.database
         self._thinks = thinks
         self._model = endpoint_model
 

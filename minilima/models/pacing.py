@@ -8,6 +8,9 @@ import time
 
 import openai
 
+from minilima.config.schema import EndpointConfig
+from minilima.errors import MinilimaError
+
 FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 60.0
 _LONGEST_RETRY_AFTER_SECONDS = 366 * 86_400.0
 """A later day is not shown."""
@@ -56,6 +59,16 @@ def _seconds(header: str) -> float:
         except (ValueError, OverflowError):
             return FIRST_PAUSE_SECONDS
     return min(seconds, _LONGEST_RETRY_AFTER_SECONDS) if not math.isnan(seconds) else FIRST_PAUSE_SECONDS
+
+
+def too_long_a_wait(pause: float, endpoint: EndpointConfig) -> MinilimaError:
+    """What to say where an endpoint asks to wait for so many seconds, which is longer than its setting allows."""
+    until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + pause))
+    return MinilimaError(
+        f"{endpoint.base_url or 'OpenAI'} asks to wait {pause:,.0f} seconds, until {until}.",
+        f"Its Retry-After is longer than longest_wait_seconds={endpoint.longest_wait_seconds:,.0f} of the endpoint.",
+        "Run the same command again then: every reply that arrived is kept. To wait within the run, raise that setting.",
+    )
 
 
 class Throttle:
