@@ -69,7 +69,7 @@ def digest(benchmark: str) -> str:
     """Of a benchmark and of all the code that it measures."""
     named = [ROOT / "benchmarks" / f"{benchmark}.py", *(ROOT / path for path in MEASURES[benchmark] if path[0] != "!")]
     files = {file for path in named for file in (path.rglob("*") if path.is_dir() else [path])}
-    files -= {ROOT / path[1:] for path in MEASURES[benchmark]}
+    files -= {ROOT / path[1:] for path in MEASURES[benchmark] if path[0] == "!"}
     total = hashlib.sha256()
     for file in sorted(file for file in files if file.is_file() and file.suffix != ".pyc"):
         content = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -24,7 +24,7 @@ _GROUPED = "minilima_grouped"
 
 def is_available() -> bool:
     """True where torch has variable-length attention and a GPU for it (compute capability 8.0, for bfloat16)."""
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
+    if not torch.cuda.is_available() or not _has_bfloat16(torch.device("cuda")):
         return False
     try:
         from torch.nn.attention.varlen import varlen_attn  # noqa: F401
@@ -121,12 +121,12 @@ def grouped(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query (rows, heads, tokens, d), key and value (rows, key heads, slots, d).
 
-    One token a row sees what the mask (rows, 1, 1, slots) shows, in every head alike. On a GPU a kernel of our own reads only
-    that; elsewhere the heads of a group are given as the tokens of their key head. Longer texts go to transformers' own.
+    One token a row sees what the mask (rows, 1, 1, slots) shows, in every head alike. On a GPU with bfloat16 a kernel of our own
+    reads only that; elsewhere the heads of a group are given as the tokens of their key head. Longer texts go to transformers'.
     """
     rows, heads, tokens, width = query.shape
     shared = key.shape[1]
-    if tokens == 1 and query.is_cuda and attention_mask is not None and _is_of_rows(attention_mask):
+    if tokens == 1 and attention_mask is not None and _is_of_rows(attention_mask) and _has_bfloat16(query.device):
         from minilima.models.attention_triton import attend
 
         scale = width**-0.5 if scaling is None else scaling
@@ -137,6 +137,11 @@ def grouped(
     by_key = query.reshape(rows, shared, heads // shared, width)
     attended = torch.nn.functional.scaled_dot_product_attention(by_key, key, value, attn_mask=attention_mask, scale=scaling)
     return attended.reshape(rows, 1, heads, value.shape[-1]), None
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether it is a GPU that multiplies bfloat16 (compute capability 8.0), as the kernels do."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _is_of_rows(mask: torch.Tensor) -> bool:

@@ -9,7 +9,9 @@ import triton
 import triton.language as tl
 
 BLOCK, WARPS, STAGES = 64, 4, 3
-"""Slots that are read at once, by how many warps, and how many of these reads are under way."""
+"""Slots that are read at once, by how many warps, and how many of these reads are under way, where that fits into _SHARED."""
+_SHARED = 65_536
+"""Bytes of keys and values that a program holds in shared memory; GPUs have from 99 KiB on (compute capability 8.6) for each."""
 _LEAST_SIDE = 16
 """Of a matrix product; the query heads of a key head are filled up to it."""
 _LEAST_SLOTS = 1024
@@ -33,13 +35,16 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shown: t
     out = query.new_empty(rows, heads, 1, value_width)
     marks = shown.expand(rows, 1, 1, slots).view(torch.uint8)
     group = heads // shared
-    blocks = {"heads_block": group, "width_block": width, "value_block": value_width}
+    sizes = {"heads_block": group, "width_block": width, "value_block": value_width}
+    sides = {name: max(_LEAST_SIDE, triton.next_power_of_2(size)) for name, size in sizes.items()}
+    a_slot = (sides["width_block"] + sides["value_block"]) * key.element_size()
+    block = max(_LEAST_SIDE, min(BLOCK, _SHARED // a_slot))
     _attend[(rows, shared)](
         query, *query.stride()[:2], query.stride(3), key, *key.stride(), value, *value.stride(), marks, marks.stride(0),
         marks.stride(3), out, *out.stride()[:2], scale, slots, width, value_width, group,
-        **{name: max(_LEAST_SIDE, triton.next_power_of_2(size)) for name, size in blocks.items()},
-        all_slots=max(_LEAST_SLOTS, triton.next_power_of_2(slots)), block=BLOCK,
-        precision="ieee" if query.dtype == torch.float32 else "tf32", num_warps=WARPS, num_stages=STAGES,
+        **sides, all_slots=max(_LEAST_SLOTS, triton.next_power_of_2(slots)), block=block,
+        precision="ieee" if query.dtype == torch.float32 else "tf32", num_warps=WARPS,
+        num_stages=max(1, min(STAGES, _SHARED // (block * a_slot))),
     )  # fmt: skip
     return out
 

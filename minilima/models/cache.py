@@ -33,9 +33,9 @@ class CachedModel:
         self.usage = Usage()
         # A model behind an endpoint books its costs in the same file, and may have begun to when its reply is to be kept: by
         # one connection, since two would wait for each other.
-        books: Database | None = getattr(model, "database", None)
+        books: Any = getattr(model, "database", None)
         shared = books is not None and books.file.resolve() == file.resolve()
-        self._database = books if books is not None and shared else open_database(file)
+        self._database: Database = books if shared else open_database(file)
         self._database.execute(REPLIES)
 
     @property

@@ -63,7 +63,7 @@ class Database(sqlite3.Connection):
             return super().execute(sql, parameters).fetchall()
 
     def join_turn(self, on_error: Callable[[Exception], None]) -> None:
-        """Makes one transaction of all that is written until the running event loop turns: a commit takes longer than a request.
+        """Makes one transaction of all that is written until the running event loop turns: a commit takes longer than a row.
 
         What has to be kept before something else happens waits for the turn: `await asyncio.sleep(0)`.
 

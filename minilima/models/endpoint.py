@@ -231,15 +231,15 @@ class EndpointModel:
         """
         while not self._stopped():
             alone = self.budget.is_capped and (self._excess > 0 or not self._ever_answered)
-            may_send = not (alone and self.budget.in_flight)
-            worst = self._worst(request)  # anew, since it may have grown while this one waited
-            self.budget.database.join_turn(self._fail)
-            if may_send and (ticket := self.budget.reserve(worst)) is not None:
-                await asyncio.sleep(0)  # until it is booked
-                if self._ours is None:
-                    return ticket, worst
-                self.budget.settle(ticket, worst, Spend())
-                break
+            if not (alone and self.budget.in_flight):
+                worst = self._worst(request)  # anew, since it may have grown while this one waited
+                self.budget.database.join_turn(self._fail)
+                if (ticket := self.budget.reserve(worst)) is not None:
+                    await asyncio.sleep(0)  # until it is booked
+                    if self._ours is None:
+                        return ticket, worst
+                    self.budget.settle(ticket, worst, Spend())
+                    break
             if self.budget.in_flight == 0:
                 self._fatal = self.budget.exhausted()
                 break

@@ -22,19 +22,7 @@ def sample_fused(
     top_p: float | torch.Tensor,
     drawn: torch.Tensor,
 ) -> torch.Tensor:
-    """One token a row.
-
-    Args:
-        scores: (rows, vocabulary), of any floating type, on a GPU.
-        written: same shape, bool, or empty where nothing is penalised.
-        penalty: as in `sampling.penalise`; this and the next two are one for all, or all three float32 (rows, 1).
-        temperature: above 0.
-        top_p: nucleus, 0 to 1 (Holtzman et al. 2020).
-        drawn: (rows, 1), one random number for each.
-
-    Returns:
-        (rows, 1) token ids.
-    """
+    """`sampling.sample` of scores on a GPU: the same arguments, of the same shapes, and the same tokens (rows, 1)."""
     rows, vocabulary = scores.shape
     chosen = torch.empty(rows, 1, dtype=torch.long, device=scores.device)
     marks = written.view(torch.uint8) if written.shape[1] else scores  # never read without a penalty

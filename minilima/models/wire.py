@@ -129,7 +129,7 @@ class Wire:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's event loop, which takes a quarter less CPU for a request; asyncio's own where it is not installed (Windows)."""
+    """uvloop's event loop, which takes less CPU for a request; asyncio's own where it is not installed (Windows)."""
     if find_spec("uvloop") is None:
         return None
     import uvloop
@@ -140,8 +140,8 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 @contextmanager
 def rare_collection() -> Iterator[None]:
-    """Python looks for cyclic garbage less often within, and not among what is there already: that took a fifth of the CPU time
-    of a request, which leaves hardly any."""
+    """Python looks for cyclic garbage less often within, and not among what is there already: requests leave hardly any, and to
+    look through all that waits to be sent takes long."""
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(_ALLOCATIONS, *before[1:])

@@ -103,6 +103,7 @@ def test_a_request_is_booked_before_it_is_sent_and_its_reply_kept_before_the_nex
 ) -> None:
     """As another process sees it, each time that one is sent; many are booked and kept by one commit."""
     monkeypatch.setenv("TEST_KEY", VALID_KEY)
+    server.latency = 0.02  # so that several come together
     file, sent, commits = tmp_path / "c.sqlite", [0], [0]
     model = connect("generator.model", "writer-small", _endpoint(server), file, "pool-1")
     post, execute = Wire.post, Database.execute
