@@ -4,7 +4,8 @@
     torchrun --nproc_per_node 2 benchmarks/sft_throughput.py --case 1b_full       # on two GPUs, twice the examples a step
 
 Lengths are log-normal like LIMA-style answers (mean 270 tokens, at most 2,048), fixed by a seed, and the same for all.
-8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several; 8b_offload keeps them in the machine's
+8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several (there with
+PYTORCH_ALLOC_CONF=expandable_segments:True, as a run has it); 8b_offload keeps them in the machine's
 memory (150 GiB of it); 8b_qlora writes its weights to the disk first and reads them in 4 bits, as a run does. 135m_lima plays
 recorded steps (`--plain`: not). `trl` (pip install trl) packs with its default strategy, two rows of 8,192 tokens a step,
 float32 weights under autocast; `trl_bfloat16` trains bfloat16 weights without masters. `llamafactory` is
@@ -130,8 +131,9 @@ class Measured(Packer):
 
 
 def trainer_of(
-    variant: str, case: str, data: list[dict[str, Any]], folder: Path, clock: Clock, rows: int, *, plain: bool
-) -> Trainer:
+    variant: str, case: str, data: list[dict[str, Any]], folder: Path, clock: Clock, rows: int, *, plain: bool,
+    row_tokens: int | None,
+) -> Trainer:  # fmt: skip
     shape = CASES[case][0]
     torch.manual_seed(0)
     if torch.cuda.is_available():
@@ -143,7 +145,7 @@ def trainer_of(
     if variant.startswith("trl"):
         return trl_trainer(model, data, folder, clock)
     if variant == "minilima":
-        config, row_tokens = ours(case, plain=plain)
+        config, usual = ours(case, plain=plain)
         if case == QUANTISED:  # as a run reads it
             model.save_pretrained(folder / "model")
             del model
@@ -153,7 +155,7 @@ def trainer_of(
         arguments = training_arguments(config, folder)
         return SftTrainer(
             model=prepared(model, config), args=arguments, train_dataset=data, callbacks=[clock], config=config,
-            data_collator=Measured(row_tokens=row_tokens, rank=arguments.process_index, world=arguments.world_size),
+            data_collator=Measured(row_tokens=row_tokens or usual, rank=arguments.process_index, world=arguments.world_size),
         )  # fmt: skip
     return padded_trainer(model, data, folder, clock, rows)
 
@@ -173,8 +175,10 @@ def by_trainer(chosen: argparse.Namespace, sizes: list[int]) -> Steps:
     clock = Clock()
     data = examples(sizes, int(SHAPES[CASES[chosen.case][0]]["vocab_size"]))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(chosen.variant, chosen.case, data, Path(folder), clock, chosen.rows, plain=chosen.plain)
-        if chosen.profile:
+        trainer = trainer_of(
+            chosen.variant, chosen.case, data, Path(folder), clock, chosen.rows, plain=chosen.plain, row_tokens=chosen.row_tokens
+        )
+        if chosen.profile and trainer.is_world_process_zero():
             trainer.add_callback(Profile(chosen.profile))
         trainer.train()
     more: dict[str, Any] = {}
@@ -201,6 +205,7 @@ def main() -> None:
     )
     arguments.add_argument("--steps", type=int, default=25)
     arguments.add_argument("--rows", type=int, default=8, help="rows a step of padded_trainer")
+    arguments.add_argument("--row-tokens", type=int, help="longest row of ours, where it is not the case's own")
     arguments.add_argument("--plain", action="store_true", help="no step is recorded")
     arguments.add_argument("--peer", type=Path, help="folder with LLaMA-Factory and the versions that it wants")
     arguments.add_argument("--profile", type=Path, help="profile two of the steps into this file")
@@ -237,6 +242,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    if WORLD > 1:  # torch and DeepSpeed may hang in, or abort, the tear-down of several processes
+    if torch.distributed.is_initialized():  # torch and DeepSpeed may hang in, or abort, the tear-down
         sys.stdout.flush()
         os._exit(0)

@@ -65,16 +65,15 @@ class _SummedLoss(Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         into_hidden = torch.zeros_like(hidden)
         into_weight: torch.Tensor | None = None
-        for start in range(0, len(targets), CHUNK):
+        starts = range(0, len(targets), CHUNK)
+        for start in starts:
             places, wanted = predicting[start : start + CHUNK], targets[start : start + CHUNK]
             part = hidden.index_select(0, places)
             loss, gradient = kernel(part @ weight.T, wanted)
             total += loss
             into_hidden.index_copy_(0, places, gradient @ weight)
             if weight.requires_grad:
-                product = gradient.T @ part
-                into_weight = product.float() if into_weight is None else into_weight.add_(product)
-                del product
+                into_weight = gradient.T @ part if len(starts) == 1 else _with_product(into_weight, gradient.T, part)
             del gradient  # before the next chunk's logits are made: two would be there at once
         context.save_for_backward(into_hidden, into_weight)
         context.kind = weight.dtype
@@ -84,13 +83,21 @@ class _SummedLoss(Function):
     def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None, None]:
         into_hidden, into_weight = context.saved_tensors
         scale = outer[0]
-        return (
-            into_hidden * scale.to(into_hidden.dtype),
-            None if into_weight is None else torch.mul(into_weight, scale, out=torch.empty_like(into_weight, dtype=context.kind)),
-            None,
-            None,
-            None,
-        )
+        if into_weight is not None:
+            scaled = into_weight if into_weight.dtype == context.kind else torch.empty_like(into_weight, dtype=context.kind)
+            # In two dimensions the scale stays in float32 beside bfloat16; a scalar would be rounded first.
+            into_weight = torch.mul(into_weight, scale.reshape(1, 1), out=scaled)
+        return into_hidden * scale.to(into_hidden.dtype), into_weight, None, None, None
+
+
+def _with_product(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """left @ right in float32, added to the total in its place if there is one; a GPU multiplies straight into it."""
+    if not left.is_cuda or left.dtype == torch.float32:
+        product = left @ right
+        return product.float() if total is None else total.add_(product)
+    if total is None:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
 
 
 def loss_and_gradient(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,7 @@ PORT = 29500
 
 # Environment variables that are sent to the other machines; none that may hold a secret.
 _PASSED_ON = ("PYTHONPATH", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "MINILIMA_CACHE", "OMP_NUM_THREADS")
-_PASSED_ON_PREFIXES = ("NCCL_", "GLOO_", "TORCH_")
+_PASSED_ON_PREFIXES = ("NCCL_", "GLOO_", "TORCH_", "PYTORCH_")
 
 
 @dataclass(frozen=True, kw_only=True)

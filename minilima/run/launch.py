@@ -44,6 +44,9 @@ _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2
 are unless something is set, each is asked for and cleared again by the next operation, which a small model on a CPU feels; kept
 for each thread, they are kept several times."""
 
+_EXPANDABLE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+"""How torch is to treat a GPU's memory under ZeRO, which fills it: rows of other lengths leave no gaps in segments that grow."""
+
 
 def training_processes(compute: ComputeConfig) -> int:
     """How many processes train: what is set, else one for each GPU, else one."""
@@ -195,7 +198,8 @@ def _environment(job: Job) -> dict[str, str]:
     }
     package = str(ROOT)
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    return {**_MALLOC, **os.environ, **quiet, "PYTHONPATH": path}
+    growing = _EXPANDABLE if job.config.compute.zero_stage is not None else {}
+    return {**_MALLOC, **growing, **os.environ, **quiet, "PYTHONPATH": path}
 
 
 def _events(lines: Iterable[str]) -> Iterator[Progress | Outcome | MinilimaError]:

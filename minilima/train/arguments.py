@@ -27,6 +27,7 @@ def training_arguments(config: Config, scratch: Path) -> TrainingArguments:
         zero = deepspeed_config(
             stage=compute.zero_stage, offload=compute.offload, share=share, world=world,
             max_grad_norm=sft.max_grad_norm, bf16=bf16, on_gpu=device.type == "cuda",
+            compiled=compute.compile,
         )  # fmt: skip
     return TrainingArguments(
         output_dir=str(scratch / "checkpoints"),

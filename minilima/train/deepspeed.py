@@ -6,7 +6,7 @@ from minilima.config.choices import Offload
 
 
 def deepspeed_config(
-    *, stage: int, offload: Offload, share: int, world: int, max_grad_norm: float, bf16: bool, on_gpu: bool
+    *, stage: int, offload: Offload, share: int, world: int, max_grad_norm: float, bf16: bool, on_gpu: bool, compiled: bool
 ) -> dict[str, Any]:
     """ZeRO stage 0 to 3 with fp32 master weights and fp32 gradient accumulation.
 
@@ -17,6 +17,8 @@ def deepspeed_config(
     Args:
         share: examples of a step that each process takes.
         world: processes.
+        compiled: whether blocks are. DeepSpeed's own linear layer would then be compiled again for every one of them, since it
+            looks at each weight's number.
     """
     here: dict[str, Any] = {"device": "cpu", "pin_memory": on_gpu}
     offloaded: dict[str, Any] = {}
@@ -42,7 +44,9 @@ def deepspeed_config(
             "stage3_prefetch_bucket_size": 250_000_000,
             "stage3_param_persistence_threshold": 100_000,
             "stage3_max_live_parameters": 1_000_000_000,
-            "stage3_max_reuse_distance": 1_000_000_000,
+            "stage3_max_reuse_distance": 300_000_000,  # a block of 8B is kept from its second computation to its gradient
+            "sub_group_size": 200_000_000,  # whose gradients the optimizer copies at once
+            "memory_efficient_linear": not compiled,
             "stage3_gather_16bit_weights_on_model_save": True,
             **offloaded,
         },

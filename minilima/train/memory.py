@@ -90,14 +90,14 @@ def memory(
     if on_gpu and may_record(sft, compute) and not checkpointing and is_worth_recording(shape, row_tokens):
         row_tokens, weights = filled_up(row_tokens), weights + element * shape.parameters  # all gradients of a row at once
     trained_head = sft.method == Method.full
-    # A chunk's logits, which its gradient replaces; the output layer's gradient, summed in float32, and a chunk's part of it.
-    head = (4 + element) * shape.embedding if trained_head else 0
     block = _block(shape, sft, compute) * element / 2
     kept = element * shape.hidden  # a block's input
     a_token = 2 * kept + (shape.layers * kept + block if checkpointing else shape.layers * block)
 
     def logits(tokens: int) -> float:
+        # A chunk's logits, which its gradient replaces, and the gradient of the output layer, summed in float32 over chunks.
         chunk = min(_CHUNK, tokens) * shape.vocabulary * element
+        head = (4 if tokens > _CHUNK else element) * shape.embedding if trained_head else 0
         # They are gone when the first block is computed again, which takes their place.
         again = block * tokens if checkpointing else 0.0
         return max(0.0, chunk - again) + head if tokens else 0.0
@@ -139,7 +139,8 @@ def _states(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: D
     optimizer = (master + 8 * trained) / divided["optimizer"]
     host = 0.0
     if compute.offload != Offload.none:
-        host, optimizer, gradients = optimizer + gradients, 0.0, 0.0
+        # Below stage 3 DeepSpeed sums a step's gradients on the GPU, and copies them to the optimizer's.
+        host, optimizer, gradients = optimizer + gradients, 0.0, 0.0 if compute.zero_stage == 3 else gradients
     if compute.offload == Offload.all:
         # What is needed of them comes over for the while: two blocks and the output layer.
         here = element * (2 * shape.linear / shape.layers + shape.embedding)
