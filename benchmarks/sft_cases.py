@@ -48,7 +48,7 @@ def ours(case: str, *, plain: bool = False, on_gpu: bool = torch.cuda.is_availab
         offload=Offload.optimizer if case == OFFLOADED else Offload.none, cuda_graphs=not plain,
         activation_checkpointing=case in (TIGHT, QUANTISED, OFFLOADED) or None,
     )  # fmt: skip
-    return Config(sft=sft, compute=compute), row_tokens // 2 if divided else row_tokens
+    return Config(sft=sft, compute=compute), 8_960 if divided else row_tokens
 
 
 def shape_of_case(case: str) -> ModelShape:

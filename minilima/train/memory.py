@@ -149,11 +149,11 @@ def _states(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: D
 
 
 def _buffers(shape: ModelShape, compute: ComputeConfig, device: Device) -> float:
-    """Two buckets of gradients and one of weights (train/deepspeed.py); in stage 3 the weights that are gathered at once."""
+    """Two buckets of gradients and one of weights (train/deepspeed.py); in stage 3 the output layer and a block, gathered."""
     if compute.zero_stage is None or device.name == CPU:
         return 0.0
     element = 2 if device.bf16 else 4
-    gathered = min(1_000_000_000, shape.parameters) if compute.zero_stage == 3 else 0
+    gathered = shape.embedding + shape.linear / shape.layers if compute.zero_stage == 3 else 0.0
     return element * (3 * min(200_000_000, shape.parameters) + gathered)
 
 

@@ -59,7 +59,7 @@ class FixedRow:
         self.input_ids.zero_()
         self.input_ids[:, :tokens] = row["input_ids"]
         self.position_ids[:, :tokens] = row["position_ids"]
-        self.position_ids[:, tokens:] = self.places[: len(self.places) - tokens]
+        self.position_ids[:, tokens:] = 0  # a model may know fewer positions than what fills a row up has tokens
         self.targets.fill_(IGNORED)
         self.targets.index_copy_(0, row["predicting"], row["targets"])
         self.ends.fill_(len(self.places))

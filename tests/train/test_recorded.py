@@ -54,6 +54,13 @@ def test_no_example_is_longer_than_the_attention_kernel_is_told(tokens: int, lon
         assert int(fixed.ends.diff().max()) <= fixed.longest, "what lies beyond is never written, and so may be anything"
 
 
+def test_what_fills_a_row_up_takes_no_position_that_the_row_lacks() -> None:
+    fixed = FixedRow.of(1024, examples=4, longest=64, device=torch.device("cpu"))
+    row = vars(make_row(examples(20, 60)))
+    fixed.fill(row, 1.0)
+    assert int(fixed.position_ids.max()) == int(row["position_ids"].max()) == 59, "a table of positions may end there"
+
+
 def test_positions_without_a_target_have_no_loss_and_no_gradient() -> None:
     logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([3, IGNORED, 7, IGNORED, 0])
