@@ -34,7 +34,7 @@ are recorded and not compiled."""
 
 
 def ours(case: str, *, plain: bool = False, on_gpu: bool = torch.cuda.is_available()) -> tuple[Config, int]:
-    """Our settings for a case, and how many tokens a row may have."""
+    """Our settings for a case, and how many tokens a row may have: divided, as many as a step has, so that one is enough."""
     _, method, batch, row_tokens = CASES[case]
     alone, divided = case == TIGHT and WORLD == 1, case == TIGHT and WORLD > 1
     sft = SftConfig(

@@ -4,13 +4,12 @@
     torchrun --nproc_per_node 2 benchmarks/sft_throughput.py --case 1b_full       # on two GPUs, twice the examples a step
 
 Lengths are log-normal like LIMA-style answers (mean 270 tokens, at most 2,048), fixed by a seed, and the same for all.
-8b_full rounds stochastically on one GPU and divides its states by ZeRO-3 on several (there with
-PYTORCH_ALLOC_CONF=expandable_segments:True, as a run has it); 8b_offload keeps them in the machine's
-memory (150 GiB of it); 8b_qlora writes its weights to the disk first and reads them in 4 bits, as a run does. 135m_lima plays
-recorded steps (`--plain`: not). `trl` (pip install trl) packs with its default strategy, two rows of 8,192 tokens a step,
-float32 weights under autocast; `trl_bfloat16` trains bfloat16 weights without masters. `llamafactory` is
-peer_llamafactory.py: pip install --no-deps --target FOLDER llamafactory==0.9.5 transformers==5.6.0 and what else that
-transformers wants, then `--peer FOLDER`.
+torch's allocator lets its segments grow, as in a run's training. 8b_full rounds stochastically on one GPU and divides its states
+by ZeRO-3 on several; 8b_offload keeps them in the machine's memory (150 GiB of it); 8b_qlora writes its weights to the disk first
+and reads them in 4 bits, as a run does. 135m_lima plays recorded steps (`--plain`: not). `trl` (pip install trl) packs with its
+default strategy, two rows of 8,192 tokens a step, float32 weights under autocast; `trl_bfloat16` trains bfloat16 weights without
+masters. `llamafactory` is peer_llamafactory.py: pip install --no-deps --target FOLDER llamafactory==0.9.5 transformers==5.6.0 and
+what else that transformers wants, then `--peer FOLDER`.
 `predicted_peak_gib` is what the memory preflight foretold of ours then, for the longest rows that a step had.
 Useful tokens are those of the examples, padding left out. MFU is `minilima.train.shape` over 989 TFLOP/s. The figures are
 medians of the steps after the first five.
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 import numpy as np
 import torch

@@ -16,10 +16,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from minilima.models.packing import SHORT
-
 NAME = "minilima_varlen"
 _GROUPED = "minilima_grouped"
+_LONGEST = 512
+"""Tokens that an example may have at least where the kernel is told how many the longest has."""
 
 
 def is_available() -> bool:
@@ -54,18 +54,11 @@ def use_varlen(model: Any) -> None:
 def boundaries(row: Mapping[str, Any]) -> dict[str, Any]:
     """What the model is to be called with beside a row: where its examples end, and how long the longest is.
 
-    Long and short examples go to the kernel apart: its grid has room for the longest in every example, and most of the
-    blocks it starts would find nothing to do (mean 270 tokens, longest 2,048).
-
     Args:
-        row: the fields of a `packing.Row`, longest example first. The longest is rounded up to a power of two, which the
-            kernel does not mind and for which compiled code need not be compiled again.
+        row: the fields of a `packing.Row`. The longest is rounded up to a power of two, which the kernel does not mind and
+            for which compiled code need not be compiled again.
     """
-    longest = max(SHORT, 1 << (row["longest"] - 1).bit_length())
-    given = {"ends": row["ends"], "longest": longest, "short_from": None, "short_ends": None}
-    if row["short_from"] not in (0, row["input_ids"].shape[1]):
-        given |= {"ends": row["long_ends"], "short_from": row["short_from"], "short_ends": row["short_ends"]}
-    return given
+    return {"ends": row["ends"], "longest": max(_LONGEST, 1 << (row["longest"] - 1).bit_length())}
 
 
 def _kernel() -> Callable[..., Any]:
@@ -87,17 +80,10 @@ def _varlen_by(kernel: Callable[..., Any]) -> Callable[..., Any]:
     ) -> tuple[torch.Tensor, None]:
         """transformers' attention interface: query (1, heads, tokens, d), key and value (1, key heads, tokens, d)."""
         kind = value.dtype if value.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
-        query, key, value = (item[0].transpose(0, 1).to(kind) for item in (query, key, value))
-
-        def attend(part: slice, ends: torch.Tensor, longest: int) -> Any:
-            given = query[part], key[part], value[part]
-            return kernel(*given, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0))
-
-        ends, longest, short = settings["ends"], settings["longest"], settings["short_from"]
-        if short is None:
-            return attend(slice(None), ends, longest).unsqueeze(0), None
-        parts = attend(slice(None, short), ends, longest), attend(slice(short, None), settings["short_ends"], SHORT)
-        return torch.cat(parts).unsqueeze(0), None
+        given = (item[0].transpose(0, 1).to(kind) for item in (query, key, value))
+        ends, longest = settings["ends"], settings["longest"]
+        attended: torch.Tensor = kernel(*given, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0))
+        return attended.unsqueeze(0), None
 
     return varlen
 

@@ -15,8 +15,6 @@ IGNORED = -100
 """Label of tokens without loss (torch's cross_entropy)."""
 Tokens = Sequence[int] | NDArray[np.int64]
 """Ids or labels of one example; arrays are laid end to end faster."""
-SHORT = 512
-"""Tokens up to which an example is a short one for attention."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +32,6 @@ class Row:
     ends: torch.Tensor
     longest: int
     """Tokens of the longest example."""
-    short_from: int
-    """Where the examples of at most SHORT tokens begin that the row ends with."""
-    long_ends: torch.Tensor
-    """As `ends`, of the examples before that."""
-    short_ends: torch.Tensor
-    """As `ends`, of the examples from there on, counted from there."""
 
 
 def plan_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
@@ -68,7 +60,6 @@ def make_row(examples: Sequence[Mapping[str, Tokens]]) -> Row:
     labels = np.concatenate([example["labels"] for example in examples])
     labels[ends[:-1]] = IGNORED
     trained = np.flatnonzero(labels != IGNORED)
-    long = max((index + 1 for index, length in enumerate(lengths) if length > SHORT), default=0)
     return Row(
         input_ids=torch.from_numpy(np.concatenate([example["input_ids"] for example in examples])).unsqueeze(0),
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])).unsqueeze(0),
@@ -76,7 +67,4 @@ def make_row(examples: Sequence[Mapping[str, Tokens]]) -> Row:
         targets=torch.from_numpy(labels[trained]),
         ends=torch.from_numpy(ends.astype(np.int32)),
         longest=max(lengths),
-        short_from=int(ends[long]),
-        long_ends=torch.from_numpy(ends[: long + 1].astype(np.int32)),
-        short_ends=torch.from_numpy((ends[long:] - ends[long]).astype(np.int32)),
     )

@@ -188,8 +188,7 @@ class Reader:
         }
         given = {name: value for name, value in given.items() if name in traits.takes}
         if self.model.config._attn_implementation == attention.NAME:
-            ends = {name: getattr(row, name).to(self.device) for name in ("ends", "long_ends", "short_ends")}
-            given |= attention.boundaries({**vars(row), **ends})
+            given |= attention.boundaries({**vars(row), "ends": row.ends.to(self.device)})
         return self.model(**given, **settings)
 
     def _outputs_at(self, row: Row, places: torch.Tensor) -> torch.Tensor:

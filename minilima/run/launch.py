@@ -45,7 +45,8 @@ are unless something is set, each is asked for and cleared again by the next ope
 for each thread, they are kept several times."""
 
 _EXPANDABLE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-"""How torch is to treat a GPU's memory under ZeRO, which fills it: rows of other lengths leave no gaps in segments that grow."""
+"""How torch is to treat a GPU's memory in training, whose rows have other lengths in every step: in segments that grow they leave
+no gaps, and torch need not ask the driver for new ones, during which nothing else is started."""
 
 
 def training_processes(compute: ComputeConfig) -> int:
@@ -198,7 +199,7 @@ def _environment(job: Job) -> dict[str, str]:
     }
     package = str(ROOT)
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    growing = _EXPANDABLE if job.config.compute.zero_stage is not None else {}
+    growing = _EXPANDABLE if spec_of(job.kind).trains else {}
     return {**_MALLOC, **growing, **os.environ, **quiet, "PYTHONPATH": path}
 
 

@@ -5,7 +5,7 @@ the model sees the masters rounded. Autocast over float32 weights is as exact an
 Processes average the float32 gradients once a step; summed in bfloat16, as by DDP, they would lose what the masters keep.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch.distributed.distributed_c10d import _coalescing_manager
 
 
 class MasterAdamW(torch.optim.AdamW):
-    """Gradients are moved into the masters' as soon as they are there and added up in float32, over all rows of a step.
+    """Gradients are taken from the model as soon as they are there. A weight's first of a step is kept as it is; from the second
+    row on they are added up in float32, as the masters' gradients.
 
-    A step ends with the gradients dropped: the Trainer zeroes the model's, and knows nothing of the masters'.
+    A step ends with the gradients dropped: the Trainer zeroes the model's, and knows nothing of these.
 
     Args:
         groups: AdamW's parameter groups over the model's own parameters.
@@ -30,6 +31,8 @@ class MasterAdamW(torch.optim.AdamW):
     def __init__(self, groups: list[dict[str, Any]], *, max_grad_norm: float, compiled: bool = False, **settings: Any) -> None:
         self.pairs: list[tuple[torch.nn.Parameter, torch.nn.Parameter]] = []
         self._sums: list[torch.Tensor] = []
+        self._first: dict[torch.nn.Parameter, torch.Tensor] = {}
+        """By master: a step's first gradient, in bfloat16, until a second one comes."""
         self.max_grad_norm = max_grad_norm
         self.update = torch.compile(adamw, dynamic=True) if compiled else None
         self.grad_norm = torch.zeros(())
@@ -56,22 +59,42 @@ class MasterAdamW(torch.optim.AdamW):
         master = torch.nn.Parameter(parameter.detach().float().clone())
         self.pairs.append((parameter, master))
 
-        def move(finished: torch.Tensor) -> None:
+        def take(finished: torch.Tensor) -> None:
             assert finished.grad is not None
-            if master.grad is None:
-                master.grad = finished.grad.float()
+            if master.grad is None and master not in self._first:
+                self._first[master] = finished.grad
             else:
+                if master.grad is None:
+                    master.grad = self._first.pop(master).float()
                 master.grad += finished.grad
             finished.grad = None
 
-        parameter.register_post_accumulate_grad_hook(move)  # type: ignore[no-untyped-call]
+        parameter.register_post_accumulate_grad_hook(take)  # type: ignore[no-untyped-call]
         return master
+
+    def gather(self) -> None:
+        """Gives every master its gradient of the step in float32, also where there was one row alone."""
+        if not self._first:
+            return
+        exact = [torch.empty_like(master) for master in self._first]
+        torch._foreach_copy_(exact, list(self._first.values()))
+        for master, gradient in zip(self._first, exact, strict=True):
+            master.grad = gradient
+        self._first.clear()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """AdamW's, with what was kept of a first row."""
+        self._first.clear()
+        super().zero_grad(set_to_none)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Averages over processes, clips, steps on the masters, and rounds them into the model."""
         masters = [master for _, master in self.pairs]
-        if distributed.is_initialized() and distributed.get_world_size() > 1:
+        alone = not distributed.is_initialized() or distributed.get_world_size() == 1
+        if self.update is None or not alone:
+            self.gather()
+        if not alone:
             _average([master.grad for master in masters if master.grad is not None])
         most = self.max_grad_norm or float("inf")
         result = None
@@ -80,26 +103,27 @@ class MasterAdamW(torch.optim.AdamW):
             result = super().step(closure)
             self._round()
         else:
-            self.grad_norm = torch.nn.utils.get_total_norm([master.grad for master in masters if master.grad is not None])
-            self._step_in_one_pass((most / (self.grad_norm + 1e-6)).clamp(max=1.0))
+            given = {master: gradient for master in masters if (gradient := self._first.get(master, master.grad)) is not None}
+            self.grad_norm = torch.stack(torch._foreach_norm(list(given.values()), 2, dtype=torch.float32)).norm()
+            self._step_in_one_pass(given, (most / (self.grad_norm + 1e-6)).clamp(max=1.0))
         self.zero_grad()
         return result
 
-    def _step_in_one_pass(self, clip: torch.Tensor) -> None:
+    def _step_in_one_pass(self, given: Mapping[torch.nn.Parameter, torch.Tensor], clip: torch.Tensor) -> None:
         assert self.update is not None
         rounded = {master: parameter for parameter, master in self.pairs}
         for group in self.param_groups:
-            masters: list[torch.Tensor] = []
-            gradients: list[torch.Tensor] = []
-            means: list[torch.Tensor] = []
-            squares: list[torch.Tensor] = []
-            steps: list[torch.Tensor] = []
-            self._init_group(group, masters, gradients, means, squares, [], steps)  # type: ignore[no-untyped-call]
-            torch._foreach_add_(steps, 1)
+            masters = [master for master in group["params"] if master in given]
+            for master in masters:
+                if not self.state[master]:
+                    moments = {name: torch.zeros_like(master) for name in ("exp_avg", "exp_avg_sq")}
+                    self.state[master] = {"step": torch.zeros((), dtype=torch.float32, device=master.device), **moments}
+            states = [self.state[master] for master in masters]
+            torch._foreach_add_([state["step"] for state in states], 1)
             now = factors(group, clip)
-            for master, gradient, mean, square in zip(masters, gradients, means, squares, strict=True):
-                weight = rounded[master]  # type: ignore[index]
-                self.update(flat(weight), flat(master), flat(gradient), flat(mean), flat(square), now)
+            for master, state in zip(masters, states, strict=True):
+                mean, square = flat(state["exp_avg"]), flat(state["exp_avg_sq"])
+                self.update(flat(rounded[master]), flat(master), flat(given[master]), mean, square, now)
 
     def _round(self) -> None:
         torch._foreach_copy_([parameter.data for parameter, _ in self.pairs], [master.data for _, master in self.pairs])
@@ -185,8 +209,8 @@ def adamw(
     weight: torch.Tensor, master: torch.Tensor, gradient: torch.Tensor, mean: torch.Tensor, square: torch.Tensor,
     now: torch.Tensor,
 ) -> None:  # fmt: skip
-    """Updates the float32 master and its moments in place, and rounds it into the weight."""
-    updated, new_mean, new_square = _updated(master, gradient, mean, square, now)
+    """Updates the float32 master and its moments in place, and rounds it into the weight; the gradient may be of either."""
+    updated, new_mean, new_square = _updated(master, gradient.float(), mean, square, now)
     mean.copy_(new_mean)
     square.copy_(new_square)
     master.copy_(updated)

@@ -74,7 +74,7 @@ class FixedRow:
             "predicting": self.places,
             "targets": self.targets,
         }
-        return {**given, "ends": self.ends, "longest": self.longest, "short_from": 0}
+        return {**given, "ends": self.ends, "longest": self.longest}
 
 
 class RecordedSteps:

@@ -1,4 +1,4 @@
-"""Attention by boundaries, with a kernel of plain torch in place of the GPU's: where examples end, long and short apart."""
+"""Attention by boundaries, with a kernel of plain torch in place of the GPU's: where examples end."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from minilima.models import attention, packing
+from minilima.models import attention
 from minilima.models.packing import make_row
 
 
@@ -29,8 +29,6 @@ def one_by_one(
 @pytest.mark.parametrize("lengths", [[40, 20, 9, 3], [9, 3], [40, 20], [5, 30, 4]])
 def test_examples_of_a_row_are_attended_to_alone(lengths: list[int], tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_kernel", lambda: one_by_one)
-    monkeypatch.setattr(attention, "SHORT", 16)
-    monkeypatch.setattr(packing, "SHORT", 16)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
     rng = np.random.default_rng(0)
     ids = [rng.integers(5, 100, size) for size in lengths]

@@ -131,6 +131,7 @@ def test_recorded_steps_have_the_losses_and_gradients_of_plain_ones() -> None:
             made.zero_grad()
             loss = loss_of(row) * 0.01
             torch.autograd.backward(loss)
+            optimizer.gather()
             plain = {weight: master.grad.clone() for weight, master in optimizer.pairs if master.grad is not None}
             loss = loss.detach()  # a graph that lives on would bind the weights' gradients to its stream
             optimizer.begin()
