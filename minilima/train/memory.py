@@ -52,7 +52,7 @@ class Memory:
     activations: float
     logits: float
     buffers: float
-    """In which DeepSpeed sends gradients and gathers weights."""
+    """In which DeepSpeed sends gradients and gathers weights, and which DDP sets aside."""
     host: float
     later: float | None = None
     """Activations and logits of a step's later rows, for which the gradients are there already; None = as for its first row,
@@ -111,7 +111,7 @@ def memory(
         optimizer=optimizer,
         activations=a_token * row_tokens,
         logits=logits(row_tokens),
-        buffers=_buffers(shape, compute, device),
+        buffers=_buffers(shape, sft, compute, device),
         host=host,
         later=later,
     )
@@ -119,7 +119,7 @@ def memory(
 
 def _states(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device) -> tuple[float, float, float, float]:
     """Bytes of weights, gradients and optimizer on each device, and in the machine's memory for each process."""
-    trained = shape.parameters if sft.method == Method.full else shape.adapters(sft.lora_rank)
+    trained = _trained(shape, sft)
     frozen = 0 if sft.method == Method.full else shape.parameters
     element = 2 if device.bf16 else 4
     still = float(frozen * element)
@@ -148,11 +148,18 @@ def _states(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: D
     return weights, gradients, optimizer, host
 
 
-def _buffers(shape: ModelShape, compute: ComputeConfig, device: Device) -> float:
-    """Two buckets of gradients and one of weights (train/deepspeed.py); in stage 3 the output layer and a block, gathered."""
-    if compute.zero_stage is None or device.name == CPU:
+def _trained(shape: ModelShape, sft: SftConfig) -> int:
+    return shape.parameters if sft.method == Method.full else shape.adapters(sft.lora_rank)
+
+
+def _buffers(shape: ModelShape, sft: SftConfig, compute: ComputeConfig, device: Device) -> float:
+    """DeepSpeed: two buckets of gradients and one of weights (train/deepspeed.py); in stage 3 the output layer and a block,
+    gathered. DDP: room for all gradients, whether they are sent from there or not."""
+    if device.name == CPU:
         return 0.0
     element = 2 if device.bf16 else 4
+    if compute.zero_stage is None:
+        return element * _trained(shape, sft) if device.processes > 1 else 0.0
     gathered = shape.embedding + shape.linear / shape.layers if compute.zero_stage == 3 else 0.0
     return element * (3 * min(200_000_000, shape.parameters) + gathered)
 
@@ -160,13 +167,12 @@ def _buffers(shape: ModelShape, compute: ComputeConfig, device: Device) -> float
 def _block(shape: ModelShape, sft: SftConfig, compute: ComputeConfig) -> float:
     """Bytes a token of a row, in bfloat16, that a block keeps for the backward pass: within a twentieth of H100s' peaks.
 
-    Compiled blocks keep the inputs of their matrix products and norms, 12 bytes for each number of the hidden state. The peaks
-    say 0.5 more where all weights are trained, for 135M as for 1B, and 1.25 less with adapters.
-    Without compilation the norms' float32 values, the gate's parts and dropout's masks are kept besides.
+    Compiled blocks keep the inputs of their matrix products and norms, 12 bytes for each number of the hidden state, and what the
+    peaks say besides, half a byte, for 135M and 1B as for 8B with adapters. Without compilation the norms' float32 values, the
+    gate's parts and dropout's masks are kept too.
     """
     if compute.compile:
-        more = 0.5 if sft.method == Method.full else -1.25
-        return (12 + more) * shape.hidden + 4 * shape.key_width + 6 * shape.feed_forward
+        return 12.5 * shape.hidden + 4 * shape.key_width + 6 * shape.feed_forward
     masks = 2 * shape.hidden if sft.residual_dropout else 0
     if sft.method == Method.lora and sft.lora_dropout:  # each layer's input, dropped, and what was dropped of it
         masks += 3 * (6 * shape.hidden + shape.feed_forward)
