@@ -51,6 +51,46 @@ def test_updates_too_small_for_bfloat16_add_up_in_the_masters() -> None:
     assert not torch.equal(model.weight[before.abs() > 0.1], before[before.abs() > 0.1])
 
 
+def gradient(model: torch.nn.Linear, rows: torch.Tensor) -> torch.Tensor:
+    (found,) = torch.autograd.grad(model(rows).float().square().sum(), model.weight)
+    return found
+
+
+def test_gradients_of_several_rows_are_added_up_in_float32_and_a_first_one_is_kept_as_it_came() -> None:
+    model = layer(torch.bfloat16)
+    ours = MasterAdamW([{"params": list(model.parameters())}], max_grad_norm=0.0, lr=0.1)
+    rows = [given(0, row).bfloat16() for row in range(3)]
+    alone = [gradient(model, each) for each in rows]
+    for count in (1, 3):
+        for each in rows[:count]:
+            model(each).float().square().sum().backward()
+        assert model.weight.grad is None, "the next row's is not added to it in bfloat16"
+        ours.gather()
+        added = ours.pairs[0][1].grad
+        assert added is not None and torch.equal(added, torch.stack([each.float() for each in alone[:count]]).sum(dim=0))
+        ours.zero_grad()
+    model(rows[0]).float().square().sum().backward()
+    ours.zero_grad()
+    ours.gather()
+    assert ours.pairs[0][1].grad is None, "what was dropped does not come back"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_pass_over_bfloat16_gradients_steps_as_over_float32_ones(count: int) -> None:
+    made = []
+    for compiled in (False, True):
+        model = layer(torch.bfloat16)
+        with torch.compiler.set_stance("force_eager"):
+            ours = MasterAdamW([{"params": list(model.parameters())}], max_grad_norm=1.0, compiled=compiled, **SETTINGS)
+            for step in range(3):
+                for row in range(count):
+                    model(given(step, row).bfloat16()).float().square().sum().backward()
+                ours.step()
+        made.append((ours.pairs[0][1].detach(), float(ours.grad_norm)))
+    assert torch.allclose(made[0][0], made[1][0], atol=1e-6)
+    assert made[0][1] == pytest.approx(made[1][1], rel=1e-5), "the norm is not rounded to bfloat16"
+
+
 def test_a_resumed_run_goes_on_from_the_masters() -> None:
     whole, first, second = layer(torch.bfloat16), layer(torch.bfloat16), layer(torch.bfloat16)
     optimizers = [
